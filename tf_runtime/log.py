@@ -1,0 +1,111 @@
+"""Structured logs on standard error: a constant message plus fields, as key=value or JSON.
+
+Write `log.info("portgroup created", extra={"vn": …, "key": …})`. No secrets, no bodies. `Reporter` gives what is held
+or failing one WARNING when it begins and one INFO when it is over, however many passes see it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, TextIO
+
+from tf_reconcile.result import PassReport
+
+
+class LogFormat(StrEnum):
+    """How a line looks."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class LogLevel(StrEnum):
+    """What is written: this level and those above it."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class _FieldFormatter(logging.Formatter):
+    def fields(self, record: logging.LogRecord) -> dict[str, Any]:
+        return {name: value for name, value in vars(record).items() if name not in _STANDARD}
+
+    def stamp(self, record: logging.LogRecord) -> str:
+        return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+
+
+class _TextFormatter(_FieldFormatter):
+    def format(self, record: logging.LogRecord) -> str:
+        parts = [self.stamp(record), record.levelname, record.name, record.getMessage()]
+        parts += [f"{name}={_word(value)}" for name, value in self.fields(record).items()]
+        text = " ".join(parts)
+        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+
+
+class _JsonFormatter(_FieldFormatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": self.stamp(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **self.fields(record),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def _word(value: object) -> str:
+    text = str(value)
+    return json.dumps(text) if not text or any(char in text for char in ' "=\n') else text
+
+
+def configure_logging(
+    *, level: LogLevel = LogLevel.INFO, format: LogFormat = LogFormat.TEXT, stream: TextIO | None = None
+) -> None:
+    """Send the process's log to `stream` (default: standard error) in that form. Call once, from `__main__`."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(_JsonFormatter() if format is LogFormat.JSON else _TextFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    logging.getLogger("apscheduler").setLevel(logging.WARNING)
+
+
+class Reporter:
+    """Logs a daemon's passes: each change once at INFO, each trouble once when it begins and once when it is over."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._log = logger
+        self._troubles: dict[tuple[str, str], str] = {}
+
+    def report(self, report: PassReport) -> None:
+        """Log what is new in `report` since the last one."""
+        for text in report.done:
+            self._log.info("changed", extra={"what": text})
+        now = _troubles(report)
+        for key, reason in now.items():
+            if self._troubles.get(key) != reason:
+                kind, subject = key
+                self._log.warning(kind, extra={"subject": subject, "reason": reason})
+        for kind, subject in self._troubles.keys() - now.keys():
+            self._log.info("recovered", extra={"subject": subject, "was": kind})
+        self._troubles = dict(now)
+
+
+def _troubles(report: PassReport) -> Mapping[tuple[str, str], str]:
+    found = {("held", held.subject): held.reason for held in report.held}
+    found.update({("failed", failure.subject): failure.reason for failure in report.failed})
+    found.update({("source is missing", source): "did not answer" for source in report.missing_sources})
+    return found

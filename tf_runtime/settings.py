@@ -1,0 +1,138 @@
+"""Reads a daemon's YAML file into a typed value, with errors an operator can act on.
+
+A daemon describes its settings as `msgspec.Struct` classes (`forbid_unknown_fields=True`, frozen); this module does the
+rest: one file, unknown keys refused, and every error names the file, the key, the value and what is allowed.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TypeVar, get_type_hints
+
+import msgspec
+import yaml
+
+from tf_reconcile.errors import ConfigError
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+_AT = re.compile(r" - at `(?P<path>[^`]*)`$")
+_KIND = re.compile(r"^Expected (?P<allowed>.+?)(?:, got (?P<got>.+))?$")
+_UNKNOWN = re.compile(r"^Object contains unknown field `(?P<name>.*)`$")
+_MISSING = re.compile(r"^Object missing required field `(?P<name>.*)`$")
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every settings class: frozen, keyword-only, unknown keys refused."""
+
+
+def load_settings(path: Path, kind: type[T]) -> T:
+    """Return the settings in the YAML file `path` as `kind`.
+
+    Raises `ConfigError` when the file is missing or not YAML, a key is unknown, missing, of the wrong type or out of
+    range.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read the configuration file: {error.strerror}",
+            file=str(path),
+            allowed="a readable YAML file (see config/ for a commented sample)",
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError("not UTF-8 text", file=str(path), allowed="a YAML file in UTF-8") from error
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"not valid YAML: {error}", file=str(path)) from error
+    return convert_settings({} if raw is None else raw, kind, file=str(path))
+
+
+def convert_settings(raw: object, kind: type[T], *, file: str) -> T:
+    """Return plain data (from YAML) as `kind`; raises `ConfigError` as `load_settings` does."""
+    try:
+        return msgspec.convert(raw, kind)
+    except msgspec.ValidationError as error:
+        raise _explain(str(error), raw, kind, file) from error
+
+
+def read_secret(path: Path, *, file: str, key: str) -> str:
+    """Return the secret kept in the file `path`, without the newline at its end.
+
+    `file` and `key` say where the path was configured, for the error. Raises `ConfigError` when it cannot be read or is
+    empty.
+    """
+    try:
+        secret = path.read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise ConfigError(
+            f"cannot read the secret: {reason}",
+            file=file,
+            key=key,
+            value=str(path),
+            allowed="a readable file with the secret",
+        ) from error
+    if not secret:
+        raise ConfigError("the secret is empty", file=file, key=key, value=str(path), allowed="a file with one line")
+    return secret
+
+
+def _explain(message: str, raw: object, kind: type[msgspec.Struct], file: str) -> ConfigError:
+    at = _AT.search(message)
+    path = at["path"].removeprefix("$").lstrip(".") if at else ""
+    body = message[: at.start()] if at else message
+    if unknown := _UNKNOWN.match(body):
+        key = ".".join(part for part in (path, unknown["name"]) if part)
+        known = _fields_at(kind, path)
+        allowed = f"one of {', '.join(known)}" if known else None
+        return ConfigError("unknown key", file=file, key=key, value=_value_at(raw, key), allowed=allowed)
+    if missing := _MISSING.match(body):
+        key = ".".join(part for part in (path, missing["name"]) if part)
+        return ConfigError("missing key", file=file, key=key, allowed="a value for this key is required")
+    if expected := _KIND.match(body):
+        reason = f"wrong type, got {expected['got']}" if expected["got"] else "value out of range or of the wrong form"
+        return ConfigError(reason, file=file, key=path, value=_value_at(raw, path), allowed=expected["allowed"])
+    return ConfigError(body, file=file, key=path, value=_value_at(raw, path))
+
+
+def _steps(path: str) -> list[str | int]:
+    return [int(index) if index else name for name, index in re.findall(r"([^.\[\]]+)|\[(\d+)\]", path)]
+
+
+def _value_at(raw: object, path: str) -> object:
+    value = raw
+    for step in _steps(path):
+        if isinstance(value, dict):
+            value = value.get(step)
+        elif isinstance(value, list) and isinstance(step, int) and step < len(value):
+            value = value[step]
+        else:
+            return None
+    return value
+
+
+def _fields_at(kind: type[msgspec.Struct], path: str) -> list[str]:
+    current: object = kind
+    for step in _steps(path):
+        if isinstance(step, int):
+            continue
+        if not (isinstance(current, type) and issubclass(current, msgspec.Struct)):
+            return []
+        current = _struct_in(get_type_hints(current).get(step))
+    if isinstance(current, type) and issubclass(current, msgspec.Struct):
+        return sorted(current.__struct_encode_fields__)
+    return []
+
+
+def _struct_in(hint: object) -> object:
+    """Return the settings class within a type such as `X | None` or `tuple[X, ...]`."""
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+        return hint
+    for argument in getattr(hint, "__args__", ()):
+        found = _struct_in(argument)
+        if found is not None:
+            return found
+    return None

@@ -31,7 +31,7 @@ class _Attempt:
     due_s: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class RetryTimes(Generic[K]):
     """Which keys failed, how often in a row, and when each is due again.
 

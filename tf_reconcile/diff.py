@@ -14,7 +14,7 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Create(Generic[K, V]):
     """`key` is wanted and absent."""
 
@@ -22,7 +22,7 @@ class Create(Generic[K, V]):
     want: V
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Update(Generic[K, V]):
     """`key` is there, but not as wanted."""
 
@@ -31,7 +31,7 @@ class Update(Generic[K, V]):
     have: V
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Delete(Generic[K, V]):
     """`key` is there and not wanted."""
 

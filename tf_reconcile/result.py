@@ -25,7 +25,7 @@ class Failure:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan(Generic[A]):
     """Actions in the order in which they have to run, and what is held."""
 

@@ -9,17 +9,21 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import json
+import logging
+import socket
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from cheroot import wsgi
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from tf_reconcile.errors import ConfigError
 
-StartResponse = Callable[[str, list[tuple[str, str]]], object]
+log = logging.getLogger(__name__)
+
+_TEXT = "text/plain; charset=utf-8"
 
 
 def parse_listen(text: str, *, file: str, key: str) -> tuple[str, int]:
@@ -75,19 +79,36 @@ class StatusServer:
         self._token = token
         self._file = file
         self._key = key
-        self._server = wsgi.Server(listen, self._answer, numthreads=2)
+        self._server: ThreadingHTTPServer | None = None
         self._thread: threading.Thread | None = None
 
     @property
     def address(self) -> tuple[str, int]:
         """Where it listens, with the real port when port 0 was asked for."""
-        host, port = self._server.bind_addr[:2]
+        host, port = self._listen if self._server is None else self._server.server_address[:2]
         return str(host), int(port)
 
     def start(self) -> None:
         """Bind and serve."""
+        daemon = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            timeout = 30  # seconds for a peer that stays silent
+
+            def do_GET(self) -> None:
+                code, kind, body = daemon._answer(self.path, self.headers.get("Authorization", ""))
+                self.send_response(code)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:
+                log.debug("status request", extra={"request": format % args})
+
         try:
-            self._server.prepare()
+            self._server = _Server(self._listen, Handler)
         except OSError as error:
             raise ConfigError(
                 f"cannot listen: {error.strerror or error}",
@@ -96,36 +117,41 @@ class StatusServer:
                 value=f"{self._listen[0]}:{self._listen[1]}",
                 allowed="a free address of this machine",
             ) from error
-        self._thread = threading.Thread(target=self._server.serve, name="status", daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, name="status", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         """End serving and give the port back."""
-        self._server.stop()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        if self._server is None or self._thread is None:
+            return
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+        self._server = self._thread = None
 
-    def _answer(self, environ: Mapping[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        def reply(status: str, body: bytes, kind: str = "text/plain; charset=utf-8") -> Iterable[bytes]:
-            start_response(status, [("Content-Type", kind), ("Content-Length", str(len(body)))])
-            return [body]
-
+    def _answer(self, path: str, authorization: str) -> tuple[int, str, bytes]:
+        """Return status code, content type and body."""
         if self._token is not None:
-            given = str(environ.get("HTTP_AUTHORIZATION", "")).removeprefix("Bearer ").encode()
+            given = authorization.removeprefix("Bearer ").encode()
             if not hmac.compare_digest(given, self._token.encode()):
-                return reply("401 Unauthorized", b"a bearer token is required\n")
-        match environ.get("PATH_INFO"):
+                return 401, _TEXT, b"a bearer token is required\n"
+        match path.partition("?")[0]:
             case "/healthz":
-                return reply("200 OK", b"ok\n") if self._is_live() else reply("503 Service Unavailable", b"stuck\n")
+                return (200, _TEXT, b"ok\n") if self._is_live() else (503, _TEXT, b"stuck\n")
             case "/readyz":
-                return (
-                    reply("200 OK", b"ok\n") if self._is_ready() else reply("503 Service Unavailable", b"not ready\n")
-                )
+                return (200, _TEXT, b"ok\n") if self._is_ready() else (503, _TEXT, b"not ready\n")
             case "/metrics":
-                return reply("200 OK", generate_latest(self._registry), CONTENT_TYPE_LATEST)
+                return 200, CONTENT_TYPE_LATEST, generate_latest(self._registry)
             case "/status":
-                body = json.dumps(self._status(), default=str).encode()
-                return reply("200 OK", body, "application/json")
+                return 200, "application/json", json.dumps(self._status(), default=str).encode()
             case _:
-                return reply("404 Not Found", b"known: /healthz /readyz /metrics /status\n")
+                return 404, _TEXT, b"known: /healthz /readyz /metrics /status\n"
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, listen: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        if ":" in listen[0]:
+            self.address_family = socket.AF_INET6
+        super().__init__(listen, handler)

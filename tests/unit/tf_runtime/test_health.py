@@ -1,0 +1,104 @@
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import urllib3
+
+from tf_reconcile.errors import ConfigError
+from tf_reconcile.result import Held, PassReport
+from tf_runtime.health import StatusServer, parse_listen
+from tf_runtime.metrics import DaemonMetrics
+
+
+@contextmanager
+def serving(*, is_ready: bool = True, is_live: bool = True, token: str | None = None) -> Iterator[str]:
+    metrics = DaemonMetrics("test")
+    metrics.record(PassReport(held=(Held(subject="a", reason="no VLAN"),)), duration_s=0.5, now_s=1000.0)
+    server = StatusServer(
+        listen=("127.0.0.1", 0),
+        registry=metrics.registry,
+        status=lambda: {"held": 1},
+        is_ready=lambda: is_ready,
+        is_live=lambda: is_live,
+        token=token,
+    )
+    server.start()
+    try:
+        host, port = server.address
+        yield f"http://{host}:{port}"
+    finally:
+        server.stop()
+
+
+def get(url: str, headers: dict[str, str] | None = None) -> urllib3.BaseHTTPResponse:
+    with urllib3.PoolManager() as pool:
+        return pool.request("GET", url, headers=headers, retries=False, timeout=10)
+
+
+def test_health_readiness_and_status_are_served() -> None:
+    with serving() as url:
+        assert get(f"{url}/healthz").status == 200
+        assert get(f"{url}/readyz").status == 200
+        assert json.loads(get(f"{url}/status").data) == {"held": 1}
+        assert get(f"{url}/other").status == 404
+
+
+def test_what_is_not_ready_or_stuck_answers_503() -> None:
+    with serving(is_ready=False, is_live=False) as url:
+        assert get(f"{url}/healthz").status == 503
+        assert get(f"{url}/readyz").status == 503
+
+
+def test_metrics_carry_the_prefix_and_what_is_held_by_reason() -> None:
+    with serving() as url:
+        text = get(f"{url}/metrics").data.decode()
+    assert 'tf_vsphere_held{daemon="test",reason="no VLAN"} 1.0' in text
+    assert 'tf_vsphere_in_sync{daemon="test"} 0.0' in text
+    assert 'tf_vsphere_last_success_timestamp_seconds{daemon="test"} 1000.0' in text
+
+
+def test_with_a_token_nothing_is_told_without_it() -> None:
+    with serving(token="t0ken") as url:
+        assert get(f"{url}/status").status == 401
+        assert get(f"{url}/status", {"Authorization": "Bearer wrong"}).status == 401
+        assert get(f"{url}/status", {"Authorization": "Bearer t0ken"}).status == 200
+
+
+def test_off_loopback_a_token_is_required() -> None:
+    with pytest.raises(ConfigError, match=r"status\.token_file"):
+        StatusServer(
+            listen=("198.51.100.1", 0),
+            registry=DaemonMetrics("test").registry,
+            status=dict,
+            is_ready=lambda: True,
+            is_live=lambda: True,
+        )
+
+
+def test_an_address_that_cannot_be_had_is_named() -> None:
+    blocked = StatusServer(
+        listen=("198.51.100.250", 9999),
+        registry=DaemonMetrics("test").registry,
+        status=dict,
+        is_ready=lambda: True,
+        is_live=lambda: True,
+        token="t",
+        file="x.yaml",
+    )
+    with pytest.raises(ConfigError, match=r"x\.yaml: status\.listen: cannot listen.*198\.51\.100\.250:9999"):
+        blocked.start()
+
+
+@pytest.mark.parametrize(
+    ("text", "parsed"),
+    [("127.0.0.1:80", ("127.0.0.1", 80)), ("[::1]:0", ("::1", 0)), ("localhost:9", ("localhost", 9))],
+)
+def test_an_address_to_listen_on_is_parsed(text: str, parsed: tuple[str, int]) -> None:
+    assert parse_listen(text, file="x.yaml", key="listen") == parsed
+
+
+@pytest.mark.parametrize("text", ["", "80", "host", "host:", "host:70000", ":80"])
+def test_what_is_no_address_to_listen_on_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="address:port"):
+        parse_listen(text, file="x.yaml", key="listen")

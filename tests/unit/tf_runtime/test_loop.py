@@ -1,0 +1,124 @@
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from tf_reconcile.backoff import Backoff
+from tf_reconcile.errors import Transient
+from tf_reconcile.result import Held, PassReport
+from tf_runtime.loop import ReconcileLoop
+from tf_runtime.metrics import DaemonMetrics
+
+TIMEOUT_S = 10
+
+
+class Passes:
+    """Answers each pass from a list (the last answer for ever) and lets a test wait for a number of passes."""
+
+    def __init__(self, *answers: Callable[[], PassReport]) -> None:
+        self._answers = answers
+        self._condition = threading.Condition()
+        self.full: list[bool] = []
+
+    def __call__(self, *, is_full: bool) -> PassReport:
+        with self._condition:
+            self.full.append(is_full)
+            self._condition.notify_all()
+            answer = self._answers[min(len(self.full), len(self._answers)) - 1]
+        return answer()
+
+    def wait_for(self, number: int) -> bool:
+        with self._condition:
+            return self._condition.wait_for(lambda: len(self.full) >= number, TIMEOUT_S)
+
+
+class Running:
+    def __init__(self, passes: Passes, *, full_period_s: float = 3600, backoff: Backoff | None = None) -> None:
+        self.loop = ReconcileLoop(
+            passes,
+            name="test",
+            full_period_s=full_period_s,
+            metrics=DaemonMetrics("test"),
+            backoff=backoff or Backoff(first_s=0.01, most_s=0.02),
+        )
+        self._thread = threading.Thread(target=self.loop.run)
+
+    def __enter__(self) -> ReconcileLoop:
+        self._thread.start()
+        return self.loop
+
+    def __exit__(self, *_: object) -> None:
+        self.loop.stop()
+        self._thread.join(TIMEOUT_S)
+        assert not self._thread.is_alive()
+
+
+def test_the_first_pass_is_full_and_comes_without_a_wake() -> None:
+    passes = Passes(PassReport)
+    with Running(passes):
+        assert passes.wait_for(1)
+    assert passes.full == [True]
+
+
+def test_a_wake_gives_a_pass_that_is_not_full_and_a_full_wake_one_that_is() -> None:
+    passes = Passes(PassReport)
+    with Running(passes) as loop:
+        assert passes.wait_for(1)
+        loop.wake()
+        assert passes.wait_for(2)
+        loop.wake_full()
+        assert passes.wait_for(3)
+    assert passes.full == [True, False, True]
+
+
+def test_a_full_pass_comes_by_itself_at_each_period() -> None:
+    passes = Passes(PassReport)
+    with Running(passes, full_period_s=0.05):
+        assert passes.wait_for(3)
+    assert passes.full[:3].count(True) >= 2
+
+
+def test_held_work_is_looked_at_again_without_a_wake() -> None:
+    passes = Passes(lambda: PassReport(held=(Held(subject="a", reason="b"),)), PassReport)
+    with Running(passes) as loop:
+        assert passes.wait_for(2)
+        loop.wait_for_pass(after=None, timeout_s=TIMEOUT_S)
+    assert len(passes.full) == 2
+
+
+def test_an_expected_error_fails_the_pass_and_is_retried() -> None:
+    def fail() -> PassReport:
+        raise Transient("vCenter", "login", "", "time-out")
+
+    passes = Passes(fail, PassReport)
+    with Running(passes) as loop:
+        assert passes.wait_for(2)
+        first = loop.last_report
+        loop.wait_for_pass(after=first, timeout_s=0.2)
+        assert loop.last_report is not None
+        assert loop.last_report.is_in_sync
+        assert loop.is_ready
+        assert loop.is_live
+
+
+def test_an_unexpected_error_ends_the_loop() -> None:
+    def fail() -> PassReport:
+        raise KeyError("a bug")
+
+    loop = ReconcileLoop(Passes(fail), name="test", full_period_s=3600, metrics=DaemonMetrics("test"))
+
+    with pytest.raises(KeyError):
+        loop.run()
+
+
+def test_a_pass_that_asks_for_another_look_gets_one() -> None:
+    passes = Passes(lambda: PassReport(look_again_s=0.01), PassReport)
+    with Running(passes):
+        assert passes.wait_for(2)
+
+
+def test_a_daemon_whose_sources_did_not_all_answer_is_not_ready() -> None:
+    passes = Passes(lambda: PassReport(missing_sources=("TF",)))
+    with Running(passes, backoff=Backoff(first_s=60)) as loop:
+        assert loop.wait_for_pass(after=None, timeout_s=TIMEOUT_S) is not None
+        assert not loop.is_ready

@@ -1,0 +1,49 @@
+"""The mark that says which virtual network a dv-portgroup stands for.
+
+The plugin writes it in the call that creates the portgroup, as one entry of `vendorSpecificConfig`; the manager reads
+it. vCenter delivers it with the portgroup's config, and the vSphere Client does not edit it. A portgroup without it
+belongs to somebody else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+MARK_KEY = "tf.virtual-network"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """Which virtual network: the uuid decides, the fq_name is for people who look at the raw object."""
+
+    vn_uuid: str
+    fq_name: tuple[str, ...]
+
+
+def format_mark(vn_uuid: str, fq_name: Sequence[str]) -> str:
+    """Return the entry's text; `parse_mark` inverts this."""
+    return json.dumps({"uuid": vn_uuid, "fq_name": list(fq_name)}, ensure_ascii=True, separators=(",", ":"))
+
+
+def parse_mark(text: str) -> Mark | None:
+    """Return the mark in `text`, or None when it is not one: then the portgroup is not ours to touch."""
+    try:
+        raw = json.loads(text)
+        vn_uuid, fq_name = str(UUID(raw["uuid"])), raw["fq_name"]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+    if not isinstance(fq_name, list) or not all(isinstance(part, str) for part in fq_name):
+        return None
+    return Mark(vn_uuid=vn_uuid, fq_name=tuple(fq_name))
+
+
+def find_mark(vendor_specific_config: Iterable[Any] | None) -> Mark | None:
+    """Return the mark among a portgroup's `config.vendorSpecificConfig` entries, or None."""
+    for blob in vendor_specific_config or ():
+        if blob.key == MARK_KEY:
+            return parse_mark(str(blob.opaqueData))
+    return None

@@ -1,0 +1,271 @@
+"""One login to one vCenter or ESXi, opened once and kept: version negotiation, login, relogin, keep-alive, logout.
+
+Every daemon calls `connect` at its start and `Session.call` for each request. pyVmomi's process-wide state
+(`SmartConnect`, `Disconnect`) is not touched, so one process can hold several sessions. A start costs three requests:
+the version list, `RetrieveServiceContent` and `Login`.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any, TypeVar
+from xml.etree import ElementTree
+from xml.parsers.expat import ExpatError
+
+from pyVmomi import SoapAdapter, VmomiSupport, vim, vmodl
+
+from tf_reconcile.errors import BoundaryError, ConfigError, Rejected, Transient
+from tf_vsphere import tls
+from tf_vsphere.faults import translate, translated
+from tf_vsphere.settings import VsphereSettings
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+USER_AGENT = "tf-vsphere"
+_VERSIONS_PATH = "/sdk/vimServiceVersions.xml"
+_NAMESPACE = "urn:vim25"
+_IDLE_CONNECTION_S = 60
+_HTTP_OK = 200
+
+
+class Session:
+    """A logged-in session that renews itself. Safe to use from several threads.
+
+    Managed objects got from it stay usable after a renewal. What lived inside the old session on the server does not:
+    property collectors, filters and views; calls on those end in `Conflict`, and `generation` has grown.
+    """
+
+    def __init__(self, settings: VsphereSettings, context: ssl.SSLContext, *, file: str, section: str) -> None:
+        self.settings = settings
+        self.file = file
+        self.section = section
+        self.system = f"vSphere {settings.host}:{settings.port}"
+        self._context = context
+        self._stub: Any = None
+        self._content: Any = None
+        self._lock = threading.Lock()
+        self._generation = 0
+        self._last_call_s = 0.0
+
+    @property
+    def content(self) -> Any:
+        """The endpoint's `ServiceContent`, as read at the first login."""
+        if self._content is None:
+            raise Transient(self.system, "use the session", reason="not logged in yet")
+        return self._content
+
+    @property
+    def instance_uuid(self) -> str:
+        """`about.instanceUuid`: which vCenter this is, whatever its name or address."""
+        return str(self.content.about.instanceUuid)
+
+    @property
+    def generation(self) -> int:
+        """How many logins there were; collectors and views belong to one of them."""
+        return self._generation
+
+    def open(self) -> None:
+        """Negotiate the version and log in. Raises `Transient` or `Rejected`; may be called again after a failure."""
+        with self._lock:
+            if self._content is None:
+                stub = self._make_stub()
+                with translated(self.system, "read the service content", ""):
+                    content = vim.ServiceInstance("ServiceInstance", stub).RetrieveContent()
+                self._stub, self._content = stub, content
+            self._login()
+
+    def call(self, operation: str, subject: str, request: Callable[[], T]) -> T:
+        """Return `request()`, one SOAP call; a lost session is renewed and the call repeated once.
+
+        The repetition is safe for writes too: a call that was not authenticated was not carried out. Raises
+        `Transient`, `Conflict` or `Rejected`, which name `operation` and `subject`.
+        """
+        generation = self._generation
+        self._last_call_s = time.monotonic()
+        try:
+            return request()
+        except vim.fault.NotAuthenticated:
+            self._renew(generation)
+        except (vmodl.MethodFault, OSError, HTTPException, ExpatError) as fault:
+            raise translate(self.system, operation, subject, fault) from fault
+        with translated(self.system, operation, subject):
+            return request()
+
+    def keep_alive(self) -> None:
+        """Refresh the session if nothing was called for `keep_alive_s` seconds; a failure is left to the next call."""
+        if self._content is None or time.monotonic() - self._last_call_s < self.settings.keep_alive_s:
+            return
+        try:
+            self.call("keep the session alive", "", self.read_current_time)
+        except BoundaryError as error:
+            log.debug("keep-alive failed", extra={"reason": str(error)})
+
+    def read_current_time(self) -> Any:
+        """Return the server's clock: the cheapest call that wants a session."""
+        return vim.ServiceInstance("ServiceInstance", self._stub).CurrentTime()
+
+    def close(self) -> None:
+        """Log out and give up the connections. Never fails: a session that cannot be ended expires by itself."""
+        with self._lock:
+            if self._content is None:
+                return
+            try:
+                with translated(self.system, "log out", self.settings.user):
+                    self._content.sessionManager.Logout()
+            except BoundaryError as error:
+                log.debug("logout failed", extra={"reason": str(error)})
+            self._stub.DropConnections()
+            self._content = None
+
+    def _renew(self, generation: int) -> None:
+        with self._lock:
+            if self._generation == generation:  # nobody else has renewed it since our call
+                self._login()
+                log.info("session renewed", extra={"host": self.settings.host})
+
+    def _login(self) -> None:
+        password = _read_password(self.settings, file=self.file, section=self.section)
+        with translated(self.system, "log in as", self.settings.user):
+            self._content.sessionManager.Login(self.settings.user, password, None)
+        self._generation += 1
+        self._last_call_s = time.monotonic()
+
+    def _make_stub(self) -> Any:
+        def stub_for(version: str) -> Any:
+            return SoapAdapter.SoapStubAdapter(
+                host=self.settings.host,
+                port=self.settings.port,
+                version=version,
+                sslContext=self._context,
+                httpConnectionTimeout=self.settings.timeout_s,
+                connectionPoolTimeout=_IDLE_CONNECTION_S,
+                customHeaders={"User-Agent": USER_AGENT},
+            )
+
+        stub = stub_for("vim.version.version9")
+        with translated(self.system, "read the API versions", _VERSIONS_PATH):
+            text = _get(stub, _VERSIONS_PATH)
+        try:
+            version = newest_version(text)
+        except ElementTree.ParseError as error:
+            raise Rejected(self.system, "read the API versions", _VERSIONS_PATH, f"not XML: {error}") from error
+        if version is None:
+            raise Rejected(self.system, "read the API versions", _VERSIONS_PATH, "none of them is known here")
+        stub.ComputeVersionInfo(version)
+        return stub
+
+
+def connect(settings: VsphereSettings, file: str, section: str) -> Session:
+    """Return an open session, or say what in `file` under `section` is wrong.
+
+    Raises `ConfigError` when the server cannot be reached, shows another certificate, or refuses the account.
+    """
+    try:
+        context = tls.make_context(settings, file=file, section=section)
+        session = Session(settings, context, file=file, section=section)
+        session.open()
+    except OSError as error:
+        raise _unreachable(settings, str(error), file=file, section=section) from error
+    except Transient as error:
+        if isinstance(error.__cause__, ssl.SSLCertVerificationError):
+            raise _untrusted(settings, error.__cause__, file=file, section=section) from error
+        raise _unreachable(settings, error.reason, file=file, section=section) from error
+    except BoundaryError as error:
+        raise _refused(settings, error, file=file, section=section) from error
+    return session
+
+
+def newest_version(document: str) -> str | None:
+    """Return pyVmomi's name of the first version in a `vimServiceVersions.xml` that it knows, or None.
+
+    The document lists the server's own version first and then what it still speaks, newest first.
+    """
+    for namespace in ElementTree.fromstring(document).iter("namespace"):
+        if namespace.findtext("name") != _NAMESPACE:
+            continue
+        ids = [namespace.findtext("version"), *(prior.text for prior in namespace.iter("version"))]
+        for version_id in ids:
+            name = VmomiSupport.versionMap.get(f"vim25/{version_id}")
+            if name is not None:
+                return str(name)
+    return None
+
+
+def _get(stub: Any, path: str) -> str:
+    """Return the text at `path`, over a connection that the stub then goes on using."""
+    connection = stub.GetConnection()
+    try:
+        connection.request("GET", path, headers={"User-Agent": USER_AGENT})
+        response = connection.getresponse()
+        body: bytes = response.read()
+    except (OSError, HTTPException):
+        connection.close()
+        raise
+    if response.status != _HTTP_OK:
+        connection.close()
+        raise HTTPException(f"{response.status} {response.reason}")
+    stub.ReturnConnection(connection)
+    return body.decode()
+
+
+def _read_password(settings: VsphereSettings, *, file: str, section: str) -> str:
+    try:
+        lines = Path(settings.password_file).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise _bad_password_file(settings, f"cannot read the password: {reason}", file, section) from error
+    if not lines or not lines[0]:
+        raise _bad_password_file(settings, "the password is empty", file, section)
+    return lines[0]
+
+
+def _bad_password_file(settings: VsphereSettings, reason: str, file: str, section: str) -> ConfigError:
+    return ConfigError(
+        reason,
+        file=file,
+        key=f"{section}.password_file",
+        value=settings.password_file,
+        allowed="a readable file whose first line is the password",
+    )
+
+
+def _unreachable(settings: VsphereSettings, reason: str, *, file: str, section: str) -> ConfigError:
+    return ConfigError(
+        f"cannot reach the vSphere API: {reason}",
+        file=file,
+        key=f"{section}.host",
+        value=f"{settings.host}:{settings.port}",
+        allowed="host and port of a vCenter or ESXi that answers from this machine",
+    )
+
+
+def _untrusted(
+    settings: VsphereSettings, cause: ssl.SSLCertVerificationError, *, file: str, section: str
+) -> ConfigError:
+    return ConfigError(
+        f"the certificate of {settings.host}:{settings.port} is not trusted: {cause.verify_message}",
+        file=file,
+        key=f"{section}.ca_file",
+        value=settings.ca_file,
+        allowed="a PEM file with the authority that signed it, or its own thumbprint in thumbprint_sha256",
+    )
+
+
+def _refused(settings: VsphereSettings, error: BoundaryError, *, file: str, section: str) -> ConfigError:
+    if not isinstance(error.__cause__, vim.fault.InvalidLogin):
+        return ConfigError(str(error), file=file, key=f"{section}.host", value=settings.host, allowed="a vSphere API")
+    return ConfigError(
+        f"{settings.host} refused user name or password",
+        file=file,
+        key=f"{section}.user",
+        value=settings.user,
+        allowed=f"an account of that system whose password is in {section}.password_file",
+    )

@@ -1,0 +1,285 @@
+"""A throw-away virtual machine on the host's own file system, for kernels that cannot carry the lab.
+
+    python -m lab.vm prepare                    fetch and unpack the kernel
+    python -m lab.vm check                      can the running kernel do without the machine? exit 0 if so
+    python -m lab.vm run [options] -- COMMAND   run COMMAND where the lab's kernel features are: here, or in the machine
+
+The machine boots in about three seconds under QEMU (KVM where it works, else software emulation), sees the host's root
+file system read-only with a tmpfs on top, runs one command as root in the same folder, streams its output and
+ends with it. Only the folder in `TFV_SHARED` reaches the host. Exit status: the command's; 124 after the time-out; 125 if the machine
+died. The standard library only: this runs before anything is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import compileall
+import os
+import shlex
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lab.initramfs import initramfs
+from lab.kernel import GuestKernel, KernelError, missing_feature, prepare_kernel
+
+PROJECT = Path(__file__).resolve().parent.parent
+CACHE = PROJECT / ".cache"
+EXIT_TIMEOUT = 124
+EXIT_DIED = 125
+CONSOLE_TAIL = 3000
+
+# Passed into the machine when set outside. No secret is among them.
+PASSED_ENVIRONMENT = ("CI", "PYTEST_ADDOPTS", "TERM", "VCSIM_BINARY")
+
+_START = """
+export PATH={path} HOME=/root LANG=C.UTF-8 PYTHONDONTWRITEBYTECODE=1 TFV_GUEST=1 TFV_SHARED={shared} {environment}
+hostname lab; ip link set lo up; ulimit -n 65536
+{run}
+echo $? > {shared}/status
+sync
+exec /bin/busybox reboot -f
+"""
+# The output goes to the first named virtio port; with a terminal, to the virtio console, which is a tty.
+_RUN_STREAMED = "(cd {folder} && {command}) >$(ls /dev/vport*p1) 2>&1 </dev/null"
+_RUN_ON_TERMINAL = "cd {folder} && /bin/busybox setsid -c sh -c {command} </dev/hvc0 >/dev/hvc0 2>&1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """How the virtual machine is made. Two CPUs: the daemons run side by side."""
+
+    cpus: int = 2
+    memory: str = "2G"
+    timeout_s: float | None = 900.0
+    terminal: bool = False
+
+
+def run_in_machine(command: Sequence[str], *, machine: Machine, folder: Path, shared: Path) -> int:
+    """Boot, run `command` in `folder`, stream what it prints to our stdout; its exit status, or 124 or 125.
+
+    `shared` must exist; the guest sees it read-write at the same path. Raises `KernelError` where a tool is missing.
+    """
+    kernel = prepare_kernel(CACHE / "kernel")
+    _compile_imports()
+    with tempfile.TemporaryDirectory(prefix="machine-", dir=_existing(CACHE)) as scratch_name:
+        scratch = Path(scratch_name)
+        status, console = shared / "status", shared / "console.log"
+        status.unlink(missing_ok=True)
+        (shared / "start").write_text(_start_script(command, machine=machine, folder=folder, shared=shared))
+        archive = scratch / "initramfs"
+        archive.write_bytes(initramfs(kernel, busybox=_static_busybox(), shared=shared))
+        finished = _run_qemu(
+            _qemu_command(kernel, archive=archive, machine=machine, shared=shared, console=console), machine
+        )
+        if finished and status.exists():
+            return int(status.read_text())
+        print(
+            f"lab.vm: the machine {'died' if finished else 'ran into its time-out'}; the end of {console}:",
+            console.read_text(errors="replace")[-CONSOLE_TAIL:] if console.exists() else "(nothing)",
+            sep="\n",
+            file=sys.stderr,
+        )
+        return EXIT_DIED if finished else EXIT_TIMEOUT
+
+
+def _start_script(command: Sequence[str], *, machine: Machine, folder: Path, shared: Path) -> str:
+    line = shlex.join(command)
+    if machine.terminal:
+        size = shutil.get_terminal_size()
+        line = shlex.quote(f"stty rows {size.lines} cols {size.columns}; {line}")
+    template = _RUN_ON_TERMINAL if machine.terminal else _RUN_STREAMED
+    passed = {name: os.environ[name] for name in PASSED_ENVIRONMENT if name in os.environ}
+    return _START.format(
+        path=shlex.quote(f"{os.environ['PATH']}:/usr/sbin:/sbin"),
+        shared=shlex.quote(str(shared)),
+        environment=" ".join(f"{name}={shlex.quote(value)}" for name, value in passed.items()),
+        run=template.format(folder=shlex.quote(str(folder)), command=line),
+    )
+
+
+def _qemu_command(
+    kernel: GuestKernel, *, archive: Path, machine: Machine, shared: Path, console: Path
+) -> Sequence[str]:
+    accelerated = _kvm_works(kernel)
+    # With a terminal: the virtio console on our own tty, Ctrl-C for the guest. Without: a port onto our pipe. QEMU opens
+    # /proc/self/fd/1 anew, which would truncate a regular file; the pipe is ours, see _run_qemu.
+    channel = (
+        ["-chardev", "stdio,id=tty,signal=off", "-device", "virtconsole,chardev=tty"]
+        if machine.terminal
+        else ["-chardev", "file,id=out,path=/proc/self/fd/1", "-device", "virtserialport,nr=1,name=out,chardev=out"]
+    )
+    return [
+        _qemu(),
+        *("-M", "q35,usb=off,vmport=off,hpet=off"),
+        *("-accel", "kvm" if accelerated else "tcg,thread=multi,tb-size=512"),
+        *("-cpu", "host" if accelerated else "qemu64"),  # richer emulated CPUs are slower: glibc then picks AVX
+        *("-smp", str(machine.cpus), "-m", machine.memory),
+        *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
+        *("-kernel", str(kernel.image), "-initrd", str(archive)),
+        *("-chardev", f"file,id=console,path={console}", "-serial", "chardev:console"),
+        *_shared_folder("root", Path("/"), ",readonly=on"),
+        *_shared_folder("shared", shared, ""),
+        *("-device", "virtio-serial-pci"),
+        *channel,
+        "-append",
+        "console=ttyS0 quiet panic=-1 mitigations=off nokaslr audit=0 random.trust_cpu=on tsc=reliable "
+        "no_timer_check rcupdate.rcu_expedited=1 i8042.noaux i8042.nokbd",
+    ]
+
+
+def _shared_folder(tag: str, path: Path, options: str) -> Sequence[str]:
+    return [
+        *("-fsdev", f"local,id={tag},path={path},security_model=none,multidevs=remap{options}"),
+        *("-device", f"virtio-9p-pci,fsdev={tag},mount_tag={tag}"),
+    ]
+
+
+def _run_qemu(command: Sequence[str], machine: Machine) -> bool:
+    """Run to the end, copying the guest's output to ours as it comes. False: ended by the time-out."""
+    streams = None if machine.terminal else subprocess.PIPE
+    with subprocess.Popen(
+        command, stdin=None if machine.terminal else subprocess.DEVNULL, stdout=streams
+    ) as qemu, _killed_after(qemu, machine.timeout_s) as expired:
+        try:
+            if qemu.stdout is not None:
+                while chunk := os.read(qemu.stdout.fileno(), 65536):
+                    sys.stdout.buffer.write(chunk)
+                    sys.stdout.buffer.flush()
+            qemu.wait()
+        finally:
+            qemu.kill()
+    return not expired.is_set()
+
+
+@contextmanager
+def _killed_after(process: subprocess.Popen[bytes], timeout_s: float | None) -> Iterator[threading.Event]:
+    expired = threading.Event()
+
+    def expire() -> None:
+        expired.set()
+        process.kill()
+
+    timer = threading.Timer(timeout_s or 0.0, expire)
+    if timeout_s is not None:
+        timer.start()
+    try:
+        yield expired
+    finally:
+        timer.cancel()
+
+
+def _kvm_works(kernel: GuestKernel) -> bool:
+    """Does KVM run a kernel to its end here? On some nested hosts /dev/kvm opens and then hangs; the answer is kept."""
+    verdict = CACHE / "kernel" / "acceleration"
+    if not verdict.exists():
+        works = os.access("/dev/kvm", os.R_OK | os.W_OK) and _boots_with_kvm(kernel)
+        verdict.write_text("kvm" if works else "emulation")
+    return verdict.read_text() == "kvm"
+
+
+def _boots_with_kvm(kernel: GuestKernel) -> bool:
+    """A kernel without a root file system panics, resets, and with -no-reboot QEMU ends with status 0."""
+    command = [_qemu(), "-accel", "kvm", "-cpu", "host", "-m", "256", "-nodefaults", "-no-user-config"]
+    command += ["-display", "none", "-no-reboot", "-kernel", str(kernel.image), "-append", "quiet panic=-1"]
+    try:
+        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=8, check=False).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
+
+
+def _qemu() -> str:
+    path = shutil.which("qemu-system-x86_64")
+    if path is None:
+        raise KernelError("qemu-system-x86_64 not found: install qemu-system-x86")
+    return path
+
+
+def _static_busybox() -> Path:
+    path = shutil.which("busybox")
+    if path is None or _has_interpreter(Path(path).read_bytes()):
+        raise KernelError("a statically linked busybox is needed: install busybox-static")
+    return Path(path)
+
+
+def _has_interpreter(elf: bytes) -> bool:
+    """Does a 64-bit ELF file have a PT_INTERP header, that is, does it need a dynamic linker? (elf(5))"""
+    (table,) = struct.unpack_from("<Q", elf, 32)
+    size, count = struct.unpack_from("<HH", elf, 54)
+    return any(struct.unpack_from("<I", elf, table + index * size) == (3,) for index in range(count))
+
+
+def _compile_imports() -> None:
+    """Byte-compile what the guest will import: it sees the host's files read-only, and imports are its main cost."""
+    for folder in sorted({*_site_packages(), *(path.parent for path in PROJECT.glob("*/__init__.py"))}):
+        if os.access(folder, os.W_OK):
+            compileall.compile_dir(folder, quiet=2, workers=0)
+
+
+def _site_packages() -> Iterator[Path]:
+    for entry in sys.path:
+        if Path(entry).name == "site-packages":
+            yield Path(entry)
+
+
+def _existing(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command line; returns the exit status."""
+    options = _parse(arguments)
+    if options.action == "prepare":
+        print(prepare_kernel(CACHE / "kernel").release)
+        return 0
+    lacking = _lacking()
+    if options.action == "check":
+        print(lacking or "the running kernel has all the lab needs")
+        return 1 if lacking else 0
+    if lacking is None and not options.always:
+        return subprocess.run(options.command, check=False).returncode
+    machine = Machine(cpus=options.cpus, memory=options.memory, terminal=options.terminal)
+    machine = replace(machine, timeout_s=None if options.terminal else options.timeout)
+    shared = _existing(options.shared.resolve())
+    return run_in_machine(options.command, machine=machine, folder=Path.cwd(), shared=shared)
+
+
+def _lacking() -> str | None:
+    if os.geteuid() != 0:
+        return "not root: what the running kernel can do cannot be tried"
+    return missing_feature()
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    defaults = Machine()
+    parser = argparse.ArgumentParser(prog="python -m lab.vm", description=(__doc__ or "").partition("\n")[0])
+    actions = parser.add_subparsers(dest="action", required=True)
+    actions.add_parser("prepare", help="fetch and unpack the kernel")
+    actions.add_parser("check", help="can the running kernel do without the machine?")
+    run = actions.add_parser("run", help="run a command where the lab's kernel features are")
+    run.add_argument("--cpus", type=int, default=defaults.cpus)
+    run.add_argument("--memory", default=defaults.memory, help="as QEMU's -m")
+    run.add_argument("--timeout", type=float, default=defaults.timeout_s, help="seconds; none with --terminal")
+    run.add_argument("--terminal", action="store_true", help="give the command a terminal")
+    run.add_argument("--always", action="store_true", help="boot the machine even if the running kernel would do")
+    run.add_argument("--shared", type=Path, default=CACHE / "shared", help="the folder the guest writes through to")
+    run.add_argument("command", nargs="+")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KernelError as problem:
+        print(f"lab.vm: {problem}", file=sys.stderr)
+        sys.exit(EXIT_DIED)
+    except KeyboardInterrupt:
+        sys.exit(130)

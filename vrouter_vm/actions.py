@@ -1,0 +1,195 @@
+"""The actions of a plan, as values. `kernel` and `nft` carry them out; `plan` alone decides which and in what order.
+
+Each action has a `subject`, the thing it is a part of, and `needs`, the subjects it builds on. When an action fails,
+the later actions of its subject and those that need it are left out of this pass; all others run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from vrouter_vm.model import Elements, LinkAddress, Neighbour, Route, Rule, Sysctl, Trunk, Vif, Vrf
+
+HOST: Final = "host"
+"""Subject of what concerns the whole host: rules, forwarding, the trunk."""
+FILTERS: Final = "filters"
+"""Subject of the nftables tables."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Action:
+    """What every action carries."""
+
+    subject: str
+    needs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddRule(Action):
+    """Add a policy-routing rule."""
+
+    rule: Rule
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteRule(Action):
+    """Delete a policy-routing rule."""
+
+    rule: Rule
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetSysctl(Action):
+    """Write a value below /proc/sys/net."""
+
+    sysctl: Sysctl
+    value: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetUp(Action):
+    """Bring a device up."""
+
+    ifname: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteLink(Action):
+    """Delete a device; its addresses, routes and neighbours go with it."""
+
+    ifname: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateVrf(Action):
+    """Create a VRF device, down."""
+
+    vrf: Vrf
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateVif(Action):
+    """Create a vif on the trunk and in its VRF, down, in one message."""
+
+    vif: Vif
+    trunk: Trunk
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddAddress(Action):
+    """Add an address to a device."""
+
+    address: LinkAddress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteAddress(Action):
+    """Delete an address from a device."""
+
+    address: LinkAddress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetNeighbour(Action):
+    """Add a permanent neighbour, or replace what is known of that address."""
+
+    neighbour: Neighbour
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteNeighbour(Action):
+    """Delete a neighbour."""
+
+    neighbour: Neighbour
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddRoute(Action):
+    """Add a route of our protocol."""
+
+    route: Route
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteRoute(Action):
+    """Delete a route of our protocol."""
+
+    route: Route
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplaceFilters(Action):
+    """Replace our nftables tables, rules and elements, in one transaction."""
+
+    elements: Elements
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeElements(Action):
+    """Change elements of our nftables sets, in one transaction; the rules stay."""
+
+    want: Elements
+    have: Elements
+
+
+KernelAction: TypeAlias = (
+    AddRule
+    | DeleteRule
+    | SetSysctl
+    | SetUp
+    | DeleteLink
+    | CreateVrf
+    | CreateVif
+    | AddAddress
+    | DeleteAddress
+    | SetNeighbour
+    | DeleteNeighbour
+    | AddRoute
+    | DeleteRoute
+)
+FilterAction: TypeAlias = ReplaceFilters | ChangeElements
+AnyAction: TypeAlias = KernelAction | FilterAction
+
+
+def describe(action: AnyAction) -> str:  # noqa: PLR0912 - one line per kind of action
+    """Return an action as one line for logs and dry runs."""
+    match action:
+        case AddRule(rule=rule):
+            text = f"add IPv{rule.version} rule {rule.priority} {rule.kind}"
+        case DeleteRule(rule=rule):
+            text = f"delete IPv{rule.version} rule {rule.priority} {rule.kind}"
+        case SetSysctl(sysctl=sysctl, value=value):
+            text = f"set {sysctl.path} to {value}"
+        case SetUp(ifname=ifname):
+            text = f"set {ifname} up"
+        case DeleteLink(ifname=ifname):
+            text = f"delete {ifname}"
+        case CreateVrf(vrf=vrf):
+            text = f"create VRF {vrf.name} with table {vrf.table}"
+        case CreateVif(vif=vif):
+            text = f"create vif {vif.name} in {vif.vrf}"
+        case AddAddress(address=address):
+            text = f"add {address.address} to {address.ifname}"
+        case DeleteAddress(address=address):
+            text = f"delete {address.address} from {address.ifname}"
+        case SetNeighbour(neighbour=neighbour):
+            text = f"set neighbour {neighbour.address} {neighbour.mac} on {neighbour.ifname}"
+        case DeleteNeighbour(neighbour=neighbour):
+            text = f"delete neighbour {neighbour.address} {neighbour.mac} on {neighbour.ifname}"
+        case AddRoute(route=route):
+            text = f"add route {_route(route)}"
+        case DeleteRoute(route=route):
+            text = f"delete route {_route(route)}"
+        case ReplaceFilters():
+            text = "replace the filters"
+        case ChangeElements(want=want, have=have):
+            added = sum(len(want[name] - have.get(name, frozenset())) for name in want)
+            removed = sum(len(have.get(name, frozenset()) - want[name]) for name in want)
+            text = f"change the filters: {added} elements more, {removed} less"
+    return text
+
+
+def _route(route: Route) -> str:
+    where = "unreachable" if route.ifname is None else f"dev {route.ifname}"
+    return f"{route.prefix} {where} table {route.table}"

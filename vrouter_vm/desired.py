@@ -1,0 +1,178 @@
+"""Pure: the ports and what is known of their networks → what should exist on this host.
+
+Called by `reconciler` in every pass; calls `links` and `policy`. A port that cannot be served is held with a reason in
+an operator's words, and takes nothing from the others: what two ports claim goes to the one that came first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from tf_reconcile.errors import DesiredStateError
+from vrouter_vm import links, names, policy
+from vrouter_vm.model import (
+    VLAN_RANGE,
+    Desired,
+    IpAddress,
+    Network,
+    NetworkView,
+    Placement,
+    Port,
+    PortKind,
+    Trunk,
+    VmiUuid,
+    VnUuid,
+)
+
+
+def desired_state(*, ports: Iterable[Port], networks: NetworkView, trunk: Trunk, has_ipv6: bool) -> Desired:
+    """Return what should exist for `ports`; `has_ipv6` says whether the kernel can do IPv6 at all."""
+    placements: dict[VmiUuid, Placement] = {}
+    held: dict[VmiUuid, str] = {}
+    unknown_vlans: set[int] = set()
+    claims = _Claims(network_ids=_network_id_owners(networks.known))
+    for port in sorted(ports, key=lambda port: (port.added_at, port.vmi_uuid)):
+        try:
+            placements[port.vmi_uuid] = _place(port, networks, trunk, claims, has_ipv6=has_ipv6)
+        except _UnknownNetwork as unknown:
+            held[port.vmi_uuid] = unknown.reason
+            unknown_vlans.add(unknown.vlan)
+        except DesiredStateError as error:
+            held[port.vmi_uuid] = error.reason
+    return _objects(placements, held, frozenset(unknown_vlans), trunk, has_ipv6=has_ipv6)
+
+
+def _objects(
+    placements: Mapping[VmiUuid, Placement],
+    held: Mapping[VmiUuid, str],
+    kept_vlans: frozenset[int],
+    trunk: Trunk,
+    *,
+    has_ipv6: bool,
+) -> Desired:
+    served = list(placements.values())
+    by_network: dict[VnUuid, list[Placement]] = {}
+    for placement in served:
+        by_network.setdefault(placement.network.vn_uuid, []).append(placement)
+
+    sysctls = links.host_sysctls(routes_ipv6=links.routes_ipv6(served))
+    vrfs, vifs, addresses, routes = {}, {}, set(), set()
+    for members in by_network.values():
+        network, with_ipv6 = members[0].network, links.routes_ipv6(members)
+        vrf = vrfs[members[0].vrf] = links.vrf_of(network)
+        sysctls |= links.vrf_sysctls(vrf, has_ipv6=has_ipv6, routes_ipv6=with_ipv6)
+        addresses |= set(links.gateway_addresses(network, routes_ipv6=with_ipv6))
+        routes |= set(links.end_routes(network, has_ipv6=has_ipv6))
+    for placement in served:
+        vifs[placement.vif] = links.vif_of(placement, trunk_mac=trunk.mac)
+        sysctls |= links.vif_sysctls(placement, has_ipv6=has_ipv6)
+        addresses |= set(links.vif_addresses(placement))
+        routes |= set(links.guest_routes(placement))
+    return Desired(
+        placements=placements,
+        held=held,
+        kept_vlans=kept_vlans,
+        vrfs=vrfs,
+        vifs=vifs,
+        addresses=frozenset(addresses),
+        routes=frozenset(routes),
+        neighbours=frozenset(neighbour for placement in served for neighbour in links.guest_neighbours(placement)),
+        rules=links.rules_wanted(has_ipv6=has_ipv6),
+        sysctls=sysctls,
+        elements=policy.elements_of(served),
+    )
+
+
+class _UnknownNetwork(DesiredStateError):
+    """The port is sound as far as can be seen, but its network is not known."""
+
+    def __init__(self, subject: str, reason: str, *, vlan: int) -> None:
+        super().__init__(subject, reason)
+        self.vlan = vlan
+
+
+class _Claims:
+    """What is taken on this host: VLANs, and addresses within a network."""
+
+    def __init__(self, *, network_ids: Mapping[int, VnUuid]) -> None:
+        self.network_ids = network_ids
+        self.vlans: dict[int, Port] = {}
+        self.addresses: dict[tuple[VnUuid, IpAddress], Port] = {}
+
+
+def _place(port: Port, networks: NetworkView, trunk: Trunk, claims: _Claims, *, has_ipv6: bool) -> Placement:
+    """Return where `port` is served; raises `DesiredStateError` with the reason why it is not."""
+    vlan = _vlan_of(port)
+    owner = claims.vlans.setdefault(vlan, port)
+    if owner is not port:
+        raise _impossible(port, f"VLAN {vlan} belongs to port {owner.vmi_uuid} ({owner.display_name})")
+    _check_guest(port, trunk, has_ipv6=has_ipv6)
+    network = networks.known.get(port.vn_uuid)
+    if network is None:
+        reason = networks.missing.get(port.vn_uuid, "not asked for yet")
+        raise _UnknownNetwork(port.vmi_uuid, f"virtual network {port.vn_uuid} is not known: {reason}", vlan=vlan)
+    _check_network(port, network, claims)
+    for address in port.addresses:
+        user = claims.addresses.setdefault((network.vn_uuid, address), port)
+        if user is not port:
+            raise _impossible(port, f"address {address} belongs to port {user.vmi_uuid} ({user.display_name})")
+    return Placement(
+        port=port,
+        network=network,
+        vlan=vlan,
+        vif=names.format_vif(trunk.name, vlan),
+        vrf=names.format_vrf(network.network_id),
+        is_active=port.is_enabled,
+    )
+
+
+def _vlan_of(port: Port) -> int:
+    if port.kind is not PortKind.REMOTE:
+        raise _impossible(port, f"type {port.kind.value} is not served, only type {PortKind.REMOTE.value} with a VLAN")
+    if port.rx_vlan is None or port.tx_vlan is None:
+        raise _impossible(port, "it has no VLAN")
+    if port.rx_vlan != port.tx_vlan:
+        raise _impossible(port, f"receiving VLAN {port.rx_vlan} and sending VLAN {port.tx_vlan} differ")
+    if port.rx_vlan not in VLAN_RANGE:
+        raise _impossible(port, f"VLAN {port.rx_vlan} is outside {VLAN_RANGE[0]}..{VLAN_RANGE[-1]}")
+    return port.rx_vlan
+
+
+def _check_guest(port: Port, trunk: Trunk, *, has_ipv6: bool) -> None:
+    if int(port.mac.partition(":")[0], 16) & 1:
+        raise _impossible(port, f"MAC {port.mac} is a group address")
+    if port.mac == trunk.mac:
+        raise _impossible(port, f"MAC {port.mac} is the gateway's")
+    if not port.addresses:
+        raise _impossible(port, "it has no address")
+    if not has_ipv6 and any(address.version == 6 for address in port.addresses):  # noqa: PLR2004 - IP version
+        raise _impossible(port, "it has an IPv6 address and the kernel has IPv6 switched off")
+
+
+def _check_network(port: Port, network: Network, claims: _Claims) -> None:
+    if network.network_id not in names.NETWORK_IDS:
+        allowed = f"{names.NETWORK_IDS[0]}..{names.NETWORK_IDS[-1]}"
+        raise _impossible(port, f"network id {network.network_id} of {network.name} is outside {allowed}")
+    owner = claims.network_ids[network.network_id]
+    if owner != network.vn_uuid:
+        raise _impossible(
+            port, f"network id {network.network_id} of {network.name} is also that of virtual network {owner}"
+        )
+    for address in port.addresses:
+        subnet = network.subnet_of(address)
+        if subnet is None:
+            raise _impossible(port, f"address {address} is in no subnet of {network.name}")
+        if address == subnet.gateway:
+            raise _impossible(port, f"address {address} is the gateway of {network.name}")
+
+
+def _network_id_owners(known: Mapping[VnUuid, Network]) -> dict[int, VnUuid]:
+    """Return who may use each network id: TF gives an id to another network once its first owner is deleted."""
+    owners: dict[int, VnUuid] = {}
+    for vn_uuid in sorted(known):
+        owners.setdefault(known[vn_uuid].network_id, vn_uuid)
+    return owners
+
+
+def _impossible(port: Port, reason: str) -> DesiredStateError:
+    return DesiredStateError(port.vmi_uuid, reason)

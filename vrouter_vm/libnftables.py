@@ -1,0 +1,68 @@
+"""libnftables through ctypes: one command buffer in, one answer out, in this process.
+
+Called by `nft` only. The library is what the `nft` program itself is made of, and comes with it (Debian: libnftables1,
+a dependency of nftables; CentOS: in the nftables package). Against running the program it saves a fork and exec in
+every pass: 3 ms instead of 23 ms for a small change.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from typing import Any, Final
+
+from tf_reconcile.errors import ConfigError, Rejected
+
+SYSTEM: Final = "nftables"
+
+_LIBRARY: Final = "libnftables.so.1"
+_OUTPUT_JSON: Final = 1 << 4  # NFT_CTX_OUTPUT_JSON of nftables/libnftables.h
+
+
+class LibNftables:
+    """One libnftables context; for one thread. Works in the network namespace it is made in.
+
+    Raises `ConfigError` from the constructor when the library is not installed.
+    """
+
+    def __init__(self) -> None:
+        try:
+            library = ctypes.CDLL(_LIBRARY)
+        except OSError as error:
+            raise ConfigError(f"cannot load {_LIBRARY}: {error}", allowed="the nftables package installed") from error
+        for name, result, arguments in (
+            ("nft_ctx_new", ctypes.c_void_p, [ctypes.c_uint32]),
+            ("nft_ctx_free", None, [ctypes.c_void_p]),
+            ("nft_ctx_buffer_output", ctypes.c_int, [ctypes.c_void_p]),
+            ("nft_ctx_buffer_error", ctypes.c_int, [ctypes.c_void_p]),
+            ("nft_ctx_output_set_flags", None, [ctypes.c_void_p, ctypes.c_uint]),
+            ("nft_ctx_get_output_buffer", ctypes.c_char_p, [ctypes.c_void_p]),
+            ("nft_ctx_get_error_buffer", ctypes.c_char_p, [ctypes.c_void_p]),
+            ("nft_run_cmd_from_buffer", ctypes.c_int, [ctypes.c_void_p, ctypes.c_char_p]),
+        ):
+            function = getattr(library, name)
+            function.restype, function.argtypes = result, arguments
+        self._library = library
+        self._context = library.nft_ctx_new(0)
+        library.nft_ctx_buffer_output(self._context)
+        library.nft_ctx_buffer_error(self._context)
+        library.nft_ctx_output_set_flags(self._context, _OUTPUT_JSON)
+
+    def run(self, commands: str, *, operation: str) -> list[dict[str, Any]]:
+        """Run `commands` as one transaction; return the objects they list, which is empty for changes.
+
+        Raises `Rejected`, always that: the library gives no code. Nothing was changed then.
+        """
+        status = self._library.nft_run_cmd_from_buffer(self._context, commands.encode())
+        output: bytes = self._library.nft_ctx_get_output_buffer(self._context) or b""
+        errors: bytes = self._library.nft_ctx_get_error_buffer(self._context) or b""
+        if status != 0:
+            first_line = errors.decode(errors="replace").strip().partition("\n")[0]
+            raise Rejected(SYSTEM, operation, reason=first_line or f"status {status}")
+        return list(json.loads(output)["nftables"]) if output else []
+
+    def close(self) -> None:
+        """Free the context. What is loaded stays."""
+        if self._context is not None:
+            self._library.nft_ctx_free(self._context)
+            self._context = None

@@ -1,0 +1,258 @@
+"""What the agent talks about, as frozen values: ports, virtual networks, and what the kernel holds for them.
+
+Used by every module of the package; knows no library. Addresses are `ipaddress` values and nothing here assumes IPv4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+from typing import Final, Literal, NewType, TypeAlias
+
+VmiUuid = NewType("VmiUuid", str)
+VnUuid = NewType("VnUuid", str)
+MacAddress = NewType("MacAddress", str)
+"""Lower case with colons, as the kernel writes it."""
+
+IpAddress: TypeAlias = IPv4Address | IPv6Address
+IpNetwork: TypeAlias = IPv4Network | IPv6Network
+IpInterface: TypeAlias = IPv4Interface | IPv6Interface
+IpVersion: TypeAlias = Literal[4, 6]
+
+VLAN_RANGE: Final = range(1, 4095)
+"""IEEE 802.1Q: 0 means untagged, 4095 is reserved."""
+
+
+class PortKind(IntEnum):
+    """The `type` of a port in TF's port API; any other number acts as `VM`."""
+
+    VM = 0
+    NAMESPACE = 1
+    REMOTE = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Port:
+    """One port as a client of the port API described it.
+
+    `rx_vlan` and `tx_vlan` are as posted (None: no VLAN) and may be out of range when the port comes from a file that
+    somebody else wrote. `added_at` is Unix time in seconds and orders ports that claim the same thing.
+    """
+
+    vmi_uuid: VmiUuid
+    vm_uuid: str
+    vn_uuid: VnUuid
+    project_uuid: str
+    display_name: str
+    system_name: str
+    addresses: tuple[IpAddress, ...]
+    mac: MacAddress
+    kind: PortKind
+    rx_vlan: int | None
+    tx_vlan: int | None
+    vhostuser_mode: int
+    is_enabled: bool
+    added_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subnet:
+    """One subnet of a virtual network; `gateway` and `dns` None: it has none."""
+
+    prefix: IpNetwork
+    gateway: IpAddress | None
+    dns: IpAddress | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """A virtual network as TF has it. `network_id` is unique while the network exists, then given to another."""
+
+    vn_uuid: VnUuid
+    name: str
+    network_id: int
+    subnets: tuple[Subnet, ...]
+
+    def subnet_of(self, address: IpAddress) -> Subnet | None:
+        """Return the subnet that `address` lies in, or None."""
+        return next((subnet for subnet in self.subnets if address in subnet.prefix), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkView:
+    """What is known of the virtual networks that ports need.
+
+    `known` may come from TF or from the cache. `missing` says, for every other network that was asked for, why it is
+    not known. `is_pending` is true while an answer of TF is awaited that could change either.
+    """
+
+    known: Mapping[VnUuid, Network]
+    missing: Mapping[VnUuid, str]
+    is_pending: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trunk:
+    """The NIC that carries every guest's VLAN. Its MAC is the gateway's MAC, as the vifs inherit it."""
+
+    name: str
+    mac: MacAddress
+    is_up: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vrf:
+    """A VRF device, one per virtual network."""
+
+    name: str
+    table: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vif:
+    """A VLAN sub-interface of the trunk, one per port. `vrf` None: observed outside any VRF of ours."""
+
+    name: str
+    vlan: int
+    vrf: str | None
+    mac: MacAddress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkAddress:
+    """An address on a device of ours."""
+
+    ifname: str
+    address: IpInterface
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """A route of our route protocol. `ifname` None: unreachable."""
+
+    table: int
+    prefix: IpNetwork
+    ifname: str | None
+    metric: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Neighbour:
+    """A permanent neighbour entry on a vif."""
+
+    ifname: str
+    address: IpAddress
+    mac: MacAddress
+
+
+class RuleKind(StrEnum):
+    """The two lookups whose order decides whether a guest can reach the host's own addresses."""
+
+    LOCAL = "local"
+    L3MDEV = "l3mdev"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """A policy-routing rule."""
+
+    version: IpVersion
+    priority: int
+    kind: RuleKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Sysctl:
+    """A setting below /proc/sys/net, such as `ipv4/conf/eth1.101/rp_filter`.
+
+    `ifname` is the device that it belongs to; None: the whole host.
+    """
+
+    path: str
+    ifname: str | None
+
+
+Element: TypeAlias = tuple[str, ...]
+"""A set element as its parts; the first is always the name of a device. The value of a map is the last part."""
+
+Elements: TypeAlias = Mapping[str, frozenset[Element]]
+"""The elements of every set and map of the filters, by set name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedFilters:
+    """Our nftables tables.
+
+    `is_intact`: chains and rules are exactly those that this version loads. `drops`: packets dropped since they were
+    loaded, by reason.
+    """
+
+    elements: Elements
+    is_intact: bool
+    drops: Mapping[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observed:
+    """All that is ours in the kernel, plus the trunk and the names that others have taken.
+
+    `has_ipv6` is false on a kernel started with ipv6.disable=1: no IPv6 action may be planned there.
+    """
+
+    trunk: Trunk
+    has_ipv6: bool
+    vrfs: Mapping[str, Vrf]
+    vifs: Mapping[str, Vif]
+    links_up: frozenset[str]
+    foreign_names: frozenset[str]
+    addresses: frozenset[LinkAddress]
+    routes: frozenset[Route]
+    neighbours: frozenset[Neighbour]
+    rules: frozenset[Rule]
+    sysctls: Mapping[Sysctl, int]
+    filters: ObservedFilters
+
+
+class PortState(StrEnum):
+    """How far a port is. Active: vif, filters and route are in. Prepared: the same without the route, for a port that
+    is disabled. Held: not served, see the reason.
+    """
+
+    ACTIVE = "active"
+    PREPARED = "prepared"
+    HELD = "held"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """Where a port is to be served: its vif, its VRF, and whether its routes are in."""
+
+    port: Port
+    network: Network
+    vlan: int
+    vif: str
+    vrf: str
+    is_active: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Desired:
+    """What should exist on this host for the given ports and networks.
+
+    `placements` are the ports that can be served, `held` the reason of each that cannot. `kept_vlans` are VLANs of
+    ports whose network is not known: what the kernel holds for those stays as it is, since nobody has said it is wrong.
+    """
+
+    placements: Mapping[VmiUuid, Placement]
+    held: Mapping[VmiUuid, str]
+    kept_vlans: frozenset[int]
+    vrfs: Mapping[str, Vrf]
+    vifs: Mapping[str, Vif]
+    addresses: frozenset[LinkAddress]
+    routes: frozenset[Route]
+    neighbours: frozenset[Neighbour]
+    rules: frozenset[Rule]
+    sysctls: Mapping[Sysctl, int]
+    elements: Elements

@@ -1,0 +1,108 @@
+"""Every name and number that marks an object as the agent's: built and parsed here, nowhere else.
+
+| object | how a fresh process knows it is ours |
+|---|---|
+| vif | a VLAN device on the trunk, named `<trunk>.<vlan>` |
+| VRF | a VRF device named `v<network id>` |
+| route | route protocol 80 and a table of `table_of` |
+| rule | the two lookups of `RULE_PRIORITIES` |
+| filters | the tables `inet vrouter` and `arp vrouter` |
+
+Interface names have at most 15 characters (Linux, IFNAMSIZ - 1).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from vrouter_vm.model import VLAN_RANGE, RuleKind
+
+INTERFACE_NAME_CHARS: Final = 15
+TRUNK_NAME_CHARS: Final = INTERFACE_NAME_CHARS - len(f".{VLAN_RANGE[-1]}")
+
+ROUTE_PROTOCOL: Final = 80
+"""Private: routing daemons take routes of their own protocols (11, 186 to 199) for theirs."""
+
+FILTER_TABLE: Final = "vrouter"
+
+RULE_PRIORITIES: Final = {RuleKind.L3MDEV: 1000, RuleKind.LOCAL: 32765}
+"""A guest's packets are looked up in its VRF before the host's own addresses are; 1000 is the kernel's own choice."""
+
+KERNEL_LOCAL_PRIORITY: Final = 0
+"""Where the kernel puts the lookup of local addresses: before any VRF."""
+
+UNREACHABLE_METRIC: Final = 4278198272
+"""Metric of the default that ends a VRF's table, behind any real route (as in the kernel's VRF documentation)."""
+
+NETWORK_IDS: Final = range(1, 65536)
+"""TF's network ids that can be served. A conntrack zone has 16 bits, and zones must be distinct."""
+
+_TABLE_BASE: Final = 100_000
+
+_VIF = re.compile(r"(?P<trunk>.+)\.(?P<vlan>[1-9][0-9]{0,3})")
+_VRF = re.compile(r"v(?P<network_id>[1-9][0-9]{0,4})")
+
+
+def format_vif(trunk: str, vlan: int) -> str:
+    """Return the name of the vif of `vlan`; raises ValueError when `trunk` is too long a name or `vlan` no VLAN."""
+    if vlan not in VLAN_RANGE or not 0 < len(trunk) <= TRUNK_NAME_CHARS:
+        raise ValueError(f"no vif name for VLAN {vlan} on {trunk!r}")
+    return f"{trunk}.{vlan}"
+
+
+def parse_vif(trunk: str, name: str) -> int | None:
+    """Return the VLAN of a vif name on `trunk`, or None when `name` is none."""
+    match = _VIF.fullmatch(name)
+    if match is None or match["trunk"] != trunk or int(match["vlan"]) not in VLAN_RANGE:
+        return None
+    return int(match["vlan"])
+
+
+def format_vrf(network_id: int) -> str:
+    """Return the name of the VRF of a virtual network; raises ValueError outside `NETWORK_IDS`."""
+    if network_id not in NETWORK_IDS:
+        raise ValueError(f"no VRF name for network id {network_id}")
+    return f"v{network_id}"
+
+
+def parse_vrf(name: str) -> int | None:
+    """Return the network id of a VRF name, or None when `name` is none."""
+    match = _VRF.fullmatch(name)
+    if match is None or int(match["network_id"]) not in NETWORK_IDS:
+        return None
+    return int(match["network_id"])
+
+
+def table_of(network_id: int) -> int:
+    """Return the routing table of a virtual network; raises ValueError outside `NETWORK_IDS`."""
+    if network_id not in NETWORK_IDS:
+        raise ValueError(f"no table for network id {network_id}")
+    return _TABLE_BASE + network_id
+
+
+def is_table_of_ours(table: int) -> bool:
+    """True for every number that `table_of` can return."""
+    return table - _TABLE_BASE in NETWORK_IDS
+
+
+def zone_of(network_id: int) -> int:
+    """Return the conntrack zone of a virtual network; raises ValueError outside `NETWORK_IDS`."""
+    if network_id not in NETWORK_IDS:
+        raise ValueError(f"no conntrack zone for network id {network_id}")
+    return network_id
+
+
+def ipv4_conf(ifname: str, key: str) -> str:
+    """Return the path below /proc/sys/net of a device's IPv4 setting."""
+    return f"ipv4/conf/{ifname}/{key}"
+
+
+def ipv6_conf(ifname: str, key: str) -> str:
+    """Return the path below /proc/sys/net of a device's IPv6 setting."""
+    return f"ipv6/conf/{ifname}/{key}"
+
+
+def neigh_conf(ifname: str, key: str) -> str:
+    """Return the path below /proc/sys/net of a device's IPv4 neighbour setting."""
+    return f"ipv4/neigh/{ifname}/{key}"

@@ -1,0 +1,233 @@
+"""Pure: what should exist + what the kernel holds → actions in order.
+
+The order, and why (each is a test in tests/property/vrouter_vm):
+
+1. The rules and the host's settings, before any VRF: without them a guest's packets find the host's own addresses.
+2. Withdrawals: routes, then neighbours, then vifs. What goes is cut off before its filters go; a vif that has to
+   change its VRF, VLAN or MAC is deleted here and made anew, so that no frame is ever taken into the wrong VRF.
+3. The filters, in one transaction, before any vif comes up.
+4. VRFs, each with its "unreachable" routes before it is up, then vifs: down, settings, up, addresses, neighbour, route.
+5. VRFs that nothing needs any more, and only then the "unreachable" routes of their tables.
+
+What is right is not mentioned, so a pass over an unchanged host is an empty plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+from tf_reconcile.result import Held, Plan
+from vrouter_vm import names, policy
+from vrouter_vm.actions import (
+    FILTERS,
+    HOST,
+    AddAddress,
+    AddRoute,
+    AddRule,
+    AnyAction,
+    ChangeElements,
+    CreateVif,
+    CreateVrf,
+    DeleteAddress,
+    DeleteLink,
+    DeleteNeighbour,
+    DeleteRoute,
+    DeleteRule,
+    ReplaceFilters,
+    SetNeighbour,
+    SetSysctl,
+    SetUp,
+)
+from vrouter_vm.model import Desired, Elements, Observed, Route, Rule, RuleKind
+
+T = TypeVar("T")
+K = TypeVar("K")
+
+
+def plan_host(*, want: Desired, have: Observed) -> Plan[AnyAction]:
+    """Turn `have` into `want` without touching what is right, or what belongs to others.
+
+    Held: VRFs and vifs whose name a foreign device has taken.
+    """
+    taken = (set(want.vrfs) | set(want.vifs)) & have.foreign_names
+    decision = _decide(want, have)
+    actions = (
+        *_host(want, have),
+        *_withdrawals(want, have, decision),
+        *_filters(want, have, decision),
+        *_vrfs(want, have, decision),
+        *_vifs(want, have, decision),
+        *_leftovers(want, have, decision),
+    )
+    return Plan(
+        actions=tuple(action for action in actions if not taken & {action.subject, *action.needs}),
+        held=tuple(
+            Held(subject=name, reason=f"the name {name} is taken by a device of somebody else")
+            for name in sorted(taken)
+        ),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Decision:
+    """Which devices stay as they are, which go, which are new (`doomed` and `new` both: made anew)."""
+
+    kept: frozenset[str]
+    doomed_vifs: frozenset[str]
+    doomed_vrfs: frozenset[str]
+    new_vifs: frozenset[str]
+    new_vrfs: frozenset[str]
+
+
+def _decide(want: Desired, have: Observed) -> _Decision:
+    kept_vifs = {
+        vif.name
+        for vif in have.vifs.values()
+        if vif.vlan in want.kept_vlans
+        and vif.name == names.format_vif(have.trunk.name, vif.vlan)
+        and vif.vrf is not None
+        and vif.vrf not in want.vrfs  # another network has that VRF now: sharing it would join the two
+    }
+    kept_vrfs = {vrf for name in kept_vifs if (vrf := have.vifs[name].vrf) is not None}
+    doomed_vrfs = {name for name, vrf in have.vrfs.items() if want.vrfs.get(name) != vrf} - kept_vrfs
+    doomed_vifs = {
+        name for name, vif in have.vifs.items() if want.vifs.get(name) != vif or vif.vrf in doomed_vrfs
+    } - kept_vifs
+    return _Decision(
+        kept=frozenset(kept_vifs | kept_vrfs),
+        doomed_vifs=frozenset(doomed_vifs),
+        doomed_vrfs=frozenset(doomed_vrfs),
+        new_vifs=frozenset(name for name in want.vifs if name not in have.vifs or name in doomed_vifs),
+        new_vrfs=frozenset(name for name in want.vrfs if name not in have.vrfs or name in doomed_vrfs),
+    )
+
+
+def _host(want: Desired, have: Observed) -> Iterator[AnyAction]:
+    for rule in sorted(want.rules - have.rules, key=lambda rule: (rule.version, rule.priority)):
+        yield AddRule(subject=HOST, rule=rule)
+    for version in sorted({rule.version for rule in want.rules}):
+        first = Rule(version=version, priority=names.KERNEL_LOCAL_PRIORITY, kind=RuleKind.LOCAL)
+        if first in have.rules:  # only now: without any lookup of local addresses the host would be deaf
+            yield DeleteRule(subject=HOST, rule=first)
+    for sysctl, value in sorted(want.sysctls.items()):
+        if sysctl.ifname is None and have.sysctls.get(sysctl) != value:
+            yield SetSysctl(subject=HOST, sysctl=sysctl, value=value)
+    if not have.trunk.is_up:
+        yield SetUp(subject=HOST, ifname=have.trunk.name)
+
+
+def _withdrawals(want: Desired, have: Observed, decision: _Decision) -> Iterator[AnyAction]:
+    kept_tables = _kept_tables(have, decision)
+    for route in sorted(have.routes - want.routes, key=_route_order):
+        if route.ifname is None or route.ifname in decision.doomed_vifs or route.table in kept_tables:
+            continue  # step 5, or it goes with its vif, or is nobody's to judge now
+        yield DeleteRoute(subject=route.ifname, route=route)
+    kept = {(entry.ifname, entry.address) for entry in want.neighbours}
+    for neighbour in sorted(have.neighbours - want.neighbours, key=str):
+        if neighbour.ifname in decision.doomed_vifs or neighbour.ifname in decision.kept:
+            continue
+        if (neighbour.ifname, neighbour.address) in kept:
+            continue  # only its MAC is wrong: replaced in place
+        yield DeleteNeighbour(subject=neighbour.ifname, neighbour=neighbour)
+    for name in sorted(decision.doomed_vifs):
+        yield DeleteLink(subject=name, ifname=name)
+    for name in sorted(decision.doomed_vrfs & decision.new_vrfs):
+        yield DeleteLink(subject=name, needs=_members(name, have), ifname=name)
+
+
+def _filters(want: Desired, have: Observed, decision: _Decision) -> Iterator[AnyAction]:
+    elements = wanted_elements(want, have, decision.kept)
+    if not have.filters.is_intact:
+        yield ReplaceFilters(subject=FILTERS, elements=elements)
+    elif elements != policy.merge_elements(have.filters.elements):
+        yield ChangeElements(subject=FILTERS, want=elements, have=have.filters.elements)
+
+
+def wanted_elements(want: Desired, have: Observed, kept: frozenset[str]) -> Elements:
+    """Return the set elements for `want` plus those that are loaded for devices that are kept as they are."""
+    return policy.merge_elements(want.elements, policy.elements_on(have.filters.elements, kept))
+
+
+def _vrfs(want: Desired, have: Observed, decision: _Decision) -> Iterator[AnyAction]:
+    sysctls = _grouped(want.sysctls, key=lambda sysctl: sysctl.ifname)
+    end_routes = _grouped((route for route in want.routes if route.ifname is None), key=lambda route: route.table)
+    wanted = _grouped(want.addresses, key=lambda address: address.ifname)
+    wrong = _grouped(have.addresses - want.addresses, key=lambda address: address.ifname)
+    for name, vrf in sorted(want.vrfs.items()):
+        is_new, needs = name in decision.new_vrfs, (HOST,)
+        if is_new:
+            yield CreateVrf(subject=name, needs=needs, vrf=vrf)
+        for sysctl in sysctls.get(name, ()):
+            if is_new or have.sysctls.get(sysctl) != want.sysctls[sysctl]:
+                yield SetSysctl(subject=name, needs=needs, sysctl=sysctl, value=want.sysctls[sysctl])
+        for route in end_routes.get(vrf.table, ()):
+            if route not in have.routes:
+                yield AddRoute(subject=name, needs=needs, route=route)
+        if is_new or name not in have.links_up:
+            yield SetUp(subject=name, needs=needs, ifname=name)
+        for address in () if is_new else wrong.get(name, ()):
+            yield DeleteAddress(subject=name, needs=needs, address=address)
+        for address in wanted.get(name, ()):
+            if is_new or address not in have.addresses:
+                yield AddAddress(subject=name, needs=needs, address=address)
+
+
+def _vifs(want: Desired, have: Observed, decision: _Decision) -> Iterator[AnyAction]:
+    sysctls = _grouped(want.sysctls, key=lambda sysctl: sysctl.ifname)
+    addresses = _grouped(want.addresses, key=lambda address: address.ifname)
+    wrong = _grouped(have.addresses - want.addresses, key=lambda address: address.ifname)
+    neighbours = _grouped(want.neighbours, key=lambda neighbour: neighbour.ifname)
+    routes = _grouped(want.routes, key=lambda route: route.ifname)
+    for name, vif in sorted(want.vifs.items()):
+        is_new = name in decision.new_vifs
+        needs = (HOST, FILTERS) if vif.vrf is None else (HOST, FILTERS, vif.vrf)
+        if is_new:
+            yield CreateVif(subject=name, needs=needs, vif=vif, trunk=have.trunk)
+        for sysctl in sysctls.get(name, ()):
+            if is_new or have.sysctls.get(sysctl) != want.sysctls[sysctl]:
+                yield SetSysctl(subject=name, needs=needs, sysctl=sysctl, value=want.sysctls[sysctl])
+        if is_new or name not in have.links_up:
+            yield SetUp(subject=name, needs=needs, ifname=name)
+        for address in () if is_new else wrong.get(name, ()):
+            yield DeleteAddress(subject=name, needs=needs, address=address)
+        for address in addresses.get(name, ()):
+            if is_new or address not in have.addresses:
+                yield AddAddress(subject=name, needs=needs, address=address)
+        for neighbour in neighbours.get(name, ()):
+            if is_new or neighbour not in have.neighbours:
+                yield SetNeighbour(subject=name, needs=needs, neighbour=neighbour)
+        for route in routes.get(name, ()):
+            if is_new or route not in have.routes:
+                yield AddRoute(subject=name, needs=needs, route=route)
+
+
+def _leftovers(want: Desired, have: Observed, decision: _Decision) -> Iterator[AnyAction]:
+    for name in sorted(decision.doomed_vrfs - decision.new_vrfs):
+        yield DeleteLink(subject=name, needs=_members(name, have), ifname=name)
+    kept_tables = _kept_tables(have, decision)
+    vrf_of_table = {vrf.table: vrf.name for vrf in have.vrfs.values()}
+    for route in sorted(have.routes - want.routes, key=_route_order):
+        if route.ifname is None and route.table not in kept_tables:
+            needs = (vrf_of_table[route.table],) if route.table in vrf_of_table else ()
+            yield DeleteRoute(subject=f"table {route.table}", needs=needs, route=route)
+
+
+def _grouped(items: Iterable[T], *, key: Callable[[T], K]) -> dict[K, list[T]]:
+    groups: dict[K, list[T]] = {}
+    for item in sorted(items, key=str):
+        groups.setdefault(key(item), []).append(item)
+    return groups
+
+
+def _kept_tables(have: Observed, decision: _Decision) -> frozenset[int]:
+    return frozenset(vrf.table for name, vrf in have.vrfs.items() if name in decision.kept)
+
+
+def _members(vrf: str, have: Observed) -> tuple[str, ...]:
+    return tuple(sorted(vif.name for vif in have.vifs.values() if vif.vrf == vrf))
+
+
+def _route_order(route: Route) -> tuple[int, int, str, str]:
+    return route.table, route.prefix.version, str(route.prefix), route.ifname or ""

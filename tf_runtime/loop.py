@@ -20,6 +20,7 @@ from tf_reconcile.errors import AgentError
 from tf_reconcile.result import Failure, PassReport
 from tf_runtime.log import Reporter
 from tf_runtime.metrics import DaemonMetrics
+from tf_runtime.notify import Notifier
 
 
 class RunOnce(Protocol):
@@ -34,7 +35,8 @@ class ReconcileLoop:
     """Runs `run_once` until `stop()`; wakes on `wake()`, on its period, and when held or failed work is due again.
 
     `AgentError` from a pass counts as a failed pass and is retried with back-off; any other exception is a bug and ends
-    `run()`.
+    `run()`. The service manager is told (`tf_runtime.notify`): ready after the first pass that came to its end,
+    whatever it had to hold or do without; what the last pass came to, as the status line; alive as long as `is_live`.
     """
 
     def __init__(
@@ -46,12 +48,14 @@ class ReconcileLoop:
         metrics: DaemonMetrics,
         backoff: Backoff = Backoff(),  # noqa: B008 - a frozen value
         settle_s: float = 0.0,
+        notifier: Notifier | None = None,
     ) -> None:
         self._run_once = run_once
         self._name = name
         self._full_period_s = full_period_s
         self._metrics = metrics
         self._settle_s = settle_s
+        self._notifier = Notifier.from_environment() if notifier is None else notifier
         self._condition = threading.Condition()
         self._is_woken = True
         self._is_full_due = True
@@ -108,9 +112,11 @@ class ReconcileLoop:
         """Run passes until `stop()`."""
         self._scheduler.start()
         try:
-            while self._wait():
-                self.run_pass()
+            with self._notifier.watchdog(lambda: self.is_live):
+                while self._wait():
+                    self.run_pass()
         finally:
+            self._notifier.stopping()
             self._scheduler.shutdown(wait=False)
 
     def run_pass(self) -> PassReport:
@@ -122,6 +128,9 @@ class ReconcileLoop:
             report = self._run_once(is_full=is_full)
         except AgentError as error:
             report = PassReport(failed=(Failure(subject="pass", reason=str(error)),))
+        else:
+            self._notifier.ready()
+        self._notifier.status(summarize(report))
         now_s = time.monotonic()
         self._metrics.record(report, duration_s=now_s - began_s, now_s=time.time())
         self._reporter.report(report)
@@ -155,6 +164,20 @@ class ReconcileLoop:
             if self._settle_s and not self._is_stopping:  # let a burst of updates become one pass
                 self._condition.wait_for(lambda: self._is_stopping, self._settle_s)
             return not self._is_stopping
+
+
+def summarize(report: PassReport) -> str:
+    """Return one line for `systemctl status`: what is wrong, the gravest first, or "in sync"."""
+    parts = []
+    if report.missing_sources:
+        parts.append(f"no answer from {', '.join(report.missing_sources)}")
+    if report.failed:
+        first = report.failed[0]
+        parts.append(f"{len(report.failed)} failed, first {first.subject}: {first.reason}")
+    if report.held:
+        held = report.held[0]
+        parts.append(f"{len(report.held)} held, first {held.subject}: {held.reason}")
+    return "; ".join(parts) or "in sync"
 
 
 def _after(now_s: float, delay_s: float | None) -> float | None:

@@ -30,6 +30,8 @@ class DvSwitch:
     name: str
     uuid: str
     datacenter: str
+    folder: Any
+    """The network folder it lies in: names are unique among everything there."""
 
 
 def find_dvswitch(
@@ -63,6 +65,7 @@ def list_dvswitches(session: Session) -> tuple[DvSwitch, ...]:
             name=str(seen.properties["name"]),
             uuid=str(seen.properties["uuid"]),
             datacenter=_datacenter_of(ref, mirror),
+            folder=seen.properties["parent"],
         )
         for ref, seen in mirror.items()
         if isinstance(seen.managed_object, vim.DistributedVirtualSwitch)

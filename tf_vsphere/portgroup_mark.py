@@ -22,11 +22,14 @@ class Mark:
 
     vn_uuid: str
     fq_name: tuple[str, ...]
+    project_uuid: str | None = None
+    """The project that the network was in: a controller that does not know it is not the one this mark came from."""
 
 
-def format_mark(vn_uuid: str, fq_name: Sequence[str]) -> str:
+def format_mark(vn_uuid: str, fq_name: Sequence[str], project_uuid: str | None = None) -> str:
     """Return the entry's text; `parse_mark` inverts this."""
-    return json.dumps({"uuid": vn_uuid, "fq_name": list(fq_name)}, ensure_ascii=True, separators=(",", ":"))
+    told = {"uuid": vn_uuid, "fq_name": list(fq_name), "project": project_uuid}
+    return json.dumps({key: value for key, value in told.items() if value is not None}, separators=(",", ":"))
 
 
 def parse_mark(text: str) -> Mark | None:
@@ -34,11 +37,12 @@ def parse_mark(text: str) -> Mark | None:
     try:
         raw = json.loads(text)
         vn_uuid, fq_name = str(UUID(raw["uuid"])), raw["fq_name"]
+        project_uuid = str(UUID(raw["project"])) if "project" in raw else None
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
     if not isinstance(fq_name, list) or not all(isinstance(part, str) for part in fq_name):
         return None
-    return Mark(vn_uuid=vn_uuid, fq_name=tuple(fq_name))
+    return Mark(vn_uuid=vn_uuid, fq_name=tuple(fq_name), project_uuid=project_uuid)
 
 
 def find_mark(vendor_specific_config: Iterable[Any] | None) -> Mark | None:

@@ -1,0 +1,241 @@
+"""The command `vcenter-plugin`: reads the configuration, connects, and runs the loop until SIGTERM."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tf_api.watch import Watch
+
+from tf_api.client import ConfigApi
+from tf_reconcile.errors import BoundaryError, ConfigError
+from tf_reconcile.result import PassReport
+from tf_runtime.daemon import run_main, stop_on_signals
+from tf_runtime.health import StatusServer, parse_listen
+from tf_runtime.log import configure_logging
+from tf_runtime.loop import ReconcileLoop
+from tf_runtime.metrics import DaemonMetrics
+from tf_runtime.settings import load_settings, read_secret
+from tf_vsphere.dvswitch import DvSwitch, find_dvswitch
+from tf_vsphere.inventory import VmInventory
+from tf_vsphere.session import Session, connect
+from vcenter_plugin.guard import RemovalLimit
+from vcenter_plugin.leftovers import TfLeftovers
+from vcenter_plugin.model import describe
+from vcenter_plugin.networks import TfNetworks, TfTenant
+from vcenter_plugin.portgroups import VspherePortgroups
+from vcenter_plugin.reconciler import Reconciler
+from vcenter_plugin.settings import PluginSettings, RemovalSettings
+from vcenter_plugin.sweep import describe_removal
+from vcenter_plugin.sweeper import Sweeper
+
+log = logging.getLogger("vcenter_plugin")
+
+EXIT_OK = 0
+EXIT_TROUBLE = 3
+_WATCHED = ("virtual_network", "project")
+_SETTLE_S = 0.05
+_DEFAULT_CONFIG = Path("/etc/tf-vsphere/vcenter-plugin.yaml")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plugin:
+    """The daemon's parts, wired together."""
+
+    session: Session
+    api: ConfigApi
+    portgroups: VspherePortgroups
+    tenant: TfTenant
+    sweeper: Sweeper | None
+    reconciler: Reconciler
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the plugin as `argv` asks; return the exit code."""
+    arguments = _parse(argv)
+    file = str(arguments.config)
+    settings = load_settings(arguments.config, PluginSettings)
+    configure_logging(level=settings.log.level, format=settings.log.format)
+    plugin = _wire(settings, file)
+    try:
+        if arguments.dry_run:
+            return _print_plan(plugin)
+        if arguments.once:
+            return _run_once(plugin, settings)
+        return _serve(plugin, settings, file)
+    finally:
+        plugin.session.close()
+        plugin.api.close()
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="vcenter-plugin", description=__doc__)
+    parser.add_argument("-c", "--config", type=Path, default=_DEFAULT_CONFIG, help="configuration file (YAML)")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--dry-run", action="store_true", help="print what one pass would do, change nothing")
+    how.add_argument("--once", action="store_true", help="run one full pass and exit; 3 if anything failed or is held")
+    return parser.parse_args(argv)
+
+
+def _wire(settings: PluginSettings, file: str) -> Plugin:
+    """Read the secrets, log in to vCenter, find the switch, and build everything on top."""
+    token = _secret(settings.tf.token_file, file, "tf.token_file")
+    session = connect(settings.vcenter, file, "vcenter")
+    ca_file = None if settings.tf.ca_file is None else Path(settings.tf.ca_file)
+    api = ConfigApi(settings.tf.servers, token, ca_file, settings.tf.timeout_s)
+    tenant_fq_name = tuple(settings.tenant.fq_name.split(":"))
+    portgroups = VspherePortgroups(
+        session,
+        _find_switch(session, settings, file),
+        initial_ports=settings.portgroups.initial_ports,
+        task_timeout_s=settings.portgroups.task_timeout_s,
+    )
+    tenant = TfTenant(api, tenant_fq_name, creates=settings.tenant.create)
+    sweeper = _make_sweeper(session, api, settings) if settings.sweep.enabled else None
+    reconciler = Reconciler(
+        networks=TfNetworks(api, tenant_fq_name),
+        portgroups=portgroups,
+        tenant=tenant,
+        tenant_fq_name=tenant_fq_name,
+        limit=_Limit(settings.removal),
+        sweeper=sweeper,
+    )
+    return Plugin(
+        session=session, api=api, portgroups=portgroups, tenant=tenant, sweeper=sweeper, reconciler=reconciler
+    )
+
+
+def _find_switch(session: Session, settings: PluginSettings, file: str) -> DvSwitch:
+    try:
+        return find_dvswitch(session, settings.dvswitch, settings.datacenter, file=file)
+    except BoundaryError as error:
+        session.close()
+        raise ConfigError(
+            f"cannot list distributed switches: {error}", file=file, key="dvswitch", value=settings.dvswitch
+        ) from error
+    except ConfigError:
+        session.close()
+        raise
+
+
+def _make_sweeper(session: Session, api: ConfigApi, settings: PluginSettings) -> Sweeper:
+    leftovers = TfLeftovers(api, VmInventory(session), system=session.system, vcenter_uuid=session.instance_uuid)
+    return Sweeper(
+        leftovers,
+        limit=_Limit(settings.removal),
+        period_s=settings.sweep.period_s,
+        second_look_s=settings.sweep.second_look_s,
+        clock=time.monotonic,
+    )
+
+
+class _Limit:
+    """The removal limit of this moment: the settings, and the fingerprint that the operator has confirmed by now."""
+
+    def __init__(self, settings: RemovalSettings) -> None:
+        self._settings = settings
+
+    def __call__(self) -> RemovalLimit:
+        try:
+            confirmed = Path(self._settings.confirm_file).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError):  # no file, or none that says anything: nothing is confirmed
+            confirmed = ""
+        return RemovalLimit(most=self._settings.most, share=self._settings.share, confirmed=confirmed)
+
+
+def _print_plan(plugin: Plugin) -> int:
+    """Write what a pass would do to standard output; return 3 if a source did not answer."""
+    decision = plugin.reconciler.decide(is_full=True)
+    missing = dict(decision.missing)
+    lines = [describe(action) for action in decision.plan.actions]
+    held = list(decision.plan.held)
+    try:
+        lines[:0] = [f"create {new.resource} {':'.join(new.fq_name)}" for new in plugin.tenant.observe()]
+        if plugin.sweeper is not None:
+            swept = plugin.sweeper.decide(now_s=time.monotonic())
+            lines += [describe_removal(action) for action in swept.actions]
+            held += swept.held
+    except BoundaryError as error:
+        missing.setdefault(error.system, str(error))
+    lines += [f"held: {one.subject}: {one.reason}" for one in held]
+    lines += [f"no answer from {source}: {reason}" for source, reason in missing.items()]
+    sys.stdout.write("".join(f"{line}\n" for line in lines or ["nothing to do"]))
+    return EXIT_TROUBLE if missing else EXIT_OK
+
+
+def _loop(plugin: Plugin, settings: PluginSettings, metrics: DaemonMetrics) -> ReconcileLoop:
+    return ReconcileLoop(
+        plugin.reconciler.run_once,
+        name="vcenter_plugin",
+        full_period_s=settings.full_period_s,
+        metrics=metrics,
+        settle_s=_SETTLE_S,
+    )
+
+
+def _run_once(plugin: Plugin, settings: PluginSettings) -> int:
+    report = _loop(plugin, settings, DaemonMetrics("vcenter-plugin")).run_pass()
+    return EXIT_TROUBLE if report.failed or report.held or report.missing_sources else EXIT_OK
+
+
+def _serve(plugin: Plugin, settings: PluginSettings, file: str) -> int:
+    """Run until a signal comes; then end the watches, so that nothing is half done, and log out."""
+    metrics = DaemonMetrics("vcenter-plugin")
+    loop = _loop(plugin, settings, metrics)
+    server = StatusServer(
+        listen=parse_listen(settings.status.listen, file=file, key="status.listen"),
+        registry=metrics.registry,
+        status=lambda: _status(plugin, loop.last_report),
+        is_ready=lambda: loop.is_ready,
+        is_live=lambda: loop.is_live,
+        token=_secret(settings.status.token_file, file, "status.token_file"),
+        file=file,
+    )
+    server.start()
+    stop_on_signals(loop.stop)
+    loop.every(settings.vcenter.keep_alive_s, plugin.session.keep_alive)
+    portgroup_watch = plugin.portgroups.watch(loop.wake)
+    network_watch = Watch(plugin.api, _WATCHED, loop.wake)
+    host, port = server.address
+    log.info("started", extra={"dvswitch": settings.dvswitch, "status": f"{host}:{port}"})
+    try:
+        loop.run()
+    finally:
+        network_watch.stop()
+        portgroup_watch.stop()
+        server.stop()
+        log.info("stopped")
+    return EXIT_OK
+
+
+def _status(plugin: Plugin, report: PassReport | None) -> Mapping[str, Any]:
+    """Return what /status shows: the last pass, and how old the view of vCenter is."""
+    report = report or PassReport(missing_sources=("no pass has ended yet",))
+    return {
+        "daemon": "vcenter-plugin",
+        "in_sync": report.is_in_sync,
+        "done": list(report.done),
+        "failed": [{"subject": one.subject, "reason": one.reason} for one in report.failed],
+        "held": [{"subject": one.subject, "reason": one.reason} for one in report.held],
+        "missing_sources": list(report.missing_sources),
+        "vcenter": {"system": plugin.session.system, "age_s": plugin.portgroups.age_s},
+    }
+
+
+def _secret(path: str | None, file: str, key: str) -> str | None:
+    return None if path is None else read_secret(Path(path), file=file, key=key)
+
+
+def entry_point() -> int:
+    """Run as the installed command."""
+    return run_main(main)
+
+
+if __name__ == "__main__":
+    sys.exit(entry_point())

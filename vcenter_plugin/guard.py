@@ -1,0 +1,38 @@
+"""Pure: may this many things be removed at once?
+
+A controller that was restored empty, or the wrong one, answers completely and correctly that everything is gone. So a
+removal that is larger than usual waits until an operator confirms exactly that removal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemovalLimit:
+    """A pass removes at most `most` objects, and at most the `share` of all (rounded up, so one is always allowed)."""
+
+    most: int
+    share: float
+    confirmed: str = ""
+    """The fingerprint that the operator confirmed, or nothing."""
+
+
+def fingerprint(ids: Collection[str]) -> str:
+    """Return 16 hexadecimal digits that stand for exactly this set."""
+    return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()[:16]
+
+
+def refusal(ids: Collection[str], *, total: int, limit: RemovalLimit) -> str | None:
+    """Return None if all of `ids`, out of `total` objects, may be removed now; else why not and what confirms it."""
+    allowed = min(limit.most, math.ceil(limit.share * total))
+    if len(ids) <= allowed or limit.confirmed == fingerprint(ids):
+        return None
+    return (
+        f"would remove {len(ids)} of {total} at once and {allowed} are allowed; "
+        f"confirm by writing {fingerprint(ids)} into the confirmation file"
+    )

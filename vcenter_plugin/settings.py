@@ -1,0 +1,121 @@
+"""The plugin's configuration as typed values, with what each key means; config/vcenter-plugin.yaml is a sample."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from tf_runtime.log import LogFormat, LogLevel
+from tf_runtime.settings import Settings
+from tf_vsphere.settings import Seconds, VsphereSettings
+
+FqNameText = Annotated[str, msgspec.Meta(pattern="^[^:]+:[^:]+$")]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+FewPorts = Annotated[int, msgspec.Meta(ge=1, le=128)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class TfSettings(Settings, frozen=True, kw_only=True):
+    """How to reach the config API."""
+
+    servers: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+    """Base URLs of one or several replicas of one controller, such as `http://192.0.2.10:8082`."""
+
+    token_file: str | None = None
+    """File with the token, sent as X-Auth-Token; needed wherever the controller asks for one."""
+
+    ca_file: str | None = None
+    """PEM file with the authorities to trust for https; the system's without it."""
+
+    timeout_s: Seconds = 20.0
+    """Seconds to wait for an answer: long enough for a whole listing of a large site."""
+
+
+class TenantSettings(Settings, frozen=True, kw_only=True):
+    """The project whose networks become portgroups."""
+
+    fq_name: FqNameText = "default-domain:vCenter"
+    """Domain and project; `vCenter` is the name that TF's older vCenter integration uses."""
+
+    create: bool = False
+    """True makes the project, its ipam and its security group `default` when they are missing. Off by default: on a
+    real TF this is an administrator's decision, and a mistyped name must not become a project."""
+
+
+class PortgroupsSettings(Settings, frozen=True, kw_only=True):
+    """How portgroups are made."""
+
+    initial_ports: FewPorts = 4
+    """Ports of a new portgroup; it expands by itself, and unused ports cost every host memory."""
+
+    task_timeout_s: Seconds = 120.0
+    """Seconds to wait for a task of vCenter; it goes on there if it takes longer, and the next pass sees the result."""
+
+
+class RemovalSettings(Settings, frozen=True, kw_only=True):
+    """How much may disappear at once without a question."""
+
+    most: Count = 20
+    """A pass removes at most this many portgroups (and the sweep this many VMs); more are held until confirmed."""
+
+    share: Share = 0.5
+    """The same as a share of all of ours, rounded up."""
+
+    confirm_file: str = "/run/tf-vsphere/vcenter-plugin.confirm"
+    """To confirm, write the fingerprint that the held removal shows into this file. It confirms exactly that set."""
+
+
+class SweepSettings(Settings, frozen=True, kw_only=True):
+    """Removal of TF objects whose VM no longer exists in this vCenter."""
+
+    enabled: bool = True
+    """Only the plugin can do this; switch it off if another vCenter shares this one's instance uuid (a clone)."""
+
+    period_s: Seconds = 60.0
+    """Seconds between two looks."""
+
+    second_look_s: Seconds = 45.0
+    """A VM counts as gone when two whole listings, this many seconds apart or more, do not have it."""
+
+
+class StatusSettings(Settings, frozen=True, kw_only=True):
+    """The status server: /healthz, /readyz, /metrics, /status."""
+
+    listen: str = "127.0.0.1:9102"
+    """Address and port."""
+
+    token_file: str | None = None
+    """File with the bearer token; required off loopback."""
+
+
+class LogSettings(Settings, frozen=True, kw_only=True):
+    """What is logged on standard error, and how."""
+
+    level: LogLevel = LogLevel.INFO
+    """debug, info, warning or error."""
+
+    format: LogFormat = LogFormat.TEXT
+    """text (key=value) or json."""
+
+
+class PluginSettings(Settings, frozen=True, kw_only=True):
+    """The whole file."""
+
+    vcenter: VsphereSettings
+    dvswitch: str
+    """Name of the distributed switch that carries the portgroups."""
+
+    tf: TfSettings
+    datacenter: str | None = None
+    """Name of the datacenter of the switch; needed only where two have a switch of that name."""
+
+    tenant: TenantSettings = TenantSettings()
+    portgroups: PortgroupsSettings = PortgroupsSettings()
+    removal: RemovalSettings = RemovalSettings()
+    sweep: SweepSettings = SweepSettings()
+    full_period_s: Seconds = 300.0
+    """Seconds between two passes that read everything anew, whatever the watches said."""
+
+    status: StatusSettings = StatusSettings()
+    log: LogSettings = LogSettings()

@@ -1,0 +1,52 @@
+"""What a fresh database holds, as on a real server: the names every other object hangs on.
+
+Called by `server` at each start; makes only what is missing.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tf_controller import objects
+from tf_controller.change import Change
+from tf_controller.records import JsonObject
+
+_SYSTEM: Final = "default-global-system-config"
+_PROJECT: Final = ("default-domain", "default-project")
+
+
+def fill(change: Change) -> None:
+    """Create the objects of a fresh database that are not there."""
+    for resource, body in _fresh():
+        if change.transaction.uuid_of(resource, body["fq_name"]) is None:
+            objects.create(change, resource, body)
+
+
+def _fresh() -> list[tuple[str, JsonObject]]:
+    system = {"parent_type": "global-system-config"}
+    return [
+        ("global-system-config", {"fq_name": [_SYSTEM], "autonomous_system": 64512, "config_version": "1.0"}),
+        ("global-vrouter-config", {"fq_name": [_SYSTEM, "default-global-vrouter-config"], **system}),
+        ("global-qos-config", {"fq_name": [_SYSTEM, "default-global-qos-config"], **system}),
+        ("policy-management", {"fq_name": ["default-policy-management"]}),
+        (
+            "application-policy-set",
+            {
+                "fq_name": ["default-policy-management", "default-application-policy-set"],
+                "parent_type": "policy-management",
+            },
+        ),
+        ("domain", {"fq_name": ["default-domain"]}),
+        ("project", {"fq_name": [*_PROJECT], "parent_type": "domain"}),
+        ("network-ipam", _of_project("default-network-ipam")),
+        ("network-ipam", _of_project("service-chain-flat-ipam") | {"ipam_subnet_method": "flat-subnet"}),
+        *(
+            ("virtual-network", _of_project(name))
+            for name in ("ip-fabric", "__link_local__", "dci-network", "default-virtual-network")
+        ),
+        ("security-group", _of_project("__no_rule__")),
+    ]
+
+
+def _of_project(name: str) -> JsonObject:
+    return {"fq_name": [*_PROJECT, name], "parent_type": "project"}

@@ -1,0 +1,118 @@
+"""The embedded config API's settings: the whole of `tf-controller.yaml`.
+
+Called by `__main__`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from tf_reconcile.errors import ConfigError
+from tf_runtime.log import LogFormat, LogLevel
+from tf_runtime.settings import Settings, load_settings, read_secret
+
+_LAST_PORT = 65535
+_LISTEN_FORM = "HOST:PORT, for example 127.0.0.1:8082 or [::1]:8082; port 0 takes a free one"
+
+
+class TlsSettings(Settings, frozen=True, kw_only=True):
+    """Serve HTTPS instead of HTTP."""
+
+    certificate_file: str
+    """PEM file with the server's certificate, followed by its intermediates."""
+
+    key_file: str
+    """PEM file with the certificate's private key, without a passphrase."""
+
+
+class LogSettings(Settings, frozen=True, kw_only=True):
+    """The log on standard error."""
+
+    level: LogLevel = LogLevel.INFO
+    """`debug`, `info`, `warning` or `error`."""
+
+    format: LogFormat = LogFormat.TEXT
+    """`text` (key=value) or `json`."""
+
+
+class ControllerSettings(Settings, frozen=True, kw_only=True):
+    """What the embedded config API needs to know."""
+
+    listen: str = "127.0.0.1:8082"
+    """Address and port. 8082 is where TF's config API listens. Beyond loopback a token is required."""
+
+    database: str = "/var/lib/tf-controller/config.sqlite3"
+    """The database file; it is made when missing. On a local disk: SQLite needs its locks and syncs."""
+
+    token_file: str | None = None
+    """File with the token that callers must send (X-Auth-Token, or Authorization: Bearer). None: no token, only on
+    loopback.
+    """
+
+    tls: TlsSettings | None = None
+    """Certificate and key for HTTPS. None: plain HTTP, for loopback or behind a proxy."""
+
+    watch_keepalive_s: Annotated[float, msgspec.Meta(gt=0, le=600)] = 15.0
+    """How long a `/watch` stays silent before a comment line shows that it lives, and finds out callers that are
+    gone.
+    """
+
+    log: LogSettings = LogSettings()
+    """The log."""
+
+
+class Checked(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings with what had to be looked up: the address taken apart, the token read."""
+
+    settings: ControllerSettings
+    host: str
+    port: int
+    token: str | None
+
+
+def load_controller_settings(path: Path) -> Checked:
+    """Return the settings in the file `path`; ConfigError names file, key, value and what is allowed."""
+    settings = load_settings(path, ControllerSettings)
+    host, port = parse_listen(settings.listen, file=str(path))
+    if settings.token_file is None and not is_loopback(host):
+        raise ConfigError(
+            "a token is required when listening beyond loopback",
+            file=str(path),
+            key="token_file",
+            value=settings.listen,
+            allowed="the path of a file with the token, or a loopback address in listen",
+        )
+    token = read_secret(Path(settings.token_file), file=str(path), key="token_file") if settings.token_file else None
+    return Checked(settings=settings, host=host, port=port, token=token)
+
+
+def parse_listen(text: str, *, file: str) -> tuple[str, int]:
+    """Return host and port of a `listen` value; ConfigError when it has another form."""
+    host, separator, port = text.rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    is_bracketed = host.startswith("[") and host.endswith("]")
+    if (
+        not separator
+        or not bare
+        or not port.isdecimal()
+        or int(port) > _LAST_PORT
+        or (":" in bare and not is_bracketed)
+    ):
+        raise ConfigError("not an address to listen on", file=file, key="listen", value=text, allowed=_LISTEN_FORM)
+    return bare, int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine reaches `host`. A name other than localhost may be anything, so it does not
+    count.
+    """
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

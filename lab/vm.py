@@ -6,8 +6,8 @@
 
 The machine boots in about three seconds under QEMU (KVM where it works, else software emulation), sees the host's root
 file system read-only with a tmpfs on top, runs one command as root in the same folder, streams its output and
-ends with it. Only the folder in `TFV_SHARED` reaches the host. Exit status: the command's; 124 after the time-out; 125 if the machine
-died. The standard library only: this runs before anything is installed.
+ends with it. Only the folder in `TFV_SHARED` reaches the host. Exit status: the command's; 124 after the time-out; 125
+if the machine died. The standard library only: this runs before anything is installed.
 """
 
 from __future__ import annotations
@@ -109,8 +109,8 @@ def _qemu_command(
     kernel: GuestKernel, *, archive: Path, machine: Machine, shared: Path, console: Path
 ) -> Sequence[str]:
     accelerated = _kvm_works(kernel)
-    # With a terminal: the virtio console on our own tty, Ctrl-C for the guest. Without: a port onto our pipe. QEMU opens
-    # /proc/self/fd/1 anew, which would truncate a regular file; the pipe is ours, see _run_qemu.
+    # With a terminal: the virtio console on our own tty, Ctrl-C for the guest. Without: a port onto our pipe, never a
+    # file (see _run_qemu): QEMU opens /proc/self/fd/1 anew, which would truncate it.
     channel = (
         ["-chardev", "stdio,id=tty,signal=off", "-device", "virtconsole,chardev=tty"]
         if machine.terminal
@@ -145,9 +145,10 @@ def _shared_folder(tag: str, path: Path, options: str) -> Sequence[str]:
 def _run_qemu(command: Sequence[str], machine: Machine) -> bool:
     """Run to the end, copying the guest's output to ours as it comes. False: ended by the time-out."""
     streams = None if machine.terminal else subprocess.PIPE
-    with subprocess.Popen(
-        command, stdin=None if machine.terminal else subprocess.DEVNULL, stdout=streams
-    ) as qemu, _killed_after(qemu, machine.timeout_s) as expired:
+    with (
+        subprocess.Popen(command, stdin=None if machine.terminal else subprocess.DEVNULL, stdout=streams) as qemu,
+        _killed_after(qemu, machine.timeout_s) as expired,
+    ):
         try:
             if qemu.stdout is not None:
                 while chunk := os.read(qemu.stdout.fileno(), 65536):
@@ -190,7 +191,10 @@ def _boots_with_kvm(kernel: GuestKernel) -> bool:
     command = [_qemu(), "-accel", "kvm", "-cpu", "host", "-m", "256", "-nodefaults", "-no-user-config"]
     command += ["-display", "none", "-no-reboot", "-kernel", str(kernel.image), "-append", "quiet panic=-1"]
     try:
-        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=8, check=False).returncode == 0
+        return (
+            subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=8, check=False).returncode
+            == 0
+        )
     except subprocess.TimeoutExpired:
         return False
 

@@ -1,0 +1,277 @@
+"""What the manager talks about, in the words of vSphere and TF. Frozen values; no library, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv6Address
+from typing import Final, NewType, TypeAlias
+
+VmUuid = NewType("VmUuid", str)
+"""`config.instanceUuid` of a VM, lower case: the same in vCenter, on ESXi and in TF."""
+VmiUuid = NewType("VmiUuid", str)
+InstanceIpUuid = NewType("InstanceIpUuid", str)
+VnUuid = NewType("VnUuid", str)
+ProjectUuid = NewType("ProjectUuid", str)
+SwitchUuid = NewType("SwitchUuid", str)
+PortgroupKey = NewType("PortgroupKey", str)
+DvportKey = NewType("DvportKey", str)
+HostMoref = NewType("HostMoref", str)
+"""vCenter's id of a HostSystem (`host-12`); ESXi itself calls every host `ha-host`."""
+DeviceKey = NewType("DeviceKey", int)
+Vlan = NewType("Vlan", int)
+MacAddress = NewType("MacAddress", str)
+"""Lower case, with colons."""
+
+Address: TypeAlias = IPv4Address | IPv6Address
+FqName: TypeAlias = tuple[str, ...]
+
+VLAN_FIRST: Final = Vlan(1)
+VLAN_LAST: Final = Vlan(4094)
+"""IEEE 802.1Q: 0 means "no VLAN", 4095 is reserved."""
+
+
+class Family(StrEnum):
+    """An address family, as TF's `instance_ip_family` writes it."""
+
+    V4 = "v4"
+    V6 = "v6"
+
+
+def family_of(address: Address) -> Family:
+    """Return the family of `address`."""
+    return Family.V4 if isinstance(address, IPv4Address) else Family.V6
+
+
+# vSphere
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DvportRef:
+    """Where a NIC is plugged in. A different `connection_cookie` on the dvPort means that another NIC owns it now."""
+
+    switch_uuid: SwitchUuid
+    portgroup_key: PortgroupKey
+    dvport_key: DvportKey
+    connection_cookie: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nic:
+    """A virtual NIC; `dvport` is None on a standard switch, on another kind of network, and without a port."""
+
+    device_key: DeviceKey
+    mac: MacAddress
+    is_connected: bool
+    dvport: DvportRef | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guest:
+    """A VM registered on this ESXi. `bios_uuid` is what its firmware shows inside (`config.uuid`)."""
+
+    vm_uuid: VmUuid
+    bios_uuid: str
+    name: str
+    is_running: bool
+    is_template: bool
+    nics: tuple[Nic, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Portgroup:
+    """A dv-portgroup of our dvSwitch.
+
+    `vn_uuid` is its mark, None for a foreign one; `access_vlan` and `is_blocked` are what its ports inherit.
+    """
+
+    key: PortgroupKey
+    name: str
+    vn_uuid: VnUuid | None
+    access_vlan: Vlan | None
+    is_blocked: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Switch:
+    """The dvSwitch: which of vCenter's hosts is ours, all hosts (the vMotion domain), and the ids of its PVLAN map."""
+
+    uuid: SwitchUuid
+    host: HostMoref
+    hosts: tuple[HostMoref, ...]
+    pvlan_ids: frozenset[Vlan]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dvport:
+    """A dvPort as vCenter has it.
+
+    `vlan` is the access id in force, None for "no id, a trunk or a PVLAN"; `is_vlan_inherited` says whether it comes
+    from the portgroup. `is_blocked` is the state in force.
+    """
+
+    key: DvportKey
+    portgroup_key: PortgroupKey
+    config_version: str
+    vlan: Vlan | None
+    is_vlan_inherited: bool
+    is_blocked: bool
+    proxy_host: HostMoref | None
+    connection_cookie: int | None
+    is_connected: bool
+
+    @property
+    def is_released(self) -> bool:
+        """True when the port holds no id of its own and passes nothing."""
+        return self.is_vlan_inherited and self.is_blocked
+
+
+# TF
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """A virtual network; `families` are those it has a subnet for."""
+
+    vn_uuid: VnUuid
+    fq_name: FqName
+    families: frozenset[Family]
+    is_external_ipam: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tenancy:
+    """Where our objects live in TF: the project, and the security group that a new interface gets."""
+
+    project_uuid: ProjectUuid
+    project: FqName
+    security_group_uuid: str
+    security_group: FqName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceIp:
+    """An instance-ip of an interface; `is_ours` by its creator. `address` is None while TF has not set one."""
+
+    instance_ip_uuid: InstanceIpUuid
+    address: Address | None
+    is_ours: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interface:
+    """A virtual-machine-interface as TF has it."""
+
+    vmi_uuid: VmiUuid
+    vn_uuid: VnUuid | None
+    mac: MacAddress | None
+    project_uuid: ProjectUuid | None
+    is_ours: bool
+    instance_ips: tuple[InstanceIp, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TfVm:
+    """A virtual-machine as TF has it; `vcenter_uuid` is our annotation."""
+
+    display_name: str
+    vcenter_uuid: str | None
+    is_ours: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TfGuest:
+    """All that TF knows about one VM; an empty one when TF does not know it."""
+
+    vm: TfVm | None = None
+    interfaces: Mapping[VmiUuid, Interface] = field(default_factory=dict)
+
+
+# The vRouter agent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentPort:
+    """A port of the agent's port API: which VLAN on the trunk is which guest's NIC. `name` is for people only."""
+
+    vmi_uuid: VmiUuid
+    vm_uuid: VmUuid
+    vn_uuid: VnUuid
+    project_uuid: ProjectUuid
+    name: str = field(compare=False)
+    mac: MacAddress
+    v4: IPv4Address | None
+    v6: IPv6Address | None
+    vlan: Vlan
+
+
+class AgentState(StrEnum):
+    """How far the agent is with a port."""
+
+    DISABLED = "disabled"
+    """It knows the port, but was not told to let traffic through."""
+    PENDING = "pending"
+    """It was told so; vif and filters are not all there yet."""
+    READY = "ready"
+    """The vif exists with its filters (TF's own agent: `enable` was accepted)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedAgentPort:
+    """A port that the agent has; `reason` says what a pending one waits for."""
+
+    port: AgentPort
+    state: AgentState
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentView:
+    """Everything the agent has. `lingering_vlans`: ids of vifs that are still there although their port is not."""
+
+    ports: Mapping[VmiUuid, ObservedAgentPort]
+    lingering_vlans: frozenset[Vlan] = frozenset()
+
+    def vlans_of_others(self, vmi_uuid: VmiUuid) -> frozenset[Vlan]:
+        """Return the ids that vifs of other interfaces use."""
+        others = {seen.port.vlan for uuid, seen in self.ports.items() if uuid != vmi_uuid}
+        return self.lingering_vlans | others
+
+
+# One look at everything
+
+
+class Source(StrEnum):
+    """What a pass reads. Each is whole or missing."""
+
+    INVENTORY = "ESXi inventory"
+    PORTGROUPS = "vCenter portgroups"
+    DVPORTS = "vCenter dvPorts"
+    NETWORKS = "TF virtual networks"
+    OBJECTS = "TF objects"
+    AGENT = "vRouter agent"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """The sources of one pass. `missing` says which did not answer and why; their fields are then empty.
+
+    `unreadable_guests` are VMs of this host whose identity cannot be told now (their datastore is away). `dvports` are
+    the ports of this host's NICs on our switch, read for this pass. `domain_vlans` (ids on other hosts)
+    and `stray_dvports` (marked ports with an override and nobody connected) come from the last full pass.
+    `objects` has an entry for every guest that was looked up in TF.
+    """
+
+    guests: Mapping[VmUuid, Guest] = field(default_factory=dict)
+    unreadable_guests: tuple[str, ...] = ()
+    switch: Switch | None = None
+    portgroups: Mapping[PortgroupKey, Portgroup] = field(default_factory=dict)
+    dvports: Mapping[DvportKey, Dvport] = field(default_factory=dict)
+    domain_vlans: frozenset[Vlan] = frozenset()
+    stray_dvports: tuple[Dvport, ...] = ()
+    networks: Mapping[VnUuid, Network] = field(default_factory=dict)
+    tenancy: Tenancy | None = None
+    objects: Mapping[VmUuid, TfGuest] = field(default_factory=dict)
+    agent: AgentView = field(default_factory=lambda: AgentView(ports={}))
+    missing: Mapping[Source, str] = field(default_factory=dict)

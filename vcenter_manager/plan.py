@@ -1,0 +1,273 @@
+"""From one snapshot to actions in order, and what is held and why. Pure.
+
+Every action rests on what was *observed*, never on what an earlier action of the same plan should have brought about:
+a chain such as interface -> address -> vif -> VLAN is one link per pass, so a crash between any two actions leaves
+nothing but an earlier link of the same chain. Order, and what a missing source forbids, are the tables in `rules`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tf_reconcile.result import Held, Plan
+from vcenter_manager.actions import (
+    AddAgentPort,
+    AnyAction,
+    BlockDvport,
+    DeleteInstanceIp,
+    DeleteInterface,
+    DeleteVm,
+    EnableAgentPort,
+    OpenDvport,
+    ReleaseDvport,
+    RemoveAgentPort,
+    ReplaceAgentPort,
+)
+from vcenter_manager.desired import (
+    Attachment,
+    Readiness,
+    VlanChoice,
+    agent_port_of,
+    attachments_of,
+    choose_vlans,
+    override_of,
+    readiness_of,
+    unready_reason,
+    vmi_uuid_of,
+)
+from vcenter_manager.model import (
+    AgentState,
+    Dvport,
+    Interface,
+    MacAddress,
+    ObservedAgentPort,
+    Snapshot,
+    Source,
+    Switch,
+    TfGuest,
+    Vlan,
+    VmiUuid,
+    VmUuid,
+)
+from vcenter_manager.rules import NEEDS, Draft, Policy, order_of
+from vcenter_manager.tf_plan import plan_tf
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NicState:
+    """One line of the status: a NIC of ours and how far it is."""
+
+    vmi_uuid: VmiUuid
+    vm_uuid: VmUuid
+    vm_name: str
+    device_key: int
+    mac: MacAddress
+    vn_uuid: str
+    dvport_key: str
+    vlan: Vlan | None
+    is_blocked: bool | None
+    agent: str
+    readiness: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """A plan, and the picture it was made from."""
+
+    plan: Plan[AnyAction]
+    nics: tuple[NicState, ...] = ()
+    free_vlans: int = 0
+
+
+def decide(snapshot: Snapshot, policy: Policy) -> Decision:
+    """Return what to do now, in order, and what is held."""
+    draft = Draft(missing=snapshot.missing)
+    attachments = attachments_of(snapshot)
+    switch = snapshot.switch
+    _plan_departed(draft, snapshot, attachments)
+    readiness: dict[VmiUuid, Readiness] = {}
+    choice = VlanChoice(vlans={}, free=0)
+    if switch is not None:
+        readiness = {
+            uuid: readiness_of(attachment, snapshot.dvports.get(attachment.dvport.dvport_key), switch)
+            for uuid, attachment in attachments.items()
+        }
+        served = [attachments[uuid] for uuid, ready in readiness.items() if ready is Readiness.SERVED_HERE]
+        choice = choose_vlans(served, snapshot, switch, policy.vlan_ranges)
+        for uuid, attachment in attachments.items():
+            _plan_nic(draft, snapshot, attachment, readiness[uuid], choice.vlans.get(uuid))
+        _plan_strays(draft, snapshot)
+    for guest in snapshot.guests.values():
+        plan_tf(
+            draft, snapshot, policy, guest, [each for each in attachments.values() if each.vm_uuid == guest.vm_uuid]
+        )
+    _limit_removals(draft, snapshot, policy)
+    return Decision(
+        plan=Plan(actions=tuple(sorted(draft.actions, key=order_of)), held=draft.held_only()),
+        nics=tuple(_state(snapshot, each, readiness[uuid]) for uuid, each in sorted(attachments.items())),
+        free_vlans=choice.free,
+    )
+
+
+def _plan_departed(draft: Draft, snapshot: Snapshot, attachments: Mapping[VmiUuid, Attachment]) -> None:
+    """Remove the agent's ports whose guest, or whose NIC, is not on this host any more."""
+    if Source.INVENTORY in snapshot.missing:
+        return
+    for uuid, seen in snapshot.agent.ports.items():
+        if uuid in attachments:
+            continue
+        guest = snapshot.guests.get(seen.port.vm_uuid)
+        if guest is None and snapshot.unreadable_guests:
+            draft.hold(seen.port.name, f"may be one of the VMs that cannot be read: {snapshot.unreadable_guests[0]}")
+            continue
+        is_nic_gone = guest is None or not any(
+            nic.mac == seen.port.mac or vmi_uuid_of(guest.vm_uuid, nic.device_key) == uuid for nic in guest.nics
+        )
+        kind = RemoveAgentPort if is_nic_gone else ReplaceAgentPort
+        draft.act(kind(subject=seen.port.name, vmi_uuid=uuid))
+
+
+def _plan_nic(
+    draft: Draft, snapshot: Snapshot, attachment: Attachment, readiness: Readiness, vlan: Vlan | None
+) -> None:
+    """Plan dvPort and agent port of one NIC."""
+    seen = snapshot.agent.ports.get(attachment.vmi_uuid)
+    dvport = snapshot.dvports.get(attachment.dvport.dvport_key)
+    match readiness:
+        case Readiness.SERVED_HERE if dvport is not None:
+            _plan_served(draft, snapshot, attachment, dvport, vlan)
+        case Readiness.AT_REST if dvport is not None:
+            if not dvport.is_released:
+                draft.act(_release(snapshot, attachment.subject, dvport))
+            elif seen is not None:
+                draft.act(ReplaceAgentPort(subject=attachment.subject, vmi_uuid=attachment.vmi_uuid))
+        case Readiness.ELSEWHERE:
+            if seen is not None:
+                draft.act(ReplaceAgentPort(subject=attachment.subject, vmi_uuid=attachment.vmi_uuid))
+            draft.hold(attachment.subject, readiness.value)
+        case _ if Source.DVPORTS in snapshot.missing:
+            draft.hold(attachment.subject, f"waits for {Source.DVPORTS}")
+        case _ if attachment.is_running:
+            draft.hold(attachment.subject, readiness.value)
+        case _ if seen is not None:
+            draft.act(ReplaceAgentPort(subject=attachment.subject, vmi_uuid=attachment.vmi_uuid))
+        case _:
+            pass
+
+
+def _plan_served(
+    draft: Draft,
+    snapshot: Snapshot,
+    attachment: Attachment,
+    dvport: Dvport,
+    vlan: Vlan | None,
+) -> None:
+    """Plan a NIC whose dvPort is ours to set: close what is unsafe, then vif, then VLAN and block in one write."""
+    seen = snapshot.agent.ports.get(attachment.vmi_uuid)
+    if vlan is None:
+        if not dvport.is_released:
+            draft.act(_release(snapshot, attachment.subject, dvport))
+        draft.hold(attachment.subject, "no free VLAN id: every id of vlan.ranges is in use on this host or reserved")
+        return
+    if not dvport.is_blocked and override_of(dvport) != vlan:
+        draft.act(BlockDvport(subject=attachment.subject, dvport=dvport, vlan=vlan))
+    interface = snapshot.objects.get(attachment.vm_uuid, TfGuest()).interfaces.get(attachment.vmi_uuid)
+    if seen is not None and not _may_stay(seen, attachment, interface, vlan):
+        draft.act(ReplaceAgentPort(subject=attachment.subject, vmi_uuid=attachment.vmi_uuid))
+    elif seen is None:
+        _plan_new_vif(draft, snapshot, attachment, interface, vlan)
+    elif vlan in snapshot.agent.vlans_of_others(attachment.vmi_uuid):
+        draft.hold(attachment.subject, f"another vif still has VLAN {vlan}")
+    elif seen.state is AgentState.DISABLED:
+        draft.act(EnableAgentPort(subject=attachment.subject, vmi_uuid=attachment.vmi_uuid))
+    elif seen.state is AgentState.PENDING:
+        draft.hold(attachment.subject, f"vRouter agent: {seen.reason or 'the vif is not ready'}")
+    elif dvport.is_blocked or override_of(dvport) != vlan:
+        draft.act(OpenDvport(subject=attachment.subject, dvport=dvport, vlan=vlan))
+
+
+def _plan_new_vif(
+    draft: Draft, snapshot: Snapshot, attachment: Attachment, interface: Interface | None, vlan: Vlan
+) -> None:
+    absent = sorted(NEEDS[AddAgentPort] & set(snapshot.missing))
+    if interface is None and absent:
+        draft.hold(attachment.subject, f"waits for {', '.join(absent)}")
+        return
+    reason = unready_reason(attachment, interface, snapshot.networks.get(attachment.vn_uuid))
+    if reason is None and vlan in snapshot.agent.vlans_of_others(attachment.vmi_uuid):
+        reason = f"another vif still has VLAN {vlan}"
+    if reason is not None or interface is None:
+        draft.hold(attachment.subject, reason or "no interface in TF yet")
+        return
+    draft.act(AddAgentPort(subject=attachment.subject, port=agent_port_of(attachment, interface, vlan)))
+
+
+def _may_stay(seen: ObservedAgentPort, attachment: Attachment, interface: Interface | None, vlan: Vlan) -> bool:
+    """Say whether the agent's port is right; what TF would add is compared only when TF says it."""
+    port = seen.port
+    if (port.vm_uuid, port.vn_uuid, port.mac, port.vlan) != (
+        attachment.vm_uuid,
+        attachment.vn_uuid,
+        attachment.mac,
+        vlan,
+    ):
+        return False
+    if interface is None or interface.vn_uuid != attachment.vn_uuid or interface.project_uuid is None:
+        return True
+    wanted = agent_port_of(attachment, interface, vlan)
+    return (wanted.v4 is None and wanted.v6 is None) or port == wanted
+
+
+def _release(snapshot: Snapshot, subject: str, dvport: Dvport) -> ReleaseDvport:
+    portgroup = snapshot.portgroups.get(dvport.portgroup_key)
+    return ReleaseDvport(
+        subject=subject, dvport=dvport, is_default_open=portgroup is not None and not portgroup.is_blocked
+    )
+
+
+def _plan_strays(draft: Draft, snapshot: Snapshot) -> None:
+    """Release marked ports that kept an override though nobody is connected: the next NIC would inherit it, open."""
+    for dvport in snapshot.stray_dvports:
+        draft.act(_release(snapshot, f"dvPort {dvport.key}", dvport))
+
+
+def _limit_removals(draft: Draft, snapshot: Snapshot, policy: Policy) -> None:
+    """Hold all removals in TF when they are suspiciously many: a wrong or filtered vCenter answers completely too."""
+    removals = [action for action in draft.actions if isinstance(action, DeleteInterface)]
+    known = sum(interface.is_ours for have in snapshot.objects.values() for interface in have.interfaces.values())
+    if (
+        policy.most_removals is None
+        or len(removals) <= policy.most_removals
+        or len(removals) <= policy.most_removals_share * known
+    ):
+        return
+    draft.actions = [
+        action for action in draft.actions if not isinstance(action, DeleteInterface | DeleteInstanceIp | DeleteVm)
+    ]
+    draft.hold(
+        "removals in TF", f"{len(removals)} of {known} interfaces would go at once; confirm with --confirm-removals"
+    )
+
+
+def _state(snapshot: Snapshot, attachment: Attachment, readiness: Readiness) -> NicState:
+    dvport = snapshot.dvports.get(attachment.dvport.dvport_key)
+    seen = snapshot.agent.ports.get(attachment.vmi_uuid)
+    return NicState(
+        vmi_uuid=attachment.vmi_uuid,
+        vm_uuid=attachment.vm_uuid,
+        vm_name=attachment.vm_name,
+        device_key=attachment.device_key,
+        mac=attachment.mac,
+        vn_uuid=attachment.vn_uuid,
+        dvport_key=attachment.dvport.dvport_key,
+        vlan=override_of(dvport) if dvport is not None else None,
+        is_blocked=dvport.is_blocked if dvport is not None else None,
+        agent=seen.state.value if seen is not None else "none",
+        readiness=readiness.value,
+    )
+
+
+def held_whole(reason: str) -> Decision:
+    """Return the decision to do nothing at all, for `reason`."""
+    return Decision(plan=Plan(held=(Held(subject="this vRouter", reason=reason),)))

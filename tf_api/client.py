@@ -31,6 +31,7 @@ from tf_reconcile.errors import Conflict, Rejected, Transient
 
 JsonObject: TypeAlias = dict[str, Any]
 
+_OK: Final = 200
 _NOT_FOUND: Final = 404
 _CONFLICT: Final = 409
 _MAX_UUIDS_IN_URL: Final = 25  # the same bound as in TF's own client: above it the list is asked for by POST
@@ -55,7 +56,7 @@ class ConfigApi:
 
     `servers` are base URLs (`http://10.0.0.1:8082`). Over https the certificate is verified against `ca_file`, or
     against the system's authorities without one. `calls` counts the HTTP requests sent, by verb: `list`, `read`,
-    `create`, `update`, `delete`, `fqname-to-id`, `id-to-fqname`, `ref-update`.
+    `create`, `update`, `delete`, `fqname-to-id`, `id-to-fqname`, `ref-update`, `watch`.
     """
 
     def __init__(
@@ -241,6 +242,26 @@ class ConfigApi:
         }
         answer = self._send("ref-update", "POST", "/ref-update", body, subject=subject, is_read=False)
         self._accept_write(answer, "ref-update", subject)
+
+    def open_stream(self, server: str, path: str, *, idle_timeout_s: float) -> urllib3.BaseHTTPResponse:
+        """Return the open answer of one server to `GET path`, on a connection of its own; the caller reads and closes
+        it.
+
+        `idle_timeout_s`: how long the stream may stay silent. Transient when the server does not answer, or with
+        anything but 200.
+        """
+        self._count("watch")
+        timeout = urllib3.Timeout(connect=_CONNECT_TIMEOUT_S, read=idle_timeout_s)
+        try:
+            response = self._pool.request(
+                "GET", server + path, headers=self._headers, timeout=timeout, redirect=False, preload_content=False
+            )
+        except HTTPError as error:
+            raise faults.unreachable(operation="watch", subject=path, reason=f"{server}: {error}") from error
+        if response.status != _OK:
+            response.close()
+            raise faults.unreachable(operation="watch", subject=path, reason=f"{server}: HTTP {response.status}")
+        return response
 
     # Below: HTTP
 

@@ -18,6 +18,8 @@ from tf_runtime.log import configure_logging
 
 log = logging.getLogger("tf_controller")
 
+_CHUNK = 4096
+
 
 def main(argv: Sequence[str]) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code."""
@@ -45,7 +47,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _stop_at_eof(server: ControllerServer) -> None:
-    sys.stdin.buffer.read()
+    while os.read(sys.stdin.fileno(), _CHUNK):
+        pass
     server.stop()
 
 

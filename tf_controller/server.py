@@ -5,6 +5,7 @@ Called by `__main__` and by tests that want the server in their own process.
 
 from __future__ import annotations
 
+import socket
 import threading
 from pathlib import Path
 from typing import Any, Final
@@ -25,13 +26,28 @@ _SERVER_NAME: Final = "tf-controller"
 _STOP_TIMEOUT_S: Final = 2
 
 
+class _HttpServer(WsgiServer):
+    """cheroot's server, whose port can be taken again at once after a crash, also one that the system chose.
+
+    Connections inherit the option; without it those that a killed process left behind keep the port busy for a minute.
+    It is set after the bind: before it, another server's port could be chosen (cheroot issue 114).
+    """
+
+    @staticmethod
+    def bind_socket(socket_: socket.socket, bind_addr: tuple[str, int]) -> socket.socket:
+        """Return the socket, bound."""
+        socket_.bind(bind_addr)
+        socket_.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        return socket_
+
+
 class ControllerServer:
     """The embedded config API: `start` binds and opens, `serve` blocks until `stop`."""
 
     def __init__(self, checked: Checked) -> None:
         self._checked = checked
         self._hub = Hub()
-        self._store = Store(Path(checked.settings.database), self._hub.publish)
+        self._store = Store(Path(checked.settings.database), self._hub.publish, settings_file=checked.file)
         self._pool_lock = threading.Lock()
         self._http: Any = None
 
@@ -54,17 +70,18 @@ class ControllerServer:
             watch_threads=WatchThreads(begin=self._grow, end=self._shrink),
         )
         address = (self._checked.host, self._checked.port)
-        self._http = WsgiServer(
+        self._http = _HttpServer(
             address, app.wsgi, numthreads=_THREADS, server_name=_SERVER_NAME, shutdown_timeout=_STOP_TIMEOUT_S
         )
         if settings.tls is not None:
-            self._http.ssl_adapter = _tls_adapter(settings.tls)
+            self._http.ssl_adapter = _tls_adapter(settings.tls, self._checked.file)
         try:
             self._http.prepare()
         except OSError as error:
             self._store.close()
             raise ConfigError(
                 f"cannot listen: {error.strerror or error}",
+                file=self._checked.file,
                 key="listen",
                 value=settings.listen,
                 allowed="a free address of this machine",
@@ -95,7 +112,7 @@ class ControllerServer:
             self._http.requests.shrink(1)
 
 
-def _tls_adapter(tls: TlsSettings) -> Any:
+def _tls_adapter(tls: TlsSettings, file: str) -> Any:
     from cheroot.ssl.builtin import BuiltinSSLAdapter  # noqa: PLC0415 without TLS the process starts without it
 
     try:
@@ -103,5 +120,5 @@ def _tls_adapter(tls: TlsSettings) -> Any:
     except (OSError, ValueError) as error:
         allowed = "PEM files that belong together, the key without a passphrase"
         raise ConfigError(
-            f"cannot use certificate or key: {error}", key="tls", value=tls.certificate_file, allowed=allowed
+            f"cannot use certificate or key: {error}", file=file, key="tls", value=tls.certificate_file, allowed=allowed
         ) from error

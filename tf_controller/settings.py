@@ -68,6 +68,7 @@ class ControllerSettings(Settings, frozen=True, kw_only=True):
 class Checked(msgspec.Struct, frozen=True, kw_only=True):
     """Settings with what had to be looked up: the address taken apart, the token read."""
 
+    file: str
     settings: ControllerSettings
     host: str
     port: int
@@ -87,7 +88,7 @@ def load_controller_settings(path: Path) -> Checked:
             allowed="the path of a file with the token, or a loopback address in listen",
         )
     token = read_secret(Path(settings.token_file), file=str(path), key="token_file") if settings.token_file else None
-    return Checked(settings=settings, host=host, port=port, token=token)
+    return Checked(file=str(path), settings=settings, host=host, port=port, token=token)
 
 
 def parse_listen(text: str, *, file: str) -> tuple[str, int]:

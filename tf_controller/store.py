@@ -262,8 +262,11 @@ class Store:
     the commits.
     """
 
-    def __init__(self, path: Path, on_commit: Callable[[Sequence[Event]], None]) -> None:
+    def __init__(
+        self, path: Path, on_commit: Callable[[Sequence[Event]], None], *, settings_file: str | None = None
+    ) -> None:
         self._path = path
+        self._settings_file = settings_file
         self._on_commit = on_commit
         self._lock = threading.Lock()
         self._of_thread = threading.local()
@@ -326,7 +329,11 @@ class Store:
 
     def _unusable(self, reason: str) -> ConfigError:
         return ConfigError(
-            reason, key="database", value=str(self._path), allowed="a file on a local disk that this process may write"
+            reason,
+            file=self._settings_file,
+            key="database",
+            value=str(self._path),
+            allowed="a file on a local disk that this process may write",
         )
 
 

@@ -1,0 +1,58 @@
+"""The command `tfv`.
+
+    tfv status [-c tfv.yaml] [--json]     guests, ports, vifs and the daemons' health
+
+Exit status: 0 all is well; 1 something is not (a daemon in trouble, a source that does not answer); 2 the configuration
+is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tf_cli.report import as_data, render
+from tf_cli.settings import TfvSettings
+from tf_cli.status import observe_site
+from tf_runtime.daemon import EXIT_OK, run_main
+from tf_runtime.log import LogFormat, LogLevel, configure_logging
+from tf_runtime.settings import load_settings
+
+CONFIG_VARIABLE = "TFV_CONFIG"
+DEFAULT_CONFIG = "/etc/tf-vsphere/tfv.yaml"
+EXIT_TROUBLE = 1
+
+
+def main(argv: Sequence[str]) -> int:
+    """Do what `argv` asks; return the exit status. Raises `ConfigError`."""
+    arguments = _parse(argv)
+    configure_logging(level=LogLevel.WARNING, format=LogFormat.TEXT)
+    settings = load_settings(arguments.config, TfvSettings)
+    status = observe_site(settings, file=str(arguments.config))
+    print(json.dumps(as_data(status), indent=2) if arguments.json else render(status))
+    return EXIT_OK if status.is_healthy else EXIT_TROUBLE
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="tfv", description="a site of Tungsten Fabric networks on vSphere")
+    commands = parser.add_subparsers(dest="command", required=True)
+    status = commands.add_parser("status", help="guests, ports, vifs and the daemons' health")
+    default = Path(os.environ.get(CONFIG_VARIABLE, DEFAULT_CONFIG))
+    status.add_argument(
+        "-c", "--config", type=Path, default=default, help=f"default: {CONFIG_VARIABLE} or {DEFAULT_CONFIG}"
+    )
+    status.add_argument("--json", action="store_true", help="the same as JSON")
+    return parser.parse_args(argv)
+
+
+def entry_point() -> int:
+    """Run as the installed command."""
+    return run_main(main)
+
+
+if __name__ == "__main__":
+    sys.exit(entry_point())

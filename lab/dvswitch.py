@@ -159,10 +159,15 @@ def batches(*, want: SwitchState, have: SwitchState) -> Batches:
     )
 
 
+def guest_interface(nic: Nic, *, first: int = 0) -> str:
+    """The name that a vNIC has inside its VM."""
+    return f"eth{first + nic.device_key - FIRST_DEVICE_KEY}"
+
+
 def _wire(nic: Nic, site: SwitchSite) -> Wire:
     is_guest = nic.vm_name not in site.vrouters
     namespace, first = (nic.vm_name, 0) if is_guest else site.vrouters[nic.vm_name]
-    inside = f"eth{first + nic.device_key - FIRST_DEVICE_KEY}"
+    inside = guest_interface(nic, first=first)
     return Wire(name=nic.wire, namespace=namespace, inside=inside, mac=nic.mac, is_guest=is_guest)
 
 

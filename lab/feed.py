@@ -24,6 +24,7 @@ class Nic:
 
     vm: str
     vm_name: str
+    instance_uuid: str
     host: str
     is_powered_on: bool
     device_key: int
@@ -49,6 +50,7 @@ def parse_nic(raw: Mapping[str, Any]) -> Nic:
     return Nic(
         vm=raw["vm"],
         vm_name=raw["vm_name"],
+        instance_uuid=raw["instance_uuid"],
         host=raw["host"],
         is_powered_on=raw["power"] == "poweredOn",
         device_key=raw["device_key"],

@@ -32,6 +32,7 @@ class SeenInterface:
     vmi_uuid: str
     vm_uuid: str
     mac: str
+    network_uuid: str | None
     addresses: tuple[str, ...]
 
 

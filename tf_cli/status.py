@@ -78,7 +78,11 @@ def read_interfaces(api: ConfigApi, vm_uuids: Iterable[str]) -> tuple[SeenInterf
             addresses.setdefault(vmi_uuid, []).append(str(instance_ip.address))
     return tuple(
         SeenInterface(
-            vmi_uuid=interface.uuid, vm_uuid=vm_uuid, mac=mac, addresses=tuple(addresses.get(interface.uuid, ()))
+            vmi_uuid=interface.uuid,
+            vm_uuid=vm_uuid,
+            mac=mac,
+            network_uuid=interface.virtual_network_uuid,
+            addresses=tuple(addresses.get(interface.uuid, ())),
         )
         for interface in found
         for vm_uuid in interface.virtual_machine_uuids

@@ -92,8 +92,9 @@ def _nics_of(vm: ObservedObject, switch: DvSwitch) -> Iterator[Any]:
         if not isinstance(device, vim.vm.device.VirtualEthernetCard):
             continue
         backing = device.backing
-        is_distributed = isinstance(backing, vim.vm.device.VirtualEthernetCard.DistributedVirtualPortBackingInfo)
-        if is_distributed and backing.port.switchUuid == switch.uuid:
+        if not isinstance(backing, vim.vm.device.VirtualEthernetCard.DistributedVirtualPortBackingInfo):
+            continue
+        if backing.port.switchUuid == switch.uuid:
             yield device
 
 

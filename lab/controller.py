@@ -88,17 +88,24 @@ class Controller:
         self._running().wait()
         self._clean_up()
 
+    def terminate(self) -> int:
+        """Ask the process to end (SIGTERM); return its exit status. It is killed when it takes longer than some
+        seconds.
+        """
+        process = self._running()
+        process.terminate()
+        try:
+            status = process.wait(_STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            status = process.wait()
+        self._clean_up()
+        return status
+
     def stop(self) -> None:
         """Ask the process to end and wait until it has; nothing to do when it is gone."""
-        if self._process is None:
-            return
-        self._process.terminate()
-        try:
-            self._process.wait(_STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._clean_up()
+        if self._process is not None:
+            self.terminate()
 
     def __enter__(self) -> Self:
         self.start()

@@ -17,16 +17,33 @@ _PROJECT: Final = ("default-domain", "default-project")
 
 def fill(change: Change) -> None:
     """Create the objects of a fresh database that are not there."""
-    for resource, body in _fresh():
+    for resource, body in _fresh(domain_uuid=change.new_uuid()):
         if change.transaction.uuid_of(resource, body["fq_name"]) is None:
-            objects.create(change, resource, body)
+            objects.create(change, resource, {"display_name": None, **body})
 
 
-def _fresh() -> list[tuple[str, JsonObject]]:
+def _fresh(*, domain_uuid: str) -> list[tuple[str, JsonObject]]:
     system = {"parent_type": "global-system-config"}
+    vrouter_config = [_SYSTEM, "default-global-vrouter-config"]
+    shared_with_domain = {"share": [{"tenant": f"domain:{domain_uuid}", "tenant_access": 6}]}
     return [
-        ("global-system-config", {"fq_name": [_SYSTEM], "autonomous_system": 64512, "config_version": "1.0"}),
-        ("global-vrouter-config", {"fq_name": [_SYSTEM, "default-global-vrouter-config"], **system}),
+        (
+            "global-system-config",
+            {
+                "fq_name": [_SYSTEM],
+                "autonomous_system": 64512,
+                "config_version": "1.0",
+                "enable_4byte_as": False,
+                "enable_security_policy_draft": False,
+                "ibgp_auto_mesh": True,
+                "igmp_enable": False,
+                "mac_aging_time": 300,
+            },
+        ),
+        (
+            "global-vrouter-config",
+            {"fq_name": vrouter_config, "encryption_mode": "none", "enable_security_logging": True, **system},
+        ),
         ("global-qos-config", {"fq_name": [_SYSTEM, "default-global-qos-config"], **system}),
         ("policy-management", {"fq_name": ["default-policy-management"]}),
         (
@@ -34,9 +51,10 @@ def _fresh() -> list[tuple[str, JsonObject]]:
             {
                 "fq_name": ["default-policy-management", "default-application-policy-set"],
                 "parent_type": "policy-management",
+                "global_vrouter_config_refs": [{"to": vrouter_config}],
             },
         ),
-        ("domain", {"fq_name": ["default-domain"]}),
+        ("domain", {"fq_name": ["default-domain"], "uuid": domain_uuid, "perms2": shared_with_domain}),
         ("project", {"fq_name": [*_PROJECT], "parent_type": "domain"}),
         ("network-ipam", _of_project("default-network-ipam")),
         ("network-ipam", _of_project("service-chain-flat-ipam") | {"ipam_subnet_method": "flat-subnet"}),

@@ -24,6 +24,7 @@ _VXLAN_ID: Final = "vxlan-id"
 _SECURITY_GROUP_ID: Final = "security-group-id"
 _FIRST_NETWORK_ID: Final = 1
 _FIRST_SECURITY_GROUP_ID: Final = 8000001  # the one of the group that holds no rule; users' groups begin at 8000002
+_DEFAULT_AUTONOMOUS_SYSTEM: Final = 64512
 _FAMILIES: Final = {"v4": 4, "v6": 6}
 
 
@@ -88,6 +89,7 @@ class _VirtualNetwork(Hooks):
     def before_create(self, change: Change, record: Record, body: Mapping[str, Any], *, by_system: bool) -> Record:
         if body.get("virtual_network_network_id") is not None:
             raise Refusal(403, "Cannot set the virtual network ID")
+        rules.refuse_route_targets(record.properties, autonomous_system=_autonomous_system(change.transaction))
         self._take_vxlan_id(change, record)
         record = self._with_subnets(change, record, before=[])
         number = change.transaction.take_lowest_number(_NETWORK_ID, _FIRST_NETWORK_ID, record.uuid)
@@ -111,6 +113,7 @@ class _VirtualNetwork(Hooks):
         number = old.properties["virtual_network_network_id"]
         if body.get("virtual_network_network_id", number) != number:
             raise Refusal(403, "Cannot update the virtual network ID")
+        rules.refuse_route_targets(new.properties, autonomous_system=_autonomous_system(change.transaction))
         self._take_vxlan_id(change, new)
         if "network_ipam_refs" in body:
             before = [
@@ -336,6 +339,12 @@ def take_next(
         if address is not None and change.transaction.take_address(scope, address, owner_uuid):
             return address, space
     return None
+
+
+def _autonomous_system(snapshot: Snapshot) -> int:
+    uuid = snapshot.uuid_of("global-system-config", ["default-global-system-config"])
+    record = snapshot.record(uuid) if uuid else None
+    return int((record.properties.get("autonomous_system") if record else None) or _DEFAULT_AUTONOMOUS_SYSTEM)
 
 
 def _flat_spaces(ipam: Record, *, subnet_uuid: str) -> Iterator[tuple[str, AddressSpace]]:

@@ -127,7 +127,7 @@ def update_collections(change: Change, body: Mapping[str, Any]) -> None:
             elements = _map_after(elements, checked, str(spec.map_key))
         else:
             elements = _list_after(elements, checked)
-        changed[field] = {wrapper: elements}
+        changed[field] = {wrapper: elements} if elements else None
     _store_update(change, record, record.with_properties(changed), changed)
 
 

@@ -6,11 +6,12 @@ Pure. Called by `hooks`.
 from __future__ import annotations
 
 import ipaddress
+import re
 import uuid as uuids
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
-from tf_controller.refusal import bad_request, conflict
+from tf_controller.refusal import bad_request, conflict, mistake
 from tf_controller.schema import Schema
 
 JsonObject: TypeAlias = dict[str, Any]
@@ -19,6 +20,9 @@ _SHARED, _EXTERNAL, _PRIVATE = 7, 5, 0
 _PROTOCOLS: Final = frozenset({"any", "tcp", "udp", "icmp", "icmp6"})
 _LAST_PROTOCOL: Final = 255
 _IP_VERSION: Final = {"IPv4": 4, "IPv6": 6}
+_ROUTE_TARGET_LISTS: Final = ("route_target_list", "import_route_target_list", "export_route_target_list")
+_ROUTE_TARGET: Final = re.compile(r"^target:(?P<administrator>\d+|\d+\.\d+\.\d+\.\d+):(?P<number>\d+)$")
+_AUTOMATIC: Final = (8000000, 16777216)
 _OF_SERVER: Final = "vif_type"
 
 
@@ -27,6 +31,27 @@ def global_access(properties: Mapping[str, Any]) -> int:
     if properties.get("is_shared"):
         return _SHARED
     return _EXTERNAL if properties.get("router_external") else _PRIVATE
+
+
+def refuse_route_targets(properties: Mapping[str, Any], *, autonomous_system: int) -> None:
+    """Refusal 400 for a route target of a network in the range that the controller numbers by itself, 500 for what is
+    none.
+    """
+    for field in _ROUTE_TARGET_LISTS:
+        for text in (properties.get(field) or {}).get("route_target") or ():
+            match = _ROUTE_TARGET.match(text)
+            if match is None:
+                raise mistake(
+                    f"Route target must be of the format 'target:<asn>:<number>' or 'target:<ip>:<number>': {text}"
+                )
+            if (
+                match["administrator"] == str(autonomous_system)
+                and _AUTOMATIC[0] <= int(match["number"]) <= _AUTOMATIC[1]
+            ):
+                raise bad_request(
+                    "Configured route target must use ASN that is different from global ASN or route target value must"
+                    f" be less than {_AUTOMATIC[0]} and greater than {_AUTOMATIC[1]}"
+                )
 
 
 def generated_mac(interface_uuid: str) -> str:

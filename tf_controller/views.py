@@ -23,7 +23,6 @@ _ACTIONS: Final = (
     ("name-to-id", "/fqname-to-id", "POST"),
     ("id-to-name", "/id-to-fqname", "POST"),
     ("list-bulk-collection", "/list-bulk-collection", "POST"),
-    ("aaa-mode", "/aaa-mode", "GET"),
     ("watch", "/watch", "GET"),
     ("virtual-network-ip-alloc", "/virtual-network/%s/ip-alloc", "POST"),
     ("virtual-network-ip-free", "/virtual-network/%s/ip-free", "POST"),

@@ -13,6 +13,7 @@ from vrouter_vm import links, names, policy
 from vrouter_vm.model import (
     VLAN_RANGE,
     Desired,
+    Element,
     IpAddress,
     Network,
     NetworkView,
@@ -29,23 +30,24 @@ def desired_state(*, ports: Iterable[Port], networks: NetworkView, trunk: Trunk,
     """Return what should exist for `ports`; `has_ipv6` says whether the kernel can do IPv6 at all."""
     placements: dict[VmiUuid, Placement] = {}
     held: dict[VmiUuid, str] = {}
-    unknown_vlans: set[int] = set()
+    kept: dict[str, frozenset[Element]] = {}
     claims = _Claims(network_ids=_network_id_owners(networks.known))
     for port in sorted(ports, key=lambda port: (port.added_at, port.vmi_uuid)):
         try:
             placements[port.vmi_uuid] = _place(port, networks, trunk, claims, has_ipv6=has_ipv6)
         except _UnknownNetwork as unknown:
             held[port.vmi_uuid] = unknown.reason
-            unknown_vlans.add(unknown.vlan)
+            vif = names.format_vif(trunk.name, unknown.vlan)
+            kept[vif] = policy.bindings_of(vif, port)
         except DesiredStateError as error:
             held[port.vmi_uuid] = error.reason
-    return _objects(placements, held, frozenset(unknown_vlans), trunk, has_ipv6=has_ipv6)
+    return _objects(placements, held, kept, trunk, has_ipv6=has_ipv6)
 
 
 def _objects(
     placements: Mapping[VmiUuid, Placement],
     held: Mapping[VmiUuid, str],
-    kept_vlans: frozenset[int],
+    kept: Mapping[str, frozenset[Element]],
     trunk: Trunk,
     *,
     has_ipv6: bool,
@@ -71,7 +73,7 @@ def _objects(
     return Desired(
         placements=placements,
         held=held,
-        kept_vlans=kept_vlans,
+        kept=kept,
         vrfs=vrfs,
         vifs=vifs,
         addresses=frozenset(addresses),

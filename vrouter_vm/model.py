@@ -241,13 +241,14 @@ class Placement:
 class Desired:
     """What should exist on this host for the given ports and networks.
 
-    `placements` are the ports that can be served, `held` the reason of each that cannot. `kept_vlans` are VLANs of
-    ports whose network is not known: what the kernel holds for those stays as it is, since nobody has said it is wrong.
+    `placements` are the ports that can be served, `held` the reason of each that cannot. `kept` has, for each port
+    whose network is not known, its vif and the bindings that this vif has if it is that port's: what the kernel holds
+    for such a port stays as it is, since nobody has said that it is wrong.
     """
 
     placements: Mapping[VmiUuid, Placement]
     held: Mapping[VmiUuid, str]
-    kept_vlans: frozenset[int]
+    kept: Mapping[str, frozenset[Element]]
     vrfs: Mapping[str, Vrf]
     vifs: Mapping[str, Vif]
     addresses: frozenset[LinkAddress]

@@ -40,7 +40,7 @@ from vrouter_vm.actions import (
     SetSysctl,
     SetUp,
 )
-from vrouter_vm.model import Desired, Elements, Observed, Route, Rule, RuleKind
+from vrouter_vm.model import Desired, Element, Elements, Observed, Route, Rule, RuleKind
 
 T = TypeVar("T")
 K = TypeVar("K")
@@ -83,10 +83,10 @@ class _Decision:
 
 def _decide(want: Desired, have: Observed) -> _Decision:
     kept_vifs = {
-        vif.name
-        for vif in have.vifs.values()
-        if vif.vlan in want.kept_vlans
-        and vif.name == names.format_vif(have.trunk.name, vif.vlan)
+        name
+        for name, bindings in want.kept.items()
+        if (vif := have.vifs.get(name)) is not None
+        and bindings == _bound(name, have)
         and vif.vrf is not None
         and vif.vrf not in want.vrfs  # another network has that VRF now: sharing it would join the two
     }
@@ -102,6 +102,11 @@ def _decide(want: Desired, have: Observed) -> _Decision:
         new_vifs=frozenset(name for name in want.vifs if name not in have.vifs or name in doomed_vifs),
         new_vrfs=frozenset(name for name in want.vrfs if name not in have.vrfs or name in doomed_vrfs),
     )
+
+
+def _bound(vif: str, have: Observed) -> frozenset[Element]:
+    loaded = policy.elements_on(have.filters.elements, {vif})
+    return loaded[policy.BIND4] | loaded[policy.BIND6]
 
 
 def _host(want: Desired, have: Observed) -> Iterator[AnyAction]:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable
 from typing import Final
 
 from vrouter_vm import names
-from vrouter_vm.model import Element, Elements, Placement
+from vrouter_vm.model import Element, Elements, Placement, Port
 
 BIND4: Final = "bind4"
 """vif, MAC, IPv4 address: the only sources accepted on a vif."""
@@ -26,6 +26,11 @@ ZONES: Final = "zones"
 """Conntrack zone of a vif and of its VRF: addresses of two networks may be the same."""
 
 SET_NAMES: Final = (ARP_SENDERS, BIND4, BIND6, GUESTS6, VIFS, ZONES)
+
+
+def bindings_of(vif: str, port: Port) -> frozenset[Element]:
+    """Return what `BIND4` and `BIND6` together hold for a port on that vif."""
+    return frozenset((vif, str(port.mac), str(address)) for address in port.addresses)
 
 
 def elements_of(placements: Iterable[Placement]) -> Elements:

@@ -1,0 +1,102 @@
+"""As much of TF's config API as the vRouter agent reads: a list of virtual networks by uuid, over real HTTP.
+
+`/watch` is not served, as by servers that have none. The shapes are those of tests/data/tf-config-api.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import parse_qs, urlsplit
+
+
+def network_json(vn_uuid: str, name: str, network_id: int, subnets: Sequence[tuple[str, str | None]]) -> dict[str, Any]:
+    """A virtual-network as a list with `fields` gives it; `subnets` are prefix and gateway."""
+    return {
+        "uuid": vn_uuid,
+        "fq_name": ["default-domain", "vCenter", name],
+        "href": f"http://127.0.0.1/virtual-network/{vn_uuid}",
+        "parent_type": "project",
+        "parent_uuid": "00000000-0000-4000-a000-000000000001",
+        "display_name": name,
+        "virtual_network_network_id": network_id,
+        "is_shared": False,
+        "network_ipam_refs": [
+            {
+                "to": ["default-domain", "default-project", "default-network-ipam"],
+                "uuid": "00000000-0000-4000-a000-000000000002",
+                "attr": {
+                    "ipam_subnets": [
+                        {
+                            "subnet": {
+                                "ip_prefix": prefix.partition("/")[0],
+                                "ip_prefix_len": int(prefix.partition("/")[2]),
+                            },
+                            "subnet_uuid": f"00000000-0000-4000-b000-{network_id:06x}{index:06x}",
+                            "default_gateway": gateway or ("::" if ":" in prefix else "0.0.0.0"),
+                        }
+                        for index, (prefix, gateway) in enumerate(subnets)
+                    ]
+                },
+            }
+        ],
+    }
+
+
+class NetworkApi:
+    """The server, on a free port of loopback, while the context lasts. `networks` may be changed at any time."""
+
+    def __init__(self, networks: Mapping[str, dict[str, Any]]) -> None:
+        self.networks = dict(networks)
+        self.is_down = False
+        self.requests = 0
+        fake = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                code, body = fake._answer(self.path)
+                payload = json.dumps(body).encode()
+                self.send_response(code)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(payload)))
+                self.end_headers()
+                self.wfile.write(payload)
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Say nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+
+    @property
+    def url(self) -> str:
+        """Where it serves."""
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def _answer(self, path: str) -> tuple[int, Any]:
+        self.requests += 1
+        parts = urlsplit(path)
+        if self.is_down:
+            return 503, "down"
+        if parts.path != "/virtual-networks":
+            return 404, "unknown"
+        wanted = parse_qs(parts.query)["obj_uuids"][0].split(",")
+        return 200, {"virtual-networks": [self.networks[uuid] for uuid in wanted if uuid in self.networks]}

@@ -1,0 +1,309 @@
+"""A host for the vRouter agent that exists only in memory, as strict as the kernel where the agent could go wrong.
+
+`FakeHost` is both the forwarding and the filtering boundary. After every action it checks what must hold at every
+moment, whatever the agent is in the middle of, and raises `UnsafeMoment` otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_address, ip_network
+from typing import assert_never
+
+from tf_reconcile.errors import Conflict, Rejected, Transient
+from vrouter_vm import names, policy
+from vrouter_vm.actions import (
+    AddAddress,
+    AddRoute,
+    AddRule,
+    ChangeElements,
+    CreateVif,
+    CreateVrf,
+    DeleteAddress,
+    DeleteLink,
+    DeleteNeighbour,
+    DeleteRoute,
+    DeleteRule,
+    FilterAction,
+    KernelAction,
+    ReplaceFilters,
+    SetNeighbour,
+    SetSysctl,
+    SetUp,
+)
+from vrouter_vm.model import (
+    Element,
+    LinkAddress,
+    MacAddress,
+    Neighbour,
+    Network,
+    NetworkView,
+    Observed,
+    ObservedFilters,
+    Port,
+    PortKind,
+    Route,
+    Rule,
+    RuleKind,
+    Subnet,
+    Sysctl,
+    Trunk,
+    Vif,
+    VmiUuid,
+    VnUuid,
+    Vrf,
+)
+
+TRUNK_MAC = MacAddress("00:50:56:00:00:01")
+
+
+class UnsafeMoment(AssertionError):
+    """Something was true for a moment that must never be."""
+
+
+def make_port(
+    number: int,
+    *,
+    vlan: int | None = None,
+    vn: str = "red",
+    addresses: tuple[str, ...] | None = None,
+    is_enabled: bool = True,
+    mac: str | None = None,
+    kind: PortKind = PortKind.REMOTE,
+) -> Port:
+    """A port that can be served unless told otherwise; equal numbers give equal ports."""
+    return Port(
+        vmi_uuid=VmiUuid(f"00000000-0000-4000-8000-{number:012x}"),
+        vm_uuid=f"00000000-0000-4000-9000-{number:012x}",
+        vn_uuid=VnUuid(vn),
+        project_uuid="00000000-0000-4000-a000-000000000001",
+        display_name=f"guest-{number}",
+        system_name=f"guest-{number}",
+        addresses=tuple(map(ip_address, (f"10.1.1.{number + 10}",) if addresses is None else addresses)),
+        mac=MacAddress(mac or f"00:50:56:aa:00:{number:02x}"),
+        kind=kind,
+        rx_vlan=100 + number if vlan is None else vlan,
+        tx_vlan=100 + number if vlan is None else vlan,
+        vhostuser_mode=0,
+        is_enabled=is_enabled,
+        added_at=float(number),
+    )
+
+
+def make_network(name: str, network_id: int, *prefixes: str) -> Network:
+    """A network whose gateway is the first address of each subnet."""
+    subnets = [ip_network(prefix) for prefix in prefixes or ("10.1.1.0/24",)]
+    return Network(
+        vn_uuid=VnUuid(name),
+        name=name,
+        network_id=network_id,
+        subnets=tuple(Subnet(prefix=prefix, gateway=prefix[1], dns=None) for prefix in subnets),
+    )
+
+
+def make_view(*networks: Network, missing: Mapping[str, str] | None = None, is_pending: bool = False) -> NetworkView:
+    """What is known of these networks."""
+    return NetworkView(
+        known={network.vn_uuid: network for network in networks},
+        missing={VnUuid(vn): reason for vn, reason in (missing or {}).items()},
+        is_pending=is_pending,
+    )
+
+
+def fresh_rules() -> set[Rule]:
+    """The rules of a kernel that nobody has touched."""
+    return {Rule(version=version, priority=0, kind=RuleKind.LOCAL) for version in (4, 6)}
+
+
+@dataclass(kw_only=True)
+class FakeHost:
+    """The world. `fail_at` counts actions: that one fails with `failure`, once."""
+
+    trunk: Trunk = field(default_factory=lambda: Trunk(name="eth1", mac=TRUNK_MAC, is_up=False))
+    has_ipv6: bool = True
+    vrfs: dict[str, Vrf] = field(default_factory=dict)
+    vifs: dict[str, Vif] = field(default_factory=dict)
+    up: set[str] = field(default_factory=set)
+    foreign_names: set[str] = field(default_factory=lambda: {"lo", "eth0", "eth1"})
+    addresses: set[LinkAddress] = field(default_factory=set)
+    routes: set[Route] = field(default_factory=set)
+    neighbours: set[Neighbour] = field(default_factory=set)
+    rules: set[Rule] = field(default_factory=fresh_rules)
+    sysctls: dict[Sysctl, int] = field(default_factory=dict)
+    elements: dict[str, frozenset[Element]] = field(default_factory=dict)
+    is_filtering: bool = False
+    applied: list[KernelAction | FilterAction] = field(default_factory=list)
+    fail_at: int | None = None
+    failure: type[Rejected | Transient | Conflict] = Transient
+
+    def observe_filters(self) -> ObservedFilters:
+        return ObservedFilters(elements=policy.merge_elements(self.elements), is_intact=self.is_filtering, drops={})
+
+    def observe(self, filters: ObservedFilters) -> Observed:
+        return Observed(
+            trunk=self.trunk,
+            has_ipv6=self.has_ipv6,
+            vrfs=dict(self.vrfs),
+            vifs=dict(self.vifs),
+            links_up=frozenset(self.up),
+            foreign_names=frozenset(self.foreign_names),
+            addresses=frozenset(self.addresses),
+            routes=frozenset(self.routes),
+            neighbours=frozenset(self.neighbours),
+            rules=frozenset(self.rules),
+            sysctls=dict(self.sysctls),
+            filters=filters,
+        )
+
+    def see(self) -> Observed:
+        """Everything, as the reconciler observes it."""
+        return self.observe(self.observe_filters())
+
+    def apply(self, action: KernelAction | FilterAction) -> None:
+        number = len(self.applied)
+        self.applied.append(action)
+        if number == self.fail_at:
+            raise self.failure("fake kernel", "apply", action.subject, "told to fail")
+        if isinstance(action, ReplaceFilters | ChangeElements):
+            self._filter(action)
+        else:
+            self._forward(action)
+        self.check_moment()
+
+    def _filter(self, action: FilterAction) -> None:
+        match action:
+            case ReplaceFilters(elements=elements):
+                self.elements, self.is_filtering = dict(elements), True
+            case ChangeElements(want=want, have=have):
+                for name in policy.SET_NAMES:
+                    gone = have.get(name, frozenset()) - want.get(name, frozenset())
+                    if not gone <= self.elements.get(name, frozenset()):
+                        raise Rejected("fake nftables", "change", name, "an element to delete is not there")
+                    self.elements[name] = (self.elements.get(name, frozenset()) - gone) | want.get(name, frozenset())
+                zones = [element[0] for element in self.elements[policy.ZONES]]
+                if len(zones) != len(set(zones)):
+                    raise Rejected("fake nftables", "change", policy.ZONES, "a device has two zones")
+            case _:
+                assert_never(action)
+
+    def _forward(self, action: KernelAction) -> None:  # noqa: PLR0912, PLR0915 - one branch per kind of action
+        match action:
+            case AddRule(rule=rule):
+                self._absent(rule in self.rules, action.subject)
+                self.rules.add(rule)
+            case DeleteRule(rule=rule):
+                self.rules.discard(rule)
+            case SetSysctl(sysctl=sysctl, value=value):
+                if sysctl.ifname is not None:
+                    self._device(sysctl.ifname)
+                self.sysctls[sysctl] = value
+            case SetUp(ifname=ifname):
+                if ifname == self.trunk.name:
+                    self.trunk = replace(self.trunk, is_up=True)
+                else:
+                    self._device(ifname)
+                    self.up.add(ifname)
+            case DeleteLink(ifname=ifname):
+                self._delete_link(ifname)
+            case CreateVrf(vrf=vrf):
+                self._absent(vrf.name in self.vrfs or vrf.name in self.foreign_names, vrf.name)
+                self._absent(vrf.table in {other.table for other in self.vrfs.values()}, vrf.name)
+                self.vrfs[vrf.name] = vrf
+            case CreateVif(vif=vif):
+                self._absent(vif.name in self.vifs or vif.name in self.foreign_names, vif.name)
+                if vif.vrf is not None:
+                    self._device(vif.vrf)
+                self.vifs[vif.name] = vif
+            case AddAddress(address=address):
+                self._device(address.ifname)
+                if address.address.version == 6 and self.sysctls.get(
+                    Sysctl(path=names.ipv6_conf(address.ifname, "disable_ipv6"), ifname=address.ifname)
+                ):
+                    raise Rejected("fake kernel", "add address", address.ifname, "IPv6 is disabled there")
+                self._absent(address in self.addresses, address.ifname)
+                self.addresses.add(address)
+            case DeleteAddress(address=address):
+                self.addresses.discard(address)
+            case SetNeighbour(neighbour=neighbour):
+                self._device(neighbour.ifname)
+                key = (neighbour.ifname, neighbour.address)
+                self.neighbours = {entry for entry in self.neighbours if (entry.ifname, entry.address) != key}
+                self.neighbours.add(neighbour)
+            case DeleteNeighbour(neighbour=neighbour):
+                self.neighbours.discard(neighbour)
+            case AddRoute(route=route):
+                if route.ifname is not None:
+                    self._device(route.ifname)
+                    if route.ifname not in self.up:
+                        raise Transient("fake kernel", "add route", route.ifname, "network is down")
+                same = {(entry.table, entry.prefix, entry.metric) for entry in self.routes}
+                self._absent((route.table, route.prefix, route.metric) in same, str(route.prefix))
+                self.routes.add(route)
+            case DeleteRoute(route=route):
+                self.routes.discard(route)
+            case _:
+                assert_never(action)
+
+    def _delete_link(self, ifname: str) -> None:
+        """As the kernel: what hangs on it goes, the vifs of a VRF stay and leave it, routes of no device stay."""
+        self.vrfs.pop(ifname, None)
+        self.vifs.pop(ifname, None)
+        self.vifs = {name: replace(vif, vrf=None) if vif.vrf == ifname else vif for name, vif in self.vifs.items()}
+        self.up.discard(ifname)
+        self.addresses = {address for address in self.addresses if address.ifname != ifname}
+        self.routes = {route for route in self.routes if route.ifname != ifname}
+        self.neighbours = {neighbour for neighbour in self.neighbours if neighbour.ifname != ifname}
+        self.sysctls = {sysctl: value for sysctl, value in self.sysctls.items() if sysctl.ifname != ifname}
+
+    def _device(self, ifname: str) -> None:
+        if ifname not in self.vrfs and ifname not in self.vifs:
+            raise Conflict("fake kernel", "find", ifname, "no such device")
+
+    @staticmethod
+    def _absent(is_there: bool, subject: str) -> None:
+        if is_there:
+            raise Conflict("fake kernel", "add", subject, "exists")
+
+    def check_moment(self) -> None:
+        """Raise `UnsafeMoment` unless a guest is confined right now."""
+        first = {rule for rule in self.rules if rule.priority == names.KERNEL_LOCAL_PRIORITY}
+        for version in (4, 6) if self.has_ipv6 else (4,):
+            if not any(rule.kind is RuleKind.LOCAL and rule.version == version for rule in self.rules):
+                raise UnsafeMoment("the host cannot find its own addresses")
+        for name, vrf in self.vrfs.items():
+            ends = {
+                route.prefix.version
+                for route in self.routes
+                if route.table == vrf.table and route.prefix.prefixlen == 0
+            }
+            is_used = any(vif.vrf == name and vif.name in self.up for vif in self.vifs.values())
+            if (name in self.up or is_used) and ends != ({4, 6} if self.has_ipv6 else {4}):
+                raise UnsafeMoment(f"lookups in {name} go on in the main table")
+            if name in self.up and first:
+                raise UnsafeMoment(f"guests in {name} find the host's own addresses")
+        for name in self.up & self.vifs.keys():
+            if not self.is_filtering:
+                raise UnsafeMoment(f"{name} is up and nothing is filtered")
+            if self.vifs[name].vrf is None and (name,) in self.elements.get(policy.VIFS, frozenset()):
+                raise UnsafeMoment(f"{name} is up and known, and in no VRF")
+            for setting in ("rp_filter", "proxy_arp"):
+                if self.sysctls.get(Sysctl(path=names.ipv4_conf(name, setting), ifname=name)) != 1:
+                    raise UnsafeMoment(f"{name} is up before its {setting}")
+        routed = {route.ifname for route in self.routes if route.ifname is not None}
+        bound = {element[0] for element in self.elements.get(policy.VIFS, frozenset())}
+        if not routed <= bound:
+            raise UnsafeMoment(f"{routed - bound} have routes and no filters")
+
+
+class FakeFilters:
+    """The filtering boundary of a `FakeHost`."""
+
+    def __init__(self, host: FakeHost) -> None:
+        self._host = host
+
+    def observe(self) -> ObservedFilters:
+        return self._host.observe_filters()
+
+    def apply(self, action: FilterAction) -> None:
+        self._host.apply(action)

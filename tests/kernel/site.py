@@ -1,0 +1,285 @@
+"""One ESXi host in namespaces, with the real agent in it: what the kernel tests stand on.
+
+The test process itself moves into a fresh network namespace, which is the vRouter VM; `esx` is the dvSwitch, a
+VLAN-aware bridge with the trunk and one port per guest; each guest is a namespace with `eth0`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import urllib3
+import yaml
+
+from tests.fakes.network_api import NetworkApi, network_json
+
+ROOT = Path(__file__).resolve().parents[2]
+GATEWAY_MAC = "00:50:56:00:00:01"
+HOST_ADDRESS = "192.0.2.1"  # the vRouter VM's own, outside every virtual network
+_CLONE_NEWNET = 0x40000000
+
+RED, BLUE, GREEN = (f"00000000-0000-4000-b000-00000000000{number}" for number in (5, 6, 7))
+NETWORKS = {
+    RED: network_json(RED, "red", 5, [("10.1.1.0/24", "10.1.1.1"), ("fd00:1::/64", "fd00:1::1")]),
+    BLUE: network_json(BLUE, "blue", 6, [("10.1.1.0/24", "10.1.1.1")]),
+    GREEN: network_json(GREEN, "green", 7, [("10.2.0.0/16", "10.2.0.1")]),
+}
+
+
+def run(command: str, *, given: str | None = None) -> str:
+    """What a command prints; raises with what it said when it fails."""
+    done = subprocess.run(command.split(), input=given, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{command}: status {done.returncode}: {done.stdout}{done.stderr}\n{given or ''}")
+    return done.stdout
+
+
+def batch(*lines: str, namespace: str | None = None) -> None:
+    """Run iproute2 commands in one process."""
+    run(f"ip {f'-n {namespace}' if namespace else ''} -batch -", given="\n".join(lines) + "\n")
+
+
+def wait_until(claim: Callable[[], bool], *, timeout_s: float = 30.0, what: str = "") -> None:
+    """Return once `claim()` is true; raises when it is not in time."""
+    deadline = time.monotonic() + timeout_s
+    while not claim():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not in {timeout_s} s: {what or claim}")
+        time.sleep(0.05)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guest:
+    """A guest, its place on the dvSwitch and its port."""
+
+    name: str
+    vlan: int
+    address: str
+    vn: str
+    gateway: str = "10.1.1.1"
+    prefixlen: int = 24
+    ipv6: str | None = None
+
+    @property
+    def number(self) -> int:
+        return self.vlan
+
+    @property
+    def mac(self) -> str:
+        return f"00:50:56:aa:{self.vlan >> 8:02x}:{self.vlan & 255:02x}"
+
+    @property
+    def vmi(self) -> str:
+        return f"00000000-0000-4000-8000-{self.vlan:012d}"
+
+    def port(self, **changes: object) -> dict[str, object]:
+        """The JSON of its port, as the manager posts it."""
+        body: dict[str, object] = {
+            "id": self.vmi,
+            "instance-id": f"00000000-0000-4000-9000-{self.vlan:012d}",
+            "vn-id": self.vn,
+            "vm-project-id": "00000000-0000-4000-a000-000000000001",
+            "display-name": self.name,
+            "system-name": self.vmi,
+            "ip-address": self.address,
+            "ip6-address": self.ipv6 or "::",
+            "mac-address": self.mac,
+            "type": 2,
+            "rx-vlan-id": self.vlan,
+            "tx-vlan-id": self.vlan,
+            "link-state": 1,
+        }
+        return body | changes
+
+    def run(self, command: str) -> subprocess.CompletedProcess[str]:
+        """Run a command in the guest."""
+        return subprocess.run(
+            ["ip", "netns", "exec", self.name, *command.split()], capture_output=True, text=True, check=False
+        )
+
+    def pings(self, address: str, *, count: int = 1, source: str | None = None) -> bool:
+        """True when `address` answers every ping."""
+        return self.run(f"ping -n -c {count} -W 1 -i 0.1 {f'-I {source}' if source else ''} {address}").returncode == 0
+
+    def arp_replies(self, options: str) -> int:
+        """The number of replies that `arping` gets."""
+        said = self.run(f"arping -I eth0 {options}").stdout
+        return int(re.search(r"Received (\d+) response", said)[1])  # type: ignore[index]
+
+
+R1 = Guest(name="r1", vlan=101, address="10.1.1.11", vn=RED, ipv6="fd00:1::11")
+R2 = Guest(name="r2", vlan=102, address="10.1.1.12", vn=RED, ipv6="fd00:1::12")
+B1 = Guest(name="b1", vlan=201, address="10.1.1.11", vn=BLUE)
+B2 = Guest(name="b2", vlan=202, address="10.1.1.12", vn=BLUE)
+G1 = Guest(name="g1", vlan=301, address="10.2.0.11", vn=GREEN, gateway="10.2.0.1", prefixlen=16)
+FRESH = Guest(name="f1", vlan=103, address="10.1.1.13", vn=RED)
+"""A guest whose port has not been set up."""
+GUESTS = (R1, R2, B1, B2, G1, FRESH)
+SERVED = (R1, R2, B1, B2, G1)
+
+
+@contextmanager
+def vrouter_namespace() -> Iterator[None]:
+    """Move this process into a fresh network namespace, the vRouter VM's, with dvSwitch and guests beside it."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    home = os.open("/proc/self/ns/net", os.O_RDONLY)
+    run("mkdir -p /run/netns")
+    try:
+        if libc.unshare(_CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), "unshare")
+        _build()
+        yield
+    finally:
+        for name in ("esx", *(guest.name for guest in GUESTS)):
+            with suppress(RuntimeError):
+                run(f"ip netns del {name}")
+        libc.setns(home, _CLONE_NEWNET)
+        os.close(home)
+
+
+def _build() -> None:
+    batch(
+        "netns add esx",
+        *(f"netns add {guest.name}" for guest in GUESTS),
+        "link set lo up",
+        f"addr add {HOST_ADDRESS}/32 dev lo",
+        f"link add eth1 address {GATEWAY_MAC} type veth peer name trunk netns esx",
+        *(f"link add port-{guest.name} netns esx type veth peer name eth0 netns {guest.name}" for guest in GUESTS),
+    )
+    batch(
+        "link add dvs type bridge vlan_filtering 1 vlan_default_pvid 0 mcast_snooping 0",
+        "link set dvs up",
+        *(f"link set {port} master dvs up" for port in ("trunk", *(f"port-{guest.name}" for guest in GUESTS))),
+        namespace="esx",
+    )
+    vlans = ["vlan add dev trunk vid 1-4094", *(_access(guest, guest.vlan) for guest in GUESTS)]
+    run("bridge -n esx -batch -", given="\n".join(vlans) + "\n")
+    for guest in GUESTS:
+        batch(
+            "link set lo up",
+            f"link set eth0 address {guest.mac} up",
+            f"addr add {guest.address}/{guest.prefixlen} dev eth0",
+            *([f"addr add {guest.ipv6}/128 dev eth0 nodad"] if guest.ipv6 else []),
+            f"route add default via {guest.gateway}",
+            *(["route add default via fe80::1 dev eth0"] if guest.ipv6 else []),
+            namespace=guest.name,
+        )
+
+
+def _access(guest: Guest, vlan: int) -> str:
+    return f"vlan add dev port-{guest.name} vid {vlan} pvid untagged"
+
+
+@contextmanager
+def on_vlan_of(guest: Guest, other: Guest) -> Iterator[None]:
+    """Put `guest` onto the VLAN of `other`, which no dvSwitch should do."""
+
+    def move(old: int, new: int) -> None:
+        lines = [f"vlan del dev port-{guest.name} vid {old}", _access(guest, new)]
+        run("bridge -n esx -batch -", given="\n".join(lines) + "\n")
+
+    move(guest.vlan, other.vlan)
+    try:
+        yield
+    finally:
+        move(other.vlan, guest.vlan)
+
+
+@dataclass(kw_only=True)
+class Agent:
+    """The real agent as a process, its API and its files."""
+
+    directory: Path
+    api_url: str
+    port_url: str = "http://127.0.0.1:9091"
+    status_url: str = "http://127.0.0.1:9102"
+    process: subprocess.Popen[bytes] | None = None
+    http: urllib3.PoolManager = field(default_factory=lambda: urllib3.PoolManager(retries=False, timeout=30.0))
+
+    def settings(self) -> dict[str, object]:
+        return {
+            "trunk": {"interface": "eth1"},
+            "tf": {"servers": [self.api_url]},
+            "port_api": {"directory": str(self.directory / "ports")},
+            "network_cache": str(self.directory / "networks.json"),
+        }
+
+    def start(self) -> None:
+        """Start the process and wait until it is ready."""
+        config = self.directory / "vrouter-agent.yaml"
+        config.write_text(yaml.safe_dump(self.settings()))
+        with (self.directory / "agent.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "vrouter_vm", "-c", str(config)], cwd=ROOT, stderr=log
+            )
+        wait_until(self.is_ready, timeout_s=60.0, what="agent ready: " + str(self.directory / "agent.log"))
+
+    def is_ready(self) -> bool:
+        """True when /readyz says so."""
+        if self.process is not None and self.process.poll() is not None:
+            raise AssertionError(f"the agent ended: {(self.directory / 'agent.log').read_text()}")
+        with suppress(urllib3.exceptions.HTTPError):
+            return self.http.request("GET", f"{self.status_url}/readyz").status == 200
+        return False
+
+    def end(self, number: signal.Signals) -> None:
+        """End it by a signal and wait."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        self.process.wait(30)
+        self.process = None
+
+    def call(self, method: str, path: str, body: object = None) -> Any:
+        """Call the port API; the answer's JSON."""
+        answer = self.http.request(method, self.port_url + path, body=None if body is None else json.dumps(body))
+        assert answer.status == 200, answer.data
+        return json.loads(answer.data)
+
+    def post(self, *ports: Mapping[str, object]) -> None:
+        """Post ports as one array."""
+        self.call("POST", "/port", list(ports))
+
+    def settled(self) -> dict[str, Any]:
+        """All ports after a pass that saw everything."""
+        ports: dict[str, Any] = self.call("GET", "/ports?settled_s=30")["ports"]
+        return ports
+
+    def serve(self, *guests: Guest) -> None:
+        """Post the ports of `guests` and wait until they are active."""
+        self.post(*(guest.port() for guest in guests))
+        ports = self.settled()
+        assert {ports[guest.vmi]["state"] for guest in guests} == {"active"}, ports
+
+    def drops(self) -> dict[str, int]:
+        """Packets dropped by reason, from the kernel."""
+        listed: dict[str, int] = {}
+        for family in ("inet", "arp"):
+            text = run(f"nft -j list counters table {family} vrouter")
+            items = json.loads(text)["nftables"]
+            listed |= {item["counter"]["name"]: item["counter"]["packets"] for item in items if "counter" in item}
+        return listed
+
+
+@contextmanager
+def running_agent(directory: Path) -> Iterator[Agent]:
+    """The agent, with the networks red, blue and green in TF."""
+    with NetworkApi(NETWORKS) as api:
+        agent = Agent(directory=directory, api_url=api.url)
+        agent.start()
+        try:
+            yield agent
+        finally:
+            if agent.process is not None:
+                agent.end(signal.SIGTERM)

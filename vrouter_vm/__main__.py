@@ -1,0 +1,212 @@
+"""Starts the agent: arguments, settings, adapters, the loops. The only place that wires things together."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pyroute2 import IPRoute
+
+from tf_api.client import ConfigApi
+from tf_api.watch import Watch
+from tf_reconcile.errors import ConfigError, DesiredStateError
+from tf_reconcile.result import PassReport
+from tf_runtime.daemon import EXIT_OK, run_main, stop_on_signals
+from tf_runtime.health import StatusServer, parse_listen
+from tf_runtime.log import configure_logging
+from tf_runtime.loop import ReconcileLoop
+from tf_runtime.metrics import DaemonMetrics
+from tf_runtime.notify import Notifier
+from tf_runtime.settings import read_secret
+from vrouter_vm.gateway_mac import check_gateway_mac
+from vrouter_vm.kernel import Kernel
+from vrouter_vm.libnftables import LibNftables
+from vrouter_vm.metrics import PortMetrics
+from vrouter_vm.networks import NetworkFeed, TfNetworks
+from vrouter_vm.nft import FilterTables
+from vrouter_vm.port_api import PortApi, PortServer, describe_status
+from vrouter_vm.port_files import PortStore
+from vrouter_vm.reconciler import Reconciler
+from vrouter_vm.settings import AgentSettings, gateway_macs, load_agent_settings
+from vrouter_vm.status import StatusBoard
+
+NAME = "vrouter-agent"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the agent until SIGTERM or SIGINT; what it has set up in the kernel stays. `--dry-run` prints one plan."""
+    parser = argparse.ArgumentParser(prog=NAME, description="the vRouter agent")
+    parser.add_argument("-c", "--config", type=Path, required=True, help="configuration file (YAML)")
+    parser.add_argument("--dry-run", action="store_true", help="print what one pass would do, and end")
+    arguments = parser.parse_args(argv)
+    file = str(arguments.config)
+    settings = load_agent_settings(arguments.config)
+    configure_logging(level=settings.log.level, format=settings.log.format)
+
+    kernel = Kernel(IPRoute(), trunk=settings.trunk.interface)
+    _check_trunk(kernel, settings, file)
+    board = StatusBoard()
+    metrics = DaemonMetrics(NAME)
+    api = _config_api(settings, file)
+    wake = _Wake()
+    store = PortStore(Path(settings.port_api.directory), on_change=wake, clock=time.time)
+    feed = NetworkFeed(TfNetworks(api), cache=Path(settings.network_cache), clock=time.time, on_change=wake)
+    reconciler = Reconciler(
+        ports=store,
+        networks=feed,
+        forwarding=kernel,
+        filtering=FilterTables(LibNftables(), trunk=settings.trunk.interface),
+        gateway_macs=gateway_macs(settings, file=file),
+        board=board,
+        is_dry_run=arguments.dry_run,
+    )
+    _load(store, settings, file)
+    feed.load_cache()
+    if arguments.dry_run:
+        return _print_plan(reconciler)
+
+    loop = ReconcileLoop(reconciler.run_once, name=NAME, full_period_s=settings.full_period_s, metrics=metrics)
+    feed_loop = ReconcileLoop(
+        feed.run_once,
+        name=f"{NAME}.networks",
+        full_period_s=settings.full_period_s,
+        metrics=DaemonMetrics(NAME),  # not exported: /status says how fresh the networks are
+        notifier=Notifier(None),  # the service manager hears of the loop that forwards
+    )
+    wake.target = loop
+    feed.call_when_needed(feed_loop.wake)
+    metrics.registry.register(PortMetrics(board))
+
+    port_api = PortApi(store, board, wake=loop.wake, clock=time.time, stale_timeout_s=settings.port_api.stale_timeout_s)
+    port_server = PortServer(
+        port_api.app, listen=parse_listen(settings.port_api.listen, file=file, key="port_api.listen"), file=file
+    )
+    status_server = _status_server(settings, file, metrics=metrics, loop=loop, board=board, store=store, feed=feed)
+    port_server.start()
+    status_server.start()
+    watch = Watch(api, ["virtual-network"], feed_loop.wake)
+    feed_thread = threading.Thread(target=feed_loop.run, name="networks", daemon=True)
+    watch.start()
+    feed_thread.start()
+
+    def stop() -> None:
+        loop.stop()
+        feed_loop.stop()
+
+    stop_on_signals(stop)
+    try:
+        loop.run()
+    finally:
+        port_server.stop()
+        status_server.stop()
+        watch.stop()
+    return EXIT_OK
+
+
+class _Wake:
+    """Wakes a loop that is made later."""
+
+    target: ReconcileLoop | None = None
+
+    def __call__(self) -> None:
+        if self.target is not None:
+            self.target.wake()
+
+
+def _check_trunk(kernel: Kernel, settings: AgentSettings, file: str) -> None:
+    try:
+        trunk = kernel.observe_trunk()
+    except ConfigError as error:
+        raise ConfigError(error.reason, file=file, key=error.key, value=error.value, allowed=error.allowed) from error
+    allowed = gateway_macs(settings, file=file)
+    try:
+        check_gateway_mac(trunk, allowed)
+    except DesiredStateError as error:
+        raise ConfigError(
+            f"the MAC of {trunk.name} cannot be a gateway's",
+            file=file,
+            key="trunk.interface",
+            value=trunk.mac,
+            allowed=f"{allowed}, set in the VM's hardware (or change trunk.gateway_macs)",
+        ) from error
+
+
+def _config_api(settings: AgentSettings, file: str) -> ConfigApi:
+    tf = settings.tf
+    token = read_secret(Path(tf.token_file), file=file, key="tf.token_file") if tf.token_file else None
+    return ConfigApi(tf.servers, token, Path(tf.ca_file) if tf.ca_file else None, tf.timeout_s)
+
+
+def _load(store: PortStore, settings: AgentSettings, file: str) -> None:
+    try:
+        store.load()
+    except OSError as error:
+        raise ConfigError(
+            f"cannot use the port directory: {error.strerror}",
+            file=file,
+            key="port_api.directory",
+            value=settings.port_api.directory,
+            allowed="a directory that the agent can read and write",
+        ) from error
+
+
+def _print_plan(reconciler: Reconciler) -> int:
+    report: PassReport = reconciler.run_once(is_full=True)
+    lines = [*report.done, *(f"held: {held.subject}: {held.reason}" for held in report.held)]
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    return EXIT_OK
+
+
+def _status_server(
+    settings: AgentSettings,
+    file: str,
+    *,
+    metrics: DaemonMetrics,
+    loop: ReconcileLoop,
+    board: StatusBoard,
+    store: PortStore,
+    feed: NetworkFeed,
+) -> StatusServer:
+    def status() -> dict[str, Any]:
+        report, fresh, now = loop.last_report, feed.status, time.time()
+        return {
+            "daemon": NAME,
+            "trunk": settings.trunk.interface,
+            "in_sync": report is not None and report.is_in_sync,
+            "ports": {vmi: describe_status(known) for vmi, known in sorted(board.outcome.statuses.items())},
+            "skipped_port_files": [asdict(skipped) for skipped in store.skipped],
+            "networks": {
+                "known": fresh.known,
+                "tf_answered_s_ago": None if fresh.answered_at is None else round(now - fresh.answered_at, 1),
+                "cache_age_s": None if fresh.cached_at is None else round(now - fresh.cached_at, 1),
+                "error": fresh.error,
+            },
+            "drops": dict(board.outcome.drops),
+            "failed": [asdict(failure) for failure in report.failed] if report else [],
+        }
+
+    token_file = settings.status.token_file
+    return StatusServer(
+        listen=parse_listen(settings.status.listen, file=file, key="status.listen"),
+        registry=metrics.registry,
+        status=status,
+        is_ready=lambda: store.is_loaded and board.outcome.pass_number > 0,
+        is_live=lambda: loop.is_live,
+        token=read_secret(Path(token_file), file=file, key="status.token_file") if token_file else None,
+        file=file,
+    )
+
+
+def entry_point() -> None:
+    """Run as the command `vrouter-agent`."""
+    sys.exit(run_main(main))
+
+
+if __name__ == "__main__":
+    entry_point()

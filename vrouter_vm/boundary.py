@@ -1,0 +1,57 @@
+"""What the agent needs from outside, as it needs it. Adapters: `kernel`, `nft`, `networks`, `port_files`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from vrouter_vm.actions import FilterAction, KernelAction
+from vrouter_vm.model import Network, NetworkView, Observed, ObservedFilters, Port, VnUuid
+
+
+class Forwarding(Protocol):
+    """The kernel's links, addresses, routes, neighbours, rules and settings."""
+
+    def observe(self, filters: ObservedFilters) -> Observed:
+        """Return all that is ours, whole, together with `filters`; raise `BoundaryError` otherwise."""
+        ...
+
+    def apply(self, action: KernelAction) -> None:
+        """Carry out one action; raise `BoundaryError` when it failed."""
+        ...
+
+
+class Filtering(Protocol):
+    """Our nftables tables."""
+
+    def observe(self) -> ObservedFilters:
+        """Return both tables, whole; raise `BoundaryError` otherwise."""
+        ...
+
+    def apply(self, action: FilterAction) -> None:
+        """Carry out one action in one transaction; raise `BoundaryError` when nothing was changed."""
+        ...
+
+
+class Ports(Protocol):
+    """The ports that clients have posted."""
+
+    def ports(self) -> tuple[Port, ...]:
+        """Return all of them."""
+        ...
+
+
+class Networks(Protocol):
+    """What is known of virtual networks. Never blocks."""
+
+    def view(self, needed: frozenset[VnUuid]) -> NetworkView:
+        """Return what is known of `needed` now."""
+        ...
+
+
+class NetworkSource(Protocol):
+    """Where virtual networks come from."""
+
+    def fetch(self, vn_uuids: frozenset[VnUuid]) -> Mapping[VnUuid, Network]:
+        """Return those of `vn_uuids` that exist, all of them; raise `AgentError` when that cannot be told."""
+        ...

@@ -1,0 +1,86 @@
+"""One pass: observe everything, compute what we want, plan, apply what is ready, report. No decisions of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from tf_reconcile.errors import BoundaryError, Conflict
+from tf_reconcile.result import Failure, Held, PassReport, merge_held
+from vrouter_vm.actions import AnyAction, ChangeElements, ReplaceFilters, describe
+from vrouter_vm.boundary import Filtering, Forwarding, Networks, Ports
+from vrouter_vm.desired import desired_state
+from vrouter_vm.gateway_mac import MacRange, check_gateway_mac
+from vrouter_vm.plan import plan_host
+from vrouter_vm.status import Outcome, StatusBoard, port_statuses
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconciler:
+    """Brings the host to what the ports ask for, pass by pass."""
+
+    ports: Ports
+    networks: Networks
+    forwarding: Forwarding
+    filtering: Filtering
+    gateway_macs: MacRange
+    board: StatusBoard
+    is_dry_run: bool = False
+
+    def run_once(self, *, is_full: bool) -> PassReport:
+        """Run one pass. Raises `AgentError` when the host cannot be observed whole; nothing was changed then."""
+        pass_number = self.board.begin_pass()
+        ports = self.ports.ports()
+        networks = self.networks.view(frozenset(port.vn_uuid for port in ports))
+        have = self.forwarding.observe(self.filtering.observe())
+        check_gateway_mac(have.trunk, self.gateway_macs)
+        want = desired_state(ports=ports, networks=networks, trunk=have.trunk, has_ipv6=have.has_ipv6)
+        plan = plan_host(want=want, have=have)
+        applied = Applied() if self.is_dry_run else self._apply(plan.actions)
+        statuses = port_statuses(ports=ports, want=want, held=plan.held, failed=applied.failed)
+        self.board.publish(
+            Outcome(
+                pass_number=pass_number,
+                statuses=statuses,
+                drops=have.filters.drops,
+                is_settled=not networks.is_pending and not applied.is_stale,
+            )
+        )
+        return PassReport(
+            done=tuple(map(describe, plan.actions)) if self.is_dry_run else tuple(applied.done),
+            failed=tuple(applied.failed),
+            held=merge_held(
+                plan.held, (Held(subject=vmi_uuid, reason=reason) for vmi_uuid, reason in want.held.items())
+            ),
+            look_again_s=0.0 if applied.is_stale else None,
+        )
+
+    def _apply(self, actions: Iterable[AnyAction]) -> Applied:
+        """Carry out `actions` in order, leaving out what builds on something that failed."""
+        applied = Applied()
+        failed_subjects: set[str] = set()
+        for action in actions:
+            if failed_subjects & {action.subject, *action.needs}:
+                failed_subjects.add(action.subject)
+                continue
+            try:
+                if isinstance(action, ReplaceFilters | ChangeElements):
+                    self.filtering.apply(action)
+                else:
+                    self.forwarding.apply(action)
+            except BoundaryError as error:
+                failed_subjects.add(action.subject)
+                applied.failed.append(Failure(subject=action.subject, reason=str(error)))
+                applied.is_stale = applied.is_stale or isinstance(error, Conflict)
+            else:
+                applied.done.append(describe(action))
+        return applied
+
+
+@dataclass(kw_only=True)
+class Applied:
+    """What became of a plan. `is_stale`: something was not as observed, look again at once."""
+
+    done: list[str] = field(default_factory=list)
+    failed: list[Failure] = field(default_factory=list)
+    is_stale: bool = False

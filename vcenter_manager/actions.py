@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from vcenter_manager.model import (
     AgentPort,
     Dvport,
     Family,
+    FqName,
     InstanceIpUuid,
     MacAddress,
     Network,
@@ -122,10 +124,10 @@ class CreateInstanceIp(Action):
 
     vm_uuid: VmUuid
     vmi_uuid: VmiUuid
+    interface_fq_name: FqName
     instance_ip_uuid: InstanceIpUuid
     family: Family
     network: Network
-    tenancy: Tenancy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,3 +165,27 @@ TfAction: TypeAlias = (
 DvportAction: TypeAlias = ReleaseDvport | BlockDvport | OpenDvport
 AgentAction: TypeAlias = RemoveAgentPort | AddAgentPort | EnableAgentPort
 AnyAction: TypeAlias = TfAction | DvportAction | AgentAction
+
+
+_TEXTS: Final[Mapping[type[Action], str]] = {
+    ReleaseDvport: "dvPort {a.dvport.key} of {a.subject}: released",
+    BlockDvport: "dvPort {a.dvport.key} of {a.subject}: VLAN {a.vlan}, blocked",
+    RemoveAgentPort: "vif of {a.subject}: removed",
+    ReplaceAgentPort: "vif of {a.subject}: removed",
+    DeleteInstanceIp: "TF: instance-ip of {a.subject} deleted",
+    DeleteInterface: "TF: {a.subject} deleted",
+    DeleteVm: "TF: virtual-machine {a.subject} deleted",
+    CreateVm: "TF: virtual-machine {a.subject} created",
+    UpdateVm: "TF: virtual-machine {a.subject} updated",
+    CreateInterface: "TF: interface of {a.subject} created",
+    UpdateInterface: "TF: interface of {a.subject} updated",
+    CreateInstanceIp: "TF: instance-ip {a.family} of {a.subject} created",
+    AddAgentPort: "vif of {a.subject}: VLAN {a.port.vlan}",
+    EnableAgentPort: "vif of {a.subject}: enabled",
+    OpenDvport: "dvPort {a.dvport.key} of {a.subject}: VLAN {a.vlan}, open",
+}
+
+
+def describe(action: AnyAction) -> str:
+    """Return one line for people about what `action` does."""
+    return _TEXTS[type(action)].format(a=action)

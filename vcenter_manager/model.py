@@ -164,6 +164,7 @@ class Interface:
     """A virtual-machine-interface as TF has it."""
 
     vmi_uuid: VmiUuid
+    fq_name: FqName
     vn_uuid: VnUuid | None
     mac: MacAddress | None
     project_uuid: ProjectUuid | None

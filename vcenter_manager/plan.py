@@ -44,7 +44,6 @@ from vcenter_manager.model import (
     ObservedAgentPort,
     Snapshot,
     Source,
-    Switch,
     TfGuest,
     Vlan,
     VmiUuid,

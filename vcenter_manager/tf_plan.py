@@ -107,9 +107,9 @@ def _plan_addresses(
                     vm_uuid=attachment.vm_uuid,
                     vmi_uuid=attachment.vmi_uuid,
                     instance_ip_uuid=instance_ip_uuid,
+                    interface_fq_name=have.fq_name if have is not None else (*tenancy.project, attachment.vmi_uuid),
                     family=family,
                     network=network,
-                    tenancy=tenancy,
                 )
             )
 

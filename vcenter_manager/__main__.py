@@ -1,0 +1,368 @@
+"""Starts the manager: arguments, settings, adapters, the loop. The only place that wires things together."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import Gauge
+
+from tf_api.client import ConfigApi
+from tf_api.watch import Watch
+from tf_reconcile.errors import BoundaryError, ConfigError
+from tf_reconcile.result import PassReport
+from tf_runtime.daemon import run_main, stop_on_signals
+from tf_runtime.health import StatusServer, parse_listen
+from tf_runtime.log import configure_logging
+from tf_runtime.loop import ReconcileLoop
+from tf_runtime.metrics import PREFIX, DaemonMetrics
+from tf_runtime.settings import load_settings, read_secret
+from tf_vsphere.dvswitch import DvSwitch, find_dvswitch
+from tf_vsphere.session import Session, connect
+from vcenter_manager.actions import describe
+from vcenter_manager.dvports import VsphereDvports, find_hosts
+from vcenter_manager.identity import find_own_vm, smbios_forms
+from vcenter_manager.inventory import EsxiInventory
+from vcenter_manager.model import HostMoref, MacAddress, Snapshot
+from vcenter_manager.observer import Boundaries, Observer
+from vcenter_manager.plan import Decision
+from vcenter_manager.reconciler import Place, Reconciler
+from vcenter_manager.rules import Policy
+from vcenter_manager.settings import IdentitySettings, ManagerSettings, check_ranges
+from vcenter_manager.tf_networks import TfNetworks
+from vcenter_manager.tf_objects import TfObjects
+from vcenter_manager.vrouter_ports import VrouterAgent
+
+log = logging.getLogger("vcenter_manager")
+
+EXIT_OK = 0
+EXIT_TROUBLE = 3
+_MOST_PASSES_AT_ONCE = 50
+_SETTLE_S = 0.05
+_DEFAULT_CONFIG = Path("/etc/tf-vsphere/vcenter-manager.yaml")
+
+
+class _Wakeup:
+    """What the watches call: the loop, once there is one."""
+
+    def __init__(self) -> None:
+        self.loop: ReconcileLoop | None = None
+
+    def __call__(self) -> None:
+        if self.loop is not None:
+            self.loop.wake()
+
+
+class _Picture:
+    """The last decision, for `/status`."""
+
+    def __init__(self) -> None:
+        self.decision: Decision | None = None
+        self.network_names: Mapping[str, str] = {}
+
+    def __call__(self, decision: Decision, snapshot: Snapshot) -> None:
+        self.decision = decision
+        self.network_names = {uuid: network.fq_name[-1] for uuid, network in snapshot.networks.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Given:
+    """What is there before anything is built: the settings, where they come from, and both logins."""
+
+    settings: ManagerSettings
+    file: str
+    place: Place
+    token: str | None
+    esxi: Session
+    vcenter: Session
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manager:
+    """The daemon's parts, wired together."""
+
+    esxi: Session
+    vcenter: Session
+    api: ConfigApi
+    inventory: EsxiInventory
+    dvports: VsphereDvports
+    agent: VrouterAgent
+    observer: Observer
+    reconciler: Reconciler
+    wakeup: _Wakeup
+    picture: _Picture
+
+    def close(self) -> None:
+        """End the watches and log out."""
+        self.inventory.stop()
+        self.dvports.stop()
+        self.esxi.close()
+        self.vcenter.close()
+        self.api.close()
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the manager as `argv` asks; return the exit code."""
+    arguments = _parse(argv)
+    file = str(arguments.config)
+    settings = load_settings(arguments.config, ManagerSettings)
+    configure_logging(level=settings.log.level, format=settings.log.format)
+    manager = make_manager(settings, file, is_removal_confirmed=arguments.confirm_removals)
+    try:
+        if arguments.dry_run:
+            return _print_plan(manager)
+        if arguments.once:
+            return _run_once(manager, settings)
+        return _serve(manager, settings, file)
+    finally:
+        manager.close()
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="vcenter-manager", description=__doc__)
+    parser.add_argument("-c", "--config", type=Path, default=_DEFAULT_CONFIG, help="configuration file (YAML)")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--dry-run", action="store_true", help="print what one pass would do, change nothing")
+    how.add_argument("--once", action="store_true", help="run until nothing is left to do; 3 if anything is held")
+    parser.add_argument("--confirm-removals", action="store_true", help="delete interfaces in TF however many they are")
+    return parser.parse_args(argv)
+
+
+def make_manager(settings: ManagerSettings, file: str, *, is_removal_confirmed: bool = False) -> Manager:
+    """Read the secrets, log in, prove where we are, and build everything; the watches run then.
+
+    Raises `ConfigError` for what an operator has to mend.
+    """
+    check_ranges(settings.vlan, file=file)
+    place = read_place(settings.identity, file=file)
+    token = _secret(settings.tf.token_file, file, "tf.token_file")
+    with ExitStack() as opened:
+        esxi = connect(settings.esxi, file, "esxi")
+        opened.callback(esxi.close)
+        vcenter = connect(settings.vcenter, file, "vcenter")
+        opened.callback(vcenter.close)
+        given = _Given(settings=settings, file=file, place=place, token=token, esxi=esxi, vcenter=vcenter)
+        try:
+            manager = _wire(given, opened, is_removal_confirmed=is_removal_confirmed)
+        except BoundaryError as error:
+            raise ConfigError(str(error), file=file, key="vcenter.host", value=settings.vcenter.host) from error
+        opened.pop_all()
+    return manager
+
+
+def read_place(settings: IdentitySettings, *, file: str) -> Place:
+    """Return what this machine says about itself; raises `ConfigError` when it does not."""
+    smbios = Path(settings.smbios_uuid_file)
+    trunk = Path(settings.interfaces_directory) / settings.trunk_interface / "address"
+    try:
+        own_uuids = smbios_forms(smbios.read_text(encoding="ascii"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"cannot read the SMBIOS uuid: {error}",
+            file=file,
+            key="identity.smbios_uuid_file",
+            value=settings.smbios_uuid_file,
+            allowed="a readable file with the uuid of this machine",
+        ) from error
+    try:
+        trunk_mac = MacAddress(trunk.read_text(encoding="ascii").strip().lower())
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"cannot read the MAC of the trunk interface: {error}",
+            file=file,
+            key="identity.trunk_interface",
+            value=settings.trunk_interface,
+            allowed="a network interface of this machine",
+        ) from error
+    return Place(own_uuids=own_uuids, trunk_mac=trunk_mac)
+
+
+def _wire(given: _Given, opened: ExitStack, *, is_removal_confirmed: bool) -> Manager:
+    settings, file, esxi, vcenter = given.settings, given.file, given.esxi, given.vcenter
+    wakeup, picture = _Wakeup(), _Picture()
+    dvswitch = find_dvswitch(vcenter, settings.dvswitch, settings.datacenter, file=file)
+    inventory = EsxiInventory(esxi, wakeup)
+    host = _find_host(inventory, given, dvswitch)
+    dvports = VsphereDvports(vcenter, dvswitch, host=host, task_timeout_s=settings.task_timeout_s, on_change=wakeup)
+    switch = dvports.observe_switch()
+    for watch in (inventory, dvports):
+        watch.start()
+        opened.callback(watch.stop)
+    _prove_place(inventory, given)
+    ca_file = None if settings.tf.ca_file is None else Path(settings.tf.ca_file)
+    api = ConfigApi(settings.tf.servers, given.token, ca_file, settings.tf.timeout_s)
+    agent = VrouterAgent(
+        kind=settings.agent.kind,
+        url=settings.agent.url,
+        port_directory=Path(settings.agent.port_directory),
+        settle_s=settings.agent.settle_s,
+    )
+    project = tuple(settings.tf.project.split(":"))
+    boundaries = Boundaries(
+        inventory=inventory,
+        dvports=dvports,
+        networks=TfNetworks(api, project=project, security_group=settings.tf.security_group),
+        objects=TfObjects(api),
+        agent=agent,
+    )
+    observer = Observer(boundaries, switch=switch, clock=time.monotonic)
+    policy = Policy(
+        vlan_ranges=settings.vlan.ranges,
+        vcenter_uuid=vcenter.instance_uuid,
+        most_removals=None if is_removal_confirmed else settings.removal.most,
+        most_removals_share=settings.removal.share,
+    )
+    reconciler = Reconciler(boundaries, observer, place=given.place, policy=policy, on_decision=picture)
+    return Manager(
+        esxi=esxi,
+        vcenter=vcenter,
+        api=api,
+        inventory=inventory,
+        dvports=dvports,
+        agent=agent,
+        observer=observer,
+        reconciler=reconciler,
+        wakeup=wakeup,
+        picture=picture,
+    )
+
+
+def _find_host(inventory: EsxiInventory, given: _Given, dvswitch: DvSwitch) -> HostMoref:
+    """Return vCenter's id of the configured ESXi: the member of the switch with the same hardware uuid."""
+    uuid = inventory.read_hardware_uuid()
+    host = find_hosts(given.vcenter, dvswitch).get(uuid)
+    if host is None:
+        raise ConfigError(
+            f"this ESXi (hardware uuid {uuid}) is no host of {dvswitch.name} in {given.settings.vcenter.host}",
+            file=given.file,
+            key="esxi.host",
+            value=given.settings.esxi.host,
+            allowed="a host of that vCenter which is a member of the distributed switch",
+        )
+    return host
+
+
+def _prove_place(inventory: EsxiInventory, given: _Given) -> None:
+    """Raise `ConfigError` unless this vRouter VM is among the VMs of the configured ESXi."""
+    esxi = given.settings.esxi
+    if not inventory.wait_until_complete(esxi.timeout_s):
+        raise ConfigError("the ESXi does not list its VMs", file=given.file, key="esxi.host", value=esxi.host)
+    if find_own_vm(inventory.observe().guests, given.place.own_uuids) is None:
+        raise ConfigError(
+            f"this vRouter VM ({' or '.join(sorted(given.place.own_uuids))}) is not among the VMs of this ESXi",
+            file=given.file,
+            key="esxi.host",
+            value=esxi.host,
+            allowed="the ESXi that this vRouter VM runs on",
+        )
+
+
+def _print_plan(manager: Manager) -> int:
+    """Write what a pass would do to standard output; return 3 if a source did not answer."""
+    manager.dvports.wait_until_complete(manager.vcenter.settings.timeout_s)
+    decision, snapshot = manager.reconciler.decide(is_full=True)
+    lines = [describe(action) for action in decision.plan.actions]
+    lines += [f"held: {held.subject}: {held.reason}" for held in decision.plan.held]
+    lines += [f"no answer from {source}: {reason}" for source, reason in sorted(snapshot.missing.items())]
+    sys.stdout.write("".join(f"{line}\n" for line in lines or ["nothing to do"]))
+    return EXIT_TROUBLE if snapshot.missing else EXIT_OK
+
+
+def _loop(manager: Manager, settings: ManagerSettings, metrics: DaemonMetrics) -> ReconcileLoop:
+    return ReconcileLoop(
+        manager.reconciler.run_once,
+        name="vcenter_manager",
+        full_period_s=settings.full_period_s,
+        metrics=metrics,
+        settle_s=_SETTLE_S,
+    )
+
+
+def _run_once(manager: Manager, settings: ManagerSettings) -> int:
+    """Run passes until one asks for no further one at once; return 3 if something failed, is held or is missing."""
+    manager.dvports.wait_until_complete(manager.vcenter.settings.timeout_s)
+    loop = _loop(manager, settings, DaemonMetrics("vcenter-manager"))
+    report = PassReport()
+    for _ in range(_MOST_PASSES_AT_ONCE):
+        report = loop.run_pass()
+        if report.look_again_s is None:
+            break
+    return EXIT_TROUBLE if report.failed or report.held or report.missing_sources else EXIT_OK
+
+
+def _serve(manager: Manager, settings: ManagerSettings, file: str) -> int:
+    """Run until a signal comes; nothing is left half done, since every pass begins by looking."""
+    metrics = DaemonMetrics("vcenter-manager")
+    free_vlans = Gauge(
+        "free_vlans", "VLAN ids that this host could still give out.", namespace=PREFIX, registry=metrics.registry
+    )
+    free_vlans.set_function(lambda: manager.picture.decision.free_vlans if manager.picture.decision else 0)
+    loop = _loop(manager, settings, metrics)
+    server = StatusServer(
+        listen=parse_listen(settings.status.listen, file=file, key="status.listen"),
+        registry=metrics.registry,
+        status=lambda: _status(manager, loop.last_report),
+        is_ready=lambda: loop.is_ready,
+        is_live=lambda: loop.is_live,
+        token=_secret(settings.status.token_file, file, "status.token_file"),
+        file=file,
+    )
+    server.start()
+    stop_on_signals(loop.stop)
+    loop.every(settings.vcenter.keep_alive_s, manager.vcenter.keep_alive)
+    loop.every(settings.esxi.keep_alive_s, manager.esxi.keep_alive)
+    manager.wakeup.loop = loop
+
+    def networks_changed() -> None:
+        manager.observer.networks_changed()
+        loop.wake()
+
+    watch = Watch(manager.api, ("virtual-network",), networks_changed)
+    watch.start()
+    host, port = server.address
+    log.info("started", extra={"esxi": settings.esxi.host, "dvswitch": settings.dvswitch, "status": f"{host}:{port}"})
+    try:
+        loop.run()
+    finally:
+        watch.stop()
+        server.stop()
+        log.info("stopped")
+    return EXIT_OK
+
+
+def _status(manager: Manager, report: PassReport | None) -> Mapping[str, Any]:
+    """Return what /status shows: the NICs of this host, and the last pass."""
+    report = report or PassReport(missing_sources=("no pass has ended yet",))
+    decision, names = manager.picture.decision, manager.picture.network_names
+    nics = decision.nics if decision is not None else ()
+    return {
+        "daemon": "vcenter-manager",
+        "in_sync": report.is_in_sync,
+        "nics": [asdict(nic) | {"network": names.get(nic.vn_uuid)} for nic in nics],
+        "free_vlans": decision.free_vlans if decision is not None else None,
+        "done": list(report.done),
+        "failed": [{"subject": one.subject, "reason": one.reason} for one in report.failed],
+        "held": [{"subject": one.subject, "reason": one.reason} for one in report.held],
+        "missing_sources": list(report.missing_sources),
+        "calls": {"tf": dict(manager.api.calls), "agent": dict(manager.agent.calls)},
+    }
+
+
+def _secret(path: str | None, file: str, key: str) -> str | None:
+    return None if path is None else read_secret(Path(path), file=file, key=key)
+
+
+def entry_point() -> int:
+    """Run as the installed command."""
+    return run_main(main)
+
+
+if __name__ == "__main__":
+    sys.exit(entry_point())

@@ -1,0 +1,228 @@
+"""Observes and sets VLAN and block override of dvPorts on vCenter, many ports in one call and one task.
+
+The only writer of dvPorts. Each port's spec carries the configVersion it was read with, and VLAN and block go in one
+spec, so that a port is never open without its id. The portgroups come from a property watch; only those with our mark
+are ever written to, and `plan` never asks for another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Final
+
+from pyVmomi import vim
+
+from tf_reconcile.errors import BoundaryError, Rejected
+from tf_vsphere.collector import MoRef, Step, filter_spec, retrieve
+from tf_vsphere.dvswitch import DvSwitch
+from tf_vsphere.portgroup_mark import find_mark
+from tf_vsphere.session import Session
+from tf_vsphere.tasks import TaskWaiter
+from tf_vsphere.watch import PropertyWatch
+from vcenter_manager.actions import AnyAction, BlockDvport, DvportAction, ReleaseDvport
+from vcenter_manager.boundary import DomainView, Failures
+from vcenter_manager.model import (
+    VLAN_FIRST,
+    VLAN_LAST,
+    Dvport,
+    DvportKey,
+    HostMoref,
+    Portgroup,
+    PortgroupKey,
+    Switch,
+    SwitchUuid,
+    Vlan,
+    VnUuid,
+)
+
+_Vmware = vim.dvs.VmwareDistributedVirtualSwitch
+_PORTGROUP_PATHS = ("name", "config.vendorSpecificConfig", "config.defaultPortConfig")
+_PORTGROUPS = {"portgroups": Step(vim.DistributedVirtualSwitch, "portgroup")}
+_HARDWARE_UUID = "hardware.systemInfo.uuid"
+
+MOST_IN_ONE_TASK: Final = 200
+"""vSphere documents no limit; another vDS driver stops at 500 elements, and a port has one VLAN and one block."""
+
+
+class VsphereDvports:
+    """The `boundary.DvPorts` of a real vCenter. `host` is vCenter's id of the ESXi that we drive."""
+
+    def __init__(
+        self,
+        session: Session,
+        dvswitch: DvSwitch,
+        *,
+        host: HostMoref,
+        task_timeout_s: float,
+        on_change: Callable[[], None],
+    ) -> None:
+        self._session = session
+        self._dvswitch = dvswitch
+        self._host = host
+        self._task_timeout_s = task_timeout_s
+        self._tasks = TaskWaiter(session)
+        self._watch = PropertyWatch(session, self._filters, on_change, name=f"portgroups of {dvswitch.name}")
+
+    def start(self) -> None:
+        """Begin to follow the portgroups."""
+        self._watch.start()
+
+    def stop(self) -> None:
+        """End the watch."""
+        self._watch.stop()
+
+    def wait_until_complete(self, timeout_s: float) -> bool:
+        """Wait for the first complete list; False when it does not come within `timeout_s` seconds."""
+        return self._watch.wait_until_complete(timeout_s)
+
+    def observe_switch(self) -> Switch:
+        """As promised in `boundary`. `Rejected` when our host is no member of the switch any more."""
+        dvs = self._dvswitch.managed_object
+        spec = filter_spec([dvs], {vim.DistributedVirtualSwitch: ("config",)})
+        (seen,) = retrieve(self._session, self._dvswitch.name, spec).values()
+        config = seen.properties["config"]
+        hosts = sorted(MoRef.of(member.config.host).value for member in config.host or () if member.config.host)
+        if self._host not in hosts:
+            raise Rejected(self._session.system, "read", self._dvswitch.name, f"{self._host} is not a member of it")
+        pvlans = getattr(config, "pvlanConfig", None) or ()
+        return Switch(
+            uuid=SwitchUuid(self._dvswitch.uuid),
+            host=self._host,
+            hosts=tuple(HostMoref(host) for host in hosts),
+            pvlan_ids=frozenset(
+                Vlan(vlan) for entry in pvlans for vlan in (int(entry.primaryVlanId), int(entry.secondaryVlanId))
+            ),
+        )
+
+    def observe_portgroups(self) -> Mapping[PortgroupKey, Portgroup]:
+        """As promised in `boundary`."""
+        return {
+            PortgroupKey(ref.value): parse_portgroup(PortgroupKey(ref.value), seen.properties)
+            for ref, seen in self._watch.snapshot().items()
+        }
+
+    def observe(self, dvport_keys: Collection[DvportKey]) -> Mapping[DvportKey, Dvport]:
+        """As promised in `boundary`; no call when no port is asked for."""
+        if not dvport_keys:
+            return {}
+        found = self._fetch(vim.dvs.PortCriteria(portKey=sorted(dvport_keys)))
+        return {port.key: port for port in found}
+
+    def observe_domain(self, switch: Switch, portgroup_keys: Collection[PortgroupKey]) -> DomainView:
+        """As promised in `boundary`; no call when there is no marked portgroup."""
+        if not portgroup_keys:
+            return DomainView()
+        ports = self._fetch(vim.dvs.PortCriteria(portgroupKey=sorted(portgroup_keys), inside=True))
+        return DomainView(
+            vlans=frozenset(
+                port.vlan
+                for port in ports
+                if port.vlan is not None and not port.is_vlan_inherited and port.proxy_host != switch.host
+            ),
+            strays=tuple(
+                port for port in ports if not port.is_connected and not (port.is_vlan_inherited and port.is_blocked)
+            ),
+        )
+
+    def apply(self, actions: Sequence[DvportAction]) -> Failures:
+        """As promised in `boundary`."""
+        failures: dict[AnyAction, BoundaryError] = {}
+        for first in range(0, len(actions), MOST_IN_ONE_TASK):
+            failures |= self._write(actions[first : first + MOST_IN_ONE_TASK])
+        return failures
+
+    def _write(self, actions: Sequence[DvportAction]) -> Failures:
+        """Write a batch; when it is refused for good, halve it until the refused port stands alone."""
+        subject = ", ".join(action.dvport.key for action in actions)
+        specs = [format_spec(action) for action in actions]
+        try:
+            task = self._session.call(
+                "reconfigure dvPorts", subject, lambda: self._dvswitch.managed_object.ReconfigureDVPort_Task(specs)
+            )
+            self._tasks.wait_for_task("reconfigure dvPorts", subject, task, timeout_s=self._task_timeout_s)
+        except Rejected as error:
+            if len(actions) == 1:
+                return {actions[0]: error}
+            half = len(actions) // 2
+            return {**self._write(actions[:half]), **self._write(actions[half:])}
+        except BoundaryError as error:
+            return dict.fromkeys(actions, error)
+        return {}
+
+    def _fetch(self, criteria: Any) -> Sequence[Dvport]:
+        dvs = self._dvswitch.managed_object
+        ports = self._session.call("fetch dvPorts of", self._dvswitch.name, lambda: dvs.FetchDVPorts(criteria))
+        return [parse_dvport(port) for port in ports or ()]
+
+    def _filters(self) -> Sequence[Any]:
+        kind = vim.dvs.DistributedVirtualPortgroup
+        return [filter_spec([self._dvswitch.managed_object], {kind: _PORTGROUP_PATHS}, steps=_PORTGROUPS)]
+
+
+def find_hosts(session: Session, dvswitch: DvSwitch) -> Mapping[str, HostMoref]:
+    """Return the hosts of the switch by the SMBIOS uuid of their hardware, lower case."""
+    spec = filter_spec([dvswitch.managed_object], {vim.DistributedVirtualSwitch: ("config.host",)})
+    (seen,) = retrieve(session, dvswitch.name, spec).values()
+    hosts = [member.config.host for member in seen.properties.get("config.host") or () if member.config.host]
+    if not hosts:
+        return {}
+    mirror = retrieve(session, "hosts", filter_spec(hosts, {vim.HostSystem: (_HARDWARE_UUID,)}))
+    return {
+        str(host.properties[_HARDWARE_UUID]).lower(): HostMoref(ref.value)
+        for ref, host in mirror.items()
+        if _HARDWARE_UUID in host.properties
+    }
+
+
+def parse_portgroup(key: PortgroupKey, properties: Mapping[str, Any]) -> Portgroup:
+    """Return a portgroup from its mirrored properties."""
+    default = properties.get("config.defaultPortConfig")
+    mark = find_mark(properties.get("config.vendorSpecificConfig"))
+    return Portgroup(
+        key=key,
+        name=str(properties.get("name", key)),
+        vn_uuid=VnUuid(mark.vn_uuid) if mark is not None else None,
+        access_vlan=_access_vlan(getattr(default, "vlan", None)),
+        is_blocked=bool(default is not None and default.blocked is not None and default.blocked.value),
+    )
+
+
+def parse_dvport(port: Any) -> Dvport:
+    """Return a dvPort from what FetchDVPorts says: its settings are those in force, each with "inherited" or not."""
+    setting = port.config.setting
+    vlan = getattr(setting, "vlan", None)
+    blocked = getattr(setting, "blocked", None)
+    return Dvport(
+        key=DvportKey(str(port.key)),
+        portgroup_key=PortgroupKey(str(port.portgroupKey)),
+        config_version=str(port.config.configVersion),
+        vlan=_access_vlan(vlan),
+        is_vlan_inherited=vlan is None or bool(vlan.inherited),
+        is_blocked=bool(blocked is not None and blocked.value),
+        proxy_host=HostMoref(MoRef.of(port.proxyHost).value) if port.proxyHost is not None else None,
+        connection_cookie=int(port.connectionCookie) if port.connectionCookie is not None else None,
+        is_connected=port.connectee is not None,
+    )
+
+
+def format_spec(action: DvportAction) -> Any:
+    """Return the one spec that does `action`: VLAN and block together, against the version that was read."""
+    if isinstance(action, ReleaseDvport):
+        vlan = _Vmware.VlanIdSpec(inherited=True, vlanId=0)
+        blocked = vim.BoolPolicy(inherited=not action.is_default_open, value=True)
+    else:
+        vlan = _Vmware.VlanIdSpec(inherited=False, vlanId=int(action.vlan))
+        blocked = vim.BoolPolicy(inherited=False, value=isinstance(action, BlockDvport))
+    return vim.dvs.DistributedVirtualPort.ConfigSpec(
+        operation="edit",
+        key=action.dvport.key,
+        configVersion=action.dvport.config_version,
+        setting=_Vmware.VmwarePortConfigPolicy(vlan=vlan, blocked=blocked),
+    )
+
+
+def _access_vlan(spec: Any) -> Vlan | None:
+    if not isinstance(spec, _Vmware.VlanIdSpec):
+        return None
+    vlan = int(spec.vlanId)
+    return Vlan(vlan) if VLAN_FIRST <= vlan <= VLAN_LAST else None

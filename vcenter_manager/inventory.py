@@ -1,0 +1,129 @@
+"""The VMs of the ESXi that this manager drives, from a property watch on the ESXi itself.
+
+The only reader of VM hardware. `observe` costs no call: the watch keeps the mirror.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pyVmomi import vim
+
+from tf_reconcile.errors import Rejected
+from tf_vsphere.collector import Step, filter_spec, retrieve
+from tf_vsphere.session import Session
+from tf_vsphere.watch import PropertyWatch
+from vcenter_manager.boundary import GuestList
+from vcenter_manager.model import (
+    DeviceKey,
+    DvportKey,
+    DvportRef,
+    Guest,
+    MacAddress,
+    Nic,
+    PortgroupKey,
+    SwitchUuid,
+    VmUuid,
+)
+
+_PATHS = (
+    "config.instanceUuid",
+    "config.uuid",
+    "config.template",
+    "name",
+    "runtime.powerState",
+    "config.hardware.device",
+)
+_VIEW = {"in view": Step(vim.view.ContainerView, "view")}
+_DvportBacking = vim.vm.device.VirtualEthernetCard.DistributedVirtualPortBackingInfo
+
+
+class EsxiInventory:
+    """The `boundary.Inventory` of a real ESXi."""
+
+    def __init__(self, session: Session, on_change: Callable[[], None]) -> None:
+        self._session = session
+        self._watch = PropertyWatch(session, self._filters, on_change, name="VMs of this ESXi")
+
+    def start(self) -> None:
+        """Begin to follow the VMs."""
+        self._watch.start()
+
+    def stop(self) -> None:
+        """End the watch."""
+        self._watch.stop()
+
+    def wait_until_complete(self, timeout_s: float) -> bool:
+        """Wait for the first complete list; False when it does not come within `timeout_s` seconds."""
+        return self._watch.wait_until_complete(timeout_s)
+
+    def observe(self) -> GuestList:
+        """As promised in `boundary`."""
+        guests: dict[VmUuid, Guest] = {}
+        unreadable: list[str] = []
+        for ref, seen in self._watch.snapshot().items():
+            guest = parse_guest(seen.properties)
+            if guest is None:
+                unreadable.append(str(seen.properties.get("name", ref.value)))
+            else:
+                guests[guest.vm_uuid] = guest
+        return GuestList(guests=guests, unreadable=tuple(sorted(unreadable)))
+
+    def read_hardware_uuid(self) -> str:
+        """Return the SMBIOS uuid of the ESXi's own hardware, lower case: vCenter knows its host by the same."""
+        session = self._session
+        view = _make_view(session, vim.HostSystem)
+        spec = filter_spec([view], {vim.HostSystem: ("hardware.systemInfo.uuid",)}, steps=_VIEW)
+        hosts = [*retrieve(session, "host", spec).values()]
+        session.call("remove a view of", "hosts", view.DestroyView)
+        uuid = hosts[0].properties.get("hardware.systemInfo.uuid") if len(hosts) == 1 else None
+        if uuid is None:
+            raise Rejected(session.system, "read", "hardware uuid", "this is not a single ESXi host")
+        return str(uuid).lower()
+
+    def _filters(self) -> Sequence[Any]:
+        view = _make_view(self._session, vim.VirtualMachine)
+        return [filter_spec([view], {vim.VirtualMachine: _PATHS}, steps=_VIEW)]
+
+
+def _make_view(session: Session, kind: type[Any]) -> Any:
+    root = session.content.rootFolder
+    return session.call(
+        "create a view of", kind.__name__, lambda: session.content.viewManager.CreateContainerView(root, [kind], True)
+    )
+
+
+def parse_guest(properties: Mapping[str, Any]) -> Guest | None:
+    """Return the VM that a mirror entry describes; None when its identity is not readable now."""
+    vm_uuid = properties.get("config.instanceUuid")
+    if not vm_uuid:
+        return None
+    devices = properties.get("config.hardware.device") or ()
+    return Guest(
+        vm_uuid=VmUuid(str(vm_uuid).lower()),
+        bios_uuid=str(properties.get("config.uuid") or "").lower(),
+        name=str(properties.get("name") or vm_uuid),
+        is_running=str(properties.get("runtime.powerState")) == "poweredOn",
+        is_template=bool(properties.get("config.template")),
+        nics=tuple(_parse_nic(device) for device in devices if isinstance(device, vim.vm.device.VirtualEthernetCard)),
+    )
+
+
+def _parse_nic(card: Any) -> Nic:
+    return Nic(
+        device_key=DeviceKey(int(card.key)),
+        mac=MacAddress(str(card.macAddress or "").lower()),
+        is_connected=bool(card.connectable is not None and card.connectable.connected),
+        dvport=_parse_connection(card.backing.port) if isinstance(card.backing, _DvportBacking) else None,
+    )
+
+
+def _parse_connection(connection: Any) -> DvportRef:
+    """Return where a NIC is plugged in; its dvPort key is empty while vCenter has given it none."""
+    return DvportRef(
+        switch_uuid=SwitchUuid(str(connection.switchUuid)),
+        portgroup_key=PortgroupKey(str(connection.portgroupKey or "")),
+        dvport_key=DvportKey(str(connection.portKey or "")),
+        connection_cookie=int(connection.connectionCookie or 0),
+    )

@@ -1,0 +1,186 @@
+"""One look at everything, with as few calls as that takes.
+
+Watched sources (the ESXi's VMs, the portgroups) cost nothing. This host's dvPorts and the agent are read in every pass.
+What only we change, or what rarely changes (switch, other hosts' ids, networks, our TF objects), is read in the full
+pass, when a watch says so, and when something new is asked about. A source that failed is left alone until its back-off
+is over, so that a slow one does not hold up work that does not need it; what it said before is still used to set up
+NICs, never to remove anything (`rules.NEEDS`).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from tf_reconcile.backoff import Backoff
+from tf_reconcile.errors import BoundaryError
+from vcenter_manager.boundary import Agent, DomainView, DvPorts, GuestList, Inventory, Networks, Objects
+from vcenter_manager.model import (
+    AgentView,
+    Dvport,
+    DvportKey,
+    Network,
+    Portgroup,
+    PortgroupKey,
+    Snapshot,
+    Source,
+    Switch,
+    Tenancy,
+    VnUuid,
+)
+
+T = TypeVar("T")
+
+FRESH_S: Final = 1.0
+"""How long a reading of this host's dvPorts serves the passes that follow at once, while nobody changed anything."""
+
+_BACKOFF: Final = Backoff(first_s=1.0, factor=2.0, most_s=60.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Boundaries:
+    """Everything outside."""
+
+    inventory: Inventory
+    dvports: DvPorts
+    networks: Networks
+    objects: Objects
+    agent: Agent
+
+
+@dataclass(slots=True)
+class _Patience:
+    """When a source that failed is asked again."""
+
+    failures: int = 0
+    due_s: float = 0.0
+    reason: str = ""
+
+
+class Observer:
+    """Takes snapshots. `clock` is monotonic seconds. Remembers readings to save calls, and nothing else."""
+
+    def __init__(self, boundaries: Boundaries, *, switch: Switch, clock: Callable[[], float]) -> None:
+        self._outside = boundaries
+        self._clock = clock
+        self._switch = switch
+        self._domain = DomainView()
+        self._networks: Mapping[VnUuid, Network] = {}
+        self._tenancy: Tenancy | None = None
+        self._dvports: Mapping[DvportKey, Dvport] | None = None
+        self._dvports_for: GuestList | None = None
+        self._dvports_at_s = 0.0
+        self._patience: dict[Source, _Patience] = {}
+        self._missing: dict[Source, str] = {}
+        self._are_networks_stale = threading.Event()
+        self._is_agent_busy = True
+
+    def networks_changed(self) -> None:
+        """Take note that networks in TF may have changed. Safe from any thread."""
+        self._are_networks_stale.set()
+
+    def dvports_written(self) -> None:
+        """Take note that dvPorts were written."""
+        self._dvports = None
+
+    def agent_told(self) -> None:
+        """Take note that the agent was told something: the next look waits for what it makes of it."""
+        self._is_agent_busy = True
+
+    def observe(self, *, is_full: bool) -> Snapshot:
+        """Return what is there now. Sources that do not answer are named in the snapshot; raises nothing of theirs."""
+        self._missing = {}
+        listed = self._ask(Source.INVENTORY, self._outside.inventory.observe) or GuestList(guests={})
+        portgroups = self._ask(Source.PORTGROUPS, self._outside.dvports.observe_portgroups) or {}
+        dvports = self._observe_dvports(listed, portgroups, is_full=is_full)
+        self._observe_networks(listed, portgroups, is_full=is_full)
+        objects = self._ask(
+            Source.OBJECTS, lambda: self._outside.objects.observe([*listed.guests], is_full=is_full), patient=True
+        )
+        agent = self._ask(Source.AGENT, lambda: self._outside.agent.observe(is_settled=self._is_agent_busy))
+        self._is_agent_busy = False
+        return Snapshot(
+            guests=listed.guests,
+            unreadable_guests=listed.unreadable,
+            switch=self._switch,
+            portgroups=portgroups,
+            dvports=dvports,
+            domain_vlans=self._domain.vlans,
+            stray_dvports=self._domain.strays if is_full else (),
+            networks=self._networks,
+            tenancy=self._tenancy,
+            objects=objects if objects is not None else self._outside.objects.recall([*listed.guests]),
+            agent=agent or AgentView(ports={}),
+            missing=dict(self._missing),
+        )
+
+    def _observe_dvports(
+        self, listed: GuestList, portgroups: Mapping[PortgroupKey, Portgroup], *, is_full: bool
+    ) -> Mapping[DvportKey, Dvport]:
+        """Return this host's ports on our switch, foreign portgroups' too: their ids count."""
+        if is_full:
+            self._read_switch(portgroups)
+        is_fresh = (
+            self._dvports is not None and listed == self._dvports_for and self._clock() - self._dvports_at_s < FRESH_S
+        )
+        if is_full or not is_fresh:
+            keys = [
+                nic.dvport.dvport_key
+                for guest in listed.guests.values()
+                for nic in guest.nics
+                if nic.dvport is not None and nic.dvport.switch_uuid == self._switch.uuid and nic.dvport.dvport_key
+            ]
+            self._dvports = self._ask(Source.DVPORTS, lambda: self._outside.dvports.observe(keys), patient=True)
+            self._dvports_for, self._dvports_at_s = listed, self._clock()
+        return self._dvports or {}
+
+    def _read_switch(self, portgroups: Mapping[PortgroupKey, Portgroup]) -> None:
+        dvports = self._outside.dvports
+        if Source.PORTGROUPS in self._missing:
+            return
+        marked = sorted(key for key, portgroup in portgroups.items() if portgroup.vn_uuid is not None)
+        self._switch = self._ask(Source.DVPORTS, dvports.observe_switch, patient=True) or self._switch
+        if Source.DVPORTS not in self._missing:
+            found = self._ask(Source.DVPORTS, lambda: dvports.observe_domain(self._switch, marked), patient=True)
+            self._domain = found or self._domain
+
+    def _observe_networks(
+        self, listed: GuestList, portgroups: Mapping[PortgroupKey, Portgroup], *, is_full: bool
+    ) -> None:
+        used = {
+            portgroups[nic.dvport.portgroup_key].vn_uuid
+            for guest in listed.guests.values()
+            for nic in guest.nics
+            if nic.dvport is not None and nic.dvport.portgroup_key in portgroups
+        }
+        needed = sorted(vn_uuid for vn_uuid in used if vn_uuid is not None)
+        is_stale = is_full or self._tenancy is None or self._are_networks_stale.is_set()
+        if not is_stale and set(needed) <= set(self._networks):
+            return
+        self._are_networks_stale.clear()
+        networks = self._ask(Source.NETWORKS, lambda: self._outside.networks.observe(needed), patient=True)
+        if networks is None:
+            self._are_networks_stale.set()
+            return
+        self._networks = networks
+        if is_full or self._tenancy is None:
+            self._tenancy = self._ask(Source.NETWORKS, self._outside.networks.observe_tenancy, patient=True)
+
+    def _ask(self, source: Source, question: Callable[[], T], *, patient: bool = False) -> T | None:
+        """Return the answer, or None after noting why there is none."""
+        patience = self._patience.setdefault(source, _Patience())
+        if patient and self._clock() < patience.due_s:
+            self._missing[source] = patience.reason
+            return None
+        try:
+            answer = question()
+        except BoundaryError as error:
+            patience.failures += 1
+            patience.due_s = self._clock() + _BACKOFF.delay_s(patience.failures)
+            patience.reason = str(error)
+            self._missing[source] = patience.reason
+            return None
+        patience.failures, patience.due_s = 0, 0.0
+        return answer

@@ -1,0 +1,150 @@
+"""The manager's configuration as typed values, with what each key means; config/vcenter-manager.yaml is a sample."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from tf_reconcile.errors import ConfigError
+from tf_runtime.log import LogFormat, LogLevel
+from tf_runtime.settings import Settings
+from tf_vsphere.settings import Seconds, VsphereSettings
+from vcenter_manager.vrouter_ports import AgentKind
+
+FqNameText = Annotated[str, msgspec.Meta(pattern="^[^:]+:[^:]+$")]
+VlanId = Annotated[int, msgspec.Meta(ge=1, le=4094)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class TfSettings(Settings, frozen=True, kw_only=True):
+    """How to reach the config API, and where this vCenter's objects live in it."""
+
+    servers: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+    """Base URLs of one or several replicas of one controller, such as `http://192.0.2.10:8082`."""
+
+    token_file: str | None = None
+    """File with the token, sent as X-Auth-Token; needed wherever the controller asks for one."""
+
+    ca_file: str | None = None
+    """PEM file with the authorities to trust for https; the system's without it."""
+
+    timeout_s: Seconds = 10.0
+    """Seconds to wait for an answer."""
+
+    project: FqNameText = "default-domain:vCenter"
+    """Domain and project that the interfaces of this vCenter's guests belong to."""
+
+    security_group: str = "default"
+    """Security group of that project that a new interface gets; a user may replace it afterwards."""
+
+
+class AgentSettings(Settings, frozen=True, kw_only=True):
+    """The vRouter agent of this vRouter VM."""
+
+    kind: AgentKind = AgentKind.NATIVE
+    """native: this project's agent. contrail: Tungsten Fabric's contrail-vrouter-agent."""
+
+    url: str = "http://127.0.0.1:9091"
+    """Its port API."""
+
+    port_directory: str = "/var/lib/contrail/ports"
+    """Where it keeps a file per port; read only."""
+
+    settle_s: Seconds = 5.0
+    """Most seconds to wait for vifs just asked for; a port that takes longer is opened in a later pass."""
+
+
+class VlanSettings(Settings, frozen=True, kw_only=True):
+    """The VLAN ids that dvPorts may get."""
+
+    ranges: Annotated[tuple[tuple[VlanId, VlanId], ...], msgspec.Meta(min_length=1)] = ((1, 4094),)
+    """First and last id of each range, within 1..4094. The switch's uplinks must not carry them."""
+
+
+class IdentitySettings(Settings, frozen=True, kw_only=True):
+    """How this vRouter VM recognizes itself among the VMs of the ESXi."""
+
+    smbios_uuid_file: str = "/sys/class/dmi/id/product_uuid"
+    """File with the SMBIOS uuid of this machine (readable by root only, unless a unit file hands it on)."""
+
+    trunk_interface: str = "eth1"
+    """Network interface on the trunk portgroup."""
+
+    interfaces_directory: str = "/sys/class/net"
+    """Where the kernel shows interfaces; the trunk's MAC is in `<interface>/address`."""
+
+
+class RemovalSettings(Settings, frozen=True, kw_only=True):
+    """How much may disappear from TF at once without a question."""
+
+    most: Count = 20
+    """A pass that would delete more interfaces than this, and more than `share` of those here, holds them all."""
+
+    share: Share = 0.5
+    """The same as a share of the interfaces of this host's guests. Confirm with `--once --confirm-removals`."""
+
+
+class StatusSettings(Settings, frozen=True, kw_only=True):
+    """The status server: /healthz, /readyz, /metrics, /status."""
+
+    listen: str = "127.0.0.1:9103"
+    """Address and port."""
+
+    token_file: str | None = None
+    """File with the bearer token; required off loopback."""
+
+
+class LogSettings(Settings, frozen=True, kw_only=True):
+    """What is logged on standard error, and how."""
+
+    level: LogLevel = LogLevel.INFO
+    """debug, info, warning or error."""
+
+    format: LogFormat = LogFormat.TEXT
+    """text (key=value) or json."""
+
+
+class ManagerSettings(Settings, frozen=True, kw_only=True):
+    """The whole file."""
+
+    esxi: VsphereSettings
+    """The ESXi that this vRouter VM runs on; a read-only account will do."""
+
+    vcenter: VsphereSettings
+    """The vCenter that manages it; the account sets ports of the switch (DVSwitch.PortConfig, DVSwitch.PortSetting)."""
+
+    dvswitch: str
+    """Name of the distributed switch that carries the portgroups."""
+
+    tf: TfSettings
+    datacenter: str | None = None
+    """Name of the datacenter of the switch; needed only where two have a switch of that name."""
+
+    agent: AgentSettings = AgentSettings()
+    vlan: VlanSettings = VlanSettings()
+    identity: IdentitySettings = IdentitySettings()
+    removal: RemovalSettings = RemovalSettings()
+    task_timeout_s: Seconds = 60.0
+    """Seconds to wait for a task of vCenter; it goes on there if it takes longer, and the next pass sees the result."""
+
+    full_period_s: Seconds = 300.0
+    """Seconds between two passes that read everything anew, whatever the watches said."""
+
+    status: StatusSettings = StatusSettings()
+    log: LogSettings = LogSettings()
+
+
+def check_ranges(settings: VlanSettings, *, file: str) -> tuple[tuple[int, int], ...]:
+    """Return the VLAN ranges; raises `ConfigError` for one that ends before it begins."""
+    for index, (first, last) in enumerate(settings.ranges):
+        if first > last:
+            raise ConfigError(
+                "the range ends before it begins",
+                file=file,
+                key=f"vlan.ranges[{index}]",
+                value=[first, last],
+                allowed="first and last id, 1 <= first <= last <= 4094",
+            )
+    return settings.ranges

@@ -86,7 +86,7 @@ class ConfigFolder:
                     secret="esxi-password",
                 ),
                 "dvswitch": DVSWITCH,
-                "vlans": {"first": FIRST_VLAN, "last": LAST_VLAN},
+                "vlan": {"ranges": [[FIRST_VLAN, LAST_VLAN]]},
                 "tf": self._tf(),
                 "identity": {"smbios_uuid_file": str(smbios_file), "trunk_interface": TRUNK_NIC},
                 "agent": {"kind": "native", "url": AGENT_URL, "port_directory": str(ports)},

@@ -92,6 +92,12 @@ class GuestAddresses:
         with self._condition:
             return next((lease.address.ip for (name, _, _), lease in self._set.items() if name == vm_name), None)
 
+    def has_tf_address(self, vm_name: str) -> bool:
+        """Has the guest the address that TF has for it?"""
+        with self._condition:
+            fixed = self._fixed.get(vm_name)
+            return any(name == vm_name and lease != fixed for (name, _, _), lease in self._set.items())
+
     def _wake(self) -> None:
         with self._condition:
             self._is_woken = True

@@ -32,11 +32,16 @@ def join(*, nics: Iterable[SeenNic], interfaces: Iterable[SeenInterface], ports:
 
 def render(status: SiteStatus) -> str:
     """Return the table and the daemons' health for a terminal."""
-    lines = [*table(_HEADINGS, [_cells(row) for row in status.rows])] if status.rows else ["no guest on our networks"]
+    lines = render_rows(status.rows)
     if status.daemons:
         lines += ["", *table(("DAEMON", "HEALTH"), [(daemon.name, _health(daemon)) for daemon in status.daemons])]
     lines += [f"no answer from {source}: {reason}" for source, reason in status.missing.items()]
     return "\n".join(lines)
+
+
+def render_rows(rows: Sequence[Row]) -> list[str]:
+    """Return the lines of the table of guests."""
+    return table(_HEADINGS, [_cells(row) for row in rows]) if rows else ["no guest on our networks"]
 
 
 def as_data(status: SiteStatus) -> dict[str, Any]:

@@ -1,0 +1,145 @@
+"""The lab's commands: `python -m lab demo | shell | test`.
+
+    demo [--kill] [--shell]   bring the site up, tell the story; exit status 0 if every verdict was right
+    shell                     bring the site up with networks and guests, and give a shell to look around
+    test [PYTEST ARGUMENT...] the tests that need the lab's kernel features (markers kernel and e2e)
+
+Each runs in surroundings of its own that vanish with it: private namespaces where the running kernel has all that is
+needed and we are root, else a throw-away virtual machine (`lab.vm`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lab.kernel import KernelError, missing_feature
+from lab.vm import CACHE, EXIT_DIED, PROJECT, Machine, run_in_machine
+
+PRIVATE_VARIABLES = ("TFV_GUEST", "TFV_PRIVATE")
+TEST_TIMEOUT_S = 3600.0
+
+_SHELL_RC = """
+export TFV_CONFIG={config} PATH={bin}:$PATH
+tfv() {{ {python} -m tf_cli "$@"; }}
+on() {{ local vm=$1; shift; ip netns exec "$vm" "$@"; }}
+PS1='lab# '
+cat <<'BANNER'
+
+The site is up. To look around:
+  tfv status                            guests, dvPorts, VLANs, vifs, addresses, and the daemons' health
+  on blue-1 ping 10.1.1.1               run something in a guest (or in vrouter-a, vrouter-b, fabric)
+  on vrouter-a ip route show vrf v1     the VRF of a network; `on vrouter-a nft list ruleset` its filters
+  bridge -n fabric vlan                 the dvSwitch: who is in which VLAN
+  ls {logs}
+Leaving the shell ends it all.
+BANNER
+"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Do what is asked, in the surroundings it needs; the exit status."""
+    options = _parse(arguments)
+    if not any(name in os.environ for name in PRIVATE_VARIABLES):
+        return _run_in_private_surroundings(options, arguments)
+    _mount_private_namespaces()
+    if options.action == "test":
+        return _run_tests(options.pytest_arguments)
+    return _run_site(options)
+
+
+def _run_in_private_surroundings(options: argparse.Namespace, arguments: Sequence[str]) -> int:
+    command = [sys.executable, "-m", "lab", *arguments]
+    if os.geteuid() == 0 and missing_feature() is None:
+        isolation = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        environment = {**os.environ, "TFV_PRIVATE": "1"}
+        return subprocess.run([*isolation, *command], cwd=PROJECT, env=environment, check=False).returncode
+    shared = CACHE / "shared"
+    shared.mkdir(parents=True, exist_ok=True)
+    wants_terminal = options.action == "shell" or (options.action == "demo" and options.shell)
+    timeout_s = TEST_TIMEOUT_S if options.action == "test" else Machine().timeout_s
+    machine = Machine(terminal=wants_terminal, timeout_s=None if wants_terminal else timeout_s)
+    return run_in_machine(command, machine=machine, folder=PROJECT, shared=shared)
+
+
+def _mount_private_namespaces() -> None:
+    """A table of network namespaces of our own, so that the host's are neither seen nor touched."""
+    folder = Path("/run/netns")
+    folder.mkdir(exist_ok=True)
+    if "TFV_PRIVATE" in os.environ and not os.path.ismount(folder):
+        subprocess.run(["mount", "-t", "tmpfs", "netns", str(folder)], check=True)
+
+
+def _run_tests(arguments: Sequence[str]) -> int:
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", "kernel or e2e", *arguments]
+    return subprocess.run(command, cwd=PROJECT, check=False).returncode
+
+
+def _run_site(options: argparse.Namespace) -> int:
+    from lab.demo import Crashes, Demo, every_daemon_twice  # noqa: PLC0415 - heavy imports, not needed on the outside
+    from lab.running import Lab, log_folder  # noqa: PLC0415
+    from lab.site import two_hosts  # noqa: PLC0415
+    from lab.story import Teller  # noqa: PLC0415
+
+    logging.basicConfig(level=logging.WARNING)
+    site, teller = two_hosts(), Teller()
+    crashes = every_daemon_twice(site) if options.action == "demo" and options.kill else Crashes()
+    teller.heading("The lab: two ESXi hosts, one vCenter, one TF controller")
+    with Lab(site, tell=teller.say) as lab:
+        demo = Demo(lab, teller, crashes=crashes)
+        lab.start(at_start=lambda: demo.crash("start"))
+        if options.action == "demo":
+            demo.run()
+        else:
+            demo.set_up()
+        status = teller.end()
+        if options.action == "shell" or options.shell:
+            _shell(lab.tfv_file, log_folder())
+    return status
+
+
+def _shell(tfv_file: Path, logs: Path) -> None:
+    python = Path(sys.executable)
+    rc_file = tfv_file.with_name("shell.rc")
+    rc_file.write_text(
+        _SHELL_RC.format(
+            config=shlex.quote(str(tfv_file)),
+            bin=shlex.quote(str(python.parent)),
+            python=shlex.quote(str(python)),
+            logs=shlex.quote(str(logs)),
+        )
+    )
+    subprocess.run(["bash", "--rcfile", str(rc_file), "-i"], cwd=PROJECT, check=False)
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m lab", description=(__doc__ or "").partition("\n")[0])
+    actions = parser.add_subparsers(dest="action", required=True)
+    demo = actions.add_parser("demo", help="bring the site up and tell the story")
+    demo.add_argument("--kill", action="store_true", help="kill -9 every daemon at several points of the story")
+    demo.add_argument("--shell", action="store_true", help="give a shell at the end")
+    actions.add_parser("shell", help="bring the site up and give a shell")
+    test = actions.add_parser("test", help="run the tests that need the lab's kernel features")
+    test.add_argument("pytest_arguments", nargs="*")
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown and options.action != "test":
+        parser.error(f"unknown: {' '.join(unknown)}")
+    if options.action == "test":
+        options.pytest_arguments = [*options.pytest_arguments, *unknown]
+    return options
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KernelError as problem:
+        print(f"lab: {problem}", file=sys.stderr)
+        sys.exit(EXIT_DIED)
+    except KeyboardInterrupt:
+        sys.exit(130)

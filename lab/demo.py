@@ -1,0 +1,330 @@
+"""The story: networks appear, guests are attached, ping and are kept apart; one moves, one is deleted, others stay.
+
+Called by `lab.__main__` and by the end-to-end tests. Each chapter is a method; what must be so is judged where it is
+told. With `Crashes`, daemons are killed (SIGKILL) at named points, and the story must end the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+
+from lab.configs import PLUGIN, agent_name, manager_name
+from lab.feed import Nic
+from lab.network import TRUNK_NIC
+from lab.networks import create_network
+from lab.pings import Ping, echo_requests_received, has_namespace
+from lab.running import READY_S, Lab
+from lab.services import ServiceError, wait_until
+from lab.site import STANDARD_NETWORK, Site
+from lab.story import Teller
+from tf_cli.report import render, render_rows
+
+SUBNET = IPv4Network("10.1.1.0/24")
+GATEWAY = SUBNET[1]
+SHARED = SUBNET[10]
+"""The first guest of each network gets this address: the same in both, and no trouble."""
+
+POOLS = {
+    "blue": ((SHARED, SUBNET[19]),),
+    "red": ((SHARED, SHARED), (SUBNET[20], SUBNET[29])),
+}
+LATE = {"late-1": SUBNET[201], "late-2": SUBNET[202]}
+"""Guests that come while nobody sets up ports; their owners gave them these addresses by hand."""
+
+FIRST_GUESTS = {"blue-1": ("blue", "esx-a"), "red-1": ("red", "esx-a")}
+MORE_GUESTS = {
+    "blue-2": ("blue", "esx-a"),
+    "blue-3": ("blue", "esx-b"),
+    "red-2": ("red", "esx-a"),
+    "red-3": ("red", "esx-b"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crashes:
+    """Which services are killed at which point of the story."""
+
+    at: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+def every_daemon_twice(site: Site) -> Crashes:
+    """Plugin, managers and agents, each in the start and at two or more points of the story."""
+    managers = [manager_name(host) for host in site.hosts]
+    agents = [agent_name(host) for host in site.hosts]
+    return Crashes(
+        at={
+            "start": [PLUGIN, *managers, *agents],
+            "networks created": [PLUGIN],
+            "first guests attached": [*managers, *agents],
+            "more guests attached": [*managers],
+            "first port of many set up": [*managers, *agents],
+            "guest moved": [*managers, *agents],
+            "guest deleted": [PLUGIN, *managers, *agents],
+        }
+    )
+
+
+class Demo:
+    """Tells the story of a running lab."""
+
+    def __init__(self, lab: Lab, teller: Teller, *, crashes: Crashes) -> None:
+        self._lab = lab
+        self._teller = teller
+        self._crashes = crashes
+        self._vn_uuids: dict[str, str] = {}
+
+    def crash(self, point: str) -> None:
+        """Kill what is to die at this point; the supervisor starts it again."""
+        for name in self._crashes.at.get(point, ()):
+            self._teller.say(f"kill -9 {name}")
+            self._lab.services[name].kill()
+
+    def run(self) -> None:
+        """The whole story."""
+        before = self._foreign_before()
+        self._networks()
+        self._first_guests()
+        self._more_guests()
+        self._kept_apart()
+        self._not_set_up()
+        self._vmotion()
+        self._deletion()
+        self._untouched(before)
+        self._final_state()
+
+    def set_up(self) -> None:
+        """Its beginning only: networks and guests, to look around in."""
+        self._networks()
+        self._first_guests()
+        self._more_guests()
+
+    # Chapters
+
+    def _foreign_before(self) -> Mapping[str, str]:
+        self._teller.heading("Before: guests that are none of our business, on other networks of the same hosts")
+        self._lab.wait_applied()
+        self._foreign_pings()
+        return self._lab.admin.port_settings(self._foreign_dvports())
+
+    def _networks(self) -> None:
+        self._teller.heading(f"In TF: virtual networks blue and red, both {SUBNET}")
+        for name, pools in POOLS.items():
+            self._vn_uuids[name] = create_network(self._lab.api, name, SUBNET, pools=pools)
+        self.crash("networks created")
+        find = self._lab.admin.find_portgroup
+        wait_until(
+            lambda: all(find(name) is not None for name in POOLS), timeout_s=READY_S, what="dv-portgroups blue and red"
+        )
+        for name in POOLS:
+            self._teller.judge(f"in vCenter: dv-portgroup {name} appears", find(name) is not None)
+
+    def _first_guests(self) -> None:
+        self._teller.heading("In vCenter: the first guest on each, both on esx-a")
+        self._attach(FIRST_GUESTS)
+        self.crash("first guests attached")
+        self._lab.wait_set_up(FIRST_GUESTS)
+        self._show()
+        for name in FIRST_GUESTS:
+            address = self._address(name)
+            self._teller.judge(
+                f"{name} has {SHARED}, as the other one in its own network", address == SHARED, detail=str(address)
+            )
+        self._teller.ping([self._to_gateway(name) for name in FIRST_GUESTS])
+
+    def _more_guests(self) -> None:
+        self._teller.heading("More guests, on both hosts")
+        self._attach(MORE_GUESTS)
+        self.crash("more guests attached")
+        if "first port of many set up" in self._crashes.at:
+            wait_until(self._is_any_set_up, timeout_s=READY_S, what="the first of the new ports is set up")
+            self.crash("first port of many set up")
+        self._lab.wait_set_up(MORE_GUESTS)
+        self._show()
+        self._judge_vlans()
+        self._teller.ping(
+            [
+                *(self._to_gateway(name) for name in MORE_GUESTS),
+                self._between("blue-1", "blue-2", "same network, same host, through the vRouter"),
+                self._between("red-2", "red-1", "same network, same host, through the vRouter"),
+                self._between("blue-1", "blue-3", "same network, other host", must_answer=None),
+                self._between("red-1", "red-3", "same network, other host", must_answer=None),
+            ]
+        )
+
+    def _kept_apart(self) -> None:
+        self._teller.heading("Kept apart: blue and red on one host")
+        red = self._address("red-2")
+        blue = self._address("blue-2")
+        self._teller.ping(
+            [
+                Ping(source="blue-1", target=str(red), label=f"blue-1 -> red-2 {red}", must_answer=False),
+                Ping(source="red-1", target=str(blue), label=f"red-1 -> blue-2 {blue}", must_answer=False),
+            ]
+        )
+        received = echo_requests_received("red-1")
+        self._teller.ping([self._between("blue-2", "blue-1", f"{SHARED} is also red-1's")])
+        self._teller.judge("red-1 has seen nothing of it", echo_requests_received("red-1") == received)
+
+    def _not_set_up(self) -> None:
+        self._teller.heading("Two guests come to esx-b while its manager is down: their ports are not set up")
+        manager = manager_name(self._lab.site.host("esx-b"))
+        self._lab.services[manager].stop()
+        for name, address in LATE.items():
+            self._lab.guests.fix(name, IPv4Interface(f"{address}/{SUBNET.prefixlen}"), GATEWAY)
+        self._attach(dict.fromkeys(LATE, ("blue", "esx-b")))
+        wait_until(
+            lambda: all(self._lab.guests.address_of(name) == address for name, address in LATE.items()),
+            timeout_s=READY_S,
+            what="the late guests run and have their fixed addresses",
+        )
+        self._lab.wait_applied()
+        first, second = LATE
+        self._teller.ping(
+            [
+                self._between(first, second, "same host, same portgroup, not set up", must_answer=False),
+                self._to_gateway(first, must_answer=False),
+                self._to_gateway(second, must_answer=False),
+                self._to_gateway("blue-3"),
+            ]
+        )
+        self._teller.say("the manager of esx-b is started again")
+        self._lab.services[manager].start()
+        self._lab.wait_set_up(LATE)
+        self._judge_vlans()
+        self._teller.ping([self._between(first, second, "same host, now set up"), self._to_gateway(first)])
+
+    def _vmotion(self) -> None:
+        self._teller.heading("vMotion: blue-3 moves from esx-b to esx-a, where its network has peers")
+        before = self._lab.nic("blue-3")
+        self._lab.admin.migrate("blue-3", "esx-a")
+        self.crash("guest moved")
+        wait_until(partial(self._has_arrived, "blue-3", "esx-a"), timeout_s=READY_S, what="blue-3 is served on esx-a")
+        self._lab.wait_applied()
+        after = self._lab.nic("blue-3")
+        self._teller.judge("it kept its dvPort", after.dvport_key == before.dvport_key, detail=after.dvport_key)
+        self._show()
+        self._judge_vlans()
+        self._teller.ping(
+            [
+                self._between("blue-3", "blue-1", "same network, now on one host"),
+                self._between("blue-2", "blue-3", "same network, now on one host"),
+                self._to_gateway("blue-3"),
+            ]
+        )
+        self._teller.judge("its vif on esx-b is gone", self._becomes(lambda: not self._has_vif(before, "esx-b")))
+
+    def _deletion(self) -> None:
+        self._teller.heading("A guest is deleted: blue-2")
+        nic = self._lab.nic("blue-2")
+        address = self._address("blue-2")
+        self._lab.admin.delete_vm("blue-2")
+        self.crash("guest deleted")
+        self._teller.judge("its dvPort is free: no VLAN, blocked", self._becomes(lambda: self._is_free(nic)))
+        self._teller.judge("its vif is gone", self._becomes(lambda: not self._has_vif(nic, "esx-a")))
+        gone = self._becomes(lambda: self._lab.api.read("virtual-machine", nic.instance_uuid) is None)
+        self._teller.judge("its objects in TF are gone", gone)
+        self._teller.judge("its namespace is gone", self._becomes(lambda: not has_namespace("blue-2")))
+        target = Ping(source="blue-1", target=str(address), label=f"blue-1 -> {address}, was blue-2", must_answer=False)
+        self._teller.ping([target, self._between("blue-1", "blue-3", "others go on")])
+
+    def _untouched(self, before: Mapping[str, str]) -> None:
+        self._teller.heading("After: the guests that are none of our business")
+        self._foreign_pings()
+        after = self._lab.admin.port_settings(self._foreign_dvports())
+        changed = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
+        claim = f"the {len(before)} dvPorts of other portgroups, the vCenter's own among them, are as they were"
+        self._teller.judge(claim, bool(before) and not changed, detail=", ".join(changed))
+
+    def _final_state(self) -> None:
+        self._teller.heading("At the end: tfv status")
+        is_settled = self._becomes(lambda: self._lab.status().is_healthy)
+        status = self._lab.status()
+        self._teller.lines(render(status).splitlines())
+        self._teller.judge("every daemon is ready and in sync", is_settled)
+        seen = {row.vm: (row.network, row.host, row.state) for row in status.rows}
+        wanted = {name: (*where, "active") for name, where in final_guests().items()}
+        self._teller.judge("exactly the guests that should be there are there, each active", seen == wanted)
+
+    # What the chapters are made of
+
+    def _attach(self, guests: Mapping[str, tuple[str, str]]) -> None:
+        for name, (network, host) in guests.items():
+            self._lab.admin.create_vm(name, host, [network], power_on=True)
+
+    def _show(self) -> None:
+        self._teller.lines(render_rows(self._lab.status().rows))
+
+    def _judge_vlans(self) -> None:
+        """Every set-up port has an id that no other port of its host has, foreign ones included."""
+        used = [(nic.host, nic.access_vlan) for nic in self._lab.nics() if nic.is_powered_on and nic.access_vlan]
+        ours = [(nic.host, nic.access_vlan) for nic in self._set_up_nics()]
+        self._teller.judge("each guest's VLAN is its own on its host", all(used.count(place) == 1 for place in ours))
+
+    def _set_up_nics(self) -> list[Nic]:
+        return [nic for nic in self._lab.nics() if nic.network in POOLS and nic.is_powered_on and not nic.is_blocked]
+
+    def _is_any_set_up(self) -> bool:
+        return any(nic.vm_name in MORE_GUESTS for nic in self._set_up_nics())
+
+    def _address(self, vm_name: str) -> IPv4Address:
+        address = self._lab.guests.address_of(vm_name)
+        if not isinstance(address, IPv4Address):
+            raise TypeError(f"{vm_name} has no IPv4 address but {address}")
+        return address
+
+    def _to_gateway(self, name: str, *, must_answer: bool = True) -> Ping:
+        label = f"{name} -> gateway {GATEWAY}"
+        return Ping(source=name, target=str(GATEWAY), label=label, must_answer=must_answer)
+
+    def _between(self, source: str, target: str, why: str, *, must_answer: bool | None = True) -> Ping:
+        address = self._address(target)
+        label = f"{source} -> {target} {address}, {why}"
+        return Ping(source=source, target=str(address), label=label, must_answer=must_answer)
+
+    def _foreign_pings(self) -> None:
+        by_network: dict[str, list[str]] = {}
+        addresses = {vm.name: vm.address.ip for vm in self._lab.site.foreign_vms}
+        vlans = dict(self._lab.site.foreign_portgroups)
+        for vm in self._lab.site.foreign_vms:
+            by_network.setdefault(vm.network, []).append(vm.name)
+        pings = []
+        for network, (first, second, *_) in by_network.items():
+            where = "standard switch" if network == STANDARD_NETWORK else f"portgroup {network}, VLAN {vlans[network]}"
+            label = f"{first} -> {second} {addresses[second]}, {where}, across hosts"
+            pings.append(Ping(source=first, target=str(addresses[second]), label=label))
+        self._teller.ping(pings)
+
+    def _foreign_dvports(self) -> list[str]:
+        names = {name for name, _ in self._lab.site.foreign_portgroups}
+        return [nic.dvport_key for nic in self._lab.nics() if nic.is_distributed and nic.network in names]
+
+    def _has_arrived(self, vm_name: str, host: str) -> bool:
+        nic = self._lab.nic(vm_name)
+        return nic.host == host and bool(nic.access_vlan) and not nic.is_blocked and self._has_vif(nic, host)
+
+    def _has_vif(self, nic: Nic, host: str) -> bool:
+        """Has the kernel of that host's vRouter VM a sub-interface for the NIC's VLAN?"""
+        return f"{TRUNK_NIC}.{nic.access_vlan}" in self._lab.vifs(host)
+
+    def _is_free(self, nic: Nic) -> bool:
+        return self._lab.admin.is_port_free(nic.dvport_key)
+
+    @staticmethod
+    def _becomes(condition: Callable[[], bool], *, timeout_s: float = READY_S) -> bool:
+        """Does it come true in time? For verdicts: a story goes on after one that is wrong."""
+        try:
+            wait_until(condition, timeout_s=timeout_s, what="")
+        except ServiceError:
+            return False
+        return True
+
+
+def final_guests() -> dict[str, tuple[str, str]]:
+    """Network and host of every guest when the story is over."""
+    guests = {**FIRST_GUESTS, **MORE_GUESTS, **dict.fromkeys(LATE, ("blue", "esx-b"))}
+    guests["blue-3"] = ("blue", "esx-a")
+    del guests["blue-2"]
+    return guests

@@ -39,7 +39,7 @@ log = logging.getLogger("vcenter_plugin")
 
 EXIT_OK = 0
 EXIT_TROUBLE = 3
-_WATCHED = ("virtual_network", "project")
+_WATCHED = ("virtual-network", "project")
 _SETTLE_S = 0.05
 _DEFAULT_CONFIG = Path("/etc/tf-vsphere/vcenter-plugin.yaml")
 
@@ -202,6 +202,7 @@ def _serve(plugin: Plugin, settings: PluginSettings, file: str) -> int:
     loop.every(settings.vcenter.keep_alive_s, plugin.session.keep_alive)
     portgroup_watch = plugin.portgroups.watch(loop.wake)
     network_watch = Watch(plugin.api, _WATCHED, loop.wake)
+    network_watch.start()
     host, port = server.address
     log.info("started", extra={"dvswitch": settings.dvswitch, "status": f"{host}:{port}"})
     try:

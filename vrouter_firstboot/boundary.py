@@ -1,0 +1,44 @@
+"""What first boot needs of the machine. The module `machine` is the real one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from vrouter_firstboot.nics import Nic, Role
+
+
+class Machine(Protocol):
+    """The running system around the files. Every call may raise `Rejected`."""
+
+    def wait_for_nics(self, wanted: int) -> list[Nic]:
+        """Return the NICs of the hardware, at once when `wanted` of them are there."""
+        ...
+
+    def rename_nics(self, roles: Mapping[Role, Nic]) -> tuple[str, ...]:
+        """Give each NIC its role's name; return the names that were given."""
+        ...
+
+    def restart_if_running(self, units: Iterable[str]) -> None:
+        """Restart those units that run."""
+        ...
+
+    def reload_network(self, profiles: Iterable[str]) -> None:
+        """Bring these profiles up as they are now, if the network manager runs."""
+        ...
+
+    def reload_time_servers(self) -> None:
+        """Use the time servers as they are now, if the time service runs."""
+        ...
+
+    def set_hostname(self, name: str) -> None:
+        """Set the host name."""
+        ...
+
+    def set_password_hash(self, account: str, password_hash: str) -> None:
+        """Let the account log in with that password."""
+        ...
+
+    def label_files(self, paths: Iterable[str]) -> None:
+        """Label files as their place wants."""
+        ...

@@ -1,0 +1,146 @@
+"""The payload: all that turns a minimal system into a vRouter VM, as one archive, the same for the same inputs.
+
+It holds the wheels of the project and of what it needs, `images/provision` with its lists and files, the units and the
+operations manual. The installer's %pre unpacks it; nothing else is fetched, then or later.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+PROJECT: Final = Path(__file__).resolve().parent.parent
+
+CONTENT: Final = ("images/provision", "images/packages", "images/files", "config", "docs/operations")
+
+# The oldest glibc among the targets is CentOS Stream 9's 2.34; wheels for older ones run there too.
+PLATFORMS: Final = (
+    "manylinux_2_34_x86_64",
+    "manylinux_2_28_x86_64",
+    "manylinux_2_17_x86_64",
+    "manylinux2014_x86_64",
+    "manylinux_2_5_x86_64",
+    "manylinux1_x86_64",
+)
+PYTHON_OF: Final = {"centos-9": "3.11", "centos-10": "3.12", "debian-12": "3.11"}
+"""Of the interpreter that `images/provision` uses there; compiled wheels are made for one."""
+
+
+class BuildError(Exception):
+    """The image cannot be made; the text says what to do."""
+
+
+def source_date() -> int:
+    """Return the time that stands in every archive: SOURCE_DATE_EPOCH, else that of the last commit."""
+    if "SOURCE_DATE_EPOCH" in os.environ:
+        return int(os.environ["SOURCE_DATE_EPOCH"])
+    return int(run(["git", "log", "-1", "--format=%ct"], folder=PROJECT).strip())
+
+
+def build_payload(target: Path, *, system: str) -> None:
+    """Write the payload for `system` (a key of `PYTHON_OF`) to the folder `target`, which must not exist yet."""
+    wheels = target / "wheels"
+    wheels.mkdir(parents=True)
+    fetch_wheels(wheels, python_version=PYTHON_OF[system])
+    build_wheel(wheels)
+    for name in CONTENT:
+        source, copy = PROJECT / name, target / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, copy, copy_function=shutil.copy)
+        else:
+            shutil.copy(source, copy)
+
+
+def fetch_wheels(target: Path, *, python_version: str) -> None:
+    """Put the wheels of what the project needs into `target`, the versions pinned in constraints.txt."""
+    platforms = [argument for name in PLATFORMS for argument in ("--platform", name)]
+    run(
+        [
+            *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
+            *("--dest", str(target), "--only-binary", ":all:", "--constraint", str(PROJECT / "constraints.txt")),
+            *("--python-version", python_version, "--implementation", "cp", *platforms),
+            *dependencies(),
+        ],
+        folder=PROJECT,
+    )
+
+
+def dependencies() -> list[str]:
+    """Return what the project's daemons need, as pyproject.toml states it."""
+    import tomllib  # noqa: PLC0415 - only a build needs it
+
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return [str(requirement) for requirement in project["dependencies"]]
+
+
+def build_wheel(target: Path) -> None:
+    """Put the project's own wheel into `target`, made from a copy: building leaves traces in a source tree."""
+    import tomllib  # noqa: PLC0415 - only a build needs it
+
+    settings = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
+    with TemporaryDirectory(prefix="wheel-") as folder:
+        copy = Path(folder)
+        for name in ("pyproject.toml", "README.md"):
+            shutil.copy(PROJECT / name, copy / name)
+        for package in settings["tool"]["setuptools"]["packages"]:
+            path = package.replace(".", "/")
+            shutil.copytree(PROJECT / path, copy / path, ignore=shutil.ignore_patterns("__pycache__"))
+        run(
+            [
+                *(sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps"),
+                *("--wheel-dir", str(target), str(copy)),
+            ],
+            folder=copy,
+            environment={"SOURCE_DATE_EPOCH": str(source_date())},
+        )
+
+
+def pack(folder: Path, archive: Path) -> None:
+    """Write `folder` as an uncompressed tar: sorted, owned by root, all of one time, so equal for equal content."""
+    time = source_date()
+    with tarfile.open(archive, "w", format=tarfile.PAX_FORMAT) as tar:
+        for path in _walk(folder):
+            member = tar.gettarinfo(path, arcname=str(path.relative_to(folder)))
+            member.uid = member.gid = 0
+            member.uname = member.gname = "root"
+            member.mtime = time
+            member.mode = 0o755 if path.is_dir() or member.mode & 0o100 else 0o644
+            if path.is_file():
+                with path.open("rb") as data:
+                    tar.addfile(member, data)
+            else:
+                tar.addfile(member)
+
+
+def run(command: list[str], *, folder: Path | None = None, environment: dict[str, str] | None = None) -> str:
+    """Return what `command` prints; raises `BuildError` with its own words when it fails or is not there."""
+    try:
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env={**os.environ, **(environment or {})},
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+    except FileNotFoundError as error:
+        raise BuildError(f"command not found: {command[0]}") from error
+    if done.returncode != 0:
+        raise BuildError(f"{' '.join(command[:4])} …: {(done.stderr or done.stdout).strip()[-2000:]}")
+    return done.stdout
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()):
+        yield path
+        if path.is_dir() and not path.is_symlink():
+            yield from _walk(path)

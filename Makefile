@@ -1,6 +1,6 @@
 # Everything a person needs: make demo | lab | test | check | bench. Each does its own set-up on a fresh Debian or Ubuntu machine.
 
-.PHONY: demo lab test test-native test-guest check format setup clean
+.PHONY: demo lab test test-native test-guest test-image check format setup clean
 .DEFAULT_GOAL := help
 
 PY := .venv/bin/python
@@ -25,10 +25,13 @@ test: test-native test-guest  ## every test: unit, property, golden, contract, G
 
 test-native: setup build/vcsim
 	cd vcsim && ../tools/go test ./...
-	$(PY) -m pytest -q -n 2 -m "not kernel and not e2e"
+	$(PY) -m pytest -q -n 2 -m "not kernel and not e2e and not e2e_image"
 
 test-guest: setup build/vcsim
 	$(PY) -m lab test
+
+test-image: setup build/vcsim  ## the vRouter VM as an image, on a Debian base, booted in QEMU
+	$(PY) -m pytest -q -m e2e_image
 
 check: setup  ## format, lint, types, import rules
 	$(PY) -m ruff format --check .

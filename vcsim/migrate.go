@@ -1,0 +1,149 @@
+package main
+
+import (
+	"slices"
+	"time"
+
+	"github.com/vmware/govmomi/simulator"
+	"github.com/vmware/govmomi/vim25/methods"
+	"github.com/vmware/govmomi/vim25/soap"
+	"github.com/vmware/govmomi/vim25/types"
+)
+
+// vMotion. Stock has no MigrateVM_Task, and its RelocateVM_Task updates no host.
+
+// RelocateVMTask moves a VM to another host, pool or datastore.
+func (m *vmMethods) RelocateVMTask(ctx *simulator.Context, req *types.RelocateVM_Task) soap.HasFault {
+	task := m.runUnlocked(ctx, "relocateVm", func(ctx *simulator.Context) (types.AnyType, types.BaseMethodFault) {
+		return nil, m.migrate(ctx, &req.Spec)
+	})
+	return &methods.RelocateVM_TaskBody{Res: &types.RelocateVM_TaskResponse{Returnval: task}}
+}
+
+// MigrateVMTask moves a VM to another host or pool.
+func (m *vmMethods) MigrateVMTask(ctx *simulator.Context, req *types.MigrateVM_Task) soap.HasFault {
+	task := m.runUnlocked(ctx, "migrateVm", func(ctx *simulator.Context) (types.AnyType, types.BaseMethodFault) {
+		if req.State != "" && req.State != m.Runtime.PowerState {
+			return nil, &types.InvalidPowerState{RequestedState: req.State, ExistingState: m.Runtime.PowerState}
+		}
+		return nil, m.migrate(ctx, &types.VirtualMachineRelocateSpec{Host: req.Host, Pool: req.Pool})
+	})
+	return &methods.MigrateVM_TaskBody{Res: &types.MigrateVM_TaskResponse{Returnval: task}}
+}
+
+// runUnlocked starts a task that may take long. Stock holds a task's entity
+// locked until the task ends, which blocks every reader of a VM on the move:
+// this task runs under a name that nobody locks, and shows the VM as its entity.
+func (m *vmMethods) runUnlocked(
+	ctx *simulator.Context, name string, run func(*simulator.Context) (types.AnyType, types.BaseMethodFault),
+) ref {
+	inner := freshContext(ctx)
+	stand := ref{Type: "VirtualMachine", Value: m.Self.Value + "#" + name}
+	t := simulator.CreateTask(stand, name, func(*simulator.Task) (types.AnyType, types.BaseMethodFault) { return run(inner) })
+	r := t.Run(ctx)
+	self, vmName := m.Self, m.Name
+	ctx.Map.AtomicUpdate(freshContext(ctx), t, []types.PropertyChange{
+		{Name: "info.entity", Val: &self}, {Name: "info.entityName", Val: vmName},
+	})
+	return r
+}
+
+// migrate runs without the VM's lock, which it takes for the switch-over only.
+func (m *vmMethods) migrate(ctx *simulator.Context, spec *types.VirtualMachineRelocateSpec) types.BaseMethodFault {
+	v, source := m.v, *m.Runtime.Host
+	moves := spec.Host != nil && *spec.Host != source
+	if moves {
+		if f := m.checkDestination(*spec.Host); f != nil {
+			return f
+		}
+		m.announce(source, *spec.Host)
+		time.Sleep(v.migrationTime())
+	}
+	unlock := ctx.Map.AcquireLock(ctx, m.VirtualMachine)
+	defer unlock()
+	if len(spec.DeviceChange) != 0 {
+		// The lock is shared with the stock task through ctx.
+		res := m.ReconfigVMTask(ctx, &types.ReconfigVM_Task{
+			This: m.Self, Spec: types.VirtualMachineConfigSpec{DeviceChange: spec.DeviceChange},
+		})
+		if _, f := waitTask(ctx, res.(*methods.ReconfigVM_TaskBody).Res.Returnval); f != nil {
+			return f
+		}
+	}
+	var changes []types.PropertyChange
+	if spec.Datastore != nil {
+		changes = append(changes, types.PropertyChange{Name: "datastore", Val: []ref{*spec.Datastore}})
+	}
+	if spec.Pool != nil {
+		changes = append(changes, types.PropertyChange{Name: "resourcePool", Val: spec.Pool})
+	}
+	if moves {
+		destination := *spec.Host
+		changes = append(changes,
+			types.PropertyChange{Name: "runtime.host", Val: &destination},
+			types.PropertyChange{Name: "summary.runtime.host", Val: &destination})
+	}
+	if len(changes) != 0 {
+		ctx.Update(m.VirtualMachine, changes) // proxyHost of the ports follows in UpdateObject
+	}
+	if moves {
+		v.placeNow(ctx, m.Self) // the lists are right when the task ends
+		sourceArgument, _ := v.hostArgument(source)
+		v.postLater(&types.VmMigratedEvent{
+			VmEvent: v.vmEvent(m.VirtualMachine, *spec.Host), SourceHost: sourceArgument,
+			SourceDatacenter: v.datacenterArgument(m.VirtualMachine), SourceDatastore: v.vmEvent(m.VirtualMachine, source).Ds,
+		})
+	}
+	return nil
+}
+
+// checkDestination tells why the VM can't run on a host.
+func (m *vmMethods) checkDestination(destination ref) types.BaseMethodFault {
+	_, host := m.v.hostArgument(destination)
+	switch {
+	case host == nil:
+		return &types.ManagedObjectNotFound{Obj: destination}
+	case host.Runtime.ConnectionState != types.HostSystemConnectionStateConnected:
+		return &types.InvalidHostState{Host: &destination}
+	case host.Runtime.InMaintenanceMode:
+		return &types.InvalidState{}
+	}
+	for _, nic := range dvNics(m.Config.Hardware.Device) {
+		for _, e := range m.v.registry.All("DistributedVirtualSwitch") {
+			s := e.(*simulator.DistributedVirtualSwitch)
+			if s.Uuid == nic.port.SwitchUuid && !slices.Contains(s.Summary.HostMember, destination) {
+				return &types.CannotAccessNetwork{CannotAccessVmDevice: types.CannotAccessVmDevice{
+					Device: "Network adapter", Backing: s.Name,
+				}}
+			}
+		}
+	}
+	return nil
+}
+
+// announce posts the events at the start of a move.
+func (m *vmMethods) announce(source, destination ref) {
+	event := m.v.vmEvent(m.VirtualMachine, source)
+	argument, _ := m.v.hostArgument(destination)
+	datacenter := m.v.datacenterArgument(m.VirtualMachine)
+	var start types.BaseEvent
+	if poweredOn(&m.VirtualMachine.VirtualMachine) {
+		start = &types.VmBeingHotMigratedEvent{VmEvent: event, DestHost: argument, DestDatacenter: datacenter, DestDatastore: event.Ds}
+	} else {
+		start = &types.VmBeingMigratedEvent{VmEvent: event, DestHost: argument, DestDatacenter: datacenter, DestDatastore: event.Ds}
+	}
+	m.v.postLater(start, &types.VmEmigratingEvent{VmEvent: event})
+}
+
+// migrationTime is how long a move takes before its switch-over.
+func (v *vcenter) migrationTime() time.Duration {
+	v.delayMu.Lock()
+	defer v.delayMu.Unlock()
+	return v.migrationDelay
+}
+
+func (v *vcenter) setMigrationTime(d time.Duration) {
+	v.delayMu.Lock()
+	defer v.delayMu.Unlock()
+	v.migrationDelay = d
+}

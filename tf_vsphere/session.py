@@ -20,7 +20,7 @@ from xml.parsers.expat import ExpatError
 
 from pyVmomi import SoapAdapter, VmomiSupport, vim, vmodl
 
-from tf_reconcile.errors import BoundaryError, ConfigError, Rejected, Transient
+from tf_reconcile.errors import AgentError, BoundaryError, ConfigError, Rejected, Transient
 from tf_vsphere import tls
 from tf_vsphere.faults import translate, translated
 from tf_vsphere.settings import VsphereSettings
@@ -34,6 +34,7 @@ _VERSIONS_PATH = "/sdk/vimServiceVersions.xml"
 _NAMESPACE = "urn:vim25"
 _IDLE_CONNECTION_S = 60
 _HTTP_OK = 200
+_FIRST_VERSION = "vim.version.version9"
 
 
 class Session:
@@ -75,12 +76,13 @@ class Session:
     def open(self) -> None:
         """Negotiate the version and log in. Raises `Transient` or `Rejected`; may be called again after a failure."""
         with self._lock:
-            if self._content is None:
-                stub = self._make_stub()
-                with translated(self.system, "read the service content", ""):
-                    content = vim.ServiceInstance("ServiceInstance", stub).RetrieveContent()
-                self._stub, self._content = stub, content
-            self._login()
+            try:
+                if self._content is None:
+                    self._content = self._read_content()
+                self._login()
+            except AgentError:
+                self._drop()
+                raise
 
     def call(self, operation: str, subject: str, request: Callable[[], T]) -> T:
         """Return `request()`, one SOAP call; a lost session is renewed and the call repeated once.
@@ -122,8 +124,13 @@ class Session:
                     self._content.sessionManager.Logout()
             except BoundaryError as error:
                 log.debug("logout failed", extra={"reason": str(error)})
+            self._drop()
+
+    def _drop(self) -> None:
+        """Close the connections and forget what was read; `open` starts from nothing."""
+        if self._stub is not None:
             self._stub.DropConnections()
-            self._content = None
+        self._stub = self._content = None
 
     def _renew(self, generation: int) -> None:
         with self._lock:
@@ -134,23 +141,22 @@ class Session:
     def _login(self) -> None:
         password = _read_password(self.settings, file=self.file, section=self.section)
         with translated(self.system, "log in as", self.settings.user):
-            self._content.sessionManager.Login(self.settings.user, password, None)
+            self.content.sessionManager.Login(self.settings.user, password, None)
         self._generation += 1
         self._last_call_s = time.monotonic()
 
-    def _make_stub(self) -> Any:
-        def stub_for(version: str) -> Any:
-            return SoapAdapter.SoapStubAdapter(
-                host=self.settings.host,
-                port=self.settings.port,
-                version=version,
-                sslContext=self._context,
-                httpConnectionTimeout=self.settings.timeout_s,
-                connectionPoolTimeout=_IDLE_CONNECTION_S,
-                customHeaders={"User-Agent": USER_AGENT},
-            )
-
-        stub = stub_for("vim.version.version9")
+    def _read_content(self) -> Any:
+        """Make the stub, in the newest version that both sides know, and return the `ServiceContent`."""
+        # The oldest version that this client can speak; the server's own is learnt over the same connection.
+        self._stub = stub = SoapAdapter.SoapStubAdapter(
+            host=self.settings.host,
+            port=self.settings.port,
+            version=_FIRST_VERSION,
+            sslContext=self._context,
+            httpConnectionTimeout=self.settings.timeout_s,
+            connectionPoolTimeout=_IDLE_CONNECTION_S,
+            customHeaders={"User-Agent": USER_AGENT},
+        )
         with translated(self.system, "read the API versions", _VERSIONS_PATH):
             text = _get(stub, _VERSIONS_PATH)
         try:
@@ -160,7 +166,8 @@ class Session:
         if version is None:
             raise Rejected(self.system, "read the API versions", _VERSIONS_PATH, "none of them is known here")
         stub.ComputeVersionInfo(version)
-        return stub
+        with translated(self.system, "read the service content", ""):
+            return vim.ServiceInstance("ServiceInstance", stub).RetrieveContent()
 
 
 def connect(settings: VsphereSettings, file: str, section: str) -> Session:

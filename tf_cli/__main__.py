@@ -1,9 +1,11 @@
 """The command `tfv`.
 
     tfv status [-c tfv.yaml] [--json]     guests, ports, vifs and the daemons' health
+    tfv check [-c FILE] [--json]          is the site ready: one line per check, with what to do
+    tfv role [NAME ...] [--format ...]    which privileges each account needs, and why
 
-Exit status: 0 all is well; 1 something is not (a daemon in trouble, a source that does not answer); 2 the configuration
-is wrong.
+Exit status: 0 all is well; 1 something is not (a daemon in trouble, a source that does not answer, a failed check); 2
+the configuration is wrong.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tf_cli.preflight.command import add_check_parser, add_role_parser
 from tf_cli.report import as_data, render
 from tf_cli.settings import TfvSettings
 from tf_cli.status import observe_site
@@ -31,6 +34,10 @@ def main(argv: Sequence[str]) -> int:
     """Do what `argv` asks; return the exit status. Raises `ConfigError`."""
     arguments = _parse(argv)
     configure_logging(level=LogLevel.WARNING, format=LogFormat.TEXT)
+    return int(arguments.run(arguments))
+
+
+def _run_status(arguments: argparse.Namespace) -> int:
     settings = load_settings(arguments.config, TfvSettings)
     status = observe_site(settings, file=str(arguments.config))
     print(json.dumps(as_data(status), indent=2) if arguments.json else render(status))
@@ -46,6 +53,9 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         "-c", "--config", type=Path, default=default, help=f"default: {CONFIG_VARIABLE} or {DEFAULT_CONFIG}"
     )
     status.add_argument("--json", action="store_true", help="the same as JSON")
+    status.set_defaults(run=_run_status)
+    add_check_parser(commands)
+    add_role_parser(commands)
     return parser.parse_args(argv)
 
 

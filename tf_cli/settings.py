@@ -6,6 +6,7 @@ from typing import Annotated
 
 import msgspec
 
+from tf_cli.preflight.settings import CheckSettings
 from tf_runtime.settings import Settings
 from tf_vsphere.settings import Seconds, VsphereSettings
 
@@ -59,3 +60,6 @@ class TfvSettings(Settings, frozen=True, kw_only=True):
 
     daemons: tuple[DaemonSettings, ...] = ()
     """The daemons to ask. Without a host's vRouter agent its vifs are not shown."""
+
+    check: CheckSettings = CheckSettings()
+    """What `tfv check` should know of the site."""

@@ -31,6 +31,21 @@ class Line:
     found: str
     advice: str = ""
 
+    @classmethod
+    def passed(cls, check: str, found: str) -> Line:
+        """Return a line that asks for nothing."""
+        return cls(check=check, verdict=Verdict.PASS, found=found)
+
+    @classmethod
+    def warned(cls, check: str, found: str, advice: str) -> Line:
+        """Return a line that somebody should read."""
+        return cls(check=check, verdict=Verdict.WARN, found=found, advice=advice)
+
+    @classmethod
+    def failed(cls, check: str, found: str, advice: str) -> Line:
+        """Return a line that somebody has to act on."""
+        return cls(check=check, verdict=Verdict.FAIL, found=found, advice=advice)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unknown:
@@ -118,17 +133,33 @@ class TrunkPortgroup:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Drift:
+    """A setting of a portgroup that the plugin would put back; names as in its `PortgroupSettings`."""
+
+    setting: str
+    seen: object
+    wanted: object
+
+    def __str__(self) -> str:
+        return f"{self.setting} is {self.seen}, not {self.wanted}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MarkedPortgroup:
-    """A portgroup that stands for a virtual network. `drift`: what the plugin would put back, `setting: is -> should`."""
+    """A portgroup that stands for a virtual network."""
 
     name: str
     vn_uuid: str
-    drift: tuple[str, ...] = ()
+    drift: tuple[Drift, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SwitchFacts:
-    """The dvSwitch and everything on it that matters here. `access_vlans`: by the name of a portgroup of others."""
+    """The dvSwitch and everything on it that matters here.
+
+    `missing_trunks`: trunk portgroups that the configuration names and the switch does not have. `access_vlans`: by the
+    name of a portgroup of others.
+    """
 
     name: str
     datacenter: str
@@ -137,6 +168,7 @@ class SwitchFacts:
     hosts: tuple[HostFact, ...]
     uplinks: tuple[UplinkPortgroup, ...] = ()
     trunks: tuple[TrunkPortgroup, ...] = ()
+    missing_trunks: tuple[str, ...] = ()
     marked: tuple[MarkedPortgroup, ...] = ()
     pvlan_ids: frozenset[int] = frozenset()
     access_vlans: Mapping[str, int]

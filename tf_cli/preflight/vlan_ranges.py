@@ -27,3 +27,8 @@ def format_ids(ids: Iterable[int]) -> str:
     """Return `ids` as people write them: `1-99, 200`; `none` for no id."""
     texts = [str(first) if first == last else f"{first}-{last}" for first, last in ranges_of(ids)]
     return ", ".join(texts) or "none"
+
+
+def format_ranges(ranges: Iterable[VlanRange]) -> str:
+    """Return `ranges` as people write them, joined where they touch."""
+    return format_ids(ids_of(ranges))

@@ -1,0 +1,92 @@
+"""Collects every fact about a site. One source that fails leaves its own facts unknown and no others."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from tf_cli.preflight.accounts import read_esxi_account, read_vcenter_account
+from tf_cli.preflight.endpoints import open_vsphere, read_daemons, read_tf
+from tf_cli.preflight.model import AccountFacts, MoveFacts, SiteFacts, SwitchFacts, Unknown
+from tf_cli.preflight.moves import MoveReader
+from tf_cli.preflight.target import Target
+from tf_cli.preflight.unanswered import unknown
+from tf_cli.preflight.vsphere import SwitchReader
+from tf_reconcile.errors import BoundaryError, ConfigError
+from tf_vsphere.dvswitch import DvSwitch, find_dvswitch
+from tf_vsphere.session import Session
+
+_NO_VCENTER = Unknown(reason="vCenter was not reached")
+_NO_SWITCH = Unknown(reason="the switch was not found")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _VcenterFacts:
+    switch: SwitchFacts | Unknown
+    moves: MoveFacts | Unknown
+    accounts: tuple[AccountFacts, ...] = ()
+
+
+def observe_site(target: Target) -> SiteFacts:
+    """Return the facts. Raises `ConfigError` for a secret that cannot be read any more, and for nothing else."""
+    with ExitStack() as sessions:
+        vcenter, session = open_vsphere(target.vcenter, file=target.file)
+        if session is not None:
+            sessions.callback(session.close)
+        esxi, esxi_accounts = [], []
+        for endpoint in target.esxi:
+            facts, own = open_vsphere(endpoint, file=target.file)
+            esxi.append(facts)
+            if own is not None:
+                sessions.callback(own.close)
+                esxi_accounts.append(read_esxi_account(own, label=endpoint.label))
+        seen = _observe_vcenter(session, target)
+        return SiteFacts(
+            vcenter=vcenter,
+            switch=seen.switch,
+            moves=seen.moves,
+            accounts=(*seen.accounts, *esxi_accounts),
+            esxi=tuple(esxi),
+            tf=read_tf(target.tf),
+            daemons=read_daemons(target),
+        )
+
+
+def _observe_vcenter(session: Session | None, target: Target) -> _VcenterFacts:
+    if session is None:
+        return _VcenterFacts(switch=_NO_VCENTER, moves=_NO_VCENTER)
+    try:
+        switch = find_dvswitch(session, target.dvswitch, target.datacenter, file=target.file)
+    except ConfigError as error:
+        allowed = f"; {error.allowed}" if error.allowed else ""
+        return _VcenterFacts(switch=Unknown(reason=f"{target.dvswitch}: {error.reason}{allowed}"), moves=_NO_SWITCH)
+    except BoundaryError as error:
+        return _VcenterFacts(switch=unknown(error), moves=_NO_SWITCH)
+    return _VcenterFacts(
+        switch=_read_switch(session, switch, target),
+        moves=_read_moves(session, switch, target),
+        accounts=_read_accounts(session, switch, target),
+    )
+
+
+def _read_switch(session: Session, switch: DvSwitch, target: Target) -> SwitchFacts | Unknown:
+    try:
+        return SwitchReader(session, switch).read(target.trunk_portgroups)
+    except BoundaryError as error:
+        return unknown(error)
+
+
+def _read_moves(session: Session, switch: DvSwitch, target: Target) -> MoveFacts | Unknown:
+    try:
+        return MoveReader(session, switch).read(most=target.most_moves)
+    except BoundaryError as error:
+        return unknown(error)
+
+
+def _read_accounts(session: Session, switch: DvSwitch, target: Target) -> tuple[AccountFacts, ...]:
+    own = read_vcenter_account(session, switch, label="vcenter", role=target.vcenter.role)
+    others = [
+        read_vcenter_account(session, switch, label=account.role.value, role=account.role, user=account.user)
+        for account in target.accounts
+    ]
+    return (own, *others)

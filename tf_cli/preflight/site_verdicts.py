@@ -1,0 +1,180 @@
+"""Pure: facts about endpoints, accounts, the config API and daemons → one line per check; and all lines together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Final
+
+from tf_cli.preflight.model import (
+    AccountFacts,
+    CertificateFacts,
+    ClockFacts,
+    DaemonFacts,
+    Entitlement,
+    Line,
+    SiteFacts,
+    SitePolicy,
+    TfFacts,
+    Unknown,
+    Verdict,
+    VsphereFacts,
+)
+from tf_cli.preflight.roles import READ_ONLY
+from tf_cli.preflight.switch_verdicts import judge_switch
+
+CLOCK_WARN_S: Final = 5.0
+"""Logs of two systems can no longer be put side by side."""
+CLOCK_FAIL_S: Final = 300.0
+"""Single sign-on refuses tokens, and a certificate may count as not valid yet."""
+EXPIRES_SOON: Final = timedelta(days=30)
+
+EXIT_OK: Final = 0
+EXIT_FAIL: Final = 1
+
+_SHOWN_PRIVILEGES: Final = 4
+_RENEW: Final = "Renew the server's certificate."
+
+
+def judge_site(facts: SiteFacts, policy: SitePolicy, *, now: datetime) -> tuple[Line, ...]:
+    """Return every line, in the order in which an operator would mend things: first what all else stands on."""
+    return (
+        *_judge_vsphere(facts.vcenter, now=now),
+        *(line for esxi in facts.esxi for line in (*_judge_vsphere(esxi, now=now), judge_membership(esxi, facts))),
+        *judge_switch(facts.switch, facts.moves, policy),
+        *(judge_account(account) for account in facts.accounts),
+        *(line for server in facts.tf for line in _judge_tf(server, now=now)),
+        *(judge_daemon(daemon) for daemon in facts.daemons),
+    )
+
+
+def exit_code(lines: Iterable[Line]) -> int:
+    """Return 1 when any line is a fail, else 0."""
+    return EXIT_FAIL if any(line.verdict is Verdict.FAIL for line in lines) else EXIT_OK
+
+
+def _judge_vsphere(facts: VsphereFacts, *, now: datetime) -> tuple[Line, ...]:
+    lines = [judge_reachable(facts), judge_certificate(f"{facts.label} certificate", facts.certificate, now=now)]
+    if facts.clock is not None:
+        lines.append(judge_clock(f"{facts.label} clock", facts.clock))
+    return tuple(lines)
+
+
+def judge_reachable(facts: VsphereFacts) -> Line:
+    """The endpoint answers, shows the right certificate and takes the account."""
+    if isinstance(facts.product, Unknown):
+        return Line.failed(facts.label, facts.product.reason, "See address, firewall, certificate and account.")
+    return Line.passed(facts.label, f"{facts.product} at {facts.address}, logged in")
+
+
+def judge_certificate(check: str, facts: CertificateFacts | Unknown, *, now: datetime) -> Line:
+    """The certificate is valid now and for a while, and is verified by the clients."""
+    if isinstance(facts, Unknown):
+        return Line.failed(check, facts.reason, "See that something answers TLS at this address.")
+    days = (facts.not_after - now).days
+    until = f"valid until {facts.not_after:%Y-%m-%d} ({days} days), sha256 {facts.sha256[:16]}..."
+    if not facts.is_verified:
+        return Line.warned(
+            check,
+            f"{until}; not verified, whoever sits in between reads the password",
+            "Set thumbprint_sha256 or ca_file, and remove verify: false.",
+        )
+    how = "pinned" if facts.is_pinned else "verified by its authority"
+    if now < facts.not_before or now > facts.not_after:
+        return Line.failed(check, f"not valid now: {facts.not_before:%Y-%m-%d} to {facts.not_after:%Y-%m-%d}", _RENEW)
+    if facts.not_after - now < EXPIRES_SOON:
+        advice = f"{_RENEW} Put its new thumbprint into every daemon's file then." if facts.is_pinned else _RENEW
+        return Line.warned(check, f"{until}, {how}", advice)
+    return Line.passed(check, f"{until}, {how}")
+
+
+def judge_clock(check: str, facts: ClockFacts | Unknown) -> Line:
+    """The server's clock and ours agree."""
+    if isinstance(facts, Unknown):
+        return Line.warned(check, facts.reason, "Compare the clocks by hand.")
+    away_s = max(0.0, abs(facts.offset_s) - facts.error_s)
+    text = f"{abs(facts.offset_s):.1f} s {'ahead of' if facts.offset_s > 0 else 'behind'} this machine"
+    advice = "Let both follow the same time servers."
+    if away_s > CLOCK_FAIL_S:
+        return Line.failed(check, text, advice)
+    if away_s > CLOCK_WARN_S:
+        return Line.warned(check, text, advice)
+    return Line.passed(check, text)
+
+
+def judge_membership(esxi: VsphereFacts, facts: SiteFacts) -> Line:
+    """An ESXi endpoint is one of the hosts of the switch, matched by hardware uuid: names and addresses may lie."""
+    check = f"{esxi.label} host"
+    if isinstance(facts.switch, Unknown) or esxi.hardware_uuid is None:
+        return Line.warned(check, "cannot be matched with vCenter's hosts", "Mend the lines above first.")
+    found = [host.name for host in facts.switch.hosts if host.hardware_uuid.lower() == esxi.hardware_uuid.lower()]
+    if not found:
+        return Line.failed(
+            check,
+            f"hardware uuid {esxi.hardware_uuid} is none of the hosts of {facts.switch.name}",
+            "The address leads to another machine, or the host is not on this switch: its manager would hold all.",
+        )
+    return Line.passed(check, f"is {found[0]} of {facts.switch.name}")
+
+
+def judge_account(facts: AccountFacts) -> Line:
+    """The account may do what it has to, and no more."""
+    check = f"account {facts.label}"
+    if isinstance(facts.entitlements, Unknown):
+        advice = f"Compare its role with `tfv role {facts.role}` by hand."
+        return Line.warned(check, f"{facts.user}: {facts.entitlements.reason}", advice)
+    missing = [(one.place, one.needed - one.held) for one in facts.entitlements if one.needed - one.held]
+    if missing:
+        text = "; ".join(f"{place}: {', '.join(sorted(ids))}" for place, ids in missing)
+        return Line.failed(check, f"{facts.user} lacks {text}", f"Give it the role that `tfv role {facts.role}` shows.")
+    excess = {privilege for one in facts.entitlements for privilege in _excess(one)}
+    if excess:
+        return Line.warned(
+            check,
+            f"{facts.user} may do more than it needs: {_few(excess)}",
+            f"Use an account with the role that `tfv role {facts.role}` shows.",
+        )
+    return Line.passed(check, f"{facts.user} has exactly what {facts.role} needs")
+
+
+def _excess(one: Entitlement) -> frozenset[str]:
+    return one.held - one.needed - READ_ONLY
+
+
+def _few(privileges: Iterable[str]) -> str:
+    ordered = sorted(privileges)
+    more = len(ordered) - _SHOWN_PRIVILEGES
+    return ", ".join(ordered[:_SHOWN_PRIVILEGES]) + (f" and {more} others" if more > 0 else "")
+
+
+def _judge_tf(facts: TfFacts, *, now: datetime) -> tuple[Line, ...]:
+    lines = [judge_tf(facts)]
+    if facts.certificate is not None:
+        lines.append(judge_certificate(f"tf {facts.server} certificate", facts.certificate, now=now))
+    return tuple(lines)
+
+
+def judge_tf(facts: TfFacts) -> Line:
+    """A server of the config API answers and knows the project."""
+    check = f"tf {facts.server}"
+    if isinstance(facts.has_tenant, Unknown):
+        return Line.failed(check, facts.has_tenant.reason, "See address, firewall and token.")
+    if not facts.has_tenant:
+        return Line.failed(
+            check,
+            f"answers, but has no project {facts.tenant}",
+            "Create the project, correct its name in the configuration, or let the plugin do it (tenant.create).",
+        )
+    return Line.passed(check, f"answers, project {facts.tenant} is there")
+
+
+def judge_daemon(facts: DaemonFacts) -> Line:
+    """A daemon answers and is ready, with nothing failed or held."""
+    check = f"daemon {facts.name}"
+    if not facts.is_reachable:
+        return Line.failed(check, f"does not answer: {facts.trouble}", "Start it, or see status.listen and firewall.")
+    if not facts.is_ready:
+        return Line.warned(check, f"not ready: {facts.trouble}", "It waits for a source; see the lines above.")
+    if facts.trouble:
+        return Line.warned(check, f"ready, but {facts.trouble}", "See `tfv status`.")
+    return Line.passed(check, "answers, ready")

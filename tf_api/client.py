@@ -105,8 +105,8 @@ class ConfigApi:
         value holding a comma cannot be expressed (ValueError).
 
         An element has uuid, fq_name and parent, and the named `fields`; with `detail` every property and reference,
-        and of children and back-references those named in `fields`. An element that never matched two conditions at
-        once is never returned twice.
+        and of children and back-references those named in `fields`. No
+        element comes twice.
         """
         if (uuids is not None and not uuids) or (back_ref_uuids is not None and not back_ref_uuids):
             return []

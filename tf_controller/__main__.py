@@ -15,6 +15,7 @@ from tf_controller.server import ControllerServer
 from tf_controller.settings import load_controller_settings
 from tf_runtime.daemon import EXIT_OK, run_main, stop_on_signals
 from tf_runtime.log import configure_logging
+from tf_runtime.notify import Notifier
 
 log = logging.getLogger("tf_controller")
 
@@ -41,7 +42,12 @@ def main(argv: Sequence[str]) -> int:
     if arguments.announce:
         sys.stdout.write(json.dumps({"url": url, "pid": os.getpid()}) + "\n")
         sys.stdout.flush()
-    server.serve()
+    notifier = Notifier.from_environment()
+    notifier.ready()
+    notifier.status(f"serving {url}")
+    with notifier.watchdog(server.is_live):
+        server.serve()
+    notifier.stopping()
     log.info("stopped")
     return EXIT_OK
 

@@ -24,6 +24,7 @@ from tf_reconcile.errors import ConfigError
 _THREADS: Final = 8
 _SERVER_NAME: Final = "tf-controller"
 _STOP_TIMEOUT_S: Final = 2
+_LONGEST_WRITE_S: Final = 5.0
 
 
 class _HttpServer(WsgiServer):
@@ -96,6 +97,10 @@ class ControllerServer:
             self._http.serve()
         finally:
             self._store.close()
+
+    def is_live(self) -> bool:
+        """Tell whether requests are taken and the database can be written: no write takes longer than a few seconds."""
+        return bool(self._http.ready) and self._store.is_writable(_LONGEST_WRITE_S)
 
     def stop(self) -> None:
         """End the open watches and stop serving; safe to call from any thread."""

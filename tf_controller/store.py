@@ -13,7 +13,7 @@ import fcntl
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -271,32 +271,41 @@ class Store:
         self._lock = threading.Lock()
         self._of_thread = threading.local()
         self._writer: sqlite3.Connection | None = None
+        self._opened = ExitStack()
 
     def open(self) -> None:
         """Open the file, or make it; ConfigError when it cannot be used, or another process uses it."""
-        try:
-            self._guard = self._path.with_name(f"{self._path.name}.lock").open("w")
-            fcntl.flock(self._guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            writer = _connect(self._path)
-            writer.execute("PRAGMA journal_mode = WAL")
-            version = writer.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
-                writer.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {_VERSION}; COMMIT;")
-        except BlockingIOError as error:
-            raise self._unusable("another process uses this database") from error
-        except (OSError, sqlite3.Error) as error:
-            raise self._unusable(f"cannot open the database: {error}") from error
-        if version not in (0, _VERSION):
-            raise self._unusable(f"the database has version {version}, this program knows {_VERSION}")
-        self._writer = writer
+        lock_file = self._path.with_name(f"{self._path.name}.lock")
+        with ExitStack() as opened:
+            try:
+                guard = opened.enter_context(lock_file.open("w"))
+                fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                writer = opened.enter_context(closing(_connect(self._path)))
+                writer.execute("PRAGMA journal_mode = WAL")
+                version = writer.execute("PRAGMA user_version").fetchone()[0]
+                if version == 0:
+                    writer.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {_VERSION}; COMMIT;")
+            except BlockingIOError as error:
+                raise self._unusable("another process uses this database") from error
+            except (OSError, sqlite3.Error) as error:
+                raise self._unusable(f"cannot open the database: {error}") from error
+            if version not in (0, _VERSION):
+                raise self._unusable(f"the database has version {version}, this program knows {_VERSION}")
+            self._writer = writer
+            self._opened = opened.pop_all()
 
     def close(self) -> None:
         """Close the writer's connection and release the file."""
         with self._lock:
-            if self._writer is not None:
-                self._writer.close()
-                self._writer = None
-            self._guard.close()
+            self._writer = None
+            self._opened.close()
+
+    def is_writable(self, timeout_s: float) -> bool:
+        """Tell whether the writer is free within that time."""
+        if not self._lock.acquire(timeout=timeout_s):
+            return False
+        self._lock.release()
+        return self._writer is not None
 
     @contextmanager
     def reading(self) -> Iterator[Snapshot]:

@@ -9,6 +9,7 @@ import pytest
 
 from lab.controller import Controller
 from tests.contract.tf_api.unreliable import Fate, UnreliableProxy
+from tf_api import client
 from tf_api.client import ConfigApi
 from tf_reconcile.errors import Conflict, Rejected, Transient
 
@@ -152,6 +153,16 @@ def test_lists_by_parent_reference_uuid_and_filter(controller: Controller, name:
     assert api.calls["list"] - before.get("list", 0) == 5
     with pytest.raises(ValueError, match="comma"):
         api.list("virtual-machine-interface", filters={"display_name": "a,b"})
+
+
+def test_very_many_uuids_are_asked_for_in_parts_and_no_element_comes_twice(
+    controller: Controller, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "_MAX_UUIDS_IN_BODY", 15)
+    api = controller.api()
+    uuids = [api.create("virtual-machine", {"fq_name": [f"{name}-{number}"]}) for number in range(40)]
+    assert sorted(found["uuid"] for found in api.list("virtual-machine", uuids=uuids + uuids[:3])) == sorted(uuids)
+    assert api.calls["list"] == 3
 
 
 def test_no_uuids_means_none_and_not_all(controller: Controller) -> None:

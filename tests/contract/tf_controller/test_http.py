@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -140,3 +141,21 @@ def test_the_process_ends_with_status_0_when_asked_to_even_with_a_watch_open(con
         next(iter(stream.stream()))
         assert other.terminate() == 0
         stream.close()
+
+
+def test_the_service_manager_is_told_that_it_is_ready_alive_and_stopping(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    manager.settimeout(10)
+    manager.bind(str(tmp_path / "notify"))
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    monkeypatch.setenv("WATCHDOG_USEC", "20000")
+    with manager:
+        with Controller(directory=tmp_path) as controller:
+            told = [manager.recv(1000).decode() for _ in range(4)]
+            assert told == ["READY=1", f"STATUS=serving {controller.url}", "WATCHDOG=1", "WATCHDOG=1"]
+        manager.settimeout(0.1)
+        while (last := manager.recv(1000)) == b"WATCHDOG=1":
+            pass
+        assert last == b"STOPPING=1"

@@ -1,0 +1,130 @@
+"""The database's promises: all or nothing, one consistent state per reader, one owner per number and address."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+
+import pytest
+
+from tf_controller.records import Record, Ref
+from tf_controller.store import Event, Selection, Store
+from tf_reconcile.errors import ConfigError
+
+
+class Told:
+    def __init__(self) -> None:
+        self.events: list[tuple[str, str]] = []
+
+    def __call__(self, events: Sequence[Event]) -> None:
+        self.events += [(event.operation, event.uuid) for event in events]
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+@pytest.fixture
+def store(tmp_path: Path, told: Told) -> Iterator[Store]:
+    store = Store(tmp_path / "db", told)
+    store.open()
+    yield store
+    store.close()
+
+
+def thing(uuid: str, *refs: Ref, parent: str | None = None) -> Record:
+    return Record(
+        resource="virtual-machine",
+        uuid=uuid,
+        fq_name=(uuid,),
+        parent_type="domain" if parent else None,
+        parent_uuid=parent,
+        properties={"display_name": uuid},
+        refs=refs,
+    )
+
+
+def test_events_are_told_after_the_commit_and_never_of_what_was_undone(store: Store, told: Told) -> None:
+    with store.writing() as transaction:
+        transaction.insert(thing("a"))
+        assert told.events == []
+    assert told.events == [("create", "a")]
+    with pytest.raises(ZeroDivisionError), store.writing() as transaction:
+        transaction.insert(thing("b"))
+        raise ZeroDivisionError
+    with store.reading() as snapshot:
+        assert snapshot.record("b") is None
+    assert told.events == [("create", "a")]
+
+
+def test_a_reader_sees_one_state_however_long_it_reads(store: Store) -> None:
+    with store.reading() as snapshot:
+        assert snapshot.records("virtual-machine", Selection()) == []
+        with store.writing() as transaction:
+            transaction.insert(thing("a"))
+        assert snapshot.records("virtual-machine", Selection()) == []
+    with store.reading() as snapshot:
+        assert [record.uuid for record in snapshot.records("virtual-machine", Selection())] == ["a"]
+
+
+def test_numbers_are_the_lowest_free_ones_and_go_with_their_owner(store: Store) -> None:
+    with store.writing() as transaction:
+        for uuid in "abc":
+            transaction.insert(thing(uuid))
+        assert [transaction.take_lowest_number("id", 5, uuid) for uuid in "abc"] == [5, 6, 7]
+        transaction.delete(thing("b"))
+        transaction.insert(thing("d"))
+        assert transaction.take_lowest_number("id", 5, "d") == 6
+        assert transaction.take_lowest_number("other", 1, "d") == 1
+
+
+def test_a_number_that_another_has_is_refused_and_ones_own_can_change(store: Store) -> None:
+    with store.writing() as transaction:
+        transaction.insert(thing("a"))
+        transaction.insert(thing("b"))
+        assert transaction.take_number("vxlan", 7, "a")
+        assert transaction.take_number("vxlan", 7, "a")
+        assert not transaction.take_number("vxlan", 7, "b")
+        assert transaction.take_number("vxlan", 8, "a")
+        assert transaction.take_number("vxlan", 7, "b")
+        assert transaction.take_number("vxlan", None, "b")
+        assert transaction.owner_of_number("vxlan", 7) is None
+
+
+def test_an_address_has_one_owner_per_network_and_goes_with_it(store: Store) -> None:
+    v4, v6 = ip_network("10.0.0.0/24"), ip_network("::/64")
+    with store.writing() as transaction:
+        for uuid in ("net", "other-net", "a", "b"):
+            transaction.insert(thing(uuid))
+        assert transaction.take_address("net", ip_address("10.0.0.9"), "a")
+        assert not transaction.take_address("net", ip_address("10.0.0.9"), "b")
+        assert transaction.take_address("other-net", ip_address("10.0.0.9"), "b")
+        assert transaction.take_address("net", ip_address("::a00:9"), "b")  # the same number, another family
+        assert [*transaction.used_addresses("net", v4, rising=True)] == [int(ip_address("10.0.0.9"))]
+        assert [*transaction.used_addresses("net", v6, rising=True)] == [int(ip_address("10.0.0.9"))]
+        transaction.free_address("net", ip_address("10.0.0.9"))
+        assert transaction.count_addresses("net", v4) == 1  # it belongs to an object, so it stays
+        transaction.delete(thing("a"))
+        assert transaction.count_addresses("net", v4) == 0
+
+
+def test_an_object_that_others_refer_to_cannot_vanish(store: Store) -> None:
+    with store.writing() as transaction:
+        transaction.insert(thing("target"))
+        transaction.insert(thing("source", Ref(resource="virtual-machine", uuid="target", to=("target",))))
+    with pytest.raises(Exception, match="FOREIGN KEY"), store.writing() as transaction:
+        transaction.delete(thing("target"))
+    with store.reading() as snapshot:
+        assert [relation.uuid for relation in snapshot.referrers(["target"])] == ["source"]
+
+
+def test_a_database_of_another_version_is_left_alone(tmp_path: Path, store: Store, told: Told) -> None:
+    store.close()
+    raw = (tmp_path / "db").read_bytes()
+    (tmp_path / "db").write_bytes(raw[:60] + (99).to_bytes(4, "big") + raw[64:])
+    for leftover in tmp_path.glob("db-*"):
+        leftover.unlink()
+    with pytest.raises(ConfigError, match="version 99"):
+        Store(tmp_path / "db", told).open()

@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from pyVmomi import vmodl
+from pyVmomi import vim, vmodl
 
 from tf_reconcile.errors import BoundaryError
 from tf_vsphere.faults import translate
@@ -100,13 +100,32 @@ def unreadable(session: Session, managed_object: Any, missing: Any) -> BoundaryE
     return translate(session.system, "read", subject, missing.fault)
 
 
+def refuse_unauthenticated(objects: Iterable[Any]) -> None:
+    """Raise `NotAuthenticated` if that is why a property of one of `objects` is missing.
+
+    When a session ends, the property collector may still answer, with every property missing for that reason. Raised
+    within `Session.call`, it has the session renewed like the same fault of the call itself.
+    """
+    for content in objects:
+        for missing in content.missingSet or ():
+            if isinstance(missing.fault, vim.fault.NotAuthenticated):
+                raise missing.fault
+
+
 def _pages(session: Session, subject: str, filters: Sequence[Any]) -> Iterator[Any]:
     collector = session.content.propertyCollector
     options = _PC.RetrieveOptions(maxObjects=_PAGE)
-    page = session.call("read", subject, lambda: collector.RetrievePropertiesEx(list(filters), options))
+
+    def read(request: Callable[[], Any]) -> Any:
+        page = request()
+        refuse_unauthenticated(page.objects if page is not None else ())
+        return page
+
+    first = partial(collector.RetrievePropertiesEx, list(filters), options)
+    page = session.call("read", subject, partial(read, first))
     while page is not None:
         yield from page.objects or ()
         token = page.token
         if not token:
             return
-        page = session.call("read on", subject, partial(collector.ContinueRetrievePropertiesEx, token))
+        page = session.call("read on", subject, partial(read, partial(collector.ContinueRetrievePropertiesEx, token)))

@@ -23,7 +23,7 @@ from pyVmomi import vmodl
 
 from tf_reconcile.backoff import Backoff
 from tf_reconcile.errors import AgentError, BoundaryError, Conflict, Transient
-from tf_vsphere.collector import Mirror, MoRef, ObservedObject, unreadable
+from tf_vsphere.collector import Mirror, MoRef, ObservedObject, refuse_unauthenticated, unreadable
 from tf_vsphere.session import Session
 
 log = logging.getLogger(__name__)
@@ -147,7 +147,13 @@ class PropertyWatch:
 
     def _wait(self, collector: Any, version: str, most_s: int) -> Any:
         options = _PC.WaitOptions(maxWaitSeconds=most_s, maxObjectUpdates=_PAGE)
-        request = partial(collector.WaitForUpdatesEx, version, options)
+
+        def request() -> Any:
+            answer = collector.WaitForUpdatesEx(version, options)
+            for filter_update in (answer.filterSet or ()) if answer is not None else ():
+                refuse_unauthenticated(filter_update.objectSet or ())
+            return answer
+
         return self._session.call("wait for updates of", self._name, request)
 
     def _max_wait_s(self) -> int:

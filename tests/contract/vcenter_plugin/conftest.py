@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import yaml
+from pyVmomi import vim
+
+from lab.controller import Controller
+from tests.contract.vcenter import ROOT, Vcenter
+from tf_api.client import ConfigApi
+from tf_vsphere.collector import Step, filter_spec, retrieve
+from tf_vsphere.dvswitch import find_dvswitch
+from tf_vsphere.portgroup_mark import find_mark
+from tf_vsphere.session import Session, connect
+from tf_vsphere.tasks import TaskWaiter
+
+TENANT = ("default-domain", "vCenter")
+PATIENCE_S = 20.0
+
+
+@dataclass(frozen=True)
+class Site:
+    """A simulated vCenter, a real controller, and an administrator of both."""
+
+    vcenter: Vcenter
+    api: ConfigApi
+    admin: Session
+    directory: Path
+
+    # TF
+
+    def create_network(self, name: str, **body: Any) -> str:
+        return self.api.create("virtual-network", {"fq_name": [*TENANT, name], "parent_type": "project", **body})
+
+    # vCenter
+
+    def portgroups(self) -> dict[str, Any]:
+        """All portgroups of the switch as managed objects with their config, by name."""
+        switch = find_dvswitch(self.admin, "dvs-tf").managed_object
+        steps = {"portgroups": Step(vim.DistributedVirtualSwitch, "portgroup")}
+        wanted = {vim.dvs.DistributedVirtualPortgroup: ("name", "config")}
+        mirror = retrieve(self.admin, "portgroups", filter_spec([switch], wanted, steps=steps))
+        return {str(seen.properties["name"]): seen for seen in mirror.values()}
+
+    def marked_networks(self) -> set[str]:
+        """The virtual networks that have a portgroup, by uuid."""
+        marks = (find_mark(seen.properties["config"].vendorSpecificConfig) for seen in self.portgroups().values())
+        return {mark.vn_uuid for mark in marks if mark is not None}
+
+    def config_of(self, name: str) -> Any:
+        return self.portgroups()[name].properties["config"]
+
+    def run(self, what: str, request: Callable[[], Any]) -> Any:
+        """Run one task as the administrator."""
+        task = self.admin.call(what, "", request)
+        return TaskWaiter(self.admin).wait_for_task(what, "", task, timeout_s=PATIENCE_S)
+
+    def reconfigure(self, name: str, **changes: Any) -> None:
+        seen = self.portgroups()[name]
+        spec = vim.dvs.DistributedVirtualPortgroup.ConfigSpec(
+            configVersion=seen.properties["config"].configVersion, **changes
+        )
+        self.run("reconfigure", lambda: seen.managed_object.ReconfigureDVPortgroup_Task(spec))
+
+    def connect_vm(self, portgroup_name: str) -> None:
+        """Move the NIC of the only VM to a portgroup."""
+        steps = {"vms": Step(vim.view.ContainerView, "view")}
+        manager, root = self.admin.content.viewManager, self.admin.content.rootFolder
+        view = self.admin.call("view", "VMs", lambda: manager.CreateContainerView(root, [vim.VirtualMachine], True))
+        spec = filter_spec([view], {vim.VirtualMachine: ("config.hardware.device",)}, steps=steps)
+        (seen,) = retrieve(self.admin, "VMs", spec).values()
+        devices = seen.properties["config.hardware.device"]
+        nic = next(device for device in devices if isinstance(device, vim.vm.device.VirtualEthernetCard))
+        switch = find_dvswitch(self.admin, "dvs-tf")
+        backing: Any = vim.vm.device.VirtualEthernetCard.DistributedVirtualPortBackingInfo
+        port = vim.dvs.PortConnection(switchUuid=switch.uuid, portgroupKey=self.config_of(portgroup_name).key)
+        nic.backing = backing(port=port)
+        change = vim.vm.device.VirtualDeviceSpec(operation="edit", device=nic)
+        self.run("move NIC", lambda: seen.managed_object.ReconfigVM_Task(vim.vm.ConfigSpec(deviceChange=[change])))
+
+    # The plugin
+
+    def plugin_config(self, **changes: Any) -> Path:
+        reach = self.vcenter.settings()
+        settings = {
+            "vcenter": {
+                "host": reach.host,
+                "port": reach.port,
+                "user": reach.user,
+                "password_file": reach.password_file,
+                "thumbprint_sha256": reach.thumbprint_sha256,
+            },
+            "dvswitch": "dvs-tf",
+            "tf": {"servers": list(self.api.servers)},
+            "tenant": {"create": True},
+            "removal": {"most": 1000, "share": 1.0, "confirm_file": str(self.directory / "confirm")},
+            "sweep": {"period_s": 0.05, "second_look_s": 0.01},
+            "status": {"listen": "127.0.0.1:0"},
+        }
+        path = self.directory / f"plugin-{uuid4()}.yaml"
+        path.write_text(yaml.safe_dump({**settings, **changes}))
+        return path
+
+    def run_plugin(self, *flags: str, **changes: Any) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "vcenter_plugin", "-c", str(self.plugin_config(**changes)), *flags]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+
+    def start_plugin(self, **changes: Any) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "vcenter_plugin", "-c", str(self.plugin_config(**changes))]
+        return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    """Return once `condition` holds; fails the test when it does not in time."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline_s, "it did not come true in time"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    with Vcenter(tmp_path) as vcenter, Controller() as controller:
+        admin = connect(vcenter.settings(), "test.yaml", "vcenter")
+        api = controller.api()
+        yield Site(vcenter=vcenter, api=api, admin=admin, directory=tmp_path)
+        admin.close()
+        api.close()

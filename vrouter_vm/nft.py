@@ -6,7 +6,7 @@ other guests and their gateway; `arp vrouter` binds ARP senders, which the inet 
 
 A vif that is not in the sets is unknown and dropped at every hook, so whatever is not loaded yet fails closed. In the
 forward and input hooks `iifname` is the VRF and the vif is `meta sdifname`; there `iifname <trunk>.*` is a vif outside
-any VRF.
+any VRF, or neighbour discovery, which keeps the vif.
 
 How a fresh process knows that chains and rules are right: after loading them, the tables are listed and a rule that
 does nothing records two digests in its comment, of what was loaded and of what the kernel then listed (elements,
@@ -61,14 +61,14 @@ nd-neighbor-advert }} iifname . ether saddr @guests6 return
 
 	chain input {{
 		type filter hook input priority filter; policy accept;
+		iifname @vifs icmpv6 type {{ nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert }} accept
 		iifname "@TRUNK@.*" counter name no_vif drop
 		meta sdifname "@TRUNK@.*" jump to_gateway
 	}}
 
 	chain to_gateway {{
 		meta sdifname @vifs icmp type {{ echo-reply, echo-request }} accept
-		meta sdifname @vifs icmpv6 type {{ echo-request, echo-reply, nd-router-solicit, nd-neighbor-solicit, \
-nd-neighbor-advert }} accept
+		meta sdifname @vifs icmpv6 type {{ echo-request, echo-reply }} accept
 		counter name to_host drop
 	}}
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import logging
+import socket
 import threading
 from collections.abc import Callable
 from typing import Any, Final, Protocol
@@ -220,6 +221,7 @@ class PortServer:
     def start(self) -> None:
         """Bind and serve."""
         try:
+            _check_free(self._listen)  # cheroot would leave the socket open when it cannot bind it
             self._server.prepare()
         except OSError as error:
             raise ConfigError(
@@ -245,6 +247,14 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _check_free(listen: tuple[str, int]) -> None:
+    """Raise OSError when the address cannot be had."""
+    family = socket.AF_INET6 if ":" in listen[0] else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(listen)
 
 
 def _or_none(service: IpAddress | None, address: IpAddress) -> str:

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -29,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 GATEWAY_MAC = "00:50:56:00:00:01"
 HOST_ADDRESS = "192.0.2.1"  # the vRouter VM's own, outside every virtual network
 _CLONE_NEWNET = 0x40000000
+_LIBC = ctypes.CDLL(None, use_errno=True)
 
 RED, BLUE, GREEN = (f"00000000-0000-4000-b000-00000000000{number}" for number in (5, 6, 7))
 NETWORKS = {
@@ -113,6 +115,18 @@ class Guest:
         """True when `address` answers every ping."""
         return self.run(f"ping -n -c {count} -W 1 -i 0.1 {f'-I {source}' if source else ''} {address}").returncode == 0
 
+    def forget_neighbours(self) -> None:
+        """Empty its ARP and ND caches."""
+        batch("neigh flush dev eth0", namespace=self.name)
+
+    def send_udp(self, address: str, *, from_port: int, to_port: int) -> None:
+        """Send one datagram from a fixed port."""
+        with _inside(self.name):
+            sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with sender:
+            sender.bind(("", from_port))
+            sender.sendto(b"x", (address, to_port))
+
     def arp_replies(self, options: str) -> int:
         """The number of replies that `arping` gets."""
         said = self.run(f"arping -I eth0 {options}").stdout
@@ -131,13 +145,25 @@ SERVED = (R1, R2, B1, B2, G1)
 
 
 @contextmanager
+def _inside(name: str) -> Iterator[None]:
+    """Make sockets in another network namespace while inside."""
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    there = os.open(f"/run/netns/{name}", os.O_RDONLY)
+    try:
+        _LIBC.setns(there, _CLONE_NEWNET)
+        yield
+    finally:
+        _LIBC.setns(home, _CLONE_NEWNET)
+        os.close(there)
+        os.close(home)
+
+
+@contextmanager
 def vrouter_namespace() -> Iterator[None]:
     """Move this process into a fresh network namespace, the vRouter VM's, with dvSwitch and guests beside it."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    home = os.open("/proc/self/ns/net", os.O_RDONLY)
-    run("mkdir -p /run/netns")
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
     try:
-        if libc.unshare(_CLONE_NEWNET):
+        if _LIBC.unshare(_CLONE_NEWNET):
             raise OSError(ctypes.get_errno(), "unshare")
         _build()
         yield
@@ -145,7 +171,7 @@ def vrouter_namespace() -> Iterator[None]:
         for name in ("esx", *(guest.name for guest in GUESTS)):
             with suppress(RuntimeError):
                 run(f"ip netns del {name}")
-        libc.setns(home, _CLONE_NEWNET)
+        _LIBC.setns(home, _CLONE_NEWNET)
         os.close(home)
 
 

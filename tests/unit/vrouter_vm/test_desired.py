@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_interface, ip_network
+
+import pytest
+
+from tests.fakes.vrouter_host import FakeHost, make_network, make_port, make_view
+from vrouter_vm import names, policy
+from vrouter_vm.desired import desired_state
+from vrouter_vm.model import Desired, LinkAddress, MacAddress, NetworkView, Port, PortKind, Route
+
+RED = make_network("red", 5, "10.1.1.0/24", "fd00:1::/64")
+BLUE = make_network("blue", 6)
+TRUNK = FakeHost().trunk
+
+
+def want(*ports: Port, view: NetworkView | None = None, has_ipv6: bool = True) -> Desired:
+    return desired_state(ports=ports, networks=view or make_view(RED, BLUE), trunk=TRUNK, has_ipv6=has_ipv6)
+
+
+@pytest.mark.parametrize(
+    ("port", "reason"),
+    [
+        (make_port(1, kind=PortKind.VM), "type 0 is not served, only type 2 with a VLAN"),
+        (replace(make_port(1), rx_vlan=None), "it has no VLAN"),
+        (replace(make_port(1), tx_vlan=102), "receiving VLAN 101 and sending VLAN 102 differ"),
+        (make_port(1, vlan=4095), "VLAN 4095 is outside 1..4094"),
+        (make_port(1, vlan=0), "VLAN 0 is outside 1..4094"),
+        (make_port(1, mac="01:50:56:aa:00:01"), "MAC 01:50:56:aa:00:01 is a group address"),
+        (make_port(1, mac=TRUNK.mac), "MAC 00:50:56:00:00:01 is the gateway's"),
+        (make_port(1, addresses=()), "it has no address"),
+        (make_port(1, addresses=("10.9.0.1",)), "address 10.9.0.1 is in no subnet of red"),
+        (make_port(1, addresses=("10.1.1.1",)), "address 10.1.1.1 is the gateway of red"),
+        (make_port(1, vn="green"), "virtual network green is not known: TF has no such virtual network"),
+        (make_port(1, vn="big"), "network id 70000 of big is outside 1..65535"),
+        (make_port(1, vn="twin"), "network id 6 of twin is also that of virtual network blue"),
+    ],
+)
+def test_a_port_that_cannot_be_served_is_held_with_the_reason(port: Port, reason: str) -> None:
+    view = make_view(
+        RED,
+        BLUE,
+        make_network("big", 70000),
+        make_network("twin", 6),
+        missing={"green": "TF has no such virtual network"},
+    )
+    desired = want(port, view=view)
+    assert desired.held == {port.vmi_uuid: reason}
+    assert not desired.placements
+    assert not desired.vifs
+    assert not any(desired.elements.values())
+
+
+def test_the_later_of_two_ports_with_one_vlan_is_held() -> None:
+    first, second = make_port(1, vlan=101), make_port(2, vlan=101)
+    desired = want(second, first)
+    assert [*desired.placements] == [first.vmi_uuid]
+    assert desired.held[second.vmi_uuid] == f"VLAN 101 belongs to port {first.vmi_uuid} (guest-1)"
+
+
+def test_the_vlan_of_a_port_that_is_held_goes_to_no_other() -> None:
+    unknown, second = make_port(1, vlan=101, vn="green"), make_port(2, vlan=101)
+    assert want(unknown, second).placements == {}
+
+
+def test_one_address_twice_in_a_network_is_held_but_not_in_two_networks() -> None:
+    first, same, other = (
+        make_port(number, addresses=("10.1.1.20",), vn=vn) for number, vn in ((1, "red"), (2, "red"), (3, "blue"))
+    )
+    desired = want(first, same, other)
+    assert desired.placements.keys() == {first.vmi_uuid, other.vmi_uuid}
+    assert "address 10.1.1.20 belongs to port" in desired.held[same.vmi_uuid]
+
+
+def test_a_disabled_port_has_everything_but_the_route() -> None:
+    enabled, disabled = want(make_port(1)), want(make_port(1, is_enabled=False))
+    assert replace(disabled, placements=enabled.placements, routes=enabled.routes) == enabled
+    host_route = Route(table=names.table_of(5), prefix=ip_network("10.1.1.11/32"), ifname="eth1.101")
+    assert enabled.routes - disabled.routes == {host_route}
+
+
+def test_every_table_ends_unreachable_and_so_does_every_subnet() -> None:
+    table = names.table_of(5)
+    ends = {route for route in want(make_port(1)).routes if route.ifname is None}
+    assert ends == {
+        Route(table=table, prefix=ip_network("0.0.0.0/0"), ifname=None, metric=names.UNREACHABLE_METRIC),
+        Route(table=table, prefix=ip_network("::/0"), ifname=None, metric=names.UNREACHABLE_METRIC),
+        Route(table=table, prefix=ip_network("10.1.1.0/24"), ifname=None),
+        Route(table=table, prefix=ip_network("fd00:1::/64"), ifname=None, metric=1024),
+    }
+
+
+def test_ipv6_is_switched_on_only_for_guests_that_have_it() -> None:
+    plain, dual = want(make_port(1)), want(make_port(1, addresses=("10.1.1.11", "fd00:1::11")))
+    paths = {sysctl.path: value for sysctl, value in plain.sysctls.items()}
+    assert paths["ipv6/conf/eth1.101/disable_ipv6"] == 1
+    assert "ipv6/conf/all/forwarding" not in paths
+    assert {address.address.version for address in plain.addresses} == {4}
+    paths = {sysctl.path: value for sysctl, value in dual.sysctls.items()}
+    assert paths["ipv6/conf/eth1.101/disable_ipv6"] == 0
+    assert paths["ipv6/conf/all/forwarding"] == 1
+    assert LinkAddress(ifname="eth1.101", address=ip_interface("fe80::1/64")) in dual.addresses
+    assert LinkAddress(ifname="v5", address=ip_interface("fd00:1::1/128")) in dual.addresses
+    assert ("eth1.101", dual.placements[make_port(1).vmi_uuid].port.mac) in dual.elements[policy.GUESTS6]
+
+
+def test_a_kernel_without_ipv6_gets_no_ipv6() -> None:
+    dual = make_port(1, addresses=("10.1.1.11", "fd00:1::11"))
+    assert (
+        want(dual, has_ipv6=False).held[dual.vmi_uuid] == "it has an IPv6 address and the kernel has IPv6 switched off"
+    )
+    plain = want(make_port(1), has_ipv6=False)
+    assert {route.prefix.version for route in plain.routes} == {4}
+    assert {rule.version for rule in plain.rules} == {4}
+    assert not [sysctl for sysctl in plain.sysctls if sysctl.path.startswith("ipv6")]
+
+
+def test_a_guest_with_ipv6_only_is_served() -> None:
+    desired = want(make_port(1, addresses=("fd00:1::11",)))
+    assert Route(table=names.table_of(5), prefix=ip_network("fd00:1::11/128"), ifname="eth1.101", metric=1024) in (
+        desired.routes
+    )
+    assert desired.elements[policy.BIND4] == frozenset()
+
+
+def test_the_vif_has_the_trunks_mac_and_the_settings_that_the_traps_ask_for() -> None:
+    desired = want(make_port(1))
+    assert desired.vifs["eth1.101"].mac == MacAddress("00:50:56:00:00:01")
+    paths = {sysctl.path: value for sysctl, value in desired.sysctls.items()}
+    assert paths["ipv4/conf/eth1.101/proxy_arp"] == 1
+    assert paths["ipv4/conf/eth1.101/rp_filter"] == 1
+    assert paths["ipv4/neigh/eth1.101/proxy_delay"] == 0
+    assert paths["ipv4/conf/eth1.101/accept_redirects"] == 0

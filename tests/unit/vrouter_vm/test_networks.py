@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.vrouter_host import make_network
+from tf_reconcile.errors import Rejected, Transient
+from vrouter_vm.model import Network, VnUuid
+from vrouter_vm.networks import SYSTEM, NetworkFeed, format_cache, parse_cache
+
+RED, BLUE = make_network("red", 5, "10.1.1.0/24", "fd00:1::/64"), make_network("blue", 6)
+
+
+class Source:
+    """TF, as far as it matters here."""
+
+    def __init__(self, *networks: Network) -> None:
+        self.networks = {network.vn_uuid: network for network in networks}
+        self.error: Transient | Rejected | None = None
+        self.asked: list[frozenset[VnUuid]] = []
+
+    def fetch(self, vn_uuids: frozenset[VnUuid]) -> Mapping[VnUuid, Network]:
+        self.asked.append(vn_uuids)
+        if self.error is not None:
+            raise self.error
+        return {vn_uuid: self.networks[vn_uuid] for vn_uuid in vn_uuids if vn_uuid in self.networks}
+
+
+class Site:
+    """A feed over a source, with counters of who was woken."""
+
+    def __init__(self, directory: Path, *networks: Network) -> None:
+        self.source = Source(*networks)
+        self.cache = directory / "cache" / "networks.json"
+        self.changes = self.needs = 0
+        self.now = 1000.0
+        self.start()
+
+    def start(self) -> None:
+        """As after a restart of the agent."""
+        self.feed = NetworkFeed(self.source, cache=self.cache, clock=lambda: self.now, on_change=self.changed)
+        self.feed.call_when_needed(self.needed)
+        self.feed.load_cache()
+
+    def changed(self) -> None:
+        self.changes += 1
+
+    def needed(self) -> None:
+        self.needs += 1
+
+    def turn(self) -> tuple[str, ...]:
+        """One pass of the feed; the sources it misses."""
+        return self.feed.run_once(is_full=False).missing_sources
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path, RED, BLUE)
+
+
+NEEDED = frozenset({RED.vn_uuid, VnUuid("green")})
+
+
+def test_a_network_is_pending_until_tf_has_answered(site: Site) -> None:
+    first = site.feed.view(NEEDED)
+    assert (first.known, first.is_pending, site.needs) == ({}, True, 1)
+    assert site.turn() == ()
+    second = site.feed.view(NEEDED)
+    assert second.known == {RED.vn_uuid: RED}
+    assert second.missing == {"green": "TF has no such virtual network"}
+    assert not second.is_pending
+    assert site.changes == 1
+    assert site.source.asked == [NEEDED], "only what ports need is asked for, in one call"
+
+
+def test_a_network_that_appears_later_is_found(site: Site) -> None:
+    site.feed.view(NEEDED)
+    site.turn()
+    site.source.networks[VnUuid("green")] = make_network("green", 7)
+    site.turn()
+    assert site.feed.view(NEEDED).missing == {}
+    assert site.changes == 2
+
+
+def test_an_answer_that_changes_nothing_wakes_nobody(site: Site) -> None:
+    site.feed.view(NEEDED)
+    site.turn()
+    site.turn()
+    assert site.changes == 1
+
+
+def test_without_tf_nothing_known_is_lost_and_the_reason_is_given(site: Site) -> None:
+    site.feed.view(frozenset({RED.vn_uuid}))
+    site.turn()
+    site.source.error = Transient(SYSTEM, "list", "virtual-networks", "connection refused")
+    view = site.feed.view(NEEDED)
+    assert view.is_pending
+    assert site.turn() == (SYSTEM,)
+    view = site.feed.view(NEEDED)
+    assert view.known == {RED.vn_uuid: RED}
+    assert "connection refused" in view.missing[VnUuid("green")]
+    assert not view.is_pending, "who waits for an outcome must not wait for a TF that is away"
+    assert "connection refused" in site.feed.status.error
+
+
+def test_a_restart_without_tf_knows_what_the_last_run_knew(site: Site) -> None:
+    site.feed.view(frozenset({RED.vn_uuid}))
+    site.turn()
+    site.source.error = Transient(SYSTEM, "list", "", "down")
+    site.now += 3600
+    site.start()
+    assert site.feed.view(frozenset({RED.vn_uuid})).known == {RED.vn_uuid: RED}
+    assert site.feed.status.cached_at == 1000.0
+    assert site.feed.status.answered_at is None
+
+
+def test_a_network_that_tf_no_longer_lists_stays_while_a_port_uses_it(site: Site) -> None:
+    site.feed.view(frozenset({RED.vn_uuid}))
+    site.turn()
+    del site.source.networks[RED.vn_uuid]
+    site.turn()
+    assert site.feed.view(frozenset({RED.vn_uuid})).known == {RED.vn_uuid: RED}
+    site.feed.view(frozenset({BLUE.vn_uuid}))
+    site.turn()
+    assert site.feed.view(frozenset({RED.vn_uuid})).known == {}
+
+
+def test_a_network_whose_id_tf_has_given_away_ends_at_once(site: Site) -> None:
+    needed = frozenset({RED.vn_uuid, VnUuid("heir")})
+    site.feed.view(needed)
+    site.turn()
+    del site.source.networks[RED.vn_uuid]
+    site.source.networks[VnUuid("heir")] = make_network("heir", RED.network_id)
+    site.turn()
+    view = site.feed.view(needed)
+    assert [*view.known] == ["heir"]
+    assert view.missing == {RED.vn_uuid: "TF has given its network id 5 to heir"}
+
+
+def test_nothing_is_asked_when_nothing_is_needed(site: Site) -> None:
+    assert site.turn() == ()
+    assert site.source.asked == []
+
+
+def test_the_cache_holds_all_of_a_network() -> None:
+    text = json.dumps(format_cache([RED, BLUE], saved_at=5.0))
+    assert parse_cache(json.loads(text)) == [BLUE, RED]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"version": 2, "saved_at": 1, "networks": []}', '{"version": 1}']
+)
+def test_a_damaged_cache_is_as_good_as_none(tmp_path: Path, text: str) -> None:
+    site = Site(tmp_path, RED)
+    site.cache.parent.mkdir()
+    site.cache.write_text(text)
+    site.start()
+    assert site.feed.view(frozenset({RED.vn_uuid})).known == {}
+    site.turn()
+    assert site.feed.view(frozenset({RED.vn_uuid})).known == {RED.vn_uuid: RED}
+
+
+def test_a_cache_that_cannot_be_written_stops_nothing(site: Site) -> None:
+    site.cache.mkdir(parents=True)
+    site.feed.view(frozenset({RED.vn_uuid}))
+    assert site.turn() == ()
+    assert site.feed.view(frozenset({RED.vn_uuid})).known == {RED.vn_uuid: RED}
+    assert site.feed.status.cached_at is None

@@ -50,11 +50,21 @@ def render_management(settings: ManagementSettings, *, file: str) -> Iterator[Fi
     address = _interface(settings.address, file=file, key=f"{where}.address")
     gateway = _address(settings.gateway, file=file, key=f"{where}.gateway", near=address)
     dns = [_address(server, file=file, key=f"{where}.dns[{index}]") for index, server in enumerate(settings.dns)]
+    for index, server in enumerate(dns):
+        if address is not None and server is not None and server.version != address.version:
+            raise ConfigError(
+                "a name server that the VM has no address to reach", file=file, key=f"{where}.dns[{index}]",
+                value=str(server), allowed=f"IPv{address.version} addresses, as management.address is",
+            )  # fmt: skip
     ip: dict[str, list[str]] = {}
     for version in (4, 6):
-        lines = _method(version, address)
-        if address is not None and address.version == version:
-            lines.append(f"address1={address}" + (f",{gateway}" if gateway else ""))
+        if address is not None and address.version != version:
+            ip[f"ipv{version}"] = ["method=disabled"]  # with any other key in it the whole profile is refused
+            continue
+        if address is None:
+            lines = ["method=auto", "may-fail=true"]
+        else:
+            lines = ["method=manual", f"address1={address}" + (f",{gateway}" if gateway else "")]
         servers = [str(server) for server in dns if server is not None and server.version == version]
         lines += [f"dns={';'.join(servers)};", "ignore-auto-dns=true"] if servers else []
         lines += [f"dns-search={';'.join(settings.search)};"] if settings.search else []
@@ -62,10 +72,10 @@ def render_management(settings: ManagementSettings, *, file: str) -> Iterator[Fi
     yield _profile(Role.MANAGEMENT, ethernet=[], ip=ip)
     if settings.hostname is not None:
         yield File(path="/etc/hostname", content=f"{settings.hostname}\n")
-    for index, server in enumerate(settings.ntp):
-        if not server or any(char.isspace() for char in server):
+    for index, name in enumerate(settings.ntp):
+        if not name or any(char.isspace() for char in name):
             raise ConfigError(
-                "no name of a time server", file=file, key=f"{where}.ntp[{index}]", value=server,
+                "no name of a time server", file=file, key=f"{where}.ntp[{index}]", value=name,
                 allowed="an address or a host name",
             )  # fmt: skip
     yield File(
@@ -94,13 +104,6 @@ def render_underlay(settings: UnderlaySettings, *, file: str) -> Iterator[File]:
             for index, prefix in enumerate(settings.routes)
         ]
     yield _profile(Role.UNDERLAY, ethernet=[f"mtu={settings.mtu}"], ip=ip)
-
-
-def _method(version: int, address: IPv4Interface | IPv6Interface | None) -> list[str]:
-    """Return the method of one IP version: what is given is static, and the other one is off then."""
-    if address is None:
-        return ["method=auto", "may-fail=true"]
-    return ["method=manual"] if address.version == version else ["method=disabled"]
 
 
 def _profile(role: Role, *, ethernet: Iterable[str], ip: Mapping[str, Iterable[str]]) -> File:

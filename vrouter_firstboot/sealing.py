@@ -9,7 +9,6 @@ guestinfo could seal other secrets to it, and could as well change every other s
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections.abc import Mapping
 from typing import Final
@@ -72,7 +71,7 @@ def unseal(sealed: str, *, private_key: str, file: str) -> dict[str, str]:
     box = SealedBox(PrivateKey(base64.b64decode(private_key, validate=True)))
     try:
         secrets = json.loads(box.decrypt(base64.b64decode(text.removeprefix(SEALED_PREFIX), validate=True)))
-    except (CryptoError, binascii.Error, ValueError) as error:
+    except (CryptoError, ValueError) as error:
         raise ConfigError(
             "the sealed secrets cannot be opened",
             file=file,

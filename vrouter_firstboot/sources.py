@@ -10,7 +10,6 @@ Sealed secrets are taken from where the settings came from: `guestinfo.tf.sealed
 from __future__ import annotations
 
 import base64
-import binascii
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -93,7 +92,7 @@ def _decode(text: str, encoding: str) -> str:
         case "base64":
             try:
                 return base64.b64decode("".join(text.split()), validate=True).decode()
-            except (binascii.Error, UnicodeDecodeError) as error:
+            except ValueError as error:  # base64 and UTF-8 alike
                 raise ConfigError("not base64 of UTF-8 text", file=f"guestinfo.{SETTINGS_KEY}") from error
         case _:
             raise ConfigError(

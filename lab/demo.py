@@ -6,6 +6,7 @@ told. With `Crashes`, daemons are killed (SIGKILL) at named points, and the stor
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,6 +21,7 @@ from lab.running import READY_S, Lab
 from lab.services import ServiceError, wait_until
 from lab.site import STANDARD_NETWORK, Site
 from lab.story import Teller
+from lab.vsphere_admin import VmRequest
 from tf_cli.report import render, render_rows
 
 SUBNET = IPv4Network("10.1.1.0/24")
@@ -251,17 +253,18 @@ class Demo:
     # What the chapters are made of
 
     def _attach(self, guests: Mapping[str, tuple[str, str]]) -> None:
-        for name, (network, host) in guests.items():
-            self._lab.admin.create_vm(name, host, [network], power_on=True)
+        self._lab.admin.create_vms(
+            [VmRequest(name=name, host=host, networks=[network]) for name, (network, host) in guests.items()]
+        )
 
     def _show(self) -> None:
         self._teller.lines(render_rows(self._lab.status().rows))
 
     def _judge_vlans(self) -> None:
         """Every set-up port has an id that no other port of its host has, foreign ones included."""
-        used = [(nic.host, nic.access_vlan) for nic in self._lab.nics() if nic.is_powered_on and nic.access_vlan]
+        used = Counter((nic.host, nic.access_vlan) for nic in self._lab.nics() if nic.is_powered_on)
         ours = [(nic.host, nic.access_vlan) for nic in self._set_up_nics()]
-        self._teller.judge("each guest's VLAN is its own on its host", all(used.count(place) == 1 for place in ours))
+        self._teller.judge("each guest's VLAN is its own on its host", all(used[place] == 1 for place in ours))
 
     def _set_up_nics(self) -> list[Nic]:
         return [nic for nic in self._lab.nics() if nic.network in POOLS and nic.is_powered_on and not nic.is_blocked]

@@ -19,6 +19,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from lab.feed import FIRST_DEVICE_KEY, Feed, Nic, follow
 from lab.tools import run_batch
@@ -37,13 +38,14 @@ class SwitchHost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SwitchSite:
-    """What the stand-in knows of the site: hosts by name, and the namespace and first interface of each vRouter VM.
+    """What the stand-in knows of the site: hosts by name, and the names of the vRouter VMs.
 
-    A guest's namespace has the VM's name and its first interface is eth0.
+    A VM's namespace has its name. Of a vRouter VM only the NICs on the dvSwitch are plugged here; its namespace and its
+    other NICs belong to `lab.network`.
     """
 
     hosts: Mapping[str, SwitchHost]
-    vrouters: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    vrouters: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +112,11 @@ class Batches:
 
 def desired_state(nics: Iterable[Nic], site: SwitchSite) -> SwitchState:
     """What should be plugged for these vNICs: those of running VMs on hosts of the site."""
-    running = [nic for nic in nics if nic.is_powered_on and nic.host in site.hosts]
+    running = [
+        nic
+        for nic in nics
+        if nic.is_powered_on and nic.host in site.hosts and (nic.is_distributed or nic.vm_name not in site.vrouters)
+    ]
     wires = {nic.wire: _wire(nic, site) for nic in running}
     ports = {nic.wire: _port(nic, site.hosts[nic.host]) for nic in running}
     return SwitchState(wires=wires, ports=ports, entries=frozenset(_entries(running, ports)))
@@ -159,16 +165,15 @@ def batches(*, want: SwitchState, have: SwitchState) -> Batches:
     )
 
 
-def guest_interface(nic: Nic, *, first: int = 0) -> str:
-    """The name that a vNIC has inside its VM."""
-    return f"eth{first + nic.device_key - FIRST_DEVICE_KEY}"
+def guest_interface(nic: Nic) -> str:
+    """The name that a vNIC has inside its VM: eth0 is the first."""
+    return f"eth{nic.device_key - FIRST_DEVICE_KEY}"
 
 
 def _wire(nic: Nic, site: SwitchSite) -> Wire:
     is_guest = nic.vm_name not in site.vrouters
-    namespace, first = (nic.vm_name, 0) if is_guest else site.vrouters[nic.vm_name]
-    inside = guest_interface(nic, first=first)
-    return Wire(name=nic.wire, namespace=namespace, inside=inside, mac=nic.mac, is_guest=is_guest)
+    inside = guest_interface(nic)
+    return Wire(name=nic.wire, namespace=nic.vm_name, inside=inside, mac=nic.mac, is_guest=is_guest)
 
 
 def _port(nic: Nic, host: SwitchHost) -> PortState:
@@ -245,19 +250,19 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def parse_site(raw: Mapping[str, Mapping[str, Sequence[str | int]]]) -> SwitchSite:
+def parse_site(raw: Mapping[str, Any]) -> SwitchSite:
     """The inverse of `format_site`."""
     return SwitchSite(
-        hosts={name: SwitchHost(dvswitch=str(two[0]), standard=str(two[1])) for name, two in raw["hosts"].items()},
-        vrouters={name: (str(two[0]), int(two[1])) for name, two in raw["vrouters"].items()},
+        hosts={name: SwitchHost(dvswitch=two[0], standard=two[1]) for name, two in raw["hosts"].items()},
+        vrouters=frozenset(raw["vrouters"]),
     )
 
 
-def format_site(site: SwitchSite) -> dict[str, dict[str, list[str | int]]]:
+def format_site(site: SwitchSite) -> dict[str, Any]:
     """The site as plain data for the process's file."""
     return {
         "hosts": {name: [host.dvswitch, host.standard] for name, host in site.hosts.items()},
-        "vrouters": {name: [*where] for name, where in site.vrouters.items()},
+        "vrouters": sorted(site.vrouters),
     }
 
 

@@ -6,7 +6,7 @@ the private namespaces that `lab.__main__` makes), because it takes the names an
     management   bridge here; vCenter, ESXi hosts, controller, plugin have their addresses on it, each vRouter VM a port
     fabric       a namespace: per host a bridge for the dvSwitch and one for the standard switch (lab.dvswitch plugs the
                  vNICs), a physical switch between their uplinks, and the underlay between the vRouter VMs
-    vrouter-a    a namespace per vRouter VM: eth0 underlay, eth1 trunk (plugged by lab.dvswitch), eth2 management
+    vrouter-a    a namespace per vRouter VM: eth0 management, eth1 trunk (plugged by lab.dvswitch), eth2 underlay
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lab.site import MANAGEMENT, UNDERLAY, Host, Site
 from lab.tools import run_batch, run_tool
 
 MANAGEMENT_BRIDGE = "management"
-UNDERLAY_NIC, TRUNK_NIC, MANAGEMENT_NIC = "eth0", "eth1", "eth2"
+MANAGEMENT_NIC, TRUNK_NIC, UNDERLAY_NIC = "eth0", "eth1", "eth2"
 UNDERLAY_MTU_BYTES = 1600
 
 
@@ -46,7 +46,7 @@ def switch_site(site: Site) -> SwitchSite:
         hosts={
             host.name: SwitchHost(dvswitch=host.dvswitch_bridge, standard=host.standard_bridge) for host in site.hosts
         },
-        vrouters={host.vrouter: (host.vrouter, int(TRUNK_NIC.removeprefix("eth"))) for host in site.hosts},
+        vrouters=frozenset(host.vrouter for host in site.hosts),
     )
 
 

@@ -61,7 +61,7 @@ class Lab:
         self.state = state
         self._tell = tell
         self._stack = contextlib.ExitStack()
-        self.config = ConfigFolder(state / "config", site)
+        self.config: ConfigFolder
         self.services: Services
         self.simulator: Simulator
         self.admin: VsphereAdmin
@@ -74,6 +74,7 @@ class Lab:
         shutil.rmtree(self.state, ignore_errors=True)
         shutil.rmtree(log_folder(), ignore_errors=True)
         log_folder().mkdir(parents=True)
+        self.config = ConfigFolder(self.state / "config", self.site)
         self._tell("network: management, underlay, dvSwitch, physical network")
         network.build(self.site)
         self._stack.callback(network.remove)

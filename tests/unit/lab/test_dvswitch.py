@@ -24,7 +24,7 @@ SITE = SwitchSite(
         "esx-a": SwitchHost(dvswitch="dvs-a", standard="std-a"),
         "esx-b": SwitchHost(dvswitch="dvs-b", standard="std-b"),
     },
-    vrouters={"vrouter-a": ("vrouter-a", 1)},
+    vrouters=frozenset({"vrouter-a"}),
 )
 
 GUEST = Nic(
@@ -49,6 +49,7 @@ TRUNK = replace(
     GUEST,
     vm="vm-20",
     vm_name="vrouter-a",
+    device_key=4001,
     mac=GATEWAY_MAC,
     network="tf-trunk",
     access_vlan=None,
@@ -92,8 +93,8 @@ def test_a_nic_on_a_standard_switch_is_on_the_other_bridge_of_its_host() -> None
 def test_a_trunk_carries_the_vlans_in_use_on_its_host_and_no_others() -> None:
     elsewhere = replace(GUEST, vm="vm-60", vm_name="blue-3", host="esx-b", access_vlan=102)
     state = desired_state([TRUNK, GUEST, elsewhere], SITE)
-    assert state.tagged == {("vm-20.4000", 101)}
-    assert ("vm-20.4000", GATEWAY_MAC, 101) in state.entries
+    assert state.tagged == {("vm-20.4001", 101)}
+    assert ("vm-20.4001", GATEWAY_MAC, 101) in state.entries
 
 
 def test_a_trunk_does_not_carry_a_vlan_outside_its_range() -> None:
@@ -102,8 +103,12 @@ def test_a_trunk_does_not_carry_a_vlan_outside_its_range() -> None:
 
 def test_a_vrouters_trunk_is_its_eth1_and_a_guests_first_nic_is_eth0() -> None:
     wires = desired_state([TRUNK, GUEST], SITE).wires
-    assert (wires["vm-20.4000"].namespace, wires["vm-20.4000"].inside) == ("vrouter-a", "eth1")
+    assert (wires["vm-20.4001"].namespace, wires["vm-20.4001"].inside) == ("vrouter-a", "eth1")
     assert (wires["vm-50.4000"].namespace, wires["vm-50.4000"].inside) == ("blue-1", "eth0")
+
+
+def test_a_vrouters_nic_on_a_standard_switch_is_not_plugged_here() -> None:
+    assert not desired_state([replace(TRUNK, device_key=4000, is_distributed=False)], SITE).wires
 
 
 def test_a_powered_off_vm_has_neither_namespace_nor_cable() -> None:
@@ -137,11 +142,11 @@ def test_a_changed_vlan_pulls_the_port_before_it_gets_the_new_one() -> None:
     todo = batches(want=desired_state([TRUNK, replace(GUEST, access_vlan=102)], SITE), have=have)
     assert todo.links[0] == "link set vm-50.4000 nomaster"
     assert todo.vlans == (
-        f"fdb del {GATEWAY_MAC} dev vm-20.4000 vlan 101 master",
-        "vlan del dev vm-20.4000 vid 101",
+        f"fdb del {GATEWAY_MAC} dev vm-20.4001 vlan 101 master",
+        "vlan del dev vm-20.4001 vid 101",
         "vlan add dev vm-50.4000 vid 102 pvid untagged",
-        "vlan add dev vm-20.4000 vid 102",
-        f"fdb add {GATEWAY_MAC} dev vm-20.4000 vlan 102 master static",
+        "vlan add dev vm-20.4001 vid 102",
+        f"fdb add {GATEWAY_MAC} dev vm-20.4001 vlan 102 master static",
         f"fdb add {GUEST.mac} dev vm-50.4000 vlan 102 master static",
     )
 
@@ -149,7 +154,7 @@ def test_a_changed_vlan_pulls_the_port_before_it_gets_the_new_one() -> None:
 def test_another_guest_does_not_disturb_the_trunk() -> None:
     other = replace(GUEST, vm="vm-51", vm_name="blue-2", mac="00:50:56:aa:00:02", access_vlan=102)
     todo = batches(want=desired_state([TRUNK, GUEST, other], SITE), have=desired_state([TRUNK, GUEST], SITE))
-    assert not any("vm-20.4000" in line for line in todo.links)
+    assert not any("vm-20.4001" in line for line in todo.links)
 
 
 def test_the_site_reads_back_as_it_was_written() -> None:

@@ -1,45 +1,29 @@
-"""The HTTP server around the app: threads, TLS, start and stop.
+"""The parts put together: database, app and HTTP server, with start and stop.
 
-Called by `__main__` and by tests that want the server in their own process.
+Called by `__main__`.
 """
 
 from __future__ import annotations
 
-import socket
+import logging
 import threading
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
-
-from cheroot.wsgi import Server as WsgiServer
+from typing import Final
 
 from tf_controller import bootstrap
 from tf_controller.app import App, WatchThreads, new_uuid, timestamp
 from tf_controller.change import Change
 from tf_controller.notifications import Hub
 from tf_controller.schema import load_schema
-from tf_controller.settings import Checked, TlsSettings
-from tf_controller.store import Store
+from tf_controller.settings import Checked
+from tf_controller.store import Event, Store
+from tf_controller.transport import HttpServer, tls_adapter
 from tf_reconcile.errors import ConfigError
 
-_THREADS: Final = 8
-_SERVER_NAME: Final = "tf-controller"
-_STOP_TIMEOUT_S: Final = 2
+log = logging.getLogger(__name__)
+
 _LONGEST_WRITE_S: Final = 5.0
-
-
-class _HttpServer(WsgiServer):
-    """cheroot's server, whose port can be taken again at once after a crash, also one that the system chose.
-
-    Connections inherit the option; without it those that a killed process left behind keep the port busy for a minute.
-    It is set after the bind: before it, another server's port could be chosen (cheroot issue 114).
-    """
-
-    @staticmethod
-    def bind_socket(socket_: socket.socket, bind_addr: tuple[str, int]) -> socket.socket:
-        """Return the socket, bound."""
-        socket_.bind(bind_addr)
-        socket_.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        return socket_
 
 
 class ControllerServer:
@@ -48,35 +32,30 @@ class ControllerServer:
     def __init__(self, checked: Checked) -> None:
         self._checked = checked
         self._hub = Hub()
-        self._store = Store(Path(checked.settings.database), self._hub.publish, settings_file=checked.file)
+        self._store = Store(Path(checked.settings.database), self._tell, settings_file=checked.file)
+        self._schema = load_schema()
         self._pool_lock = threading.Lock()
-        self._http: Any = None
-
-    def start(self) -> str:
-        """Open the database, fill a fresh one, bind; return the URL. ConfigError when a file or the address cannot be
-        used.
-        """
-        settings, schema = self._checked.settings, load_schema()
-        self._store.open()
-        with self._store.writing() as transaction:
-            bootstrap.fill(
-                Change(transaction=transaction, schema=schema, now=timestamp(), new_uuid=new_uuid, base_url="")
-            )
         app = App(
             store=self._store,
-            schema=schema,
+            schema=self._schema,
             hub=self._hub,
-            token=self._checked.token,
-            keepalive_s=settings.watch_keepalive_s,
+            token=checked.token,
+            keepalive_s=checked.settings.watch_keepalive_s,
             watch_threads=WatchThreads(begin=self._grow, end=self._shrink),
         )
-        address = (self._checked.host, self._checked.port)
-        self._http = _HttpServer(
-            address, app.wsgi, numthreads=_THREADS, server_name=_SERVER_NAME, shutdown_timeout=_STOP_TIMEOUT_S
-        )
-        if settings.tls is not None:
-            self._http.ssl_adapter = _tls_adapter(settings.tls, self._checked.file)
+        tls = tls_adapter(checked.settings.tls, file=checked.file) if checked.settings.tls else None
+        self._http = HttpServer((checked.host, checked.port), app.wsgi, tls)
+
+    def start(self) -> str:
+        """Open the database, fill a fresh one, bind; return the URL. ConfigError when one of them cannot be used."""
+        self._store.open()
         try:
+            with self._store.writing() as transaction:
+                bootstrap.fill(
+                    Change(
+                        transaction=transaction, schema=self._schema, now=timestamp(), new_uuid=new_uuid, base_url=""
+                    )
+                )
             self._http.prepare()
         except OSError as error:
             self._store.close()
@@ -84,11 +63,11 @@ class ControllerServer:
                 f"cannot listen: {error.strerror or error}",
                 file=self._checked.file,
                 key="listen",
-                value=settings.listen,
+                value=self._checked.settings.listen,
                 allowed="a free address of this machine",
             ) from error
         host, port = self._http.bind_addr[:2]
-        scheme = "https" if settings.tls else "http"
+        scheme = "https" if self._checked.settings.tls else "http"
         return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
     def serve(self) -> None:
@@ -107,6 +86,12 @@ class ControllerServer:
         self._hub.close_all()
         self._http.stop()
 
+    def _tell(self, events: Sequence[Event]) -> None:
+        self._hub.publish(events)
+        for event in events if self._http.ready else ():  # not for the two dozen that fill a fresh database
+            fields = {"operation": event.operation, "type": event.resource, "uuid": event.uuid}
+            log.info("object changed", extra={**fields, "fq_name": ":".join(event.fq_name)})
+
     def _grow(self) -> None:
         """Add a thread for a `/watch`, which keeps one busy for as long as it is open."""
         with self._pool_lock:
@@ -115,15 +100,3 @@ class ControllerServer:
     def _shrink(self) -> None:
         with self._pool_lock:
             self._http.requests.shrink(1)
-
-
-def _tls_adapter(tls: TlsSettings, file: str) -> Any:
-    from cheroot.ssl.builtin import BuiltinSSLAdapter  # noqa: PLC0415 without TLS the process starts without it
-
-    try:
-        return BuiltinSSLAdapter(tls.certificate_file, tls.key_file)
-    except (OSError, ValueError) as error:
-        allowed = "PEM files that belong together, the key without a passphrase"
-        raise ConfigError(
-            f"cannot use certificate or key: {error}", file=file, key="tls", value=tls.certificate_file, allowed=allowed
-        ) from error

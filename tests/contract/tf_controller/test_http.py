@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -105,11 +106,23 @@ def test_names_outside_ascii_and_separators_come_back_as_they_were(controller: C
         api.create("virtual-machine", {"fq_name": [name]})
 
 
-def test_over_tls_the_certificate_is_verified(tmp_path: Path) -> None:
+@contextmanager
+def silent_peers(url: str, number: int) -> Iterator[None]:
+    """Hold connections open on which nothing is ever said."""
+    host, port = url.rpartition("//")[2].split(":")
+    with ExitStack() as peers:
+        for _ in range(number):
+            peers.enter_context(socket.create_connection((host, int(port))))
+        yield
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("openssl is not installed")
-    files = {"certificate_file": str(tmp_path / "crt.pem"), "key_file": str(tmp_path / "key.pem")}
+    directory = tmp_path_factory.mktemp("tls")
+    files = {"certificate_file": str(directory / "crt.pem"), "key_file": str(directory / "key.pem")}
     command = [
         openssl,
         "req",
@@ -126,13 +139,36 @@ def test_over_tls_the_certificate_is_verified(tmp_path: Path) -> None:
     subprocess.run(
         [*command, "-out", files["certificate_file"], "-keyout", files["key_file"]], check=True, capture_output=True
     )
-    with Controller(settings={"tls": files}) as controller:
+    return files
+
+
+def test_over_tls_the_certificate_is_verified(certificate: dict[str, str]) -> None:
+    with Controller(settings={"tls": certificate}) as controller:
         assert controller.url.startswith("https://")
-        trusting = ConfigApi([controller.url], ca_file=Path(files["certificate_file"]))
+        trusting = ConfigApi([controller.url], ca_file=Path(certificate["certificate_file"]))
         assert trusting.list("domain") != []
         trusting.close()
         with pytest.raises(Exception, match="CERTIFICATE_VERIFY_FAILED"):
             ConfigApi([controller.url]).list("domain")
+
+
+def test_over_tls_silent_peers_and_those_that_speak_plain_http_hold_up_nobody(certificate: dict[str, str]) -> None:
+    with Controller(settings={"tls": certificate}) as controller, silent_peers(controller.url, 20):
+        api = ConfigApi([controller.url], ca_file=Path(certificate["certificate_file"]), timeout_s=3.0)
+        plain = controller.url.replace("https", "http")
+        for _ in range(10):
+            with pytest.raises(urllib3.exceptions.HTTPError):
+                get(plain)
+        assert api.list("domain") != []
+        assert api.calls["list"] == 1
+        api.close()
+
+
+def test_silent_peers_hold_up_nobody(controller: Controller) -> None:
+    with silent_peers(controller.url, 20):
+        api = controller.api(timeout_s=3.0)
+        assert api.list("domain") != []
+        assert api.calls["list"] == 1
 
 
 def test_the_process_ends_with_status_0_when_asked_to_even_with_a_watch_open(controller: Controller) -> None:

@@ -14,6 +14,7 @@ import yaml
 from pyVmomi import vim
 
 from lab.controller import Controller
+from lab.vsphere_admin import VsphereAdmin
 from tests.contract.vcenter import ROOT, Vcenter
 from tf_api.client import ConfigApi
 from tf_vsphere.collector import Step, filter_spec, retrieve
@@ -72,19 +73,8 @@ class Site:
 
     def connect_vm(self, portgroup_name: str) -> None:
         """Move the NIC of the only VM to a portgroup."""
-        steps = {"vms": Step(vim.view.ContainerView, "view")}
-        manager, root = self.admin.content.viewManager, self.admin.content.rootFolder
-        view = self.admin.call("view", "VMs", lambda: manager.CreateContainerView(root, [vim.VirtualMachine], True))
-        spec = filter_spec([view], {vim.VirtualMachine: ("config.hardware.device",)}, steps=steps)
-        (seen,) = retrieve(self.admin, "VMs", spec).values()
-        devices = seen.properties["config.hardware.device"]
-        nic = next(device for device in devices if isinstance(device, vim.vm.device.VirtualEthernetCard))
-        switch = find_dvswitch(self.admin, "dvs-tf")
-        backing: Any = vim.vm.device.VirtualEthernetCard.DistributedVirtualPortBackingInfo
-        port = vim.dvs.PortConnection(switchUuid=switch.uuid, portgroupKey=self.config_of(portgroup_name).key)
-        nic.backing = backing(port=port)
-        change = vim.vm.device.VirtualDeviceSpec(operation="edit", device=nic)
-        self.run("move NIC", lambda: seen.managed_object.ReconfigVM_Task(vim.vm.ConfigSpec(deviceChange=[change])))
+        with VsphereAdmin.connect(self.vcenter.simulator) as admin:
+            admin.change_network("office-1", admin.vm("office-1").nics[0].device_key, portgroup_name)
 
     # The plugin
 

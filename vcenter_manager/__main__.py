@@ -45,7 +45,7 @@ log = logging.getLogger("vcenter_manager")
 EXIT_OK = 0
 EXIT_TROUBLE = 3
 _MOST_PASSES_AT_ONCE = 50
-_SETTLE_S = 0.05
+_SETTLE_S = 0.02
 _DEFAULT_CONFIG = Path("/etc/tf-vsphere/vcenter-manager.yaml")
 
 

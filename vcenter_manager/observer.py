@@ -18,6 +18,7 @@ from tf_reconcile.backoff import Backoff
 from tf_reconcile.errors import BoundaryError
 from vcenter_manager.boundary import Agent, DomainView, DvPorts, GuestList, Inventory, Networks, Objects
 from vcenter_manager.model import (
+    AgentState,
     AgentView,
     Dvport,
     DvportKey,
@@ -34,7 +35,8 @@ from vcenter_manager.model import (
 T = TypeVar("T")
 
 FRESH_S: Final = 1.0
-"""How long a reading of this host's dvPorts serves the passes that follow at once, while nobody changed anything."""
+"""How long a reading of this host's dvPorts, and of the agent at rest, serves the passes that follow at once, as long
+as we changed nothing there."""
 
 _BACKOFF: Final = Backoff(first_s=1.0, factor=2.0, most_s=60.0)
 
@@ -76,6 +78,8 @@ class Observer:
         self._missing: dict[Source, str] = {}
         self._are_networks_stale = threading.Event()
         self._is_agent_busy = True
+        self._agent: AgentView | None = None
+        self._agent_at_s = 0.0
 
     def networks_changed(self) -> None:
         """Take note that networks in TF may have changed. Safe from any thread."""
@@ -99,8 +103,7 @@ class Observer:
         objects = self._ask(
             Source.OBJECTS, lambda: self._outside.objects.observe([*listed.guests], is_full=is_full), patient=True
         )
-        agent = self._ask(Source.AGENT, lambda: self._outside.agent.observe(is_settled=self._is_agent_busy))
-        self._is_agent_busy = False
+        agent = self._observe_agent(is_full=is_full)
         return Snapshot(
             guests=listed.guests,
             unreadable_guests=listed.unreadable,
@@ -167,6 +170,15 @@ class Observer:
         self._networks = networks
         if is_full or self._tenancy is None:
             self._tenancy = self._ask(Source.NETWORKS, self._outside.networks.observe_tenancy, patient=True)
+
+    def _observe_agent(self, *, is_full: bool) -> AgentView | None:
+        known = self._agent
+        is_at_rest = known is not None and all(seen.state is AgentState.READY for seen in known.ports.values())
+        if self._is_agent_busy or is_full or not is_at_rest or self._clock() - self._agent_at_s >= FRESH_S:
+            is_settled = self._is_agent_busy
+            self._agent = self._ask(Source.AGENT, lambda: self._outside.agent.observe(is_settled=is_settled))
+            self._agent_at_s, self._is_agent_busy = self._clock(), False
+        return self._agent
 
     def _ask(self, source: Source, question: Callable[[], T], *, patient: bool = False) -> T | None:
         """Return the answer, or None after noting why there is none."""

@@ -1,0 +1,271 @@
+"""A site of real processes on loopback: simulator, config API, plugin, managers; agents with a kernel that obeys.
+
+Used by the benches and by the manager's contract tests.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import urllib3
+import yaml
+
+from lab.controller import Controller
+from lab.simulator import Endpoint, Simulator
+from lab.vsphere_admin import VsphereAdmin
+from tests.fakes.port_agent import PortAgent
+from tf_api.client import ConfigApi
+
+T = TypeVar("T")
+
+DVSWITCH = "dvs-tf"
+PROJECT = ("default-domain", "vCenter")
+OFFICE_VLAN = 700
+PATIENCE_S = 30.0
+_ROOT = Path(__file__).resolve().parent.parent
+_HTTP = urllib3.PoolManager(retries=False, timeout=5.0)
+
+
+def wait_until(condition: Callable[[], T | None], *, what: str, timeout_s: float = PATIENCE_S) -> T:
+    """Return the first true value of `condition`, asked again and again; raises TimeoutError naming `what`."""
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline_s:
+            raise TimeoutError(f"not within {timeout_s:g} s: {what}")
+        time.sleep(0.02)
+
+
+class Daemon:
+    """One of our daemons as a process with a status server."""
+
+    def __init__(self, module: str, settings: Mapping[str, Any], folder: Path, *, name: str) -> None:
+        self._module = module
+        self._file = folder / f"{name}.yaml"
+        self.log = folder / f"{name}.log"
+        self.url = f"http://127.0.0.1:{_free_port()}"
+        whole = {**settings, "status": {"listen": self.url.removeprefix("http://")}}
+        self._file.write_text(yaml.safe_dump(whole))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Self:
+        """Start the process; `wait_in_sync` says when it is up."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(self.command(), cwd=_ROOT, stderr=log)
+        return self
+
+    def command(self, *arguments: str) -> Sequence[str]:
+        """Return the command line."""
+        return [sys.executable, "-m", self._module, "-c", str(self._file), *arguments]
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run it to its end with more arguments, and return what it wrote."""
+        return subprocess.run(
+            self.command(*arguments), cwd=_ROOT, capture_output=True, text=True, timeout=60, check=False
+        )
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> int | None:
+        """Send a signal and wait for the end; return the exit code, None when it was not running."""
+        if self._process is None:
+            return None
+        self._process.send_signal(number)
+        code = self._process.wait(timeout=PATIENCE_S)
+        self._process = None
+        return code
+
+    def status(self) -> Mapping[str, Any]:
+        """Return `/status`, or nothing while it does not answer."""
+        try:
+            answer = _HTTP.request("GET", f"{self.url}/status")
+        except urllib3.exceptions.HTTPError:
+            return {}
+        status: Mapping[str, Any] = json.loads(answer.data)
+        return status
+
+    def wait_in_sync(self) -> Mapping[str, Any]:
+        """Wait until it says that nothing is left to do, and return its status then."""
+        try:
+            return wait_until(
+                lambda: status if (status := self.status()).get("in_sync") else None, what=f"{self._file.stem} in sync"
+            )
+        except TimeoutError as error:
+            log = self.log.read_text(errors="replace")[-2000:]
+            raise TimeoutError(f"{error}; it says {self.status()}; its log ends: {log}") from error
+
+
+class Site:
+    """`hosts` with a vRouter VM each, networks with their portgroups, and guests on a standard switch to begin with.
+
+    Every guest is (name, host). Managers are made, not started.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        hosts: Sequence[str] = ("esx-a", "esx-b"),
+        networks: Mapping[str, str],
+        guests: Sequence[tuple[str, str]] = (),
+        manager_settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._folder = folder
+        self._hosts = hosts
+        self._networks = networks
+        self._guests = guests
+        self._manager_settings = dict(manager_settings or {})
+        self._opened = ExitStack()
+        self.agents: dict[str, PortAgent] = {}
+        self.managers: dict[str, Daemon] = {}
+        self.simulator: Simulator
+        self.admin: VsphereAdmin
+        self.api: ConfigApi
+
+    def __enter__(self) -> Self:
+        with self._opened as opened:
+            self._start(opened)
+            self._opened = opened.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._opened.close()
+
+    def _start(self, opened: ExitStack) -> None:
+        self.simulator = opened.enter_context(Simulator(self._site(), log=self._folder / "vcsim.log"))
+        controller = opened.enter_context(Controller(directory=self._folder / "tf"))
+        self.api = controller.api()
+        opened.callback(self.api.close)
+        self.admin = opened.enter_context(VsphereAdmin.connect(self.simulator))
+        (self._folder / "password").write_text("secret\n")
+        tf = {"servers": [controller.url]}
+        self._make_networks(tf)
+        for host in self._hosts:
+            agent = PortAgent(self._folder / f"ports-{host}")
+            self.agents[host] = opened.enter_context(agent)
+            self.managers[host] = self._manager(host, tf, agent)
+            opened.callback(self.managers[host].end)
+
+    def _make_networks(self, tf: Mapping[str, Any]) -> None:
+        """Let the plugin make tenant and portgroups, as on a real site, and end it: it is not what is looked at."""
+        plugin = Daemon(
+            "vcenter_plugin",
+            {
+                "vcenter": self.vsphere(self.simulator.vcenter),
+                "dvswitch": DVSWITCH,
+                "tf": tf,
+                "tenant": {"create": True},
+                "sweep": {"enabled": False},
+            },
+            self._folder,
+            name="plugin",
+        ).start()
+        try:
+            wait_until(lambda: self.api.fqname_to_uuid("security-group", (*PROJECT, "default")), what="the tenant")
+            for name, prefix in self._networks.items():
+                self._make_network(name, prefix)
+            for name in self._networks:
+                wait_until(lambda name=name: self.admin.find_portgroup(name), what=f"portgroup {name}")  # type: ignore[misc]
+        finally:
+            plugin.end()
+
+    def _make_network(self, name: str, prefix: str) -> None:
+        ipam = ("default-domain", "default-project", "default-network-ipam")
+        address, _, length = prefix.partition("/")
+        subnet = {"subnet": {"ip_prefix": address, "ip_prefix_len": int(length)}}
+        self.api.create(
+            "virtual-network",
+            {
+                "fq_name": [*PROJECT, name],
+                "parent_type": "project",
+                "network_ipam_refs": [
+                    {
+                        "to": [*ipam],
+                        "uuid": self.api.fqname_to_uuid("network-ipam", ipam),
+                        "attr": {"ipam_subnets": [subnet]},
+                    }
+                ],
+            },
+        )
+
+    def _manager(self, host: str, tf: Mapping[str, Any], agent: PortAgent) -> Daemon:
+        index = self._hosts.index(host) + 1
+        interface = self._folder / f"net-{host}" / "eth1"
+        interface.mkdir(parents=True)
+        (interface / "address").write_text(f"{_trunk_mac(index)}\n")
+        smbios = self._folder / f"smbios-{host}"
+        smbios.write_text(f"{_smbios_uuid(host)}\n")
+        settings = {
+            "esxi": self.vsphere(self.simulator.host(host)),
+            "vcenter": self.vsphere(self.simulator.vcenter),
+            "dvswitch": DVSWITCH,
+            "tf": tf,
+            "agent": {"url": agent.url, "port_directory": str(agent.directory), "settle_s": 1.0},
+            "identity": {"smbios_uuid_file": str(smbios), "interfaces_directory": str(interface.parent)},
+            **self._manager_settings,
+        }
+        return Daemon("vcenter_manager", settings, self._folder, name=f"manager-{host}")
+
+    def vsphere(self, endpoint: Endpoint) -> dict[str, Any]:
+        """Return a vSphere section of a daemon's settings."""
+        return {
+            "host": endpoint.host,
+            "port": endpoint.port,
+            "user": endpoint.user,
+            "password_file": str(self._folder / "password"),
+            "thumbprint_sha256": endpoint.sha256,
+        }
+
+    def _site(self) -> Mapping[str, object]:
+        account = {"listen": "127.0.0.1:0", "password": "secret"}
+        return {
+            "vcenter": {**account, "user": "administrator@vsphere.local"},
+            "control": "127.0.0.1:0",
+            "dvs": DVSWITCH,
+            "hosts": [
+                {
+                    **account,
+                    "name": host,
+                    "user": "root",
+                    "vrouter": {
+                        "name": f"vrouter-{host}",
+                        "smbios_uuid": _smbios_uuid(host),
+                        "trunk_mac": _trunk_mac(index),
+                        "trunk_portgroup": "tf-trunk",
+                    },
+                }
+                for index, host in enumerate(self._hosts, 1)
+            ],
+            "portgroups": [{"name": "tf-trunk", "trunk": [[0, 4094]]}, {"name": "office", "vlan": OFFICE_VLAN}],
+            "standard_networks": ["VM Network"],
+            "vms": [
+                {"name": name, "host": host, "networks": ["VM Network"], "power": "on"} for name, host in self._guests
+            ],
+        }
+
+
+def _smbios_uuid(host: str) -> str:
+    return str(uuid.uuid5(uuid.NAMESPACE_DNS, f"vrouter.{host}"))
+
+
+def _trunk_mac(index: int) -> str:
+    return f"00:50:56:00:00:{index:02x}"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -163,7 +163,7 @@ TfAction: TypeAlias = (
     | CreateInstanceIp
 )
 DvportAction: TypeAlias = ReleaseDvport | BlockDvport | OpenDvport
-AgentAction: TypeAlias = RemoveAgentPort | AddAgentPort | EnableAgentPort
+AgentAction: TypeAlias = RemoveAgentPort | ReplaceAgentPort | AddAgentPort | EnableAgentPort
 AnyAction: TypeAlias = TfAction | DvportAction | AgentAction
 
 

@@ -7,6 +7,7 @@ begins with an event per type, so a change that fell into a gap wakes the loop a
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -64,7 +65,8 @@ class Watch:
         self._stopping.set()
         with self._lock:
             if self._response is not None:
-                self._response.shutdown()
+                with contextlib.suppress(RuntimeError, ValueError):  # the stream has just ended by itself
+                    self._response.shutdown()
         self._thread.join(timeout=1.0)
 
     @property

@@ -12,8 +12,7 @@ from typing import Any, assert_never
 from tf_cli.preflight.roles import READ_ONLY, AccountRole, Grant, Place, RoleName
 from tf_cli.report import table
 
-GOVC_READ_ONLY = "ReadOnly"
-POWERCLI_READ_ONLY = "ReadOnly"
+READ_ONLY_ROLE = "ReadOnly"
 
 
 class RoleFormat(StrEnum):
@@ -39,7 +38,7 @@ def _lines_of(role: AccountRole) -> list[str]:
 
 def _rows_of(grant: Grant) -> list[tuple[str, str, str]]:
     if grant.is_read_only:
-        return [(grant.place, "ReadOnly", grant.reason)]
+        return [(grant.place, READ_ONLY_ROLE, grant.reason)]
     return [(grant.place, one.privilege_id, one.reason) for one in grant.privileges]
 
 
@@ -53,7 +52,7 @@ def as_data(roles: Iterable[AccountRole]) -> list[dict[str, Any]]:
             "grants": [
                 {
                     "place": grant.place.value,
-                    "role": role.vsphere_role if grant.privileges else "ReadOnly",
+                    "role": role.vsphere_role if grant.privileges else READ_ONLY_ROLE,
                     "propagate": True,
                     "reason": grant.reason,
                     "privileges": [{"id": one.privilege_id, "reason": one.reason} for one in grant.privileges],
@@ -67,13 +66,12 @@ def as_data(roles: Iterable[AccountRole]) -> list[dict[str, Any]]:
 
 
 def render_govc(roles: Iterable[AccountRole]) -> str:
-    """Return a shell script for govc; variables at its top hold the site's names."""
-    lines = [
-        "#!/bin/sh -eu",
-        "# GOVC_URL and the login are taken from the environment, as for every govc command.",
-        "folder=${FOLDER:?path of the network folder that holds the dvSwitch, such as /DC1/network/tf}",
-    ]
-    for role in roles:
+    """Return a shell script for govc; variables of the environment hold the site's names."""
+    chosen = list(roles)
+    lines = ["#!/bin/sh -eu", "# GOVC_URL and the login are taken from the environment, as for every govc command."]
+    if _needs_folder(chosen):
+        lines.append("folder=${FOLDER:?path of the network folder that holds the dvSwitch, such as /DC1/network/tf}")
+    for role in chosen:
         lines += ["", f"# {role.account}"]
         lines += _esxi_govc(role) if role.name is RoleName.ESXI else _vcenter_govc(role)
     return "\n".join(lines)
@@ -86,7 +84,7 @@ def _vcenter_govc(role: AccountRole) -> list[str]:
         if grant.privileges:
             ids = " ".join(one.privilege_id for one in grant.privileges)
             lines.append(f"govc role.create {role.vsphere_role} {ids}")
-        role_name = role.vsphere_role if grant.privileges else GOVC_READ_ONLY
+        role_name = role.vsphere_role if grant.privileges else READ_ONLY_ROLE
         path = '"$folder"' if grant.place is Place.NETWORK_FOLDER else "/"
         lines.append(f'govc permissions.set -principal "${principal}" -role {role_name} -propagate=true {path}')
     return lines
@@ -96,22 +94,24 @@ def _esxi_govc(role: AccountRole) -> list[str]:
     return [
         "# On each ESXi (GOVC_URL names the host); the password is asked from the environment, not written here:",
         f'# govc host.account.create -id {_account_of(role)} -password "$ESXI_PASSWORD"',
-        f"# govc permissions.set -principal {_account_of(role)} -role {GOVC_READ_ONLY} -propagate=true /",
+        f"# govc permissions.set -principal {_account_of(role)} -role {READ_ONLY_ROLE} -propagate=true /",
     ]
 
 
 def render_powercli(roles: Iterable[AccountRole]) -> str:
     """Return a PowerCLI script; parameters at its top hold the site's names."""
     chosen = list(roles)
-    on_vcenter = [role for role in chosen if role.name is not RoleName.ESXI]
-    parameters = ["$Folder", *(f"${_pascal(role)}" for role in on_vcenter)]
+    accounts = [f"${_pascal(role)}" for role in chosen if role.name is not RoleName.ESXI]
+    parameters = [*(["$Folder"] if _needs_folder(chosen) else []), *accounts]
     lines = [
         "# After Connect-VIServer. $Folder: name of the network folder that holds the dvSwitch; the others: accounts.",
         f"param({', '.join(f'[Parameter(Mandatory)][string]{name}' for name in parameters)})",
         "$ErrorActionPreference = 'Stop'",
-        "$root = Get-Folder -NoRecursion",
-        "$networks = Get-Folder -Type Network -Name $Folder",
     ]
+    if accounts:
+        lines.append("$root = Get-Folder -NoRecursion")
+    if _needs_folder(chosen):
+        lines.append("$networks = Get-Folder -Type Network -Name $Folder")
     for role in chosen:
         lines += ["", f"# {role.account}"]
         lines += _esxi_powercli(role) if role.name is RoleName.ESXI else _vcenter_powercli(role)
@@ -121,7 +121,7 @@ def render_powercli(roles: Iterable[AccountRole]) -> str:
 def _vcenter_powercli(role: AccountRole) -> list[str]:
     lines = []
     for grant in role.grants:
-        role_name = POWERCLI_READ_ONLY
+        role_name = READ_ONLY_ROLE
         if grant.privileges:
             ids = ", ".join(f"'{one.privilege_id}'" for one in grant.privileges)
             lines.append(f"New-VIRole -Name '{role.vsphere_role}' -Privilege (Get-VIPrivilege -Id {ids})")
@@ -138,7 +138,7 @@ def _esxi_powercli(role: AccountRole) -> list[str]:
     return [
         "# Connected to each ESXi itself:",
         f"# New-VMHostAccount -Id {account} -Password (Read-Host) -UserAccount",
-        f"# New-VIPermission -Entity (Get-VMHost) -Principal {account} -Role '{POWERCLI_READ_ONLY}' -Propagate:$true",
+        f"# New-VIPermission -Entity (Get-VMHost) -Principal {account} -Role '{READ_ONLY_ROLE}' -Propagate:$true",
     ]
 
 
@@ -155,6 +155,10 @@ def render(roles: Iterable[AccountRole], how: RoleFormat) -> str | list[dict[str
             return render_powercli(roles)
         case _:
             assert_never(how)
+
+
+def _needs_folder(roles: Iterable[AccountRole]) -> bool:
+    return any(grant.place is Place.NETWORK_FOLDER for role in roles for grant in role.grants)
 
 
 def _account_of(role: AccountRole) -> str:

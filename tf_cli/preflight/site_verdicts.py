@@ -144,7 +144,7 @@ def _excess(one: Entitlement) -> frozenset[str]:
 def _few(privileges: Iterable[str]) -> str:
     ordered = sorted(privileges)
     more = len(ordered) - _SHOWN_PRIVILEGES
-    return ", ".join(ordered[:_SHOWN_PRIVILEGES]) + (f" and {more} others" if more > 0 else "")
+    return ", ".join(ordered[:_SHOWN_PRIVILEGES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _judge_tf(facts: TfFacts, *, now: datetime) -> tuple[Line, ...]:

@@ -23,6 +23,8 @@ from tf_vsphere.settings import VsphereSettings
 from vcenter_manager.settings import ManagerSettings, check_ranges
 from vcenter_plugin.settings import PluginSettings
 
+_HTTPS_PORT: Final = 443
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VsphereTarget:
@@ -116,7 +118,7 @@ def _from_tfv(settings: TfvSettings, file: str) -> Target:
             vlan_ranges=check.vlan_ranges, forwarder=check.agent, underlay_mtu_bytes=check.underlay_mtu_bytes
         ),
         esxi=tuple(
-            VsphereTarget(label=f"esxi {one.host}", section=f"check.esxi[{index}]", settings=one, role=RoleName.ESXI)
+            VsphereTarget(label=_esxi_label(one), section=f"check.esxi[{index}]", settings=one, role=RoleName.ESXI)
             for index, one in enumerate(check.esxi)
         ),
         trunk_portgroups=check.trunk_portgroups,
@@ -124,6 +126,10 @@ def _from_tfv(settings: TfvSettings, file: str) -> Target:
         daemons=settings.daemons,
         most_moves=check.most_moves,
     )
+
+
+def _esxi_label(settings: VsphereSettings) -> str:
+    return f"esxi {settings.host}" if settings.port == _HTTPS_PORT else f"esxi {settings.host}:{settings.port}"
 
 
 def _from_plugin(settings: PluginSettings, file: str) -> Target:

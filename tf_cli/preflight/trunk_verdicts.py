@@ -139,7 +139,7 @@ def judge_mtu(facts: SwitchFacts, policy: SitePolicy) -> Line:
         return Line.warned(
             "mtu",
             f"the switch lets guests send {facts.mtu_bytes} bytes, tunnelled that is {needed}; {'; '.join(short)}",
-            f"{_mtu_advice(needed)} lower the switch's or the guests' MTU by {VXLAN_OVERHEAD_BYTES}.",
+            _mtu_advice(needed),
         )
     if unseen:
         return Line.warned(
@@ -151,7 +151,8 @@ def judge_mtu(facts: SwitchFacts, policy: SitePolicy) -> Line:
 
 
 def _mtu_advice(needed: int) -> str:
-    return f"Raise the underlay's MTU to {needed}, or" if needed <= ESXI_MTU_MAX_BYTES else "Either"
+    lower = f"ower the switch's or the guests' MTU by {VXLAN_OVERHEAD_BYTES}."
+    return f"Raise the underlay's MTU to {needed}, or l{lower}" if needed <= ESXI_MTU_MAX_BYTES else f"L{lower}"
 
 
 def _short_underlays(facts: SwitchFacts, policy: SitePolicy, needed: int) -> tuple[list[str], list[str]]:

@@ -92,10 +92,14 @@ func (m *vmMethods) MarkAsVirtualMachine(ctx *simulator.Context, req *types.Mark
 }
 
 func (m *vmMethods) pushTemplate(ctx *simulator.Context) {
+	var pool types.AnyType // a template is in none
+	if m.ResourcePool != nil {
+		pool = m.ResourcePool
+	}
 	ctx.Update(m.VirtualMachine, []types.PropertyChange{
 		{Name: "config.template", Val: m.Config.Template},
 		{Name: "summary.config.template", Val: m.Summary.Config.Template},
-		{Name: "resourcePool", Val: m.ResourcePool},
+		{Name: "resourcePool", Val: pool},
 	})
 }
 

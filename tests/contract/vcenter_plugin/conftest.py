@@ -22,6 +22,7 @@ from tf_vsphere.dvswitch import find_dvswitch
 from tf_vsphere.portgroup_mark import find_mark
 from tf_vsphere.session import Session, connect
 from tf_vsphere.tasks import TaskWaiter
+from vcenter_plugin.tenant import tenant_objects
 
 TENANT = ("default-domain", "vCenter")
 PATIENCE_S = 20.0
@@ -117,10 +118,19 @@ def eventually(condition: Callable[[], bool]) -> None:
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
+def bare_site(tmp_path: Path) -> Iterator[Site]:
+    """A site whose controller knows nothing of the tenant."""
     with Vcenter(tmp_path) as vcenter, Controller() as controller:
         admin = connect(vcenter.settings(), "test.yaml", "vcenter")
         api = controller.api()
         yield Site(vcenter=vcenter, api=api, admin=admin, directory=tmp_path)
         admin.close()
         api.close()
+
+
+@pytest.fixture
+def site(bare_site: Site) -> Site:
+    """A site with the tenant."""
+    for new in tenant_objects(TENANT):
+        bare_site.api.create(new.resource, new.body)
+    return bare_site

@@ -36,7 +36,6 @@ def writes(site: Site) -> int:
 
 
 def test_a_network_gets_a_marked_portgroup_with_our_settings(site: Site) -> None:
-    assert site.run_plugin("--once").returncode == 0
     vn_uuid = site.create_network("blue")
     assert site.run_plugin("--once").returncode == 0
     config = site.config_of("blue")
@@ -56,30 +55,29 @@ def test_a_network_gets_a_marked_portgroup_with_our_settings(site: Site) -> None
     assert policy.portConfigResetAtDisconnect
 
 
-def test_the_tenant_is_made_with_its_ipam_and_its_security_group(site: Site) -> None:
-    assert site.run_plugin("--once").returncode == 0
+def test_the_tenant_is_made_with_its_ipam_and_its_security_group(bare_site: Site) -> None:
+    assert bare_site.run_plugin("--once").returncode == 0
     for resource, fq_name in (
         ("project", ("default-domain", "vCenter")),
         ("network-ipam", ("default-domain", "vCenter", "vCenter-ipam")),
         ("security-group", ("default-domain", "vCenter", "default")),
     ):
-        uuid = site.api.fqname_to_uuid(resource, fq_name)
+        uuid = bare_site.api.fqname_to_uuid(resource, fq_name)
         assert uuid is not None
-        made = site.api.read(resource, uuid)
+        made = bare_site.api.read(resource, uuid)
         assert made is not None
         assert made["id_perms"]["creator"] == "vcenter-plugin"
-    group = site.api.list("security-group", detail=True)
+    group = bare_site.api.list("security-group", detail=True)
     rules = next(one for one in group if one["fq_name"][-2:] == ["vCenter", "default"])["security_group_entries"]
     assert [rule["ethertype"] for rule in rules["policy_rule"]] == ["IPv4", "IPv4", "IPv6", "IPv6"]
 
 
-def test_without_permission_the_tenant_is_not_made_and_nothing_happens(site: Site) -> None:
-    assert site.run_plugin("--once", tenant={"create": False}).returncode == 3
-    assert site.api.fqname_to_uuid("project", ("default-domain", "vCenter")) is None
+def test_without_permission_the_tenant_is_not_made_and_nothing_happens(bare_site: Site) -> None:
+    assert bare_site.run_plugin("--once", tenant={"create": False}).returncode == 3
+    assert bare_site.api.fqname_to_uuid("project", ("default-domain", "vCenter")) is None
 
 
 def test_many_networks_cost_one_task_and_the_second_pass_writes_nothing(site: Site) -> None:
-    site.run_plugin("--once")
     uuids = {site.create_network(f"net-{number}") for number in range(20)}
     site.vcenter.forget_calls()
     assert site.run_plugin("--once").returncode == 0
@@ -91,7 +89,6 @@ def test_many_networks_cost_one_task_and_the_second_pass_writes_nothing(site: Si
 
 
 def test_one_portgroup_that_is_refused_does_not_stop_the_others(site: Site) -> None:
-    site.run_plugin("--once")
     site.vcenter.add_rule(level="task", method="AddDVPortgroup_Task", fault="InvalidArgument", count=1)
     site.vcenter.add_rule(level="task", method="AddDVPortgroup_Task", fault="InvalidArgument", count=1)
     uuids = {site.create_network(f"net-{number}") for number in range(2)}
@@ -104,7 +101,6 @@ def test_one_portgroup_that_is_refused_does_not_stop_the_others(site: Site) -> N
 
 
 def test_a_dry_run_prints_the_plan_and_changes_nothing(site: Site) -> None:
-    site.run_plugin("--once")
     site.create_network("blue")
     site.vcenter.forget_calls()
     result = site.run_plugin("--dry-run")
@@ -115,7 +111,6 @@ def test_a_dry_run_prints_the_plan_and_changes_nothing(site: Site) -> None:
 
 
 def test_names_with_special_characters_reach_vcenter_escaped_and_stay_put(site: Site) -> None:
-    site.run_plugin("--once")
     site.create_network("a/b 100%")
     assert site.run_plugin("--once").returncode == 0
     assert "a%2fb 100%25" in site.portgroups()
@@ -125,7 +120,6 @@ def test_names_with_special_characters_reach_vcenter_escaped_and_stay_put(site: 
 
 
 def test_another_projects_shared_network_shows_its_project(site: Site) -> None:
-    site.run_plugin("--once")
     site.api.create("project", {"fq_name": ["default-domain", "shop"], "parent_type": "domain"})
     fq_name = ["default-domain", "shop", "web"]
     site.api.create("virtual-network", {"fq_name": fq_name, "parent_type": "project", "is_shared": True})
@@ -134,7 +128,6 @@ def test_another_projects_shared_network_shows_its_project(site: Site) -> None:
 
 
 def test_a_new_display_name_renames_the_portgroup(site: Site) -> None:
-    site.run_plugin("--once")
     vn_uuid = site.create_network("blue")
     site.run_plugin("--once")
     key = site.config_of("blue").key
@@ -145,7 +138,6 @@ def test_a_new_display_name_renames_the_portgroup(site: Site) -> None:
 
 
 def test_drift_is_put_back_and_other_fields_stay_as_an_admin_set_them(site: Site) -> None:
-    site.run_plugin("--once")
     site.create_network("blue")
     site.run_plugin("--once")
     port = vim.dvs.VmwareDistributedVirtualSwitch.VmwarePortConfigPolicy(
@@ -170,7 +162,6 @@ def test_drift_is_put_back_and_other_fields_stay_as_an_admin_set_them(site: Site
 
 
 def test_a_deleted_networks_portgroup_goes_once_nobody_is_connected(site: Site) -> None:
-    site.run_plugin("--once")
     vn_uuid = site.create_network("blue")
     site.run_plugin("--once")
     site.connect_vm("blue")
@@ -185,7 +176,6 @@ def test_a_deleted_networks_portgroup_goes_once_nobody_is_connected(site: Site) 
 
 
 def test_foreign_portgroups_are_not_touched_and_a_name_they_have_is_held(site: Site) -> None:
-    site.run_plugin("--once")
     before = site.config_of("office").configVersion
     site.create_network("Office")
     result = site.run_plugin("--once")
@@ -197,7 +187,6 @@ def test_foreign_portgroups_are_not_touched_and_a_name_they_have_is_held(site: S
 
 def test_an_unusually_large_removal_waits_for_its_confirmation(site: Site) -> None:
     removal = {"most": 1, "share": 1.0, "confirm_file": str(site.directory / "confirm")}
-    site.run_plugin("--once")
     uuids = [site.create_network(f"net-{number}") for number in range(2)]
     site.run_plugin("--once")
     for vn_uuid in uuids:
@@ -213,7 +202,6 @@ def test_an_unusually_large_removal_waits_for_its_confirmation(site: Site) -> No
 
 
 def test_a_running_plugin_follows_networks_and_repairs_drift_and_logs_out_at_the_end(site: Site) -> None:
-    site.run_plugin("--once")
     before = site.vcenter.sessions()
     with running(site) as plugin:
         vn_uuid = site.create_network("blue")
@@ -233,7 +221,6 @@ def test_a_running_plugin_follows_networks_and_repairs_drift_and_logs_out_at_the
 
 
 def test_a_quiet_plugin_only_waits(site: Site) -> None:
-    site.run_plugin("--once")
     site.create_network("blue")
     with running(site, sweep={"enabled": False}) as plugin:
         eventually(lambda: "blue" in site.portgroups())
@@ -259,7 +246,6 @@ def _status(plugin: subprocess.Popen[str]) -> dict[str, Any]:
 
 
 def test_killed_between_two_actions_and_started_again_it_ends_the_same(site: Site) -> None:
-    site.run_plugin("--once")
     gone = site.create_network("gone")
     site.run_plugin("--once")
     site.api.delete("virtual-network", gone)
@@ -273,7 +259,6 @@ def test_killed_between_two_actions_and_started_again_it_ends_the_same(site: Sit
 
 
 def test_killed_after_its_request_was_carried_out_it_makes_nothing_twice(site: Site) -> None:
-    site.run_plugin("--once")
     uuids = {site.create_network(f"net-{number}") for number in range(3)}
     site.vcenter.add_rule(level="http", method="CreateFilter", delay_ms=20_000)
     with running(site):
@@ -292,7 +277,6 @@ def _not_ours(site: Site) -> list[str]:
 
 
 def test_two_plugins_at_once_make_each_portgroup_once(site: Site) -> None:
-    site.run_plugin("--once")
     with running(site), running(site):
         uuids = {site.create_network(f"net-{number}") for number in range(5)}
         eventually(lambda: site.marked_networks() == uuids)
@@ -331,7 +315,6 @@ def _leave_behind(site: Site, *, vm_uuid: str, vcenter_uuid: str, creator: str =
 
 
 def test_the_sweep_removes_what_a_deleted_vm_left_and_nothing_else(site: Site) -> None:
-    site.run_plugin("--once")
     site.create_network("swept")
     ours, elsewhere = site.admin.instance_uuid, str(uuid4())
     gone, other_vcenters, other_creators = (str(uuid4()) for _ in range(3))

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from pyVmomi import vim
 
-from tf_cli.preflight.model import AccountFacts, Entitlement
+from tf_cli.preflight.model import AccountFacts, Entitlement, Unknown
 from tf_cli.preflight.roles import READ_ONLY, ROLES, TELLTALE_PRIVILEGES, Place, RoleName
 from tf_cli.preflight.unanswered import unknown
 from tf_reconcile.errors import BoundaryError
@@ -23,28 +23,27 @@ _SESSION: Final = "currentSession"
 
 
 def read_vcenter_account(
-    session: Session, switch: DvSwitch, *, label: str, role: RoleName, user: str | None = None
+    session: Session, switch: DvSwitch, *, role: RoleName, user: str | None = None
 ) -> AccountFacts:
     """Return what `user`, or the session's own account, may do where `role` matters."""
-    shown = user or session.settings.user
+    entitlements: tuple[Entitlement, ...] | Unknown
     try:
         who = user or str(_current_session(session).userName)
         entitlements = _entitlements(session, switch, user=who, role=role)
     except BoundaryError as error:
-        return AccountFacts(label=label, user=shown, role=role, entitlements=unknown(error))
-    return AccountFacts(label=label, user=shown, role=role, entitlements=entitlements)
+        entitlements = unknown(error)
+    return AccountFacts(account=user or session.settings.user, role=role, entitlements=entitlements)
 
 
 def read_esxi_account(session: Session, *, label: str) -> AccountFacts:
-    """Return what the session's own account may do on the ESXi itself."""
-    user = session.settings.user
-    try:
-        held = _held_on_esxi(session)
-    except BoundaryError as error:
-        return AccountFacts(label=label, user=user, role=RoleName.ESXI, entitlements=unknown(error))
+    """Return what the session's own account may do on the ESXi itself; `label` tells which ESXi that is."""
     needed = ROLES[RoleName.ESXI].needed_at(Place.ESXI_HOST)
-    entitlement = Entitlement(place="the host", held=held, needed=needed)
-    return AccountFacts(label=label, user=user, role=RoleName.ESXI, entitlements=(entitlement,))
+    entitlements: tuple[Entitlement, ...] | Unknown
+    try:
+        entitlements = (Entitlement(place="the host", held=_held_on_esxi(session), needed=needed),)
+    except BoundaryError as error:
+        entitlements = unknown(error)
+    return AccountFacts(account=f"{session.settings.user} on {label}", role=RoleName.ESXI, entitlements=entitlements)
 
 
 def _entitlements(session: Session, switch: DvSwitch, *, user: str, role: RoleName) -> tuple[Entitlement, ...]:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from tf_cli.preflight.accounts import read_esxi_account, read_vcenter_account
 from tf_cli.preflight.endpoints import open_vsphere, read_daemons, read_tf
-from tf_cli.preflight.model import AccountFacts, MoveFacts, SiteFacts, SwitchFacts, Unknown
+from tf_cli.preflight.model import AccountFacts, MoveFacts, SiteFacts, SwitchFacts, Unknown, VsphereFacts
 from tf_cli.preflight.moves import MoveReader
-from tf_cli.preflight.target import Target
+from tf_cli.preflight.target import Target, VsphereTarget
 from tf_cli.preflight.unanswered import unknown
 from tf_cli.preflight.vsphere import SwitchReader
 from tf_reconcile.errors import BoundaryError, ConfigError
 from tf_vsphere.dvswitch import DvSwitch, find_dvswitch
 from tf_vsphere.session import Session
 
+_AT_ONCE = 8
 _NO_VCENTER = Unknown(reason="vCenter was not reached")
 _NO_SWITCH = Unknown(reason="the switch was not found")
 
@@ -29,27 +30,34 @@ class _VcenterFacts:
 
 def observe_site(target: Target) -> SiteFacts:
     """Return the facts. Raises `ConfigError` for a secret that cannot be read any more, and for nothing else."""
-    with ExitStack() as sessions:
-        vcenter, session = open_vsphere(target.vcenter, file=target.file)
-        if session is not None:
-            sessions.callback(session.close)
-        esxi, esxi_accounts = [], []
-        for endpoint in target.esxi:
-            facts, own = open_vsphere(endpoint, file=target.file)
-            esxi.append(facts)
-            if own is not None:
-                sessions.callback(own.close)
-                esxi_accounts.append(read_esxi_account(own, label=endpoint.label))
+    with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
+        esxi = [*pool.map(lambda endpoint: _observe_esxi(endpoint, target.file), target.esxi)]
+    vcenter, session = open_vsphere(target.vcenter, file=target.file)
+    try:
         seen = _observe_vcenter(session, target)
-        return SiteFacts(
-            vcenter=vcenter,
-            switch=seen.switch,
-            moves=seen.moves,
-            accounts=(*seen.accounts, *esxi_accounts),
-            esxi=tuple(esxi),
-            tf=read_tf(target.tf),
-            daemons=read_daemons(target),
-        )
+    finally:
+        if session is not None:
+            session.close()
+    return SiteFacts(
+        vcenter=vcenter,
+        switch=seen.switch,
+        moves=seen.moves,
+        accounts=(*seen.accounts, *(account for _, account in esxi if account is not None)),
+        esxi=tuple(facts for facts, _ in esxi),
+        tf=read_tf(target.tf),
+        daemons=read_daemons(target),
+    )
+
+
+def _observe_esxi(endpoint: VsphereTarget, file: str) -> tuple[VsphereFacts, AccountFacts | None]:
+    """Return one ESXi and its account; many are asked at once, since each may take its time-out to say nothing."""
+    facts, session = open_vsphere(endpoint, file=file)
+    if session is None:
+        return facts, None
+    try:
+        return facts, read_esxi_account(session, label=endpoint.label)
+    finally:
+        session.close()
 
 
 def _observe_vcenter(session: Session | None, target: Target) -> _VcenterFacts:
@@ -84,9 +92,8 @@ def _read_moves(session: Session, switch: DvSwitch, target: Target) -> MoveFacts
 
 
 def _read_accounts(session: Session, switch: DvSwitch, target: Target) -> tuple[AccountFacts, ...]:
-    own = read_vcenter_account(session, switch, label="vcenter", role=target.vcenter.role)
+    own = read_vcenter_account(session, switch, role=target.vcenter.role)
     others = [
-        read_vcenter_account(session, switch, label=account.role.value, role=account.role, user=account.user)
-        for account in target.accounts
+        read_vcenter_account(session, switch, role=account.role, user=account.user) for account in target.accounts
     ]
     return (own, *others)

@@ -268,10 +268,9 @@ class Entitlement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountFacts:
-    """One account on one endpoint, measured against a role of `roles`."""
+    """One account (and, off vCenter, where it is one), measured against a role of `roles`."""
 
-    label: str
-    user: str
+    account: str
     role: str
     entitlements: tuple[Entitlement, ...] | Unknown
 

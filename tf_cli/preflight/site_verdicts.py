@@ -119,22 +119,21 @@ def judge_membership(esxi: VsphereFacts, facts: SiteFacts) -> Line:
 
 def judge_account(facts: AccountFacts) -> Line:
     """The account may do what it has to, and no more."""
-    check = f"account {facts.label}"
+    check, show_role = f"account {facts.account}", f"`tfv role {facts.role}` shows"
     if isinstance(facts.entitlements, Unknown):
-        advice = f"Compare its role with `tfv role {facts.role}` by hand."
-        return Line.warned(check, f"{facts.user}: {facts.entitlements.reason}", advice)
+        return Line.warned(check, facts.entitlements.reason, f"Compare it by hand with what {show_role}.")
     missing = [(one.place, one.needed - one.held) for one in facts.entitlements if one.needed - one.held]
     if missing:
         text = "; ".join(f"{place}: {', '.join(sorted(ids))}" for place, ids in missing)
-        return Line.failed(check, f"{facts.user} lacks {text}", f"Give it the role that `tfv role {facts.role}` shows.")
+        return Line.failed(check, f"lacks {text}", f"Give it the role that {show_role}.")
     excess = {privilege for one in facts.entitlements for privilege in _excess(one)}
     if excess:
         return Line.warned(
             check,
-            f"{facts.user} may do more than it needs: {_few(excess)}",
-            f"Use an account with the role that `tfv role {facts.role}` shows.",
+            f"may do more than {facts.role} needs: {_few(excess)}",
+            f"Use an account with the role that {show_role}.",
         )
-    return Line.passed(check, f"{facts.user} has exactly what {facts.role} needs")
+    return Line.passed(check, f"may do exactly what {facts.role} needs")
 
 
 def _excess(one: Entitlement) -> frozenset[str]:

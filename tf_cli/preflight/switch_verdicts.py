@@ -46,7 +46,7 @@ def judge_switch(facts: SwitchFacts | Unknown, moves: MoveFacts | Unknown, polic
         judge_vlan_ids(facts, policy),
         *judge_trunks(facts, policy),
         judge_vrouters(facts),
-        judge_gateway_mac(facts.trunks),
+        *judge_gateway_mac(facts.trunks, policy),
         judge_mtu(facts, policy),
         judge_portgroups(facts),
         judge_moves(moves),

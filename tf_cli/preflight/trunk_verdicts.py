@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from tf_cli.preflight.model import Forwarder, Line, SitePolicy, SwitchFacts, TrunkNic, TrunkPortgroup, Underlay
@@ -108,9 +108,17 @@ def judge_vrouters(facts: SwitchFacts) -> Line:
     return Line.passed("vrouter vms", f"one on each of {len(by_host)} hosts")
 
 
-def judge_gateway_mac(trunks: Iterable[TrunkPortgroup]) -> Line:
-    """The trunk NICs have one MAC, the guests' gateway, so that a moved guest need not ask for it again."""
-    nics = [nic for trunk in trunks for nic in trunk.nics]
+def judge_gateway_mac(trunks: Iterable[TrunkPortgroup], policy: SitePolicy) -> tuple[Line, ...]:
+    """The trunk NICs have one MAC, the guests' gateway, so that a moved guest need not ask for it again.
+
+    No line for TF's own agent: its gateway MAC is a virtual one.
+    """
+    if policy.forwarder is Forwarder.CONTRAIL:
+        return ()
+    return (_judge_gateway_mac([nic for trunk in trunks for nic in trunk.nics]),)
+
+
+def _judge_gateway_mac(nics: Sequence[TrunkNic]) -> Line:
     if not nics:
         return Line.warned("gateway mac", "no VM is on a trunk portgroup", "Look again when the vRouter VMs exist.")
     odd = sorted(f"{nic.vm} {nic.mac}" for nic in nics if not _is_static_mac(nic.mac))

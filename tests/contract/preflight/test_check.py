@@ -18,6 +18,7 @@ from tf_reconcile.errors import ConfigError
 from tf_vsphere.portgroup_mark import MARK_KEY, format_mark
 from vcenter_plugin.model import PortgroupSettings
 
+ACCOUNT = "account administrator@vsphere.local"
 TENANT = ("default-domain", "vCenter")
 BLUE = "11111111-0000-4000-8000-000000000001"
 _Vmware = vim.dvs.VmwareDistributedVirtualSwitch
@@ -172,7 +173,7 @@ def test_a_daemons_own_file_will_do(
     }
     status, lines = _check(write_config(**sections[name]), capsys)
     assert status == 1, "the config API is not there"
-    assert f"`tfv role {name}`" in lines["account vcenter"][1]
+    assert f"`tfv role {name}`" in lines[ACCOUNT][1]
     if name == "manager":
         assert lines["esxi host"][1].startswith("is esx-b of dvs-tf")
         assert lines["vlan ids"][1].startswith("101 usable of 500-600")
@@ -319,7 +320,7 @@ def test_each_server_of_the_config_api_has_a_line_of_its_own(write_config: Confi
 @pytest.mark.parametrize(
     ("method", "check"),
     [
-        ("FetchUserPrivilegeOnEntities", "account vcenter"),
+        ("FetchUserPrivilegeOnEntities", ACCOUNT),
         ("CheckMigrate_Task", "vmotion"),
         ("CurrentTime", "vcenter clock"),
     ],
@@ -345,7 +346,7 @@ def test_a_call_that_fails_spoils_only_its_own_lines(
     status, lines = _check(write_config(), capsys)
     assert (status, lines["dvswitch"][0]) == (1, "fail")
     assert "NoPermission" in lines["dvswitch"][1]
-    assert (lines["vcenter"][0], lines["account vcenter"][0]) == ("pass", "warn")
+    assert (lines["vcenter"][0], lines[ACCOUNT][0]) == ("pass", "warn")
 
 
 def test_a_mistake_in_the_file_is_no_line(write_config: ConfigWriter) -> None:

@@ -43,8 +43,7 @@ def _certificate(**changes: Any) -> CertificateFacts:
 def _account(*held: frozenset[str]) -> AccountFacts:
     places = ("the network folder", "switch dvs-tf")
     return AccountFacts(
-        label="vcenter",
-        user="VSPHERE.LOCAL\\tf-manager-a",
+        account="VSPHERE.LOCAL\\tf-manager-a",
         role="manager",
         entitlements=tuple(
             Entitlement(place=place, held=one, needed=NEEDED) for place, one in zip(places, held, strict=False)
@@ -95,7 +94,7 @@ def test_every_line_that_does_not_pass_says_what_to_do() -> None:
         vcenter=vsphere(product=Unknown(reason="refused"), certificate=nothing, clock=None),
         switch=nothing,
         moves=nothing,
-        accounts=(AccountFacts(label="plugin", user="u", role="plugin", entitlements=nothing),),
+        accounts=(AccountFacts(account="u", role="plugin", entitlements=nothing),),
         tf=(TfFacts(server="https://tf:8082", has_tenant=nothing, tenant="d:p", certificate=nothing),),
     )
     lines = judge_site(facts, POLICY, now=NOW)
@@ -151,10 +150,10 @@ def test_a_clock_that_cannot_be_read_is_a_warning() -> None:
 @pytest.mark.parametrize(
     ("held", "verdict", "found", "advice"),
     [
-        ((NEEDED, NEEDED), PASS, "exactly what manager needs", ""),
+        ((NEEDED, NEEDED), PASS, "may do exactly what manager needs", ""),
         ((NEEDED, READ_ONLY), FAIL, "lacks switch dvs-tf: DVSwitch.PortConfig", "tfv role manager"),
         ((frozenset(), NEEDED), FAIL, "the network folder: DVSwitch.PortConfig, System.Anonymous", ""),
-        ((NEEDED | {"VApp.Import"}, NEEDED), WARN, "more than it needs: VApp.Import", "tfv role manager"),
+        ((NEEDED | {"VApp.Import"}, NEEDED), WARN, "more than manager needs: VApp.Import", "tfv role manager"),
         ((NEEDED | set("abcdef"), NEEDED), WARN, "a, b, c, d and 2 more", ""),
     ],
 )

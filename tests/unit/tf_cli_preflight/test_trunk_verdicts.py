@@ -20,7 +20,8 @@ def _one_trunk(facts: SwitchFacts, policy: SitePolicy = POLICY) -> Line:
 
 
 def _mac(facts: SwitchFacts) -> Line:
-    return judge_gateway_mac(facts.trunks)
+    (line,) = judge_gateway_mac(facts.trunks, POLICY)
+    return line
 
 
 def _mtu(facts: SwitchFacts, policy: SitePolicy = POLICY) -> Line:
@@ -120,6 +121,10 @@ def test_verdict(
 ) -> None:
     line = judge(facts)
     assert (line.verdict, found in line.found, advice in line.advice) == (verdict, True, True), line
+
+
+def test_the_gateway_of_tfs_own_agent_has_a_mac_of_its_own() -> None:
+    assert judge_gateway_mac(switch().trunks, CONTRAIL) == ()
 
 
 def test_every_trunk_portgroup_has_a_line_of_its_own() -> None:

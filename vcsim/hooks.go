@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -36,6 +37,7 @@ type vcenter struct {
 	macs     map[string]nicID
 	lastMAC  int
 	parked   map[string]*types.VirtualMachineConfigInfo // unregistered VMs, by path of the .vmx
+	complete map[ref]bool                               // VMs that stock has finished making
 	placed   map[ref]ref                                // the host whose vm list was pushed, by VM
 	nics     nicTable
 
@@ -75,6 +77,7 @@ func newVcenter(w *world, service *simulator.Service) *vcenter {
 		switches: map[ref]*dvswitch{},
 		macs:     map[string]nicID{},
 		parked:   map[string]*types.VirtualMachineConfigInfo{},
+		complete: map[ref]bool{},
 		placed:   map[ref]ref{},
 		nics:     newNicTable(),
 		hosts:    map[ref]*esxi{},
@@ -160,9 +163,11 @@ func (v *vcenter) UpdateObject(_ *simulator.Context, o mo.Reference, changes []t
 	case *mo.VirtualMachine:
 		if touchesNics(changes) {
 			v.connectNics(o)
-			v.placeVM(o.Self)
 		}
-		v.mirrorVM(o.Self)
+		if v.isComplete(o.Self, changes) {
+			v.placeVM(o.Self)
+			v.mirrorVM(o.Self)
+		}
 	case *mo.EventHistoryCollector:
 		v.mirrorEvents(changes)
 	}
@@ -172,12 +177,29 @@ func (v *vcenter) UpdateObject(_ *simulator.Context, o mo.Reference, changes []t
 func (v *vcenter) RemoveObject(_ *simulator.Context, r ref) {
 	switch r.Type {
 	case "VirtualMachine":
+		v.mu.Lock()
+		delete(v.complete, r)
+		v.mu.Unlock()
 		v.disconnectVM(r)
 		v.placeVM(r)
 		v.unmirrorVM(r)
 	case "DistributedVirtualPortgroup":
 		v.forgetPortgroup(r)
 	}
+}
+
+// isComplete tells whether stock has finished making a VM. It fills a new VM in
+// without its lock, and sets the name last.
+func (v *vcenter) isComplete(vm ref, changes []types.PropertyChange) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if _, ok := v.complete[vm]; ok {
+		return true
+	}
+	if slices.ContainsFunc(changes, func(c types.PropertyChange) bool { return c.Name == "name" }) {
+		v.complete[vm] = true
+	}
+	return v.complete[vm]
 }
 
 // touchesNics tells whether NICs, power state, host or name of a VM may have changed.

@@ -49,15 +49,14 @@ func (v *vcenter) moveEntry(ctx *simulator.Context, vm ref, at *ref) bool {
 	return at != nil && !known
 }
 
-// announceVM sends one update with everything: stock fills in most fields of a
-// new VM (created, cloned, registered, imported) after it announced the object.
+// announceVM sends one update of what matters, with the values that are there:
+// stock fills in most fields of a new VM (created, cloned, registered,
+// imported) after it announced the object, without updates.
 func (v *vcenter) announceVM(ctx *simulator.Context, vm *simulator.VirtualMachine) {
 	ctx.Update(vm, []types.PropertyChange{
 		{Name: "name", Val: vm.Name},
 		{Name: "config", Val: vm.Config},
-		{Name: "summary.config", Val: vm.Summary.Config},
 		{Name: "runtime.host", Val: vm.Runtime.Host},
-		{Name: "summary.runtime.host", Val: vm.Runtime.Host},
 	})
 }
 

@@ -135,6 +135,8 @@ class Session:
     def _renew(self, generation: int) -> None:
         with self._lock:
             if self._generation == generation:  # nobody else has renewed it since our call
+                if self._stub is not None:
+                    self._stub.SetSessionId(None)  # a session that is alive after all would refuse a second login
                 self._login()
                 log.info("session renewed", extra={"host": self.settings.host})
 

@@ -53,6 +53,7 @@ class PropertyWatch:
         self._published_at_s = 0.0
         self._broken: AgentError | None = None
         self._collector: Any = None
+        self._generation = 0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"watch-{name}", daemon=True)
 
@@ -113,23 +114,19 @@ class PropertyWatch:
             except AgentError as error:
                 if self._stopping.is_set():
                     return
-                was_following, self._collector = self._collector is not None, None
+                was_complete = self._break(error)
                 # A session that was renewed under us took the collector along: build the next one at once.
-                failures = 0 if was_following and isinstance(error, Conflict) else failures + 1
-                self._break(error)
+                failures = int(not isinstance(error, Conflict)) if was_complete else failures + 1
                 self._stopping.wait(_BACKOFF.delay_s(failures))
 
     def _follow(self) -> None:
         """Build a collector and follow it until `stop()` or an error."""
-        session = self._session
-        root = session.content.propertyCollector
-        collector = session.call("create a collector for", self._name, root.CreatePropertyCollector)
+        session, collector = self._session, self._new_collector()
         for spec in self._filters():
             session.call("create a filter for", self._name, partial(collector.CreateFilter, spec, False))
         objects: dict[MoRef, ObservedObject] = {}
         version, is_first, has_changed = "", True, False
         while not self._stopping.is_set():
-            self._collector = collector
             # The first state is asked for without waiting: there may be no object at all, and so no update to wait for.
             answer = self._wait(collector, version, 0 if is_first else self._max_wait_s())
             if answer is None:
@@ -144,6 +141,19 @@ class PropertyWatch:
             if has_changed or is_first:
                 self._publish(objects)
             is_first, has_changed = False, False
+
+    def _new_collector(self) -> Any:
+        """Return a new collector; one that was left behind in the same session is given back."""
+        before, self._collector = self._collector, None
+        root = self._session.content.propertyCollector
+        collector = self._session.call("create a collector for", self._name, root.CreatePropertyCollector)
+        if before is not None and self._generation == self._session.generation:
+            try:
+                self._session.call("remove a collector of", self._name, before.DestroyPropertyCollector)
+            except BoundaryError as error:
+                log.debug("collector not removed", extra={"watch": self._name, "reason": str(error)})
+        self._collector, self._generation = collector, self._session.generation
+        return collector
 
     def _wait(self, collector: Any, version: str, most_s: int) -> Any:
         options = _PC.WaitOptions(maxWaitSeconds=most_s, maxObjectUpdates=_PAGE)
@@ -192,13 +202,16 @@ class PropertyWatch:
         with self._condition:
             self._published_at_s = time.monotonic()
 
-    def _break(self, error: AgentError) -> None:
+    def _break(self, error: AgentError) -> bool:
+        """Serve no snapshot from now on; True when there was one until now."""
         log.debug("watch broken", extra={"watch": self._name, "reason": str(error)})
         with self._condition:
             was_broken = self._broken is not None
+            was_complete = self._published is not None and not was_broken
             self._broken = error
         if not was_broken:
             self._on_change()
+        return was_complete
 
 
 def _changed(before: Any, changes: Sequence[Any]) -> dict[str, Any]:

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tf_api.watch import Watch
-
 from tf_api.client import ConfigApi
+from tf_api.watch import Watch
 from tf_reconcile.errors import BoundaryError, ConfigError
 from tf_reconcile.result import PassReport
 from tf_runtime.daemon import run_main, stop_on_signals

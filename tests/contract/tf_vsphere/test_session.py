@@ -41,6 +41,12 @@ def test_an_expired_session_is_renewed_within_the_call(vcenter: Vcenter, session
     assert vcenter.calls()["Login"] == 2
 
 
+def test_a_session_that_is_alive_after_all_is_renewed_too(vcenter: Vcenter, session: Session) -> None:
+    vcenter.add_rule(level="soap", method="CurrentTime", fault="NotAuthenticated", count=1)
+    assert session.call("read", "the clock", session.read_current_time) is not None
+    assert session.generation == 2
+
+
 def test_a_changed_password_is_read_again_and_a_wrong_one_then_is_an_error_of_the_call(
     own_vcenter: Vcenter, tmp_path: Path
 ) -> None:

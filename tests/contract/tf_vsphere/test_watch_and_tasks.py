@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from pyVmomi import vim
 
+from lab.vsphere_admin import VsphereAdmin
 from tests.contract.vcenter import Vcenter
 from tf_reconcile.errors import Conflict, Rejected, Transient
 from tf_vsphere import watch as watch_module
@@ -158,6 +159,30 @@ def test_a_broken_watch_serves_nothing_but_tells_what_it_last_knew(own_vcenter: 
     assert "office" in {seen.properties["name"] for seen in good[0].values()}
     assert good[1] >= 0
     followed.watch.stop()
+
+
+def test_a_failed_wait_is_followed_by_a_new_collector_and_the_old_one_is_given_back(
+    vcenter: Vcenter, followed: Followed, fresh: Callable[[], str]
+) -> None:
+    assert followed.watch.wait_until_complete(PATIENCE_S)
+    vcenter.forget_calls()
+    vcenter.add_rule(level="http", method="WaitForUpdatesEx", status=503, count=1)
+    name = fresh()
+    with VsphereAdmin.connect(vcenter.simulator) as admin:
+        admin.create_portgroup(name)
+    assert followed.wait_for(lambda: name in followed.names() and followed.changes >= 3)
+    calls = vcenter.calls()
+    assert (calls["CreatePropertyCollector"], calls["DestroyPropertyCollector"]) == (1, 1)
+
+
+def test_a_property_that_may_not_be_read_breaks_the_watch(vcenter: Vcenter, session: Session, switch: DvSwitch) -> None:
+    spec = filter_spec([switch.managed_object], {vim.DistributedVirtualSwitch: ("name", "noSuchProperty")})
+    watch = PropertyWatch(session, lambda: [spec], lambda: None, name="broken")
+    watch.start()
+    assert not watch.wait_until_complete(1.0)
+    with pytest.raises(Transient):
+        watch.snapshot()
+    watch.stop()
 
 
 def test_a_quiet_watch_ends_at_once_when_stopped(session: Session, switch: DvSwitch) -> None:

@@ -163,9 +163,9 @@ class Kernel:
             case SetSysctl(sysctl=sysctl, value=value):
                 (_SYSCTL_ROOT / sysctl.path).write_text(f"{value}\n", encoding="ascii")
             case SetUp(ifname=ifname):
-                self._netlink.link("set", index=socket.if_nametoindex(ifname), state="up")
+                self._netlink.link("set", index=_index(ifname), state="up")
             case DeleteLink(ifname=ifname):
-                self._netlink.link("del", index=socket.if_nametoindex(ifname))
+                self._netlink.link("del", index=_index(ifname))
             case CreateVrf(vrf=vrf):
                 self._netlink.link("add", ifname=vrf.name, kind="vrf", vrf_table=vrf.table)
             case CreateVif(vif=vif, trunk=trunk):
@@ -174,9 +174,9 @@ class Kernel:
                     ifname=vif.name,
                     kind="vlan",
                     vlan_id=vif.vlan,
-                    link=socket.if_nametoindex(trunk.name),
+                    link=_index(trunk.name),
                     address=vif.mac,
-                    **({} if vif.vrf is None else {"master": socket.if_nametoindex(vif.vrf)}),
+                    **({} if vif.vrf is None else {"master": _index(vif.vrf)}),
                 )
             case AddAddress(address=address):
                 self._netlink.addr("add", **_address_message(address))
@@ -251,6 +251,14 @@ class Kernel:
                 yield Rule(version=version, priority=priority, kind=RuleKind.LOCAL)
 
 
+def _index(ifname: str) -> int:
+    """Return the number of a device; raises OSError with a code, which `socket.if_nametoindex` does not give."""
+    try:
+        return socket.if_nametoindex(ifname)
+    except OSError as error:
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), ifname) from error
+
+
 def _link(message: Any) -> _Link:
     info = message.get_attr("IFLA_LINKINFO")
     data = info.get_attr("IFLA_INFO_DATA") if info else None
@@ -323,7 +331,7 @@ def _rule_message(rule: Rule) -> dict[str, Any]:
 
 def _address_message(address: LinkAddress) -> dict[str, Any]:
     return {
-        "index": socket.if_nametoindex(address.ifname),
+        "index": _index(address.ifname),
         "address": str(address.address.ip),
         "prefixlen": address.address.network.prefixlen,
         "family": _FAMILIES[address.address.version],
@@ -332,7 +340,7 @@ def _address_message(address: LinkAddress) -> dict[str, Any]:
 
 def _neighbour_message(neighbour: Neighbour) -> dict[str, Any]:
     return {
-        "ifindex": socket.if_nametoindex(neighbour.ifname),
+        "ifindex": _index(neighbour.ifname),
         "dst": str(neighbour.address),
         "lladdr": neighbour.mac,
         "state": _NUD_PERMANENT,
@@ -353,7 +361,7 @@ def _route_message(route: Route) -> dict[str, Any]:
         return message | {"type": "unreachable"}
     if route.prefix.version == 4:  # noqa: PLR2004 - IP version
         message["scope"] = _SCOPE_LINK
-    return message | {"oif": socket.if_nametoindex(route.ifname)}
+    return message | {"oif": _index(route.ifname)}
 
 
 def _translate(code: int | None, operation: str) -> BoundaryError:

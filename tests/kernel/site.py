@@ -111,9 +111,20 @@ class Guest:
             ["ip", "netns", "exec", self.name, *command.split()], capture_output=True, text=True, check=False
         )
 
-    def pings(self, address: str, *, count: int = 1, source: str | None = None) -> bool:
-        """True when `address` answers every ping."""
-        return self.run(f"ping -n -c {count} -W 1 -i 0.1 {f'-I {source}' if source else ''} {address}").returncode == 0
+    def reaches(self, address: str, *, count: int = 1) -> bool:
+        """True when `address` answers every ping; patient, as the machine may be slow."""
+        return self._ping(address, f"-c {count} -W 5") == 0
+
+    def is_cut_off_from(self, address: str, *, source: str | None = None) -> bool:
+        """True when `address` does not answer within a second."""
+        return self._ping(address, f"-c 1 -W 1 {f'-I {source}' if source else ''}") != 0
+
+    def is_told_unreachable(self, address: str, *, wait_s: int = 5) -> bool:
+        """True when a router says that there is no way to `address`."""
+        return "Unreachable" in self.run(f"ping -n -c 1 -W {wait_s} {address}").stdout
+
+    def _ping(self, address: str, options: str) -> int:
+        return self.run(f"ping -n -i 0.1 {options} {address}").returncode
 
     def forget_neighbours(self) -> None:
         """Empty its ARP and ND caches."""

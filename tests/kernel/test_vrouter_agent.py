@@ -10,7 +10,6 @@ import re
 import signal
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -54,43 +53,41 @@ def nothing_left_behind(agent: Agent) -> Iterator[None]:
 
 
 def test_a_guest_reaches_its_gateway_and_the_guests_of_its_network(agent: Agent) -> None:
-    assert R1.pings("10.1.1.1")
-    assert R1.pings("10.1.1.12", count=2)
+    assert R1.reaches("10.1.1.1")
+    assert R1.reaches("10.1.1.12", count=2)
     assert "ttl=63" in R2.run("ping -n -c 1 -W 1 10.1.1.11").stdout
-    assert G1.pings("10.2.0.1")
+    assert G1.reaches("10.2.0.1")
 
 
 def test_ipv6_guests_reach_each_other_and_their_gateway(agent: Agent) -> None:
-    assert R1.pings("fd00:1::1")
-    assert R1.pings("fd00:1::12")
+    assert R1.reaches("fd00:1::1")
+    assert R1.reaches("fd00:1::12")
 
 
 def test_another_network_is_unreachable_and_says_so(agent: Agent) -> None:
-    said = R1.run("ping -n -c 1 -W 2 10.2.0.11")
-    assert said.returncode
-    assert "Unreachable" in said.stdout
+    assert R1.is_told_unreachable("10.2.0.11")
 
 
 def test_networks_with_the_same_addresses_are_apart(agent: Agent) -> None:
     batch("link set eth0 down", namespace="r2")
     try:
-        assert B1.pings("10.1.1.12")
-        assert not R1.pings("10.1.1.12")
+        assert B1.reaches("10.1.1.12")
+        assert R1.is_cut_off_from("10.1.1.12")
     finally:
         batch("link set eth0 up", "route add default via 10.1.1.1", namespace="r2")
         batch(
             "addr replace fd00:1::12/128 dev eth0 nodad", "route replace default via fe80::1 dev eth0", namespace="r2"
         )
-    assert R1.pings("10.1.1.12")
-    assert B2.pings("10.1.1.11")
+    assert R1.reaches("10.1.1.12")
+    assert B2.reaches("10.1.1.11")
 
 
 def test_a_guest_whose_port_is_not_set_up_reaches_nothing(agent: Agent) -> None:
-    assert not FRESH.pings("10.1.1.1")
-    assert not FRESH.pings("10.1.1.11")
-    assert not R1.pings(FRESH.address)
+    assert FRESH.is_cut_off_from("10.1.1.1")
+    assert FRESH.is_cut_off_from("10.1.1.11")
+    assert R1.is_cut_off_from(FRESH.address)
     with on_vlan_of(FRESH, R1):  # not even on a VLAN that is set up
-        assert not FRESH.pings("10.1.1.1")
+        assert FRESH.is_cut_off_from("10.1.1.1")
 
 
 def test_frames_without_a_vlan_reach_nothing(agent: Agent) -> None:
@@ -112,15 +109,15 @@ def test_frames_without_a_vlan_reach_nothing(agent: Agent) -> None:
 
 
 def test_a_spoofed_address_is_dropped_and_counted(agent: Agent) -> None:
-    assert R1.pings("10.1.1.12")  # so that no ARP with the false sender comes first
+    assert R1.reaches("10.1.1.12")  # so that no ARP with the false sender comes first
     before = agent.drops()["spoofed"]
     batch("addr add 10.1.1.99/32 dev eth0", namespace="r1")
     try:
-        assert not R1.pings("10.1.1.12", source="10.1.1.99")
+        assert R1.is_cut_off_from("10.1.1.12", source="10.1.1.99")
     finally:
         batch("addr del 10.1.1.99/32 dev eth0", namespace="r1")
     assert agent.drops()["spoofed"] > before
-    assert R1.pings("10.1.1.12")
+    assert R1.reaches("10.1.1.12")
 
 
 def test_a_spoofed_mac_is_dropped_and_counted(agent: Agent) -> None:
@@ -131,12 +128,12 @@ def test_a_spoofed_mac_is_dropped_and_counted(agent: Agent) -> None:
         namespace="r1",
     )
     try:
-        assert not R1.pings("10.1.1.12")
+        assert R1.is_cut_off_from("10.1.1.12")
     finally:
         batch(f"link set eth0 address {R1.mac}", namespace="r1")
     after = agent.drops()
     assert after["spoofed"] > before["spoofed"] or after["arp_spoofed"] > before["arp_spoofed"]
-    assert R1.pings("10.1.1.12")
+    assert R1.reaches("10.1.1.12")
 
 
 def test_an_arp_sender_that_is_not_the_guest_gets_no_answer(agent: Agent) -> None:
@@ -153,11 +150,11 @@ def test_an_arp_sender_that_is_not_the_guest_gets_no_answer(agent: Agent) -> Non
 def test_a_frame_on_a_foreign_vlan_enters_no_network(agent: Agent) -> None:
     before = agent.drops()
     with on_vlan_of(R1, B2):
-        assert not R1.pings("10.1.1.1")
+        assert R1.is_cut_off_from("10.1.1.1")
     R1.forget_neighbours()
     after = agent.drops()
     assert after["spoofed"] + after["arp_spoofed"] > before["spoofed"] + before["arp_spoofed"]
-    assert R1.pings("10.1.1.1")
+    assert R1.reaches("10.1.1.1")
 
 
 def test_services_of_the_host_are_closed_to_guests(agent: Agent) -> None:
@@ -174,24 +171,21 @@ def test_services_of_the_host_are_closed_to_guests(agent: Agent) -> None:
 
 
 def test_the_hosts_own_addresses_are_found_only_after_the_vrf(agent: Agent) -> None:
-    assert not R1.pings(HOST_ADDRESS)
+    assert R1.is_cut_off_from(HOST_ADDRESS)
     batch("rule add pref 0 table local")
-    assert R1.pings(HOST_ADDRESS), "without the fix a guest reaches the host's own address"
+    assert R1.reaches(HOST_ADDRESS), "without the fix a guest reaches the host's own address"
     agent.settled()
-    assert not R1.pings(HOST_ADDRESS)
+    assert R1.is_cut_off_from(HOST_ADDRESS)
     assert len(re.findall("l3mdev", run("ip rule"))) == 1
     assert len(re.findall("l3mdev", run("ip -6 rule"))) == 1
 
 
 def test_a_lookup_never_goes_on_in_the_hosts_main_table(agent: Agent) -> None:
-    def answer() -> str:
-        return R1.run("ping -n -c 1 -W 1 203.0.113.1").stdout
-
-    assert "Unreachable" in answer()
+    assert R1.is_told_unreachable("203.0.113.1")
     batch("route add 203.0.113.0/24 dev lo", "route del unreachable default table 100005 metric 4278198272")
-    assert "Unreachable" not in answer(), "without the fix the packet leaves the VRF (and only the filters stop it)"
+    assert not R1.is_told_unreachable("203.0.113.1", wait_s=1), "without the fix it leaves the VRF, up to the filters"
     agent.settled()
-    assert "Unreachable" in answer()
+    assert R1.is_told_unreachable("203.0.113.1")
     batch("route del 203.0.113.0/24 dev lo")
 
 
@@ -256,17 +250,17 @@ def test_an_absent_address_is_not_answered_even_with_a_default_route(agent: Agen
 def test_a_prepared_port_reaches_nothing_until_it_is_enabled(agent: Agent) -> None:
     agent.post(FRESH.port(**{"link-state": 0}))
     assert agent.settled()[FRESH.vmi]["state"] == "prepared"
-    assert not FRESH.pings("10.1.1.1")
+    assert FRESH.is_cut_off_from("10.1.1.1")
     agent.call("PUT", f"/enable-port/{FRESH.vmi}")
     assert agent.settled()[FRESH.vmi]["state"] == "active"
-    assert FRESH.pings("10.1.1.11")
+    assert FRESH.reaches("10.1.1.11")
     agent.call("PUT", f"/disable-port/{FRESH.vmi}")
     agent.settled()
-    assert not FRESH.pings("10.1.1.11")
+    assert FRESH.is_cut_off_from("10.1.1.11")
     agent.call("DELETE", f"/port/{FRESH.vmi}")
     agent.settled()
     assert "eth1.103" not in run("ip link")
-    assert not FRESH.pings("10.1.1.1")
+    assert FRESH.is_cut_off_from("10.1.1.1")
 
 
 def test_a_second_port_with_the_same_vlan_is_held_and_the_first_untouched(agent: Agent) -> None:
@@ -274,39 +268,38 @@ def test_a_second_port_with_the_same_vlan_is_held_and_the_first_untouched(agent:
     ports = agent.settled()
     assert ports[FRESH.vmi]["state"] == "held"
     assert f"VLAN 101 belongs to port {R1.vmi}" in ports[FRESH.vmi]["reason"]
-    assert R1.pings("10.1.1.12")
+    assert R1.reaches("10.1.1.12")
 
 
 def test_what_somebody_breaks_is_mended_and_nothing_else_is_touched(agent: Agent) -> None:
     batch("link del eth1.102", "link add v9 type dummy", "link add link eth1 name eth1.77 type vlan id 77")
     run("nft flush chain inet vrouter from_guest")
     agent.settled()
-    assert R1.pings("10.1.1.12")
+    assert R1.reaches("10.1.1.12")
     links = run("ip -br link")
     assert "eth1.77@" not in links, "a VLAN device of the trunk that no port asks for"
     assert "v9" in links, "the name is ours, the device is not"
     before = agent.drops()["spoofed"]
     R1.run("ping -n -c 1 -W 1 -I 127.0.0.1 10.1.1.12")
     batch("addr add 10.1.1.99/32 dev eth0", namespace="r1")
-    assert not R1.pings("10.1.1.12", source="10.1.1.99")
+    assert R1.is_cut_off_from("10.1.1.12", source="10.1.1.99")
     batch("addr del 10.1.1.99/32 dev eth0", namespace="r1")
     assert agent.drops()["spoofed"] > before, "the flushed chain filters again"
     batch("link del v9")
 
 
-def watch_writes(directory: Path) -> list[subprocess.Popen[str]]:
+def watch_writes() -> list[subprocess.Popen[str]]:
     commands = (["ip", "monitor", "link", "address", "route", "rule"], ["nft", "monitor"])
     return [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in commands]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_restart_touches_nothing_and_loses_no_packet(agent: Agent, tmp_path: Path, number: signal.Signals) -> None:
+def test_a_restart_touches_nothing_and_loses_no_packet(agent: Agent) -> None:
     agent.settled()
     pinging = subprocess.Popen(
         ["ip", "netns", "exec", "r1", "ping", "-n", "-q", "-i", "0.1", "10.1.1.12"], stdout=subprocess.PIPE, text=True
     )
-    monitors = watch_writes(tmp_path)
-    agent.end(number)
+    monitors = watch_writes()
+    agent.end(signal.SIGTERM)
     agent.start()
     ports = agent.settled()
     assert {ports[guest.vmi]["state"] for guest in SERVED} == {"active"}
@@ -324,4 +317,4 @@ def test_a_kill_in_the_middle_of_an_attach_ends_the_same(agent: Agent) -> None:
     agent.end(signal.SIGKILL)
     agent.start()
     assert agent.settled()[FRESH.vmi]["state"] == "active"
-    assert FRESH.pings("10.1.1.11")
+    assert FRESH.reaches("10.1.1.11")

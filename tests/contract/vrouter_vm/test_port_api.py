@@ -51,9 +51,10 @@ def body(number: int = 1, /, **changes: Any) -> dict[str, object]:
 
 
 class Site:
-    """The API on a free port, over a fake host; a pass runs whenever the API wakes the loop."""
+    """The API, over a fake host; a pass runs whenever the API wakes the loop."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, address: tuple[str, int]) -> None:
+        self.address = address
         self.directory = directory
         self.host = FakeHost()
         self.board = StatusBoard()
@@ -78,8 +79,7 @@ class Site:
             stale_timeout_s=60.0,
             later=lambda delay_s, job: self.jobs.append((delay_s, job)),
         )
-        self.server = PortServer(api.app, listen=("127.0.0.1", 0))
-        self.server.start()
+        self.app = api.app
 
     def view(self, needed: frozenset[VnUuid]) -> NetworkView:
         return self.known
@@ -90,7 +90,7 @@ class Site:
 
     def call(self, method: str, path: str, given: object = None, *, raw: bytes | None = None) -> tuple[int, str, Any]:
         """Status code, reason and JSON of an answer."""
-        connection = http.client.HTTPConnection(*self.server.address, timeout=20)
+        connection = http.client.HTTPConnection(*self.address, timeout=20)
         payload = raw if raw is not None else None if given is None else json.dumps(given).encode()
         connection.request(method, path, payload)
         answer = connection.getresponse()
@@ -105,14 +105,32 @@ class Site:
         return ports
 
 
+class Front:
+    """What the one server of this module serves: the site of the test that runs."""
+
+    site: Site
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        return self.site.app(environ, start_response)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[tuple[Front, PortServer]]:
+    front = Front()
+    running = PortServer(front, listen=("127.0.0.1", 0))
+    running.start()
+    yield front, running
+    running.stop()
+
+
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    running = Site(tmp_path)
-    yield running
-    running.server.stop()
+def site(tmp_path: Path, server: tuple[Front, PortServer]) -> Site:
+    front, running = server
+    front.site = Site(tmp_path, running.address)
+    return front.site
 
 
-OK = (200, "OK", {})
+OK: tuple[int, str, dict[str, str]] = (200, "OK", {})
 
 
 def failed(text: str) -> tuple[int, str, dict[str, str]]:

@@ -1,0 +1,163 @@
+"""The kernel adapters against the real kernel, and the fake host against both: a fake that is kinder fails here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from pyroute2 import IPRoute
+
+from tests.fakes.vrouter_host import TRUNK_MAC, FakeFilters, FakeHost, make_network, make_port, make_view
+from tests.kernel.site import batch, run, vrouter_namespace
+from tf_reconcile.errors import BoundaryError, Conflict, Rejected, Transient
+from vrouter_vm import policy
+from vrouter_vm.actions import (
+    HOST,
+    AddRoute,
+    AnyAction,
+    ChangeElements,
+    CreateVrf,
+    DeleteLink,
+    ReplaceFilters,
+    SetSysctl,
+    SetUp,
+)
+from vrouter_vm.desired import desired_state
+from vrouter_vm.kernel import Kernel
+from vrouter_vm.libnftables import LibNftables
+from vrouter_vm.links import host_route
+from vrouter_vm.model import Observed, Port, Route, Sysctl, Vrf
+from vrouter_vm.nft import FilterTables
+from vrouter_vm.plan import plan_host
+
+pytestmark = pytest.mark.kernel
+
+VIEW = make_view(make_network("red", 5, "10.1.1.0/24", "fd00:1::/64"), make_network("blue", 6))
+FIRST = [make_port(1, addresses=("10.1.1.11", "fd00:1::11")), make_port(2, vn="blue"), make_port(3, is_enabled=False)]
+THEN = [make_port(1, vn="blue"), make_port(4), make_port(3, mac="00:50:56:aa:00:99")]
+
+
+class RealHost:
+    """The adapters, side by side as the reconciler has them."""
+
+    def __init__(self, netlink: IPRoute, nft: LibNftables) -> None:
+        self.kernel = Kernel(netlink, trunk="eth1")
+        self.filters = FilterTables(nft, trunk="eth1")
+
+    def see(self) -> Observed:
+        return self.kernel.observe(self.filters.observe())
+
+    def apply(self, action: AnyAction) -> None:
+        if isinstance(action, ReplaceFilters | ChangeElements):
+            self.filters.apply(action)
+        else:
+            self.kernel.apply(action)
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[RealHost]:
+    with vrouter_namespace():
+        nft = LibNftables()
+        with IPRoute() as netlink:
+            yield RealHost(netlink, nft)
+        nft.close()
+
+
+def plan(host: RealHost | FakeHost, ports: list[Port]) -> tuple[AnyAction, ...]:
+    have = host.see()
+    want = desired_state(ports=ports, networks=VIEW, trunk=have.trunk, has_ipv6=have.has_ipv6)
+    return plan_host(want=want, have=have).actions
+
+
+def turn(host: RealHost | FakeHost, ports: list[Port], *, most: int | None = None) -> None:
+    for action in plan(host, ports)[:most]:
+        host.apply(action)
+
+
+def comparable(seen: Observed) -> Observed:
+    """Without what a real host has of its own: other devices, settings that nobody asked for, counters."""
+    asked_for = desired_state(ports=FIRST, networks=VIEW, trunk=seen.trunk, has_ipv6=True).sysctls
+    return replace(
+        seen,
+        foreign_names=frozenset(),
+        sysctls={sysctl: value for sysctl, value in seen.sysctls.items() if sysctl in asked_for},
+        filters=replace(seen.filters, drops={}),
+    )
+
+
+def test_the_fake_host_and_the_kernel_come_to_the_same(host: RealHost) -> None:
+    fake = FakeHost()
+    assert host.see().trunk.mac == TRUNK_MAC
+    for ports in (FIRST, THEN, [], FIRST):
+        turn(host, ports)
+        turn(fake, ports)
+        assert plan(host, ports) == ()
+        assert replace(comparable(host.see()), sysctls={}) == replace(comparable(fake.see()), sysctls={})
+    assert comparable(host.see()) == comparable(fake.see())
+    assert FakeFilters(fake).observe().elements == host.filters.observe().elements
+
+
+@pytest.mark.parametrize("cut", [3, 11, 19, 33, 47])
+def test_a_crash_between_two_actions_converges(host: RealHost, cut: int) -> None:
+    turn(host, FIRST)
+    turn(host, THEN, most=cut)
+    turn(host, FIRST if cut % 2 else THEN)
+    assert plan(host, FIRST if cut % 2 else THEN) == ()
+
+
+def test_the_settings_in_the_link_dump_are_those_in_proc(host: RealHost) -> None:
+    turn(host, FIRST)
+    seen = host.see().sysctls
+    assert len(seen) > 20
+    assert seen == {sysctl: int((Path("/proc/sys/net") / sysctl.path).read_text()) for sysctl in seen}
+
+
+def test_the_kernels_refusals_are_told_apart(host: RealHost) -> None:
+    turn(host, FIRST)
+    elsewhere = Route(table=100005, prefix=make_network("x", 1, "10.9.0.0/16").subnets[0].prefix, ifname="eth1.999")
+    cases: list[tuple[AnyAction, type[BoundaryError]]] = [
+        (CreateVrf(subject="v5", vrf=Vrf(name="v5", table=100005)), Conflict),
+        (AddRoute(subject="eth1.999", route=elsewhere), Conflict),
+        (SetUp(subject="v99", ifname="v99"), Conflict),
+        (SetSysctl(subject=HOST, sysctl=Sysctl(path="ipv4/ip_forward", ifname=None), value=10**12), Rejected),
+    ]
+    for action, kind in cases:
+        with pytest.raises(kind, match="kernel"):
+            host.apply(action)
+    batch("link set eth1.103 down")
+    route = host_route(table=100005, address=make_port(3).addresses[0], ifname="eth1.103")
+    with pytest.raises(Transient, match="kernel"):
+        host.apply(AddRoute(subject="eth1.103", route=route))
+    turn(host, FIRST)
+
+
+def test_what_is_gone_already_is_deleted(host: RealHost) -> None:
+    host.apply(DeleteLink(subject="eth1.999", ifname="eth1.999"))
+
+
+def test_a_set_change_that_cannot_be_is_refused_whole(host: RealHost) -> None:
+    turn(host, FIRST)
+    before = host.filters.observe()
+    absent = {**before.elements, policy.VIFS: before.elements[policy.VIFS] | {("eth1.999",)}}
+    with pytest.raises(Rejected, match="nftables"):
+        host.apply(ChangeElements(subject="filters", want={policy.VIFS: frozenset()}, have=absent))
+    assert host.filters.observe() == before
+
+
+def test_routes_addresses_and_rules_of_others_are_left_alone(host: RealHost) -> None:
+    batch(
+        "link add other type dummy",
+        "link set other up",
+        "addr add 198.18.0.1/24 dev other",
+        "route add 198.19.0.0/24 via 198.18.0.2",
+        "rule add pref 500 from 198.18.0.0/24 lookup 77",
+        "route add 198.20.0.0/24 via 198.18.0.2 table 77",
+    )
+    commands = ("ip addr show dev other", "ip route show dev other", "ip route show table 77", "ip rule show pref 500")
+    before = [run(command) for command in commands]
+    turn(host, THEN)
+    turn(host, [])
+    assert [run(command) for command in commands] == before
+    batch("rule del pref 500", "link del other")

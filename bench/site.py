@@ -129,6 +129,7 @@ class Site:
         self._opened = ExitStack()
         self.agents: dict[str, PortAgent] = {}
         self.managers: dict[str, Daemon] = {}
+        self.settings: dict[str, Mapping[str, Any]] = {}
         self.simulator: Simulator
         self.admin: VsphereAdmin
         self.api: ConfigApi
@@ -217,6 +218,7 @@ class Site:
             "identity": {"smbios_uuid_file": str(smbios), "interfaces_directory": str(interface.parent)},
             **self._manager_settings,
         }
+        self.settings[host] = settings
         return Daemon("vcenter_manager", settings, self._folder, name=f"manager-{host}")
 
     def vsphere(self, endpoint: Endpoint) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from tf_reconcile.errors import BoundaryError, Conflict, Transient
 from vcenter_plugin.model import (
@@ -187,3 +188,26 @@ class FakeLeftovers:
         self.dependants.discard(leftover)
         self.ours = {vm for vm in self.ours if vm.uuid != leftover.uuid}
         self.removed.append(leftover)
+
+
+@dataclass
+class FailsOnce:
+    """Wraps a stand-in: the `at`-th call of all that share `counter` fails, before or after it was carried out."""
+
+    inner: Any
+    counter: list[int]
+    at: int
+    is_carried_out: bool
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self.inner, name)
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            self.counter[0] += 1
+            if self.counter[0] != self.at:
+                return method(*arguments, **named)
+            if self.is_carried_out:
+                method(*arguments, **named)
+            raise Transient("outside", name, reason="the answer was lost")
+
+        return call

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.fakes.vcenter_plugin import FakeNetworks, FakeSwitch, FakeTenant, KilledError
@@ -18,6 +18,8 @@ from vcenter_plugin.names import MOST_CHARACTERS, format_name, name_key, parse_n
 from vcenter_plugin.reconciler import Reconciler
 
 ENOUGH_PASSES = 12
+# What is tested is not how busy the machine is.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 NAMES = ("a", "A", "b", "B", "c", "d", "ab", "long" * 30)
 
 
@@ -98,12 +100,14 @@ def assert_right(networks: Sequence[Network], switch: FakeSwitch) -> None:
         assert switch.names().get(vn_uuid) == one.spec.name or vn_uuid in held
 
 
+@unhurried
 @given(some_worlds())
 def test_it_converges_and_then_writes_nothing(world: World) -> None:
     converge(world.networks, world.switch)
     assert_right(world.networks, world.switch)
 
 
+@unhurried
 @given(some_worlds())
 def test_what_is_not_ours_and_what_is_in_use_stays(world: World) -> None:
     foreign = dict(world.switch.foreign)
@@ -113,6 +117,7 @@ def test_what_is_not_ours_and_what_is_in_use_stays(world: World) -> None:
     assert used <= set(world.switch.portgroups)
 
 
+@unhurried
 @given(some_worlds(), st.integers(0, 6))
 def test_killed_after_any_action_and_started_again_it_ends_the_same(world: World, survived: int) -> None:
     world.switch.dies_after = survived
@@ -123,6 +128,7 @@ def test_killed_after_any_action_and_started_again_it_ends_the_same(world: World
     assert_right(world.networks, world.switch)
 
 
+@unhurried
 @given(some_worlds())
 def test_two_plugins_at_once_do_not_disturb_each_other(world: World) -> None:
     one, other = plugin(world.networks, world.switch), plugin(world.networks, world.switch)
@@ -132,6 +138,7 @@ def test_two_plugins_at_once_do_not_disturb_each_other(world: World) -> None:
     assert_right(world.networks, world.switch)
 
 
+@unhurried
 @given(some_networks(), some_networks())
 def test_from_a_to_b_and_back_to_a_restores_names_and_networks(
     first: tuple[Network, ...], second: tuple[Network, ...]
@@ -145,6 +152,7 @@ def test_from_a_to_b_and_back_to_a_restores_names_and_networks(
     assert switch.names() == before
 
 
+@unhurried
 @given(st.permutations(range(5)))
 def test_any_exchange_of_names_gets_done(order: list[int]) -> None:
     start = [network(f"vn{number}", display_name=f"n{number}") for number in range(5)]
@@ -157,11 +165,13 @@ def test_any_exchange_of_names_gets_done(order: list[int]) -> None:
     assert {seen.mark.vn_uuid: key for key, seen in switch.portgroups.items()} == keys
 
 
+@unhurried
 @given(st.text(max_size=120))
 def test_names_come_back_as_they_went(plain: str) -> None:
     assert parse_name(format_name(plain)) == plain
 
 
+@unhurried
 @given(st.text(alphabet="abc/%\\ é", min_size=1, max_size=200), st.sampled_from(["vCenter", "other"]))
 def test_names_fit_and_long_ones_differ_by_network(display_name: str, project: str) -> None:
     named = [

@@ -1,7 +1,12 @@
 from __future__ import annotations
 
-from tests.fakes.vcenter_plugin import FakeLeftovers, FakeNetworks, FakeSwitch, FakeTenant
+import contextlib
+
+import pytest
+
+from tests.fakes.vcenter_plugin import FailsOnce, FakeLeftovers, FakeNetworks, FakeSwitch, FakeTenant
 from tests.unit.vcenter_plugin.cases import TENANT, network, portgroup, uuid_of
+from tf_reconcile.errors import Transient
 from vcenter_plugin.guard import RemovalLimit
 from vcenter_plugin.model import ObservedSwitch, PortgroupKey, PortgroupSettings
 from vcenter_plugin.reconciler import TF, VCENTER, Reconciler
@@ -131,3 +136,31 @@ def test_the_sweep_is_part_of_the_pass() -> None:
     report = reconciler(FakeNetworks(), FakeSwitch(), sweeper=sweeper).run_once(is_full=True)
     assert len(report.done) == 1
     assert leftovers.ours == set()
+
+
+@pytest.mark.parametrize("is_carried_out", [False, True])
+@pytest.mark.parametrize("at", range(1, 13))
+def test_any_call_may_fail_once_and_it_still_ends_right(at: int, *, is_carried_out: bool) -> None:
+    gone, used = network("gone"), network("used")
+    switch = FakeSwitch()
+    switch.add(portgroup(gone, key=1))
+    switch.add(portgroup(used, key=2), connected=1)
+    switch.add(portgroup(RED, key=3, settings=PortgroupSettings(is_blocked=False)))
+    networks, tenant = FakeNetworks.of([BLUE, RED]), FakeTenant(missing=list(tenant_objects(TENANT)))
+    counter = [0]
+    outside = [FailsOnce(inner, counter, at, is_carried_out) for inner in (networks, switch, tenant)]
+    plugin = Reconciler(
+        networks=outside[0],
+        portgroups=outside[1],
+        tenant=outside[2],
+        tenant_fq_name=TENANT,
+        limit=lambda: RemovalLimit(most=100, share=1.0),
+        sweeper=None,
+    )
+    for _ in range(3):
+        with contextlib.suppress(Transient):
+            plugin.run_once(is_full=True)
+    assert counter[0] >= at, "there is no such call"
+    assert sorted(switch.names().values()) == ["blue", "red", "used"]
+    assert {seen.spec.settings for seen in switch.portgroups.values()} == {PortgroupSettings()}
+    assert tenant.missing == []

@@ -1,0 +1,99 @@
+"""How dvPorts and portgroups are read, and the one spec that sets VLAN and block together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pyVmomi import vim
+
+from tf_vsphere.portgroup_mark import MARK_KEY, format_mark
+from vcenter_manager.actions import BlockDvport, OpenDvport, ReleaseDvport
+from vcenter_manager.dvports import format_spec, parse_dvport, parse_portgroup
+from vcenter_manager.model import Dvport, DvportKey, PortgroupKey, Vlan
+
+_Vmware = vim.dvs.VmwareDistributedVirtualSwitch
+VN = "cccccccc-0000-0000-0000-000000000001"
+PORT = Dvport(
+    key=DvportKey("20"),
+    portgroup_key=PortgroupKey("dvportgroup-7"),
+    config_version="5",
+    vlan=None,
+    is_vlan_inherited=True,
+    is_blocked=True,
+    proxy_host=None,
+    connection_cookie=None,
+    is_connected=False,
+)
+
+
+def port(vlan: Any, *, blocked: bool = True, **fields: Any) -> Any:
+    setting = _Vmware.VmwarePortConfigPolicy(vlan=vlan, blocked=vim.BoolPolicy(inherited=True, value=blocked))
+    config = vim.dvs.DistributedVirtualPort.ConfigInfo(configVersion="5", setting=setting)
+    return vim.dvs.DistributedVirtualPort(key="20", portgroupKey="dvportgroup-7", config=config, **fields)
+
+
+def test_a_port_that_nobody_uses_is_read_as_released() -> None:
+    assert parse_dvport(port(_Vmware.VlanIdSpec(inherited=True, vlanId=0))) == PORT
+    assert PORT.is_released
+
+
+def test_a_connected_port_tells_its_host_and_cookie() -> None:
+    seen = parse_dvport(
+        port(
+            _Vmware.VlanIdSpec(inherited=False, vlanId=101),
+            blocked=False,
+            proxyHost=vim.HostSystem("host-12"),
+            connectionCookie=77,
+            connectee=vim.dvs.PortConnectee(nicKey="4000"),
+        )
+    )
+    assert (seen.vlan, seen.is_vlan_inherited, seen.is_blocked) == (101, False, False)
+    assert (seen.proxy_host, seen.connection_cookie, seen.is_connected) == ("host-12", 77, True)
+    assert not seen.is_released
+
+
+@pytest.mark.parametrize(
+    "vlan",
+    [
+        _Vmware.TrunkVlanSpec(inherited=False, vlanId=[vim.NumericRange(start=0, end=4094)]),
+        _Vmware.PvlanSpec(inherited=False, pvlanId=100),
+        _Vmware.VlanIdSpec(inherited=False, vlanId=0),
+    ],
+)
+def test_an_override_without_an_access_id_is_an_override_without_an_id(vlan: Any) -> None:
+    seen = parse_dvport(port(vlan))
+    assert seen.vlan is None
+    assert not seen.is_vlan_inherited
+
+
+@pytest.mark.parametrize(
+    ("action", "vlan", "blocked"),
+    [
+        (OpenDvport(subject="", dvport=PORT, vlan=Vlan(101)), (False, 101), (False, False)),
+        (BlockDvport(subject="", dvport=PORT, vlan=Vlan(101)), (False, 101), (False, True)),
+        (ReleaseDvport(subject="", dvport=PORT), (True, 0), (True, True)),
+        (ReleaseDvport(subject="", dvport=PORT, is_default_open=True), (True, 0), (False, True)),
+    ],
+)
+def test_vlan_and_block_go_in_one_spec_against_the_ports_own_version(
+    action: Any, vlan: tuple[bool, int], blocked: tuple[bool, bool]
+) -> None:
+    spec = format_spec(action)
+    assert (spec.operation, spec.key, spec.configVersion) == ("edit", "20", "5")
+    assert (spec.setting.vlan.inherited, spec.setting.vlan.vlanId) == vlan
+    assert (spec.setting.blocked.inherited, spec.setting.blocked.value) == blocked
+
+
+def test_a_portgroup_is_ours_by_its_mark_and_not_by_its_name() -> None:
+    mark = vim.dvs.KeyedOpaqueBlob(key=MARK_KEY, opaqueData=format_mark(VN, ["default-domain", "vCenter", "blue"]))
+    default = _Vmware.VmwarePortConfigPolicy(
+        vlan=_Vmware.VlanIdSpec(inherited=False, vlanId=0), blocked=vim.BoolPolicy(inherited=False, value=True)
+    )
+    ours = parse_portgroup(
+        PortgroupKey("dvportgroup-7"),
+        {"name": "renamed", "config.vendorSpecificConfig": [mark], "config.defaultPortConfig": default},
+    )
+    assert (ours.vn_uuid, ours.access_vlan, ours.is_blocked) == (VN, None, True)
+    foreign = parse_portgroup(PortgroupKey("dvportgroup-8"), {"name": "blue"})
+    assert (foreign.vn_uuid, foreign.is_blocked) == (None, False)

@@ -1,0 +1,164 @@
+"""The manager's boundaries over the small world of `manager_world`: every call is counted and can be made to fail."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TypeVar
+
+from tests.fakes.manager_world import TENANCY, World
+from tf_reconcile.errors import BoundaryError, Transient
+from vcenter_manager.actions import AgentAction, AnyAction, DvportAction, TfAction
+from vcenter_manager.boundary import DomainView, Failures, GuestList
+from vcenter_manager.model import (
+    AgentView,
+    Dvport,
+    DvportKey,
+    HostMoref,
+    MacAddress,
+    Network,
+    Portgroup,
+    PortgroupKey,
+    Switch,
+    Tenancy,
+    TfGuest,
+    VmUuid,
+    VnUuid,
+)
+from vcenter_manager.observer import Boundaries, Observer
+from vcenter_manager.reconciler import Place, Reconciler
+
+T = TypeVar("T")
+
+TRUNK_MAC = MacAddress("00:50:56:00:00:01")
+
+
+class Outside:
+    """Everything outside the manager of `host`. `fails` is asked before each call, with its name and number."""
+
+    def __init__(self, world: World, host: str) -> None:
+        self.world = world
+        self.host = host
+        self.calls: Counter[str] = Counter()
+        self.now_s = 0.0
+        self.fails: Callable[[str, int], bool] = lambda name, number: False
+        self.is_settled_by_asking = True
+
+    def call(self, name: str, answer: Callable[[], T]) -> T:
+        self.calls[name] += 1
+        if self.fails(name, sum(self.calls.values())):
+            raise Transient("outside", name, "", "made to fail")
+        return answer()
+
+    def apply(self, name: str, actions: Sequence[AnyAction]) -> Failures:
+        failures: dict[AnyAction, BoundaryError] = {}
+        for action in actions:
+            try:
+                self.call(name, lambda action=action: self.world.apply(self.host, action))  # type: ignore[misc]
+            except BoundaryError as error:
+                failures[action] = error
+        return failures
+
+    def boundaries(self) -> Boundaries:
+        return Boundaries(
+            inventory=_Inventory(self),
+            dvports=_Dvports(self),
+            networks=_Networks(self),
+            objects=_Objects(self),
+            agent=_Agent(self),
+        )
+
+    def reconciler(self, own_uuid: str = "vrouter") -> Reconciler:
+        """A manager that has just been started."""
+        boundaries = self.boundaries()
+        switch = self.world.snapshot(self.host).switch
+        assert switch is not None
+        return Reconciler(
+            boundaries,
+            Observer(boundaries, switch=switch, clock=lambda: self.now_s),
+            place=Place(own_uuids=frozenset({own_uuid}), trunk_mac=TRUNK_MAC),
+            policy=self.world.policy,
+        )
+
+
+class _Inventory:
+    def __init__(self, outside: Outside) -> None:
+        self._outside = outside
+
+    def observe(self) -> GuestList:
+        return self._outside.call(
+            "inventory", lambda: GuestList(guests=self._outside.world.snapshot(self._outside.host).guests)
+        )
+
+
+class _Dvports:
+    def __init__(self, outside: Outside) -> None:
+        self._outside = outside
+
+    def observe_switch(self) -> Switch:
+        switch = self._outside.world.snapshot(self._outside.host).switch
+        assert switch is not None
+        return self._outside.call("switch", lambda: switch)
+
+    def observe_portgroups(self) -> Mapping[PortgroupKey, Portgroup]:
+        return self._outside.call("portgroups", lambda: dict(self._outside.world.portgroups))
+
+    def observe(self, dvport_keys: Collection[DvportKey]) -> Mapping[DvportKey, Dvport]:
+        world = self._outside.world
+        return self._outside.call(
+            "fetch", lambda: {key: world.dvport(world.ports[key]) for key in dvport_keys if key in world.ports}
+        )
+
+    def observe_domain(self, switch: Switch, portgroup_keys: Collection[PortgroupKey]) -> DomainView:
+        snapshot = self._outside.world.snapshot(switch.host)
+        return self._outside.call(
+            "domain", lambda: DomainView(vlans=snapshot.domain_vlans, strays=snapshot.stray_dvports)
+        )
+
+    def apply(self, actions: Sequence[DvportAction]) -> Failures:
+        return self._outside.apply("reconfigure", actions)
+
+
+class _Networks:
+    def __init__(self, outside: Outside) -> None:
+        self._outside = outside
+
+    def observe(self, vn_uuids: Collection[VnUuid]) -> Mapping[VnUuid, Network]:
+        known = self._outside.world.networks
+        return self._outside.call("networks", lambda: {vn: known[vn] for vn in vn_uuids if vn in known})
+
+    def observe_tenancy(self) -> Tenancy:
+        return self._outside.call("tenancy", lambda: TENANCY)
+
+
+class _Objects:
+    def __init__(self, outside: Outside) -> None:
+        self._outside = outside
+        self._read: dict[VmUuid, TfGuest] = {}
+
+    def observe(self, vm_uuids: Collection[VmUuid], *, is_full: bool) -> Mapping[VmUuid, TfGuest]:
+        world = self._outside.world
+        self._read = self._outside.call("objects", lambda: {vm: world.tf_guest(vm) for vm in vm_uuids})
+        return dict(self._read)
+
+    def recall(self, vm_uuids: Collection[VmUuid]) -> Mapping[VmUuid, TfGuest]:
+        return {vm: self._read[vm] for vm in vm_uuids if vm in self._read}
+
+    def apply(self, actions: Sequence[TfAction]) -> Failures:
+        return self._outside.apply("tf", actions)
+
+
+class _Agent:
+    def __init__(self, outside: Outside) -> None:
+        self._outside = outside
+
+    def observe(self, *, is_settled: bool) -> AgentView:
+        agent = self._outside.world.agents[HostMoref(self._outside.host)]
+        if is_settled and self._outside.is_settled_by_asking:
+            agent.settle()
+        return self._outside.call(
+            "agent", lambda: AgentView(ports=dict(agent.ports), lingering_vlans=frozenset(agent.lingering))
+        )
+
+    def apply(self, actions: Sequence[AgentAction]) -> Failures:
+        return self._outside.apply("port api", actions)

@@ -100,6 +100,7 @@ class VsphereAdmin:
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
         self._stub: Any = None
+        self._views: dict[Any, Any] = {}
         self.content: Any = None
 
     @classmethod
@@ -122,16 +123,23 @@ class VsphereAdmin:
             httpConnectionTimeout=CALL_S,
             customHeaders={"User-Agent": USER_AGENT},
         )
-        self.content = vim.ServiceInstance("ServiceInstance", self._stub).RetrieveContent()
-        self.content.sessionManager.Login(self._endpoint.user, self._endpoint.password, None)
+        self._views.clear()
+        try:
+            self.content = vim.ServiceInstance("ServiceInstance", self._stub).RetrieveContent()
+            self.content.sessionManager.Login(self._endpoint.user, self._endpoint.password, None)
+        except BaseException:
+            self._stub.DropConnections()
+            raise
         return self
 
     def close(self) -> None:
         """Log out."""
         if self._stub is not None:
-            self.content.sessionManager.Logout()
-            self._stub.DropConnections()
-            self._stub = None
+            try:
+                self.content.sessionManager.Logout()
+            finally:
+                self._stub.DropConnections()
+                self._stub = None
 
     def __enter__(self) -> Self:
         return self
@@ -163,6 +171,7 @@ class VsphereAdmin:
         """Create many VMs at once, then power on those that shall run; return their moids by name."""
         hosts = self._by_name(vim.HostSystem)
         folder = self._datacenter().vmFolder
+        networks = _Networks(self)
         tasks = []
         for request in requests:
             host = hosts[request.host]
@@ -173,7 +182,9 @@ class VsphereAdmin:
                 memoryMB=64,
                 files=vim.vm.FileInfo(vmPathName=f"[{DATASTORE}]"),
                 deviceChange=[
-                    self._new_nic(network, mac=request.macs[index] if index < len(request.macs) else "", key=-1 - index)
+                    networks.new_nic(
+                        network, mac=request.macs[index] if index < len(request.macs) else "", key=-1 - index
+                    )
                     for index, network in enumerate(request.networks)
                 ],
             )
@@ -203,11 +214,13 @@ class VsphereAdmin:
 
     def power_on(self, *names: str) -> None:
         """Power VMs on, all at once."""
-        self.wait([self.vm_object(name).PowerOnVM_Task() for name in names])
+        machines = self._by_name(vim.VirtualMachine)
+        self.wait([machines[name].PowerOnVM_Task() for name in names])
 
     def power_off(self, *names: str) -> None:
         """Power VMs off, all at once."""
-        self.wait([self.vm_object(name).PowerOffVM_Task() for name in names])
+        machines = self._by_name(vim.VirtualMachine)
+        self.wait([machines[name].PowerOffVM_Task() for name in names])
 
     def migrate(self, name: str, host: str) -> None:
         """Move a VM to another host of the same datacenter."""
@@ -221,7 +234,8 @@ class VsphereAdmin:
 
     def delete_vm(self, *names: str) -> None:
         """Power VMs off where they run, and delete them with their files."""
-        machines = [self.vm_object(name) for name in names]
+        known = self._by_name(vim.VirtualMachine)
+        machines = [known[name] for name in names]
         running = vim.VirtualMachine.PowerState.poweredOn
         self.wait([vm.PowerOffVM_Task() for vm in machines if vm.runtime.powerState == running])
         self.wait([vm.Destroy_Task() for vm in machines])
@@ -231,15 +245,17 @@ class VsphereAdmin:
     def attach_nic(self, name: str, network: str, *, mac: str = "") -> int:
         """Add a NIC to a VM and return its device key."""
         before = {nic.device_key for nic in self.vm(name).nics}
-        self._reconfigure(name, self._new_nic(network, mac=mac))
+        self._reconfigure(name, _Networks(self).new_nic(network, mac=mac))
         (added,) = {nic.device_key for nic in self.vm(name).nics} - before
         return added
 
     def attach_nics(self, wanted: Iterable[tuple[str, str]]) -> None:
         """Add a NIC to each of many VMs at once: (VM, network)."""
+        machines = self._by_name(vim.VirtualMachine)
+        networks = _Networks(self)
         self.wait(
             [
-                self.vm_object(name).ReconfigVM_Task(vim.vm.ConfigSpec(deviceChange=[self._new_nic(network)]))
+                machines[name].ReconfigVM_Task(vim.vm.ConfigSpec(deviceChange=[networks.new_nic(network)]))
                 for name, network in wanted
             ]
         )
@@ -256,7 +272,7 @@ class VsphereAdmin:
     def change_network(self, name: str, device_key: int, network: str) -> None:
         """Move a NIC to another network."""
         nic = self._nic(name, device_key)
-        nic.backing = self._backing(network)
+        nic.backing = _Networks(self).backing(network)
         self._edit(name, nic)
 
     def connect_nic(self, name: str, device_key: int) -> None:
@@ -389,23 +405,18 @@ class VsphereAdmin:
 
     def _by_name(self, kind: Any) -> dict[str, Any]:
         """All objects of a kind by name, in one call."""
-        view = self.content.viewManager.CreateContainerView(self.content.rootFolder, [kind], True)
-        try:
-            traversal = vmodl.query.PropertyCollector.TraversalSpec(
-                name="view", path="view", skip=False, type=vim.view.ContainerView
-            )
-            answer = self.content.propertyCollector.RetrieveContents(
-                [
-                    vmodl.query.PropertyCollector.FilterSpec(
-                        objectSet=[
-                            vmodl.query.PropertyCollector.ObjectSpec(obj=view, skip=True, selectSet=[traversal])
-                        ],
-                        propSet=[vmodl.query.PropertyCollector.PropertySpec(type=kind, pathSet=["name"])],
-                    )
-                ]
-            )
-        finally:
-            view.DestroyView()
+        if kind not in self._views:
+            self._views[kind] = self.content.viewManager.CreateContainerView(self.content.rootFolder, [kind], True)
+        collector = vmodl.query.PropertyCollector
+        traversal = collector.TraversalSpec(name="view", path="view", skip=False, type=vim.view.ContainerView)
+        answer = self.content.propertyCollector.RetrieveContents(
+            [
+                collector.FilterSpec(
+                    objectSet=[collector.ObjectSpec(obj=self._views[kind], skip=True, selectSet=[traversal])],
+                    propSet=[collector.PropertySpec(type=kind, pathSet=["name"])],
+                )
+            ]
+        )
         return {str(item.propSet[0].val): item.obj for item in answer}
 
     def _datacenter(self) -> Any:
@@ -430,22 +441,6 @@ class VsphereAdmin:
                 return device
         raise KeyError(f"{name}: no NIC with device key {device_key}")
 
-    def _backing(self, network: str) -> Any:
-        card = vim.vm.device.VirtualEthernetCard
-        portgroup = self._by_name(vim.dvs.DistributedVirtualPortgroup).get(network)
-        if portgroup is None:
-            return card.NetworkBackingInfo(deviceName=network)
-        return card.DistributedVirtualPortBackingInfo(
-            port=vim.dvs.PortConnection(switchUuid=self.dvswitch().uuid, portgroupKey=portgroup._GetMoId())
-        )
-
-    def _new_nic(self, network: str, *, mac: str = "", key: int = -1) -> Any:
-        card = vim.vm.device.VirtualVmxnet3(key=key, backing=self._backing(network))
-        if mac:
-            card.macAddress = mac
-            card.addressType = "manual"
-        return vim.vm.device.VirtualDeviceSpec(operation=vim.vm.device.VirtualDeviceSpec.Operation.add, device=card)
-
     def _edit(self, name: str, nic: Any) -> None:
         self._reconfigure(
             name,
@@ -460,6 +455,31 @@ class VsphereAdmin:
 
     def _reconfigure(self, name: str, *changes: Any) -> None:
         self.wait([self.vm_object(name).ReconfigVM_Task(vim.vm.ConfigSpec(deviceChange=list(changes)))])
+
+
+class _Networks:
+    """The networks as they are now, to put NICs on."""
+
+    def __init__(self, admin: VsphereAdmin) -> None:
+        self._portgroups = admin._by_name(vim.dvs.DistributedVirtualPortgroup)
+        self._switch_uuid = str(admin.dvswitch().uuid)
+
+    def backing(self, network: str) -> Any:
+        """The backing of a NIC on a dv-portgroup or, failing that, on a standard switch."""
+        card = vim.vm.device.VirtualEthernetCard
+        portgroup = self._portgroups.get(network)
+        if portgroup is None:
+            return card.NetworkBackingInfo(deviceName=network)
+        port = vim.dvs.PortConnection(switchUuid=self._switch_uuid, portgroupKey=portgroup._GetMoId())
+        return card.DistributedVirtualPortBackingInfo(port=port)
+
+    def new_nic(self, network: str, *, mac: str = "", key: int = -1) -> Any:
+        """The change of a VM that adds a NIC."""
+        card = vim.vm.device.VirtualVmxnet3(key=key, backing=self.backing(network))
+        if mac:
+            card.macAddress = mac
+            card.addressType = "manual"
+        return vim.vm.device.VirtualDeviceSpec(operation=vim.vm.device.VirtualDeviceSpec.Operation.add, device=card)
 
 
 def _states(collector: Any) -> Iterator[tuple[str, str]]:

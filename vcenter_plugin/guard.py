@@ -10,11 +10,15 @@ import hashlib
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Final
+
+FEW: Final = 3
+"""So many are an ordinary change, whatever share of a small site they are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemovalLimit:
-    """A pass removes at most `most` objects, and at most the `share` of all (rounded up, so one is always allowed)."""
+    """A pass removes at most `most` objects, and at most the `share` of all or `FEW` of them, whichever is more."""
 
     most: int
     share: float
@@ -29,7 +33,7 @@ def fingerprint(ids: Collection[str]) -> str:
 
 def refusal(ids: Collection[str], *, total: int, limit: RemovalLimit) -> str | None:
     """Return None if all of `ids`, out of `total` objects, may be removed now; else why not and what confirms it."""
-    allowed = min(limit.most, math.ceil(limit.share * total))
+    allowed = min(limit.most, max(FEW, math.floor(limit.share * total)))
     if len(ids) <= allowed or limit.confirmed == fingerprint(ids):
         return None
     return (

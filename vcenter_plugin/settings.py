@@ -60,7 +60,7 @@ class RemovalSettings(Settings, frozen=True, kw_only=True):
     """A pass removes at most this many portgroups (and the sweep this many VMs); more are held until confirmed."""
 
     share: Share = 0.5
-    """The same as a share of all of ours, rounded up."""
+    """The same as a share of all of ours; up to three are allowed whatever share they are."""
 
     confirm_file: str = "/run/tf-vsphere/vcenter-plugin.confirm"
     """To confirm, write the fingerprint that the held removal shows into this file. It confirms exactly that set."""
@@ -82,7 +82,7 @@ class SweepSettings(Settings, frozen=True, kw_only=True):
 class StatusSettings(Settings, frozen=True, kw_only=True):
     """The status server: /healthz, /readyz, /metrics, /status."""
 
-    listen: str = "127.0.0.1:9102"
+    listen: str = "127.0.0.1:9101"
     """Address and port."""
 
     token_file: str | None = None

@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from uuid import uuid4
 import pytest
 from pyVmomi import vim
 
+from tests.contract.vcenter import ROOT
 from tests.contract.vcenter_plugin.conftest import Site, eventually
 from tf_vsphere.portgroup_mark import find_mark
 
@@ -346,3 +348,40 @@ def test_a_mistake_in_the_configuration_is_one_line_and_status_2(
     assert result.returncode == 2
     assert re.search(expected, result.stderr)
     assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("mistake", "expected"),
+    [
+        ({"port": 1}, r": vcenter.host: cannot reach .*'127.0.0.1:1'.*allowed: host and port"),
+        (
+            {"thumbprint_sha256": "ab" * 32},
+            r": vcenter.thumbprint_sha256: .*'abab.*allowed: .*which is now [0-9a-f]{64}",
+        ),
+        ({"user": "nobody"}, r": vcenter.user: .*refused user name or password .*'nobody'.*allowed: an account"),
+        ({"password_file": "/none"}, r": vcenter.password_file: cannot read .*'/none'.*allowed: a readable file"),
+        ({"port": "https"}, r": vcenter.port: wrong type, got `str` .*'https'.*allowed: `int`"),
+    ],
+)
+def test_a_vcenter_that_cannot_be_used_is_one_line_and_status_2(
+    site: Site, mistake: dict[str, Any], expected: str
+) -> None:
+    reach = site.vcenter.settings()
+    vcenter = {
+        "host": reach.host,
+        "port": reach.port,
+        "user": reach.user,
+        "password_file": reach.password_file,
+        "thumbprint_sha256": reach.thumbprint_sha256,
+    }
+    result = site.run_plugin(vcenter={**vcenter, **mistake})
+    assert result.returncode == 2
+    assert re.search(expected, result.stderr), result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_missing_file_is_one_line_and_status_2(site: Site) -> None:
+    command = [sys.executable, "-m", "vcenter_plugin", "-c", str(site.directory / "none.yaml")]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert result.returncode == 2
+    assert re.fullmatch(r".*none\.yaml: cannot read the configuration file: .*\n", result.stderr)

@@ -214,8 +214,10 @@ def test_while_tf_does_not_answer_settings_are_put_right_and_names_and_numbers_s
     ("removed", "total", "most", "share", "is_allowed"),
     [
         (1, 1, 20, 0.5, True),
-        (2, 2, 20, 0.5, False),
-        (2, 3, 20, 0.5, True),
+        (3, 3, 20, 0.5, True),
+        (4, 4, 20, 0.5, False),
+        (4, 7, 20, 0.5, False),
+        (4, 8, 20, 0.5, True),
         (20, 100, 20, 0.5, True),
         (21, 100, 20, 0.5, False),
         (1, 100, 0, 0.5, False),

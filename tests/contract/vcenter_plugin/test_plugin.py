@@ -16,6 +16,7 @@ from uuid import uuid4
 import pytest
 from pyVmomi import vim
 
+from lab.vsphere_admin import VsphereAdmin
 from tests.contract.vcenter import ROOT
 from tests.contract.vcenter_plugin.conftest import Site, eventually
 from tf_vsphere.portgroup_mark import find_mark
@@ -287,48 +288,79 @@ def test_two_plugins_at_once_make_each_portgroup_once(site: Site) -> None:
         eventually(lambda: site.marked_networks() == set())
 
 
-def _leave_behind(site: Site, *, vm_uuid: str, vcenter_uuid: str, creator: str = "vcenter-manager") -> None:
-    """Make what a manager makes for a VM with one NIC."""
-    network = site.api.list("virtual-network", filters={}, fields=("fq_name",))
-    vn = next(one for one in network if one["fq_name"] == ["default-domain", "vCenter", "swept"])
-    id_perms = {"enable": True, "creator": creator}
-    site.api.create(
-        "virtual-machine",
-        {
-            "uuid": vm_uuid,
-            "fq_name": [vm_uuid],
-            "display_name": "left",
-            "id_perms": id_perms,
-            "annotations": {"key_value_pair": [{"key": "tf-vsphere.vcenter", "value": vcenter_uuid}]},
-        },
-    )
-    vmi_uuid = str(uuid4())
-    site.api.create(
+def _swept_network(site: Site) -> str:
+    fq_name = ["default-domain", "vCenter", "vCenter-ipam"]
+    subnet = {"subnet": {"ip_prefix": "10.9.0.0", "ip_prefix_len": 24}}
+    ipam = {
+        "to": fq_name,
+        "uuid": site.api.fqname_to_uuid("network-ipam", fq_name),
+        "attr": {"ipam_subnets": [subnet]},
+    }
+    return site.create_network("swept", network_ipam_refs=[ipam])
+
+
+def _leave_behind(
+    site: Site, vn_uuid: str, *, vcenter_uuid: str, creator: str = "vcenter-manager", ip_creator: str | None = None
+) -> str:
+    """Make what a manager makes for a VM with one NIC; return the VM's uuid."""
+    vm_uuid, vmi_uuid, ip_uuid = (str(uuid4()) for _ in range(3))
+    made_by = {"id_perms": {"enable": True, "creator": creator}}
+    annotation = {"key": "tf-vsphere.vcenter", "value": vcenter_uuid}
+    network = {"to": ["default-domain", "vCenter", "swept"], "uuid": vn_uuid, "attr": None}
+    vmi_fq_name = ["default-domain", "vCenter", vmi_uuid]
+    machine = {"annotations": {"key_value_pair": [annotation]}, "display_name": "left", **made_by}
+    interface = {
+        "virtual_network_refs": [network],
+        "virtual_machine_refs": [{"to": [vm_uuid], "uuid": vm_uuid, "attr": None}],
+        **made_by,
+    }
+    address = {
+        "virtual_network_refs": [network],
+        "virtual_machine_interface_refs": [{"to": vmi_fq_name, "uuid": vmi_uuid, "attr": None}],
+        "id_perms": {"enable": True, "creator": ip_creator or creator},
+    }
+    create = site.api.create
+    create("virtual-machine", {"uuid": vm_uuid, "fq_name": [vm_uuid], **machine})
+    create(
         "virtual-machine-interface",
-        {
-            "uuid": vmi_uuid,
-            "fq_name": ["default-domain", "vCenter", vmi_uuid],
-            "parent_type": "project",
-            "id_perms": id_perms,
-            "virtual_network_refs": [{"to": vn["fq_name"], "uuid": vn["uuid"], "attr": None}],
-            "virtual_machine_refs": [{"to": [vm_uuid], "uuid": vm_uuid, "attr": None}],
-        },
+        {"uuid": vmi_uuid, "fq_name": vmi_fq_name, "parent_type": "project", **interface},
     )
+    create("instance-ip", {"uuid": ip_uuid, "fq_name": [ip_uuid], **address})
+    return vm_uuid
+
+
+def _machines(site: Site) -> set[str]:
+    return {str(one["uuid"]) for one in site.api.list("virtual-machine")}
 
 
 def test_the_sweep_removes_what_a_deleted_vm_left_and_nothing_else(site: Site) -> None:
-    site.create_network("swept")
-    ours, elsewhere = site.admin.instance_uuid, str(uuid4())
-    gone, other_vcenters, other_creators = (str(uuid4()) for _ in range(3))
-    _leave_behind(site, vm_uuid=gone, vcenter_uuid=ours)
-    _leave_behind(site, vm_uuid=other_vcenters, vcenter_uuid=elsewhere)
-    _leave_behind(site, vm_uuid=other_creators, vcenter_uuid=ours, creator="neutron")
+    vn_uuid, ours = _swept_network(site), site.admin.instance_uuid
+    with VsphereAdmin.connect(site.vcenter.simulator) as admin:
+        existing = str(admin.vm_object("office-1").config.instanceUuid)
+    gone = _leave_behind(site, vn_uuid, vcenter_uuid=ours)
+    staying = {
+        _leave_behind(site, vn_uuid, vcenter_uuid=str(uuid4())),
+        _leave_behind(site, vn_uuid, vcenter_uuid=ours, creator="neutron"),
+        _leave_behind(site, vn_uuid, vcenter_uuid=ours, ip_creator="service-chain"),
+        site.api.create(
+            "virtual-machine",
+            {
+                "uuid": existing,
+                "fq_name": [existing],
+                "id_perms": {"enable": True, "creator": "vcenter-manager"},
+                "annotations": {"key_value_pair": [{"key": "tf-vsphere.vcenter", "value": ours}]},
+            },
+        ),
+    }
     assert site.run_plugin("--once").returncode == 0
-    assert len(site.api.list("virtual-machine")) == 3, "one look is not enough"
-    with running(site):
-        eventually(lambda: site.api.read("virtual-machine", gone) is None)
-    assert {one["uuid"] for one in site.api.list("virtual-machine")} == {other_vcenters, other_creators}
-    assert len(site.api.list("virtual-machine-interface")) == 2
+    assert _machines(site) == {gone, *staying}, "one look is not enough"
+    with running(site) as plugin:
+        eventually(lambda: gone not in _machines(site))
+        eventually(lambda: bool(_status(plugin)["held"]))
+        assert "was made by service-chain" in str(_status(plugin)["held"])
+    assert _machines(site) == staying
+    assert len(site.api.list("virtual-machine-interface")) == 3
+    assert len(site.api.list("instance-ip")) == 3
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,6 @@ Where it differs from the real server, knowingly:
 - One token for all callers, or none on loopback; no users, roles, quotas, chmod or chown.
 - `alloc_unit` other than 1 is refused (400) instead of handing out blocks.
 - `null` on a list or map property clears it with 200; the real server clears it and answers 500.
-- Notifications are `/watch` only, no RabbitMQ. `/watch` takes type names with hyphens as well.
+- Notifications are `/watch` only, no RabbitMQ. `/watch` refuses type names with hyphens (400).
 - A request body that is too large is refused with one line of text instead of an HTML page.
 """

@@ -101,12 +101,18 @@ class Watch:
 
 
 def watched_fields(schema: Schema, words: Mapping[str, str]) -> dict[str, frozenset[str] | None]:
-    """Return the types to watch and the fields to show of them, from the words of a `/watch` call."""
+    """Return the types to watch and the fields to show of them, from the words of a `/watch` call.
+
+    Refusal: 404 for an unknown type, 400 for none and for hyphens (the real server sends the first event for those and
+    then nothing, ever, which nobody can want).
+    """
     names = [name for name in words.get("resource_type", "").split(",") if name]
     if not names:
         raise bad_request("resource_type required in request")
     found: dict[str, frozenset[str] | None] = {}
     for name in names:
+        if "-" in name:
+            raise bad_request(f"resource_type is written with underscores: {name.replace('-', '_')}")
         if schema.resource(name) is None:
             raise not_found(f"Resource type '{name}' not found")
         fields = words.get(f"{name}_fields")

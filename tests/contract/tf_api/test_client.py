@@ -53,14 +53,22 @@ def test_a_create_whose_answer_is_lost_makes_exactly_one_object(
     assert proxy.seen[1].startswith(f"GET /virtual-machine/{uuid}")
 
 
-def test_a_create_that_arrived_after_the_look_up_is_not_taken_for_anothers(
+def test_a_create_that_arrives_after_the_look_up_counts_as_done(
     controller: Controller, proxy: UnreliableProxy, name: str
 ) -> None:
-    given = {"fq_name": [name], "uuid": "11111111-2222-4333-8444-555555555555"}
-    proxy.fates += [Fate.LOSE_REQUEST, Fate.PASS, Fate.OUTAGE_AFTER_DOING]
-    assert ConfigApi([proxy.url]).create("virtual-machine", given) == given["uuid"]
+    proxy.fates.append(Fate.LATE)
+    uuid = ConfigApi([proxy.url]).create("virtual-machine", {"fq_name": [name]})
+    assert proxy.seen.count("POST /virtual-machines") == 2
+    assert controller.api().fqname_to_uuid("virtual-machine", [name]) == uuid
+
+
+def test_anothers_object_of_that_name_is_a_conflict_even_after_a_loss(
+    controller: Controller, proxy: UnreliableProxy, name: str
+) -> None:
+    controller.api().create("virtual-machine", {"fq_name": [name]})
+    proxy.fates.append(Fate.LOSE_REQUEST)
     with pytest.raises(Conflict):
-        controller.api().create("virtual-machine", given)
+        ConfigApi([proxy.url]).create("virtual-machine", {"fq_name": [name]})
 
 
 def test_a_create_that_nobody_answers_is_transient(proxy: UnreliableProxy, name: str) -> None:

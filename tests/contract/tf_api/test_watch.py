@@ -101,4 +101,4 @@ def test_stop_ends_a_watch_that_never_connected() -> None:
     watch.start()
     began = time.monotonic()
     watch.stop()
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < 5.0

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum, auto
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import urllib3
@@ -20,6 +21,8 @@ class Fate(Enum):
     LOSE_ANSWER = auto()
     OUTAGE = auto()
     OUTAGE_AFTER_DOING = auto()
+    LATE = auto()
+    """Lost for the sender, but it arrives all the same: just before the next one of its method."""
 
 
 class UnreliableProxy:
@@ -30,6 +33,7 @@ class UnreliableProxy:
     def __init__(self, upstream: str) -> None:
         self.fates: deque[Fate] = deque()
         self.seen: list[str] = []
+        self._late: dict[str, Callable[[], object]] = {}
         self._upstream = upstream
         self._pool = urllib3.PoolManager(retries=False)
         proxy = self
@@ -53,17 +57,22 @@ class UnreliableProxy:
         body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
         self.seen.append(f"{request.command} {request.path}")
         fate = self.fates.popleft() if self.fates else Fate.PASS
+        headers = {
+            key: value for key, value in request.headers.items() if key.lower() in ("content-type", "x-auth-token")
+        }
+        forward = partial(
+            self._pool.request, request.command, self._upstream + request.path, body=body or None, headers=headers
+        )
+        if (late := self._late.pop(request.command, None)) is not None:
+            late()
         status, answer, content_type = 503, b"Api server is Initializing", "text/html"
         if fate in (Fate.PASS, Fate.LOSE_ANSWER, Fate.OUTAGE_AFTER_DOING):
-            headers = {
-                key: value for key, value in request.headers.items() if key.lower() in ("content-type", "x-auth-token")
-            }
-            done = self._pool.request(
-                request.command, self._upstream + request.path, body=body or None, headers=headers
-            )
+            done = forward()
             if fate is Fate.PASS:
                 status, answer, content_type = done.status, done.data, done.headers["Content-Type"]
-        if fate in (Fate.LOSE_REQUEST, Fate.LOSE_ANSWER):
+        if fate is Fate.LATE:
+            self._late[request.command] = forward
+        if fate in (Fate.LOSE_REQUEST, Fate.LOSE_ANSWER, Fate.LATE):
             request.close_connection = True
             return
         head = f"HTTP/1.1 {status} X\r\nContent-Type: {content_type}\r\nContent-Length: {len(answer)}\r\n\r\n"

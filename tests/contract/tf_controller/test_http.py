@@ -154,7 +154,7 @@ def test_over_tls_the_certificate_is_verified(certificate: dict[str, str]) -> No
 
 def test_over_tls_silent_peers_and_those_that_speak_plain_http_hold_up_nobody(certificate: dict[str, str]) -> None:
     with Controller(settings={"tls": certificate}) as controller, silent_peers(controller.url, 20):
-        api = ConfigApi([controller.url], ca_file=Path(certificate["certificate_file"]), timeout_s=3.0)
+        api = ConfigApi([controller.url], ca_file=Path(certificate["certificate_file"]), timeout_s=9.0)
         plain = controller.url.replace("https", "http")
         for _ in range(10):
             with pytest.raises(urllib3.exceptions.HTTPError):
@@ -166,7 +166,7 @@ def test_over_tls_silent_peers_and_those_that_speak_plain_http_hold_up_nobody(ce
 
 def test_silent_peers_hold_up_nobody(controller: Controller) -> None:
     with silent_peers(controller.url, 20):
-        api = controller.api(timeout_s=3.0)
+        api = controller.api(timeout_s=9.0)
         assert api.list("domain") != []
         assert api.calls["list"] == 1
 

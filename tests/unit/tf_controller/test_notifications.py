@@ -51,14 +51,17 @@ def test_when_the_server_stops_open_watches_end_and_new_ones_do_not_begin() -> N
 
 
 def test_the_words_of_a_watch_call() -> None:
-    words = {"resource_type": "virtual_machine,instance-ip", "virtual_machine_fields": "display_name,uuid"}
+    words = {"resource_type": "virtual_machine,instance_ip", "virtual_machine_fields": "display_name,uuid"}
     assert watched_fields(load_schema(), words) == {
         "virtual-machine": frozenset({"display_name", "uuid"}),
         "instance-ip": None,
     }
 
 
-@pytest.mark.parametrize(("words", "status"), [({}, 400), ({"resource_type": ""}, 400), ({"resource_type": "x"}, 404)])
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [({}, 400), ({"resource_type": ""}, 400), ({"resource_type": "x"}, 404), ({"resource_type": "instance-ip"}, 400)],
+)
 def test_a_watch_call_that_is_wrong(words: dict[str, str], status: int) -> None:
     with pytest.raises(Refusal) as refusal:
         watched_fields(load_schema(), words)

@@ -109,7 +109,7 @@ class Daemon:
 class Site:
     """`hosts` with a vRouter VM each, networks with their portgroups, and guests on a standard switch to begin with.
 
-    Every guest is (name, host). Managers are made, not started.
+    Every guest is (name, host), every network its subnets' prefixes. Managers are made, not started.
     """
 
     def __init__(
@@ -176,17 +176,19 @@ class Site:
         ).start()
         try:
             wait_until(lambda: self.api.fqname_to_uuid("security-group", (*PROJECT, "default")), what="the tenant")
-            for name, prefix in self._networks.items():
-                self._make_network(name, prefix)
+            for name, prefixes in self._networks.items():
+                self._make_network(name, prefixes)
             for name in self._networks:
                 wait_until(lambda name=name: self.admin.find_portgroup(name), what=f"portgroup {name}")  # type: ignore[misc]
         finally:
             plugin.end()
 
-    def _make_network(self, name: str, prefix: str) -> None:
+    def _make_network(self, name: str, prefixes: str) -> None:
         ipam = ("default-domain", "default-project", "default-network-ipam")
-        address, _, length = prefix.partition("/")
-        subnet = {"subnet": {"ip_prefix": address, "ip_prefix_len": int(length)}}
+        subnets = [
+            {"subnet": {"ip_prefix": address, "ip_prefix_len": int(length)}}
+            for address, _, length in (prefix.partition("/") for prefix in prefixes.split())
+        ]
         self.api.create(
             "virtual-network",
             {
@@ -196,7 +198,7 @@ class Site:
                     {
                         "to": [*ipam],
                         "uuid": self.api.fqname_to_uuid("network-ipam", ipam),
-                        "attr": {"ipam_subnets": [subnet]},
+                        "attr": {"ipam_subnets": subnets},
                     }
                 ],
             },

@@ -327,6 +327,7 @@ def _serve(manager: Manager, settings: ManagerSettings, file: str) -> int:
     watch = Watch(manager.api, ("virtual-network",), networks_changed)
     watch.start()
     host, port = server.address
+    manager.dvports.wait_until_complete(manager.vcenter.settings.timeout_s)  # or the first pass would miss them
     log.info("started", extra={"esxi": settings.esxi.host, "dvswitch": settings.dvswitch, "status": f"{host}:{port}"})
     try:
         loop.run()

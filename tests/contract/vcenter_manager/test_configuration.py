@@ -126,6 +126,12 @@ def test_another_trunk_interface_than_the_vms_holds_everything_with_that_reason(
     assert "held: this vRouter: vrouter-esx-a has no NIC with the MAC 00:50:56:00:00:2a" in stdout
 
 
+def test_a_tf_that_does_not_answer_is_told_and_is_no_mistake(site: Site, tmp_path: Path) -> None:
+    code, stdout, _ = run(site, tmp_path, put("tf.servers", ["http://127.0.0.1:1"]), "--dry-run")
+    assert code == 3
+    assert "no answer from TF objects" in stdout
+
+
 def test_a_dry_run_prints_the_plan_and_writes_nothing(site: Site, tmp_path: Path) -> None:
     site.managers[A].end()
     try:

@@ -90,6 +90,20 @@ def test_an_attached_nic_gets_interface_address_vif_and_an_open_port_of_its_own(
     assert [ip["instance_ip_address"] for ip in ips] == [str(port.addresses[0])]
 
 
+def test_a_network_of_both_families_gives_a_guest_an_address_of_each(site: Site) -> None:
+    site.admin.create_vm("web", A, ["dual"])
+    wait_open(site, "web")
+    assert [address.version for address in site.agents[A].ports()["web"].addresses] == [4, 6]
+
+
+def test_a_guest_with_two_nics_on_one_network_gets_two_of_everything(site: Site) -> None:
+    site.admin.create_vm("web", A, ["blue", "blue"])
+    wait_open(site, "web")
+    wait_until(lambda: is_open(site, "web", NIC + 1), what="the second NIC open")
+    assert len({nic(site, "web", key)["vlan"]["access"] for key in (NIC, NIC + 1)}) == 2
+    assert len(site.api.list("virtual-machine-interface", back_ref_uuids=[nic(site, "web")["instance_uuid"]])) == 2
+
+
 def test_neighbours_on_one_host_and_network_get_different_ids(site: Site) -> None:
     for name in ("web", "db", "cache"):
         site.admin.create_vm(name, A, ["blue"])

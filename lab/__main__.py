@@ -23,7 +23,8 @@ from lab.kernel import KernelError, missing_feature
 from lab.vm import CACHE, EXIT_DIED, PROJECT, Machine, run_in_machine
 
 PRIVATE_VARIABLES = ("TFV_GUEST", "TFV_PRIVATE")
-TEST_TIMEOUT_S = 3600.0
+DEMO_TIMEOUT_S = 1800.0
+TEST_TIMEOUT_S = 5400.0
 
 _SHELL_RC = """
 export TFV_CONFIG={config} PATH={bin}:$PATH
@@ -63,7 +64,7 @@ def _run_in_private_surroundings(options: argparse.Namespace, arguments: Sequenc
     shared = CACHE / "shared"
     shared.mkdir(parents=True, exist_ok=True)
     wants_terminal = options.action == "shell" or (options.action == "demo" and options.shell)
-    timeout_s = TEST_TIMEOUT_S if options.action == "test" else Machine().timeout_s
+    timeout_s = TEST_TIMEOUT_S if options.action == "test" else DEMO_TIMEOUT_S
     machine = Machine(terminal=wants_terminal, timeout_s=None if wants_terminal else timeout_s)
     return run_in_machine(command, machine=machine, folder=PROJECT, shared=shared)
 
@@ -84,6 +85,7 @@ def _run_tests(arguments: Sequence[str]) -> int:
 def _run_site(options: argparse.Namespace) -> int:
     from lab.demo import Crashes, Demo, every_daemon_twice  # noqa: PLC0415 - heavy imports, not needed on the outside
     from lab.running import Lab, log_folder  # noqa: PLC0415
+    from lab.services import ServiceError  # noqa: PLC0415
     from lab.site import two_hosts  # noqa: PLC0415
     from lab.story import Teller  # noqa: PLC0415
 
@@ -93,11 +95,15 @@ def _run_site(options: argparse.Namespace) -> int:
     teller.heading("The lab: two ESXi hosts, one vCenter, one TF controller")
     with Lab(site, tell=teller.say) as lab:
         demo = Demo(lab, teller, crashes=crashes)
-        lab.start(at_start=lambda: demo.crash("start"))
-        if options.action == "demo":
-            demo.run()
-        else:
-            demo.set_up()
+        try:
+            lab.start(at_start=lambda: demo.crash("start"))
+            if options.action == "demo":
+                demo.run()
+            else:
+                demo.set_up()
+        except ServiceError as problem:
+            teller.judge("the story goes on", False, detail=str(problem))
+            teller.say(f"logs: {log_folder()}")
         status = teller.end()
         if options.action == "shell" or options.shell:
             _shell(lab.tfv_file, log_folder())

@@ -53,18 +53,16 @@ class Crashes:
 
 
 def every_daemon_twice(site: Site) -> Crashes:
-    """Plugin, managers and agents, each in the start and at two or more points of the story."""
+    """Plugin, managers and agents, each in the start and at two points of the story where it has work to do."""
     managers = [manager_name(host) for host in site.hosts]
     agents = [agent_name(host) for host in site.hosts]
     return Crashes(
         at={
             "start": [PLUGIN, *managers, *agents],
             "networks created": [PLUGIN],
-            "first guests attached": [*managers, *agents],
-            "more guests attached": [*managers],
             "first port of many set up": [*managers, *agents],
             "guest moved": [*managers, *agents],
-            "guest deleted": [PLUGIN, *managers, *agents],
+            "guest deleted": [PLUGIN],
         }
     )
 
@@ -85,7 +83,7 @@ class Demo:
             self._lab.services[name].kill()
 
     def run(self) -> None:
-        """The whole story."""
+        """The whole story. Raises `ServiceError` where it can't go on: something did not come in time."""
         before = self._foreign_before()
         self._networks()
         self._first_guests()
@@ -126,7 +124,6 @@ class Demo:
     def _first_guests(self) -> None:
         self._teller.heading("In vCenter: the first guest on each, both on esx-a")
         self._attach(FIRST_GUESTS)
-        self.crash("first guests attached")
         self._lab.wait_set_up(FIRST_GUESTS)
         self._show()
         for name in FIRST_GUESTS:
@@ -139,7 +136,6 @@ class Demo:
     def _more_guests(self) -> None:
         self._teller.heading("More guests, on both hosts")
         self._attach(MORE_GUESTS)
-        self.crash("more guests attached")
         if "first port of many set up" in self._crashes.at:
             wait_until(self._is_any_set_up, timeout_s=READY_S, what="the first of the new ports is set up")
             self.crash("first port of many set up")

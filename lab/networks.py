@@ -28,6 +28,7 @@ def create_network(api: ConfigApi, name: str, prefix: IPv4Network, *, pools: Seq
         "subnet_uuid": str(uuid.uuid4()),
         "default_gateway": str(prefix[1]),
         "enable_dhcp": True,
+        "addr_from_start": True,
         "allocation_pools": [{"start": str(start), "end": str(end)} for start, end in pools],
     }
     ipam = reference(_ipam_uuid(api), IPAM, {"ipam_subnets": [subnet]})

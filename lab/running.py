@@ -45,7 +45,7 @@ from tf_reconcile.errors import BoundaryError
 from tf_runtime.settings import load_settings
 
 STATE = Path("/run/tfv-lab")
-READY_S = 120.0
+READY_S = 400.0  # nothing takes that long unless the machine is emulated and busy
 
 
 def log_folder() -> Path:
@@ -82,6 +82,7 @@ class Lab:
         self._start_controller()
         self._tell("vCenter and ESXi endpoints (vcsim), the config API (tf-controller)")
         self.simulator = self._stack.enter_context(Simulator(simulator_site(self.site), log=log_folder() / "vcsim.log"))
+        self._stack.callback(self.services.stop)  # they end before what they talk to does
         self._start_dvswitch()
         self._tell("plugin; manager and vRouter agent in each vRouter VM")
         self._start_daemons()

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 RESTART_DELAY_S = 0.3
 STOP_TIMEOUT_S = 10.0
-POLL_S = 0.1
+POLL_S = 0.3  # each look costs the daemons time in the emulated machine
 LOG_TAIL_LINES = 15
 _OK = 200
 
@@ -140,11 +140,13 @@ class Service:
         connection = HTTPConnection(urlsplit(self.spec.status_url).netloc, timeout=5)
         try:
             connection.request("GET", "/readyz", headers={"Authorization": f"Bearer {token}"})
-            return connection.getresponse().status == _OK
+            answer = connection.getresponse()
+            answer.read()
         except (OSError, HTTPException):
             return False
         finally:
             connection.close()
+        return answer.status == _OK
 
 
 class Services:

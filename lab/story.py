@@ -1,4 +1,4 @@
-"""The parts that a story is told with: headings, lines, verdicts, and the count of what was wrong.
+"""The parts that a story is told with: headings, lines, verdicts, and the record of each verdict.
 
 Called by `lab.demo`.
 """
@@ -14,16 +14,27 @@ from lab.pings import Ping, run_pings
 RIGHT, WRONG, NO_VERDICT = "ok   ", "WRONG", "  -  "
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """A claim of the story, and whether it was so."""
+
+    chapter: str
+    claim: str
+    is_right: bool
+    detail: str
+
+
 @dataclass(kw_only=True)
 class Teller:
-    """Prints the story with the seconds since its begin, and remembers each wrong verdict."""
+    """Prints the story with the seconds since its begin, and remembers each verdict."""
 
     began_s: float = field(default_factory=time.monotonic)
-    wrong: list[str] = field(default_factory=list)
-    verdicts: int = 0
+    verdicts: list[Verdict] = field(default_factory=list)
+    _chapter: str = ""
 
     def heading(self, text: str) -> None:
         """Begin a chapter."""
+        self._chapter = text
         print(f"\n[{time.monotonic() - self.began_s:6.1f} s] {text}", flush=True)
 
     def say(self, text: str) -> None:
@@ -37,9 +48,7 @@ class Teller:
 
     def judge(self, claim: str, is_true: bool, *, detail: str = "") -> None:
         """Give a verdict: `claim` is what must be so."""
-        self.verdicts += 1
-        if not is_true:
-            self.wrong.append(f"{claim}{': ' if detail else ''}{detail}")
+        self.verdicts.append(Verdict(chapter=self._chapter, claim=claim, is_right=is_true, detail=detail))
         print(f"    {RIGHT if is_true else WRONG}  {claim}{f'  ({detail})' if detail else ''}", flush=True)
 
     def ping(self, pings: Sequence[Ping]) -> None:
@@ -55,7 +64,9 @@ class Teller:
     def end(self) -> int:
         """Sum up; the exit status."""
         took_s = time.monotonic() - self.began_s
-        print(f"\n{self.verdicts - len(self.wrong)} of {self.verdicts} verdicts right, {took_s:.0f} s", flush=True)
-        for claim in self.wrong:
-            print(f"WRONG: {claim}", flush=True)
-        return 1 if self.wrong else 0
+        wrong = [verdict for verdict in self.verdicts if not verdict.is_right]
+        right = len(self.verdicts) - len(wrong)
+        print(f"\n{right} of {len(self.verdicts)} verdicts right, {took_s:.0f} s", flush=True)
+        for verdict in wrong:
+            print(f"WRONG: {verdict.claim}{f' ({verdict.detail})' if verdict.detail else ''}", flush=True)
+        return 1 if wrong else 0

@@ -37,6 +37,24 @@ _HTTP_OK = 200
 _FIRST_VERSION = "vim.version.version9"
 
 
+class UndecodableError(HTTPException):
+    """The server's answer does not fit the API's types, such as an enum value that is none."""
+
+
+class _Stub(SoapAdapter.SoapStubAdapter):
+    """pyVmomi's stub, with its decoder's errors told from bugs of the caller: values are checked when they are set."""
+
+    def InvokeMethod(self, mo: Any, info: Any, args: Any, outerStub: Any = None) -> Any:
+        """As in pyVmomi; raises `UndecodableError` when the answer cannot be decoded."""
+        invoke: Any = super().InvokeMethod
+        try:
+            return invoke(mo, info, args, outerStub)
+        except OSError:  # a certificate error is a ValueError too
+            raise
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise UndecodableError(f"{info.wsdlName}: {type(error).__name__}: {error}") from error
+
+
 class Session:
     """A logged-in session that renews itself. Safe to use from several threads.
 
@@ -107,12 +125,12 @@ class Session:
             return
         try:
             self.call("keep the session alive", "", self.read_current_time)
-        except BoundaryError as error:
+        except AgentError as error:
             log.debug("keep-alive failed", extra={"reason": str(error)})
 
     def read_current_time(self) -> Any:
         """Return the server's clock: the cheapest call that wants a session."""
-        return vim.ServiceInstance("ServiceInstance", self._stub).CurrentTime()
+        return vim.ServiceInstance("ServiceInstance", self.content.rootFolder._stub).CurrentTime()
 
     def close(self) -> None:
         """Log out and give up the connections. Never fails: a session that cannot be ended expires by itself."""
@@ -150,7 +168,8 @@ class Session:
     def _read_content(self) -> Any:
         """Make the stub, in the newest version that both sides know, and return the `ServiceContent`."""
         # The oldest version that this client can speak; the server's own is learnt over the same connection.
-        self._stub = stub = SoapAdapter.SoapStubAdapter(
+        make_stub: Any = _Stub
+        self._stub = stub = make_stub(
             host=self.settings.host,
             port=self.settings.port,
             version=_FIRST_VERSION,

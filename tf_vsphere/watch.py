@@ -73,7 +73,7 @@ class PropertyWatch:
         """Return all objects as they are now.
 
         Raises `Transient` until the first complete answer and while the watch is broken: what was seen before a gap is
-        no base for decisions. Raises what was the matter if a property of an object may not be read.
+        no base for decisions. A property that may not be read breaks the watch as well.
         """
         with self._condition:
             if self._broken is not None:
@@ -107,6 +107,12 @@ class PropertyWatch:
             log.debug("cancel failed", extra={"watch": self._name, "reason": str(error)})
 
     def _run(self) -> None:
+        try:
+            self._follow_on()
+        finally:  # also after a bug: a mirror that nobody keeps must not be served
+            self._break(Transient(self._session.system, "watch", self._name, "ended"))
+
+    def _follow_on(self) -> None:
         failures = 0
         while not self._stopping.is_set():
             try:
@@ -209,7 +215,7 @@ class PropertyWatch:
             was_broken = self._broken is not None
             was_complete = self._published is not None and not was_broken
             self._broken = error
-        if not was_broken:
+        if not was_broken and not self._stopping.is_set():
             self._on_change()
         return was_complete
 

@@ -47,6 +47,23 @@ def test_a_session_that_is_alive_after_all_is_renewed_too(vcenter: Vcenter, sess
     assert session.generation == 2
 
 
+def test_an_answer_that_cannot_be_decoded_is_the_servers_fault(vcenter: Vcenter, session: Session) -> None:
+    nonsense = {"type": "no type at all", "name": "x"}
+    vcenter.add_rule(level="soap", method="CurrentTime", fault="ResourceInUse", fields=nonsense, count=1)
+    with pytest.raises(Transient, match="UndecodableError: CurrentTime"):
+        session.call("read", "the clock", session.read_current_time)
+    assert session.call("read", "the clock", session.read_current_time) is not None
+
+
+def test_a_closed_session_says_so(vcenter: Vcenter) -> None:
+    session = connect(vcenter.settings(), "test.yaml", "vcenter")
+    session.close()
+    with pytest.raises(Transient, match="not logged in"):
+        session.call("read", "the clock", session.read_current_time)
+    session.keep_alive()
+    session.close()
+
+
 def test_a_changed_password_is_read_again_and_a_wrong_one_then_is_an_error_of_the_call(
     own_vcenter: Vcenter, tmp_path: Path
 ) -> None:

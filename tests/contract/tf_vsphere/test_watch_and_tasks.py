@@ -193,6 +193,8 @@ def test_a_quiet_watch_ends_at_once_when_stopped(session: Session, switch: DvSwi
     stopper.start()
     stopper.join(timeout=3.0)
     assert not stopper.is_alive()
+    with pytest.raises(Transient, match="ended"):
+        followed.watch.snapshot()
 
 
 def test_a_change_costs_the_watch_one_call(

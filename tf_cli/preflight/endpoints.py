@@ -107,7 +107,7 @@ def _read_tf_server(server: str, target: TfTarget) -> TfFacts:
     try:
         has_tenant = api.fqname_to_uuid("project", target.tenant) is not None
     except BoundaryError as error:
-        has_tenant = unknown(error)
+        has_tenant = Unknown(reason=_each_once(error.reason))
     finally:
         api.close()
     return TfFacts(
@@ -116,6 +116,11 @@ def _read_tf_server(server: str, target: TfTarget) -> TfFacts:
         tenant=":".join(target.tenant),
         certificate=_tf_certificate(server, target.timeout_s),
     )
+
+
+def _each_once(reason: str) -> str:
+    """Return the parts of `reason`, each once: a lone server is tried twice, and mostly says the same."""
+    return "; ".join(dict.fromkeys(reason.split("; ")))
 
 
 def _tf_certificate(server: str, timeout_s: float) -> CertificateFacts | Unknown | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from tf_cli.preflight.model import Line, MoveCheck, MoveFacts, Obstacle, Unknown
+from tf_cli.preflight.wording import few
 
 _INTRANET: Final = "VMOnVirtualIntranet"
 
@@ -37,7 +38,7 @@ def judge_moves(moves: MoveFacts | Unknown) -> Line:
 def _untested(moves: MoveFacts) -> str:
     if not moves.pairs:
         return "there are no two hosts to move between"
-    return f"no guest on a TF network to try it with on {', '.join(moves.hosts_without_guest)}"
+    return f"no guest on a TF network to try it with on {few(moves.hosts_without_guest)}"
 
 
 def _about_networks(check: MoveCheck) -> tuple[Obstacle, ...]:

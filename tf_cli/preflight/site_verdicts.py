@@ -22,6 +22,7 @@ from tf_cli.preflight.model import (
 )
 from tf_cli.preflight.roles import READ_ONLY
 from tf_cli.preflight.switch_verdicts import judge_switch
+from tf_cli.preflight.wording import few
 
 CLOCK_WARN_S: Final = 5.0
 """Logs of two systems can no longer be put side by side."""
@@ -32,7 +33,6 @@ EXPIRES_SOON: Final = timedelta(days=30)
 EXIT_OK: Final = 0
 EXIT_FAIL: Final = 1
 
-_SHOWN_PRIVILEGES: Final = 4
 _RENEW: Final = "Renew the server's certificate."
 
 
@@ -130,7 +130,7 @@ def judge_account(facts: AccountFacts) -> Line:
     if excess:
         return Line.warned(
             check,
-            f"may do more than {facts.role} needs: {_few(excess)}",
+            f"may do more than {facts.role} needs: {few(sorted(excess))}",
             f"Use an account with the role that {show_role}.",
         )
     return Line.passed(check, f"may do exactly what {facts.role} needs")
@@ -138,12 +138,6 @@ def judge_account(facts: AccountFacts) -> Line:
 
 def _excess(one: Entitlement) -> frozenset[str]:
     return one.held - one.needed - READ_ONLY
-
-
-def _few(privileges: Iterable[str]) -> str:
-    ordered = sorted(privileges)
-    more = len(ordered) - _SHOWN_PRIVILEGES
-    return ", ".join(ordered[:_SHOWN_PRIVILEGES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _judge_tf(facts: TfFacts, *, now: datetime) -> tuple[Line, ...]:

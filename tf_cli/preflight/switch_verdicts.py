@@ -13,6 +13,7 @@ from tf_cli.preflight.model import Drift, HostFact, Line, MoveFacts, SitePolicy,
 from tf_cli.preflight.move_verdicts import judge_moves
 from tf_cli.preflight.trunk_verdicts import judge_gateway_mac, judge_mtu, judge_trunks, judge_vrouters
 from tf_cli.preflight.vlan_ranges import format_ids, format_ranges, ids_of
+from tf_cli.preflight.wording import few
 
 FEW_VLANS: Final = 256
 """Fewer free ids than this per vMotion domain are soon shared between hosts, and then a move costs a write."""
@@ -67,12 +68,12 @@ def judge_hosts(hosts: Sequence[HostFact]) -> Line:
         *(f"{host.name}: the switch is {host.status}" for host in hosts if host.is_connected and host.status != _UP),
     ]
     if troubled:
-        return Line.warned("hosts", "; ".join(troubled), "Ports of these hosts cannot be set up until that is mended.")
+        return Line.warned("hosts", few(troubled, "; "), "Ports of these hosts cannot be set up until that is mended.")
     locked = [host.name for host in hosts if host.is_locked_down]
     if locked:
         return Line.warned(
             "hosts",
-            f"in lockdown mode: {', '.join(locked)}",
+            f"in lockdown mode: {few(locked)}",
             "Their managers cannot log in to ESXi: let them watch through vCenter, or add the account to the"
             " lockdown exception users.",
         )
@@ -96,7 +97,7 @@ def judge_uplinks(facts: SwitchFacts, policy: SitePolicy) -> Line:
     if carried and wired:
         return Line.failed(
             "uplinks",
-            f"{'; '.join(carried)}, and these hosts have physical NICs on the switch: {', '.join(wired)}",
+            f"{'; '.join(carried)}, and these hosts have physical NICs on the switch: {few(wired)}",
             f"Guests are joined to these VLANs of the physical network, past every filter: {outside}, or give the"
             " guests a distributed switch without physical NICs.",
         )
@@ -133,15 +134,15 @@ def judge_portgroups(facts: SwitchFacts) -> Line:
         names = sorted(one.name for one in facts.marked if one.vn_uuid in twice)
         return Line.failed(
             "portgroups",
-            f"several carry the mark of one virtual network: {', '.join(names)}",
+            f"several carry the mark of one virtual network: {few(names)}",
             "Both are held by the plugin: delete the one without guests (a restored or copied portgroup).",
         )
     serious = [_drift_text(one.name, found) for one in facts.marked if (found := _serious(one.drift))]
     if serious:
-        return Line.failed("portgroups", "; ".join(serious), _DRIFT_ADVICE)
+        return Line.failed("portgroups", few(serious, "; "), _DRIFT_ADVICE)
     drifted = [_drift_text(one.name, one.drift) for one in facts.marked if one.drift]
     if drifted:
-        return Line.warned("portgroups", "; ".join(drifted), _DRIFT_ADVICE)
+        return Line.warned("portgroups", few(drifted, "; "), _DRIFT_ADVICE)
     if not facts.marked:
         return Line.passed("portgroups", "none stands for a virtual network yet")
     return Line.passed("portgroups", f"{len(facts.marked)} stand for virtual networks, all as the plugin makes them")

@@ -15,7 +15,7 @@ import yaml
 
 from tf_cli.preflight.model import Forwarder, SitePolicy
 from tf_cli.preflight.roles import RoleName
-from tf_cli.preflight.settings import AccountSettings
+from tf_cli.preflight.settings import AccountSettings, CheckSettings
 from tf_cli.settings import DaemonSettings, TfvSettings
 from tf_reconcile.errors import ConfigError
 from tf_runtime.settings import load_settings, read_secret
@@ -99,15 +99,7 @@ def _top_level_keys(path: Path) -> frozenset[str]:
 
 def _from_tfv(settings: TfvSettings, file: str) -> Target:
     check = settings.check
-    for index, (first, last) in enumerate(check.vlan_ranges):
-        if first > last:
-            raise ConfigError(
-                "the range ends before it begins",
-                file=file,
-                key=f"check.vlan_ranges[{index}]",
-                value=[first, last],
-                allowed="first and last id, 1 <= first <= last <= 4094",
-            )
+    _refuse_contradictions(check, file)
     return Target(
         file=file,
         vcenter=VsphereTarget(label="vcenter", section="vcenter", settings=settings.vcenter, role=RoleName.ADMIN),
@@ -126,6 +118,28 @@ def _from_tfv(settings: TfvSettings, file: str) -> Target:
         daemons=settings.daemons,
         most_moves=check.most_moves,
     )
+
+
+def _refuse_contradictions(check: CheckSettings, file: str) -> None:
+    """Raise `ConfigError` for what the types alone cannot tell."""
+    for index, (first, last) in enumerate(check.vlan_ranges):
+        if first > last:
+            raise ConfigError(
+                "the range ends before it begins",
+                file=file,
+                key=f"check.vlan_ranges[{index}]",
+                value=[first, last],
+                allowed="first and last id, 1 <= first <= last <= 4094",
+            )
+    for index, account in enumerate(check.accounts):
+        if account.role is RoleName.ESXI:
+            raise ConfigError(
+                "accounts of vCenter are listed here",
+                file=file,
+                key=f"check.accounts[{index}].role",
+                value=account.role.value,
+                allowed="plugin, manager or tfv; an ESXi account goes into check.esxi",
+            )
 
 
 def _esxi_label(settings: VsphereSettings) -> str:

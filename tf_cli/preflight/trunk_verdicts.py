@@ -8,6 +8,7 @@ from typing import Final
 
 from tf_cli.preflight.model import Forwarder, Line, SitePolicy, SwitchFacts, TrunkNic, TrunkPortgroup, Underlay
 from tf_cli.preflight.vlan_ranges import format_ids, format_ranges, ids_of
+from tf_cli.preflight.wording import few
 
 VXLAN_OVERHEAD_BYTES: Final = 50
 """Inner Ethernet 14, VXLAN 8, UDP 8, IPv4 20 (RFC 7348, 4.3 and 5)."""
@@ -92,17 +93,17 @@ def judge_vrouters(facts: SwitchFacts) -> Line:
     if several:
         return Line.failed(
             "vrouter vms",
-            f"more than one VM on a trunk portgroup on {', '.join(several)}",
+            f"more than one VM on a trunk portgroup on {few(several)}",
             "Each would get every guest's frames, and their managers hold everything: leave one per host.",
         )
     unplugged = sorted(f"{nic.vm} on {nic.host}" for nic in running if not nic.is_connected)
     if unplugged:
-        return Line.failed("vrouter vms", f"trunk NIC not connected: {', '.join(unplugged)}", "Connect it.")
+        return Line.failed("vrouter vms", f"trunk NIC not connected: {few(unplugged)}", "Connect it.")
     bare = sorted(host.name for host in facts.hosts if host.name not in by_host)
     if bare:
         return Line.warned(
             "vrouter vms",
-            f"none is running on {', '.join(bare)}",
+            f"none is running on {few(bare)}",
             "Guests there stay blocked: run one per host, or keep guests on TF networks away by a DRS rule.",
         )
     return Line.passed("vrouter vms", f"one on each of {len(by_host)} hosts")
@@ -125,7 +126,7 @@ def _judge_gateway_mac(nics: Sequence[TrunkNic]) -> Line:
     if odd:
         return Line.failed(
             "gateway mac",
-            f"outside VMware's range for MACs set by hand: {', '.join(odd)}",
+            f"outside VMware's range for MACs set by hand: {few(odd)}",
             "Set the trunk NIC's MAC by hand within 00:50:56:00:00:00 to 00:50:56:3f:ff:ff; the agent does not start"
             " otherwise.",
         )
@@ -133,7 +134,7 @@ def _judge_gateway_mac(nics: Sequence[TrunkNic]) -> Line:
     if len(macs) > 1:
         return Line.failed(
             "gateway mac",
-            f"the trunk NICs differ: {', '.join(_nic_text(nic) for nic in nics)}",
+            f"the trunk NICs differ: {few(_nic_text(nic) for nic in nics)}",
             "Give all trunk NICs one MAC: it is the guests' gateway, and after a vMotion they go on using it.",
         )
     return Line.passed("gateway mac", f"{macs[0]} on {len(nics)} trunk NICs")
@@ -146,13 +147,13 @@ def judge_mtu(facts: SwitchFacts, policy: SitePolicy) -> Line:
     if short:
         return Line.warned(
             "mtu",
-            f"the switch lets guests send {facts.mtu_bytes} bytes, tunnelled that is {needed}; {'; '.join(short)}",
+            f"the switch lets guests send {facts.mtu_bytes} bytes, tunnelled that is {needed}; {few(short, '; ')}",
             _mtu_advice(needed),
         )
     if unseen:
         return Line.warned(
             "mtu",
-            f"switch {facts.mtu_bytes}; the underlay of {', '.join(unseen)} cannot be seen from vCenter",
+            f"switch {facts.mtu_bytes}; the underlay of {few(unseen)} cannot be seen from vCenter",
             f"See that it carries {needed} bytes on the whole way, and set underlay_mtu_bytes to what it carries.",
         )
     return Line.passed("mtu", f"switch {facts.mtu_bytes}, underlay {needed} or more")

@@ -8,6 +8,7 @@ import yaml
 
 from tf_cli.preflight.model import Forwarder, SitePolicy
 from tf_cli.preflight.roles import RoleName
+from tf_cli.preflight.settings import CheckSettings
 from tf_cli.preflight.target import Target, load_target
 from tf_reconcile.errors import ConfigError
 
@@ -96,6 +97,7 @@ def test_a_managers_file_brings_its_esxi_its_range_and_its_agent(folder: Path) -
         ({"check": {"vlan_ranges": [[0, 10]]}}, "check.vlan_ranges[0][0]"),
         ({"check": {"vlan_ranges": [[20, 10]]}}, "check.vlan_ranges[0]"),
         ({"check": {"agent": "vpp"}}, "check.agent"),
+        ({"check": {"accounts": [{"user": "u", "role": "esxi"}]}}, "check.accounts[0].role"),
         ({"check": {"esxi": [{"host": "h", "user": "u", "password_file": "/none"}]}}, "check.esxi[0].password_file"),
         (
             {"vlan": {"ranges": [[20, 10]]}, "esxi": {"host": "h", "user": "u", "password_file": "/none"}},
@@ -127,3 +129,15 @@ def test_a_file_that_is_no_mapping_is_refused(folder: Path, text: str) -> None:
 
 def test_no_representation_shows_the_token(folder: Path) -> None:
     assert SECRET not in repr(_load(folder, _site(folder)))
+
+
+def test_the_section_in_the_sample_is_one_that_is_understood(folder: Path) -> None:
+    sample = Path(__file__).parents[3] / "config" / "tfv.yaml"
+    lines = sample.read_text().splitlines()
+    section = "\n".join(line.removeprefix("# ") for line in lines[lines.index("# check:") :])
+    shown = yaml.safe_load(section)
+    for endpoint in shown["check"]["esxi"]:
+        endpoint["password_file"] = str(folder / "password")
+    target = _load(folder, _site(folder, **shown))
+    assert target.trunk_portgroups == ("tf-trunk",)
+    assert set(shown["check"]) == set(CheckSettings.__struct_fields__)

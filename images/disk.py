@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,13 +38,11 @@ def convert(source: Path, target: Path) -> None:
 
 def virtual_size(disk: Path) -> int:
     """Return the size in bytes that a machine sees."""
-    import json  # noqa: PLC0415 - one call
-
     return int(json.loads(run(["qemu-img", "info", "--output=json", str(disk)]))["virtual-size"])
 
 
 def manifest(root: Path) -> Iterator[str]:
-    """Yield a line per file of `root`, in order: kind and mode, owner, digest or target, path. Equal roots, equal lines."""
+    """Yield a line per file of `root`, in order: kind and mode, owner, digest or target, path."""
     for path in sorted(root.rglob("*")):
         status = path.lstat()
         if path.is_symlink():

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -75,16 +76,12 @@ def fetch_wheels(target: Path, *, python_version: str) -> None:
 
 def dependencies() -> list[str]:
     """Return what the project's daemons need, as pyproject.toml states it."""
-    import tomllib  # noqa: PLC0415 - only a build needs it
-
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     return [str(requirement) for requirement in project["dependencies"]]
 
 
 def build_wheel(target: Path) -> None:
     """Put the project's own wheel into `target`, made from a copy: building leaves traces in a source tree."""
-    import tomllib  # noqa: PLC0415 - only a build needs it
-
     settings = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
     with TemporaryDirectory(prefix="wheel-") as folder:
         copy = Path(folder)

@@ -16,6 +16,7 @@ from prometheus_client import Gauge
 
 from tf_api.client import ConfigApi
 from tf_api.watch import Watch
+from tf_reconcile.backoff import Backoff
 from tf_reconcile.errors import BoundaryError, ConfigError
 from tf_reconcile.result import PassReport
 from tf_runtime.daemon import run_main, stop_on_signals
@@ -46,6 +47,7 @@ EXIT_OK = 0
 EXIT_TROUBLE = 3
 _MOST_PASSES_AT_ONCE = 50
 _SETTLE_S = 0.02
+_BACKOFF = Backoff(first_s=0.25, factor=2.0, most_s=30.0)  # a dvPort's proxyHost follows a move, and no update tells
 _DEFAULT_CONFIG = Path("/etc/tf-vsphere/vcenter-manager.yaml")
 
 
@@ -281,6 +283,7 @@ def _loop(manager: Manager, settings: ManagerSettings, metrics: DaemonMetrics) -
         name="vcenter_manager",
         full_period_s=settings.full_period_s,
         metrics=metrics,
+        backoff=_BACKOFF,
         settle_s=_SETTLE_S,
     )
 

@@ -58,18 +58,20 @@ class ReplaceAgentPort(RemoveAgentPort):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteInstanceIp(Action):
-    """Give an address back."""
+    """Give an address back; `is_replaced`: as part of a change of network."""
 
     vm_uuid: VmUuid
     instance_ip_uuid: InstanceIpUuid
+    is_replaced: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteInterface(Action):
-    """Delete a virtual-machine-interface of ours."""
+    """Delete a virtual-machine-interface of ours; `is_replaced`: it is made anew, in another network."""
 
     vm_uuid: VmUuid
     vmi_uuid: VmiUuid
+    is_replaced: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

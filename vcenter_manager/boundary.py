@@ -41,7 +41,9 @@ class GuestList:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DomainView:
-    """The ports of the marked portgroups on all hosts: ids that other hosts use, and overrides that nobody uses."""
+    """The ports of the marked portgroups on all hosts: the ids in use, and the ports that nobody uses but are not
+    released.
+    """
 
     vlans: frozenset[Vlan] = frozenset()
     strays: tuple[Dvport, ...] = ()
@@ -70,7 +72,7 @@ class DvPorts(Protocol):
         """Return those of `dvport_keys` that exist, read now, in one call."""
         ...
 
-    def observe_domain(self, switch: Switch, portgroup_keys: Collection[PortgroupKey]) -> DomainView:
+    def observe_domain(self, portgroup_keys: Collection[PortgroupKey]) -> DomainView:
         """Return what the ports of these portgroups hold on all hosts, in one call."""
         ...
 

@@ -39,6 +39,7 @@ _Vmware = vim.dvs.VmwareDistributedVirtualSwitch
 _PORTGROUP_PATHS = ("name", "config.vendorSpecificConfig", "config.defaultPortConfig")
 _PORTGROUPS = {"portgroups": Step(vim.DistributedVirtualSwitch, "portgroup")}
 _HARDWARE_UUID = "hardware.systemInfo.uuid"
+_MOST_NAMED = 5
 
 MOST_IN_ONE_TASK: Final = 200
 """vSphere documents no limit; another vDS driver stops at 500 elements, and a port has one VLAN and one block."""
@@ -108,17 +109,13 @@ class VsphereDvports:
         found = self._fetch(vim.dvs.PortCriteria(portKey=sorted(dvport_keys)))
         return {port.key: port for port in found}
 
-    def observe_domain(self, switch: Switch, portgroup_keys: Collection[PortgroupKey]) -> DomainView:
+    def observe_domain(self, portgroup_keys: Collection[PortgroupKey]) -> DomainView:
         """As promised in `boundary`; no call when there is no marked portgroup."""
         if not portgroup_keys:
             return DomainView()
         ports = self._fetch(vim.dvs.PortCriteria(portgroupKey=sorted(portgroup_keys), inside=True))
         return DomainView(
-            vlans=frozenset(
-                port.vlan
-                for port in ports
-                if port.vlan is not None and not port.is_vlan_inherited and port.proxy_host != switch.host
-            ),
+            vlans=frozenset(port.vlan for port in ports if port.vlan is not None and not port.is_vlan_inherited),
             strays=tuple(
                 port for port in ports if not port.is_connected and not (port.is_vlan_inherited and port.is_blocked)
             ),
@@ -133,7 +130,7 @@ class VsphereDvports:
 
     def _write(self, actions: Sequence[DvportAction]) -> Failures:
         """Write a batch; when it is refused for good, halve it until the refused port stands alone."""
-        subject = ", ".join(action.dvport.key for action in actions)
+        subject = _name(actions)
         specs = [format_spec(action) for action in actions]
         try:
             task = self._session.call(
@@ -219,6 +216,12 @@ def format_spec(action: DvportAction) -> Any:
         configVersion=action.dvport.config_version,
         setting=_Vmware.VmwarePortConfigPolicy(vlan=vlan, blocked=blocked),
     )
+
+
+def _name(actions: Sequence[DvportAction]) -> str:
+    keys = [action.dvport.key for action in actions]
+    more = f" and {len(keys) - _MOST_NAMED} more" if len(keys) > _MOST_NAMED else ""
+    return ", ".join(keys[:_MOST_NAMED]) + more
 
 
 def _access_vlan(spec: Any) -> Vlan | None:

@@ -259,7 +259,7 @@ class Snapshot:
     """The sources of one pass. `missing` says which did not answer and why; their fields are then empty.
 
     `unreadable_guests` are VMs of this host whose identity cannot be told now (their datastore is away). `dvports` are
-    the ports of this host's NICs on our switch, read for this pass. `domain_vlans` (ids on other hosts)
+    the ports of this host's NICs on our switch, read for this pass. `domain_vlans` (ids in use on any host)
     and `stray_dvports` (marked ports with an override and nobody connected) come from the last full pass.
     `objects` has an entry for every guest that was looked up in TF.
     """

@@ -146,7 +146,7 @@ class Observer:
         marked = sorted(key for key, portgroup in portgroups.items() if portgroup.vn_uuid is not None)
         self._switch = self._ask(Source.DVPORTS, dvports.observe_switch, patient=True) or self._switch
         if Source.DVPORTS not in self._missing:
-            found = self._ask(Source.DVPORTS, lambda: dvports.observe_domain(self._switch, marked), patient=True)
+            found = self._ask(Source.DVPORTS, lambda: dvports.observe_domain(marked), patient=True)
             self._domain = found or self._domain
 
     def _observe_networks(

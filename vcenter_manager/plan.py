@@ -233,7 +233,7 @@ def _plan_strays(draft: Draft, snapshot: Snapshot) -> None:
 
 def _limit_removals(draft: Draft, snapshot: Snapshot, policy: Policy) -> None:
     """Hold all removals in TF when they are suspiciously many: a wrong or filtered vCenter answers completely too."""
-    removals = [action for action in draft.actions if isinstance(action, DeleteInterface)]
+    removals = [action for action in draft.actions if isinstance(action, DeleteInterface) and not action.is_replaced]
     known = sum(interface.is_ours for have in snapshot.objects.values() for interface in have.interfaces.values())
     if (
         policy.most_removals is None
@@ -241,12 +241,16 @@ def _limit_removals(draft: Draft, snapshot: Snapshot, policy: Policy) -> None:
         or len(removals) <= policy.most_removals_share * known
     ):
         return
-    draft.actions = [
-        action for action in draft.actions if not isinstance(action, DeleteInterface | DeleteInstanceIp | DeleteVm)
-    ]
+    draft.actions = [action for action in draft.actions if not _is_removal(action)]
     draft.hold(
         "removals in TF", f"{len(removals)} of {known} interfaces would go at once; confirm with --confirm-removals"
     )
+
+
+def _is_removal(action: AnyAction) -> bool:
+    if isinstance(action, DeleteInterface | DeleteInstanceIp):
+        return not action.is_replaced
+    return isinstance(action, DeleteVm)
 
 
 def _state(snapshot: Snapshot, attachment: Attachment, readiness: Readiness) -> NicState:

@@ -67,7 +67,7 @@ def _plan_interface(
         return
     if have is not None and have.vn_uuid != attachment.vn_uuid:
         # TF accepts a change of the network, but leaves routing_instance_refs on the old one: delete, then create.
-        _plan_interface_removal(draft, snapshot, guest, have)
+        _plan_interface_removal(draft, snapshot, guest, have, is_replaced=True)
         return
     if have is None:
         draft.act(
@@ -114,7 +114,9 @@ def _plan_addresses(
             )
 
 
-def _plan_interface_removal(draft: Draft, snapshot: Snapshot, guest: Guest, interface: Interface) -> None:
+def _plan_interface_removal(
+    draft: Draft, snapshot: Snapshot, guest: Guest, interface: Interface, *, is_replaced: bool = False
+) -> None:
     """Delete an interface of ours with its addresses, once the agent has no port for it."""
     subject = f"{guest.name} interface {interface.vmi_uuid}"
     foreign = [ip.instance_ip_uuid for ip in interface.instance_ips if not ip.is_ours]
@@ -125,5 +127,14 @@ def _plan_interface_removal(draft: Draft, snapshot: Snapshot, guest: Guest, inte
         draft.hold(subject, "the vRouter agent still has its port")
         return
     for ip in interface.instance_ips:
-        draft.act(DeleteInstanceIp(subject=subject, vm_uuid=guest.vm_uuid, instance_ip_uuid=ip.instance_ip_uuid))
-    draft.act(DeleteInterface(subject=subject, vm_uuid=guest.vm_uuid, vmi_uuid=interface.vmi_uuid))
+        draft.act(
+            DeleteInstanceIp(
+                subject=subject,
+                vm_uuid=guest.vm_uuid,
+                instance_ip_uuid=ip.instance_ip_uuid,
+                is_replaced=is_replaced,
+            )
+        )
+    draft.act(
+        DeleteInterface(subject=subject, vm_uuid=guest.vm_uuid, vmi_uuid=interface.vmi_uuid, is_replaced=is_replaced)
+    )

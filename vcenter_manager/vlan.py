@@ -52,7 +52,7 @@ class Occupied:
     """Ids that are not free, besides those of the requests.
 
     `on_host`: dvPorts of this host that are not asked about. `on_vifs`: every vif in the agent, with its interface (an
-    id is not given out again before its vif is gone); `lingering`: vifs without a port. `in_domain`: ids on other
+    id is not given out again before its vif is gone); `lingering`: vifs without a port. `in_domain`: ids on all
     hosts, a hint that may be old.
     """
 

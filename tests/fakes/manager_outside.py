@@ -109,8 +109,8 @@ class _Dvports:
             "fetch", lambda: {key: world.dvport(world.ports[key]) for key in dvport_keys if key in world.ports}
         )
 
-    def observe_domain(self, switch: Switch, portgroup_keys: Collection[PortgroupKey]) -> DomainView:
-        snapshot = self._outside.world.snapshot(switch.host)
+    def observe_domain(self, portgroup_keys: Collection[PortgroupKey]) -> DomainView:
+        snapshot = self._outside.world.snapshot(self._outside.host)
         return self._outside.call(
             "domain", lambda: DomainView(vlans=snapshot.domain_vlans, strays=snapshot.stray_dvports)
         )

@@ -186,7 +186,7 @@ class World:
         self._unplug(vm_uuid_of(name), key)
         dvport = self._plug(vm_uuid_of(name), key, portgroup_of(network)) if network else None
         machine.nics[key] = Nic(device_key=key, mac=mac, is_connected=True, dvport=dvport)
-        self._follow()
+        self.follow()
         return key
 
     def detach(self, name: str, device_key: int = 4000) -> None:
@@ -200,9 +200,11 @@ class World:
         nics = self.machines[vm_uuid_of(name)].nics
         nics[DeviceKey(device_key)] = replace(nics[DeviceKey(device_key)], is_connected=connected)
 
-    def migrate(self, name: str, host: str) -> None:
+    def migrate(self, name: str, host: str, *, follows: bool = True) -> None:
+        """Move a guest; unless `follows`, vCenter still names the old host as the one that serves its ports."""
         self.machines[vm_uuid_of(name)].host = HostMoref(host)
-        self._follow()
+        if follows:
+            self.follow()
 
     def delete(self, name: str) -> None:
         for key in [*self.machines[vm_uuid_of(name)].nics]:
@@ -227,7 +229,8 @@ class World:
                     port.vlan = port.blocked = None
                     port.version += 1
 
-    def _follow(self) -> None:
+    def follow(self) -> None:
+        """Let every dvPort's `proxyHost` be the host of its guest."""
         for port in self.ports.values():
             if port.nic is not None:
                 port.proxy_host = self.machines[port.nic[0]].host
@@ -271,11 +274,7 @@ class World:
             ),
             portgroups=dict(self.portgroups),
             dvports={port.key: self.dvport(port) for port in self.ports.values() if port.key in keys},
-            domain_vlans=frozenset(
-                port.vlan
-                for port in self.ports.values()
-                if port.vlan is not None and port.proxy_host not in {None, here} and knows_domain
-            ),
+            domain_vlans=frozenset(port.vlan for port in self.ports.values() if port.vlan is not None and knows_domain),
             stray_dvports=tuple(
                 self.dvport(port)
                 for port in self.ports.values()
@@ -344,7 +343,10 @@ class World:
         users = [
             other.key
             for other in self.ports.values()
-            if other.key != port.key and other.proxy_host == here and self.dvport(other).vlan == vlan
+            if other.key != port.key
+            and other.nic is not None
+            and self.machines[other.nic[0]].host == here
+            and self.dvport(other).vlan == vlan
         ]
         assert not users, f"VLAN {vlan} written to {port.key} while {users} have it on {here}"
         agent = self.agents[here]
@@ -373,6 +375,7 @@ class World:
                     action.vm_uuid,
                     Interface(
                         vmi_uuid=action.vmi_uuid,
+                        fq_name=(*TENANCY.project, action.vmi_uuid),
                         vn_uuid=action.network.vn_uuid,
                         mac=action.mac,
                         project_uuid=PROJECT,

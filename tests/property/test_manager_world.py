@@ -79,6 +79,16 @@ class ManagersInAWorld(RuleBasedStateMachine):
         if vm_uuid_of(name) in self.world.machines:
             self.world.migrate(name, host)
 
+    @precondition(lambda self: not any(self.todo.values()))
+    @rule(name=names, host=hosts)
+    def enter_the_host_before_vcenter_says_so(self, name: str, host: str) -> None:
+        if vm_uuid_of(name) in self.world.machines:
+            self.world.migrate(name, host, follows=False)
+
+    @rule()
+    def vcenter_says_so(self) -> None:
+        self.world.follow()
+
     @rule(host=hosts, knows_domain=st.booleans())
     def manager_decides(self, host: str, knows_domain: bool) -> None:
         if not self.todo[host]:
@@ -108,6 +118,7 @@ class ManagersInAWorld(RuleBasedStateMachine):
     @rule()
     def everything_comes_to_rest(self) -> None:
         self.todo = {host: [] for host in HOSTS}
+        self.world.follow()
         self.world.run_until_quiet()
         self.world.assert_alive()
         for host in HOSTS:

@@ -345,6 +345,19 @@ def test_many_removals_at_once_are_held_until_confirmed() -> None:
     assert sum(isinstance(action, DeleteInterface) for action in confirmed.plan.actions) == 30
 
 
+def test_many_changes_of_network_at_once_are_no_removals() -> None:
+    world = World(ranges=((1, 200),))
+    names = [f"g{number}" for number in range(30)]
+    for name in names:
+        world.create(name, A, "blue")
+    world.run_until_quiet()
+    for name in names:
+        world.attach(name, "red", NIC)
+    world.run_until_quiet()
+    world.assert_alive()
+    assert {interface.vn_uuid for _, interface in world.interfaces.values()} == {vn_uuid_of("red")}
+
+
 # What a missing source forbids
 
 

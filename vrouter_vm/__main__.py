@@ -69,6 +69,8 @@ def main(argv: Sequence[str]) -> int:
     _load(store, settings, file)
     feed.load_cache()
     if arguments.dry_run:
+        feed.view(frozenset(port.vn_uuid for port in store.ports()))
+        feed.run_once(is_full=True)
         return _print_plan(reconciler)
 
     loop = ReconcileLoop(reconciler.run_once, name=NAME, full_period_s=settings.full_period_s, metrics=metrics)

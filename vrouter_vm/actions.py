@@ -6,6 +6,8 @@ the later actions of its subject and those that need it are left out of this pas
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -188,6 +190,18 @@ def describe(action: AnyAction) -> str:  # noqa: PLR0912 - one line per kind of 
             removed = sum(len(have.get(name, frozenset()) - want[name]) for name in want)
             text = f"change the filters: {added} elements more, {removed} less"
     return text
+
+
+def summarize(actions: Iterable[AnyAction]) -> list[str]:
+    """Return one line per run of actions with the same subject, with their settings as a number."""
+    lines = []
+    for subject, group in itertools.groupby(actions, key=lambda action: action.subject):
+        members = list(group)
+        texts = [describe(action) for action in members if not isinstance(action, SetSysctl)]
+        if settings := len(members) - len(texts):
+            texts.append(f"{settings} settings")
+        lines.append(f"{subject}: {', '.join(texts)}")
+    return lines
 
 
 def _route(route: Route) -> str:

@@ -284,12 +284,17 @@ def _settings(message: Any) -> dict[str, int]:
     if families is None:
         return found
     if (ipv4 := families.get_attr("AF_INET")) is not None:
-        found |= {names.ipv4_conf(name, key): ipv4[key] for key in _DEVICE_KEYS4}
+        found |= {names.ipv4_conf(name, key): _signed(ipv4[key]) for key in _DEVICE_KEYS4}
     ipv6 = families.get_attr("AF_INET6")
     if ipv6 is not None and (conf := ipv6.get_attr("IFLA_INET6_CONF")) is not None:
-        found |= {names.ipv6_conf(name, key): conf[key] for key in _DEVICE_KEYS6}
+        found |= {names.ipv6_conf(name, key): _signed(conf[key]) for key in _DEVICE_KEYS6}
         found[names.ipv6_conf(name, "addr_gen_mode")] = ipv6.get_attr("IFLA_INET6_ADDR_GEN_MODE")
     return found
+
+
+def _signed(value: int) -> int:
+    """Return a setting as the kernel means it: pyroute2 reads these 32 bits without their sign."""
+    return value - 2**32 if value >= 2**31 else value
 
 
 def _vif(link: _Link, name_of: Mapping[int, str]) -> Vif:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from tf_reconcile.errors import BoundaryError, Conflict
 from tf_reconcile.result import Failure, Held, PassReport, merge_held
-from vrouter_vm.actions import AnyAction, ChangeElements, ReplaceFilters, describe
+from vrouter_vm.actions import AnyAction, ChangeElements, ReplaceFilters, describe, summarize
 from vrouter_vm.boundary import Filtering, Forwarding, Networks, Ports
 from vrouter_vm.desired import desired_state
 from vrouter_vm.gateway_mac import MacRange, check_gateway_mac
@@ -47,7 +47,7 @@ class Reconciler:
             )
         )
         return PassReport(
-            done=tuple(map(describe, plan.actions)) if self.is_dry_run else tuple(applied.done),
+            done=tuple(map(describe, plan.actions) if self.is_dry_run else summarize(applied.done)),
             failed=tuple(applied.failed),
             held=merge_held(
                 plan.held, (Held(subject=vmi_uuid, reason=reason) for vmi_uuid, reason in want.held.items())
@@ -73,7 +73,7 @@ class Reconciler:
                 applied.failed.append(Failure(subject=action.subject, reason=str(error)))
                 applied.is_stale = applied.is_stale or isinstance(error, Conflict)
             else:
-                applied.done.append(describe(action))
+                applied.done.append(action)
         return applied
 
 
@@ -81,6 +81,6 @@ class Reconciler:
 class Applied:
     """What became of a plan. `is_stale`: something was not as observed, look again at once."""
 
-    done: list[str] = field(default_factory=list)
+    done: list[AnyAction] = field(default_factory=list)
     failed: list[Failure] = field(default_factory=list)
     is_stale: bool = False

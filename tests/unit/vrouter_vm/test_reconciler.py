@@ -48,7 +48,9 @@ class Site:
 def test_a_pass_serves_the_ports_and_the_next_one_has_nothing_to_do() -> None:
     site = Site(make_port(1), make_port(2, is_enabled=False))
     first = site.reconciler.run_once(is_full=True)
-    assert "create vif eth1.101 in v5" in first.done
+    subjects = [line.partition(":")[0] for line in first.done]
+    assert subjects == ["host", "filters", "v5", "eth1.101", "eth1.102"], "one line for each thing that was changed"
+    assert first.done[3].startswith("eth1.101: create vif eth1.101 in v5, set eth1.101 up, set neighbour 10.1.1.11")
     assert site.states() == [PortState.ACTIVE, PortState.PREPARED]
     assert site.reconciler.run_once(is_full=False).is_in_sync
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,15 +118,21 @@ def eventually(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
+@contextmanager
+def started(directory: Path) -> Iterator[Site]:
+    with Vcenter(directory) as vcenter, Controller() as controller:
+        admin = connect(vcenter.settings(), "test.yaml", "vcenter")
+        api = controller.api()
+        yield Site(vcenter=vcenter, api=api, admin=admin, directory=directory)
+        admin.close()
+        api.close()
+
+
 @pytest.fixture
 def bare_site(tmp_path: Path) -> Iterator[Site]:
     """A site whose controller knows nothing of the tenant."""
-    with Vcenter(tmp_path) as vcenter, Controller() as controller:
-        admin = connect(vcenter.settings(), "test.yaml", "vcenter")
-        api = controller.api()
-        yield Site(vcenter=vcenter, api=api, admin=admin, directory=tmp_path)
-        admin.close()
-        api.close()
+    with started(tmp_path) as site:
+        yield site
 
 
 @pytest.fixture
@@ -134,3 +141,10 @@ def site(bare_site: Site) -> Site:
     for new in tenant_objects(TENANT):
         bare_site.api.create(new.resource, new.body)
     return bare_site
+
+
+@pytest.fixture(scope="module")
+def untouched_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A site for plugins that do not get as far as changing anything."""
+    with started(tmp_path_factory.mktemp("site")) as site:
+        yield site

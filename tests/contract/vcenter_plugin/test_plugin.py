@@ -374,9 +374,9 @@ def test_the_sweep_removes_what_a_deleted_vm_left_and_nothing_else(site: Site) -
     ],
 )
 def test_a_mistake_in_the_configuration_is_one_line_and_status_2(
-    site: Site, changes: dict[str, Any], expected: str
+    untouched_site: Site, changes: dict[str, Any], expected: str
 ) -> None:
-    result = site.run_plugin(**changes)
+    result = untouched_site.run_plugin(**changes)
     assert result.returncode == 2
     assert re.search(expected, result.stderr)
     assert len(result.stderr.splitlines()) == 1
@@ -396,9 +396,9 @@ def test_a_mistake_in_the_configuration_is_one_line_and_status_2(
     ],
 )
 def test_a_vcenter_that_cannot_be_used_is_one_line_and_status_2(
-    site: Site, mistake: dict[str, Any], expected: str
+    untouched_site: Site, mistake: dict[str, Any], expected: str
 ) -> None:
-    reach = site.vcenter.settings()
+    reach = untouched_site.vcenter.settings()
     vcenter = {
         "host": reach.host,
         "port": reach.port,
@@ -406,14 +406,14 @@ def test_a_vcenter_that_cannot_be_used_is_one_line_and_status_2(
         "password_file": reach.password_file,
         "thumbprint_sha256": reach.thumbprint_sha256,
     }
-    result = site.run_plugin(vcenter={**vcenter, **mistake})
+    result = untouched_site.run_plugin(vcenter={**vcenter, **mistake})
     assert result.returncode == 2
     assert re.search(expected, result.stderr), result.stderr
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_a_missing_file_is_one_line_and_status_2(site: Site) -> None:
-    command = [sys.executable, "-m", "vcenter_plugin", "-c", str(site.directory / "none.yaml")]
+def test_a_missing_file_is_one_line_and_status_2(untouched_site: Site) -> None:
+    command = [sys.executable, "-m", "vcenter_plugin", "-c", str(untouched_site.directory / "none.yaml")]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
     assert result.returncode == 2
     assert re.fullmatch(r".*none\.yaml: cannot read the configuration file: .*\n", result.stderr)

@@ -3,6 +3,7 @@
     tfv status [-c tfv.yaml] [--json]     guests, ports, vifs and the daemons' health
     tfv check [-c FILE] [--json]          is the site ready: one line per check, with what to do
     tfv role [NAME ...] [--format ...]    which privileges each account needs, and why
+    tfv seal --key KEY NAME=FILE ...      a vRouter VM's secrets, encrypted to that VM
 
 Exit status: 0 all is well; 1 something is not (a daemon in trouble, a source that does not answer, a failed check); 2
 the configuration is wrong.
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from tf_cli.preflight.command import add_check_parser, add_role_parser
 from tf_cli.report import as_data, render
+from tf_cli.seal import add_seal_parser
 from tf_cli.settings import TfvSettings
 from tf_cli.status import observe_site
 from tf_runtime.daemon import EXIT_OK, run_main
@@ -56,6 +58,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     status.set_defaults(run=_run_status)
     add_check_parser(commands)
     add_role_parser(commands)
+    add_seal_parser(commands)
     return parser.parse_args(argv)
 
 

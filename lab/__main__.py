@@ -89,7 +89,7 @@ def _run_site(options: argparse.Namespace) -> int:
     from lab.site import two_hosts  # noqa: PLC0415
     from lab.story import Teller  # noqa: PLC0415
 
-    logging.basicConfig(level=logging.WARNING)
+    logging.basicConfig(level=logging.ERROR)  # what it logs below that is retried, and shows in the verdicts
     site, teller = two_hosts(), Teller()
     crashes = every_daemon_twice(site) if options.action == "demo" and options.kill else Crashes()
     teller.heading("The lab: two ESXi hosts, one vCenter, one TF controller")

@@ -38,6 +38,7 @@ FRESH_S: Final = 1.0
 """How long a reading of this host's dvPorts, and of the agent at rest, serves the passes that follow at once, as long
 as we changed nothing there."""
 
+_FAR: Final = (Source.PORTGROUPS, Source.DVPORTS, Source.NETWORKS, Source.OBJECTS)
 _BACKOFF: Final = Backoff(first_s=1.0, factor=2.0, most_s=60.0)
 
 
@@ -92,6 +93,22 @@ class Observer:
     def agent_told(self) -> None:
         """Take note that the agent was told something: the next look waits for what it makes of it."""
         self._is_agent_busy = True
+
+    def observe_near(self) -> Snapshot:
+        """Return what can be told without asking vCenter or TF: the ESXi's VMs and the agent's ports.
+
+        Enough to take away the vifs of guests that left, which a slow vCenter must not hold up.
+        """
+        self._missing = dict.fromkeys(_FAR, "not asked yet")
+        listed = self._ask(Source.INVENTORY, self._outside.inventory.observe) or GuestList(guests={})
+        agent = self._observe_agent(is_full=False)
+        return Snapshot(
+            guests=listed.guests,
+            unreadable_guests=listed.unreadable,
+            switch=self._switch,
+            agent=agent or AgentView(ports={}),
+            missing=dict(self._missing),
+        )
 
     def observe(self, *, is_full: bool) -> Snapshot:
         """Return what is there now. Sources that do not answer are named in the snapshot; raises nothing of theirs."""

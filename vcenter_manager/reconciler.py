@@ -52,30 +52,35 @@ class Reconciler:
     def decide(self, *, is_full: bool) -> tuple[Decision, Snapshot]:
         """Observe and say what would be done; nothing is written."""
         snapshot = self._observer.observe(is_full=is_full)
-        problem = self._problem_of_place(snapshot)
-        return (held_whole(problem) if problem else decide(snapshot, self._policy)), snapshot
+        return self._decide(snapshot), snapshot
 
     def run_once(self, *, is_full: bool) -> PassReport:
         """Run one pass. Asks for the next at once as long as each pass brings something new about."""
+        near = self._decide(self._observer.observe_near()).plan.actions  # what left goes before anybody slow is asked
+        failures = self._apply(near)
         decision, snapshot = self.decide(is_full=is_full)
         self._on_decision(decision, snapshot)
-        actions = decision.plan.actions
-        failures = self._apply(actions)
+        failures |= self._apply(decision.plan.actions)
+        actions = [*dict.fromkeys((*near, *decision.plan.actions))]
         repeated = frozenset(actions) & self._last
         idle = repeated - set(failures)
         self._last = frozenset(actions)
-        is_moving = any(action not in failures and action not in idle for action in actions)
+        done = [action for action in actions if action not in failures and action not in idle]
         is_stale = any(isinstance(error, Conflict) for error in failures.values())
         return PassReport(
-            done=tuple(describe(action) for action in actions if action not in failures and action not in idle),
+            done=tuple(describe(action) for action in done),
             failed=tuple(
                 [Failure(subject=action.subject, reason=str(error)) for action, error in failures.items()]
                 + [Failure(subject=action.subject, reason="was done before, without effect") for action in idle]
             ),
             held=decision.plan.held,
             missing_sources=tuple(f"{source}: {reason}" for source, reason in sorted(snapshot.missing.items())),
-            look_again_s=0.0 if is_moving or (is_stale and not repeated) else None,
+            look_again_s=0.0 if done or (is_stale and not repeated) else None,
         )
+
+    def _decide(self, snapshot: Snapshot) -> Decision:
+        problem = self._problem_of_place(snapshot)
+        return held_whole(problem) if problem else decide(snapshot, self._policy)
 
     def _problem_of_place(self, snapshot: Snapshot) -> str | None:
         if Source.INVENTORY in snapshot.missing or snapshot.switch is None:

@@ -40,12 +40,14 @@ class Outside:
         self.world = world
         self.host = host
         self.calls: Counter[str] = Counter()
+        self.order: list[str] = []
         self.now_s = 0.0
         self.fails: Callable[[str, int], bool] = lambda name, number: False
         self.is_settled_by_asking = True
 
     def call(self, name: str, answer: Callable[[], T]) -> T:
         self.calls[name] += 1
+        self.order.append(name)
         if self.fails(name, sum(self.calls.values())):
             raise Transient("outside", name, "", "made to fail")
         return answer()

@@ -114,6 +114,19 @@ def test_while_tf_is_away_guests_are_released_and_nothing_is_removed_in_tf() -> 
     assert not outside.world.agents[HostMoref(A)].ports
 
 
+def test_the_vif_of_a_guest_that_left_goes_before_vcenter_or_tf_are_asked_anything() -> None:
+    outside = make("web")
+    reconciler = outside.reconciler(OWN)
+    run(outside, reconciler)
+    outside.world.migrate("web", "host-b")
+    outside.order.clear()
+    outside.fails = lambda name, number: name in {"portgroups", "fetch", "objects", "networks"}
+    reconciler.run_once(is_full=False)
+    assert not outside.world.agents[HostMoref(A)].ports
+    before = outside.order[: outside.order.index("port api")]
+    assert set(before) <= {"inventory", "agent"}
+
+
 def test_an_action_without_effect_is_a_failure_and_not_an_endless_hurry() -> None:
     outside = make("web")
     reconciler = outside.reconciler(OWN)

@@ -285,8 +285,8 @@ class FakeHost:
         for name in self.up & self.vifs.keys():
             if not self.is_filtering:
                 raise UnsafeMoment(f"{name} is up and nothing is filtered")
-            if self.vifs[name].vrf is None and (name,) in self.elements.get(policy.VIFS, frozenset()):
-                raise UnsafeMoment(f"{name} is up and known, and in no VRF")
+            if self.vifs[name].vrf is None:
+                raise UnsafeMoment(f"{name} is up and in no VRF")
             for setting in ("rp_filter", "proxy_arp"):
                 if self.sysctls.get(Sysctl(path=names.ipv4_conf(name, setting), ifname=name)) != 1:
                     raise UnsafeMoment(f"{name} is up before its {setting}")

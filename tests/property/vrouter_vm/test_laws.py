@@ -123,17 +123,24 @@ def test_there_and_back_again_is_the_same_host(first: list[Port], second: list[P
 
 @settings(max_examples=60)
 @given(
-    ports=port_sets(),
+    first=port_sets(),
+    second=port_sets(),
     view=views,
     fail_at=st.integers(0, 60),
     failure=st.sampled_from([Transient, Conflict, Rejected]),
 )
 def test_any_one_failed_action_leaves_no_unsafe_moment_and_the_next_pass_converges(
-    ports: list[Port], view: NetworkView, fail_at: int, failure: type[BoundaryError]
+    first: list[Port],
+    second: list[Port],
+    view: NetworkView,
+    fail_at: int,
+    failure: type[Transient] | type[Conflict] | type[Rejected],
 ) -> None:
-    host = FakeHost(fail_at=fail_at, failure=failure)  # type: ignore[arg-type]
+    host = FakeHost()
+    run_pass(host, first, view)
+    host.fail_at, host.failure = len(host.applied) + fail_at, failure
     failed: set[str] = set()
-    for action in plan_of(host, ports, view):
+    for action in plan_of(host, second, view):
         if failed & {action.subject, *action.needs}:
             failed.add(action.subject)
             continue
@@ -141,8 +148,9 @@ def test_any_one_failed_action_leaves_no_unsafe_moment_and_the_next_pass_converg
             host.apply(action)
         except BoundaryError:
             failed.add(action.subject)
-    run_pass(host, ports, view)
-    assert plan_of(host, ports, view) == ()
+    host.fail_at = None
+    run_pass(host, second, view)
+    assert plan_of(host, second, view) == ()
 
 
 @given(ports=port_sets(), view=views)
@@ -220,3 +228,21 @@ def test_an_address_that_moves_to_another_vif_has_one_route_at_the_end() -> None
     wanted = host_route(table=names.table_of(5), address=ip_address("10.1.1.20"), ifname="eth1.102")
     assert [route for route in host.routes if route.ifname is not None] == [wanted]
     assert VmiUuid("x") not in host.vifs
+
+
+def test_a_vif_of_an_unknown_network_goes_when_its_vrf_is_another_networks_now() -> None:
+    host = FakeHost()
+    run_pass(host, [make_port(1)], make_view(RED))
+    heir = make_network("green", 5, "10.2.0.0/16")
+    ports = [make_port(1), make_port(2, vn="green", addresses=("10.2.0.11",))]
+    run_pass(host, ports, make_view(heir, missing={"red": "TF has given its network id 5 to green"}))
+    assert set(host.vifs) == {"eth1.102"}
+    assert {route.prefix for route in host.routes if route.ifname} == {ip_network("10.2.0.11/32")}
+
+
+def test_a_vif_is_kept_for_an_unknown_network_only_when_it_is_this_guests() -> None:
+    host = FakeHost()
+    run_pass(host, [make_port(1)], make_view(RED))
+    another = make_port(2, vlan=101)
+    run_pass(host, [another], make_view(missing={"red": "TF does not answer"}))
+    assert host.vifs == {}

@@ -7,6 +7,7 @@ Called by `lab.vm`. Nothing is installed: the kernel package is downloaded with 
 from __future__ import annotations
 
 import lzma
+import os
 import platform
 import re
 import shutil
@@ -117,7 +118,13 @@ def _fetch(cache: Path, tree: Path) -> None:
     for folder in (download, partial):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-    _run(["apt-get", "download", *_kernel_packages()], download)
+    try:
+        _run(["apt-get", "download", *_kernel_packages()], download)
+    except KernelError:
+        if os.geteuid() != 0:
+            raise
+        _run(["apt-get", "update"], download)  # no package lists yet, or ones that name a kernel replaced since
+        _run(["apt-get", "download", *_kernel_packages()], download)
     for package in sorted(download.glob("*.deb")):
         _run(["dpkg", "-x", str(package), str(partial)], download)
     partial.rename(tree)

@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -45,6 +46,7 @@ from tf_reconcile.errors import BoundaryError
 from tf_runtime.settings import load_settings
 
 STATE = Path("/run/tfv-lab")
+ENDPOINT_FILE = STATE / "vcenter.json"
 READY_S = 400.0  # nothing takes that long unless the machine is emulated and busy
 
 
@@ -56,9 +58,8 @@ def log_folder() -> Path:
 class Lab:
     """The site as a context manager; `start` takes its time and says what it does through `tell`."""
 
-    def __init__(self, site: Site, *, tell: Callable[[str], None], state: Path = STATE) -> None:
+    def __init__(self, site: Site, *, tell: Callable[[str], None]) -> None:
         self.site = site
-        self.state = state
         self._tell = tell
         self._stack = contextlib.ExitStack()
         self.config: ConfigFolder
@@ -71,10 +72,10 @@ class Lab:
 
     def start(self, *, at_start: Callable[[], None] = lambda: None) -> None:
         """Bring everything up and wait until every daemon is ready. `at_start` is called when all are started."""
-        shutil.rmtree(self.state, ignore_errors=True)
+        shutil.rmtree(STATE, ignore_errors=True)
         shutil.rmtree(log_folder(), ignore_errors=True)
         log_folder().mkdir(parents=True)
-        self.config = ConfigFolder(self.state / "config", self.site)
+        self.config = ConfigFolder(STATE / "config", self.site)
         self._tell("network: management, underlay, dvSwitch, physical network")
         network.build(self.site)
         self._stack.callback(network.remove)
@@ -149,17 +150,17 @@ class Lab:
 
     @property
     def _applied_file(self) -> Path:
-        return self.state / "dvswitch.json"
+        return STATE / "dvswitch.json"
 
     def _start_controller(self) -> None:
-        database = self.state / "tf-controller" / "config.sqlite3"
+        database = STATE / "tf-controller" / "config.sqlite3"
         database.parent.mkdir(parents=True)
         self.services.start(
             ServiceSpec(name=CONTROLLER, command=_python("tf_controller", self.config.controller(database)))
         )
 
     def _start_dvswitch(self) -> None:
-        site_file = self.state / "dvswitch-site.json"
+        site_file = STATE / "dvswitch-site.json"
         site_file.write_text(json.dumps(format_site(network.switch_site(self.site))))
         command = (sys.executable, "-m", "lab.dvswitch", "--control", self.simulator.control)
         self.services.start(
@@ -187,7 +188,7 @@ class Lab:
             self._start_vrouter(host, certificates)
 
     def _start_vrouter(self, host: Host, certificates: Certificates) -> None:
-        folder = self.state / host.vrouter
+        folder = STATE / host.vrouter
         ports = folder / "ports"
         ports.mkdir(parents=True)
         agent = self.config.agent(host, ports=ports, cache=folder / "networks.json")
@@ -202,6 +203,8 @@ class Lab:
 
     def _connect(self) -> None:
         """Our own clients: an administrator in vCenter, a user of TF, and what gives guests their addresses."""
+        ENDPOINT_FILE.touch(mode=0o600)
+        ENDPOINT_FILE.write_text(json.dumps(asdict(self.simulator.vcenter)))
         self.admin = self._stack.enter_context(VsphereAdmin.connect(self.simulator))
         self.api = ConfigApi([self.config.tf_url], self.site.tf_token)
         self._stack.callback(self.api.close)

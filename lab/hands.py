@@ -1,0 +1,93 @@
+"""What a person does in the lab's shell: `lab vm create | move | delete` in vCenter, `lab network ...` in TF.
+
+    python -m lab.hands vm create green-1 esx-a green
+    python -m lab.hands vm move green-1 esx-b
+    python -m lab.hands network create green 10.2.0.0/24
+
+Acts on the site that `lab.running` has up, by the same interfaces as a vSphere administrator and a TF user.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from ipaddress import IPv4Network
+from pathlib import Path
+
+from pyVmomi import vmodl
+
+from lab.networks import create_network
+from lab.running import ENDPOINT_FILE
+from lab.simulator import Endpoint
+from lab.site import TENANT
+from lab.vsphere_admin import VsphereAdmin
+from tf_cli.settings import TfvSettings
+from tf_cli.status import config_api
+from tf_reconcile.errors import AgentError
+from tf_runtime.settings import load_settings
+
+EXIT_REFUSED = 1
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Do one thing; the exit status."""
+    options = _parse(arguments)
+    try:
+        if options.what == "vm":
+            _change_vm(options)
+        else:
+            _change_network(options)
+    except (AgentError, KeyError, vmodl.MethodFault) as problem:
+        print(f"refused: {getattr(problem, 'msg', None) or problem}", file=sys.stderr)
+        return EXIT_REFUSED
+    return 0
+
+
+def _change_vm(options: argparse.Namespace) -> None:
+    endpoint = Endpoint(**json.loads(ENDPOINT_FILE.read_text()))
+    with VsphereAdmin(endpoint).login() as admin:
+        if options.action == "create":
+            admin.create_vm(options.name, options.host, options.networks)
+        elif options.action == "move":
+            admin.migrate(options.name, options.host)
+        else:
+            admin.delete_vm(options.name)
+
+
+def _change_network(options: argparse.Namespace) -> None:
+    file = os.environ["TFV_CONFIG"]
+    api = config_api(load_settings(Path(file), TfvSettings).tf, file=file)
+    if options.action == "create":
+        create_network(api, options.name, options.prefix)
+        return
+    uuid = api.fqname_to_uuid("virtual-network", (*TENANT, options.name))
+    if uuid is None:
+        raise KeyError(options.name)
+    api.delete("virtual-network", uuid)
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="lab", description=(__doc__ or "").partition("\n")[0])
+    things = parser.add_subparsers(dest="what", required=True)
+    vm = things.add_parser("vm", help="virtual machines, in vCenter").add_subparsers(dest="action", required=True)
+    create = vm.add_parser("create", help="create and power on, with a NIC per network")
+    create.add_argument("name")
+    create.add_argument("host")
+    create.add_argument("networks", nargs="+", metavar="network")
+    move = vm.add_parser("move", help="vMotion to another host")
+    move.add_argument("name")
+    move.add_argument("host")
+    vm.add_parser("delete", help="power off and delete").add_argument("name")
+    network = things.add_parser("network", help="virtual networks, in TF").add_subparsers(dest="action", required=True)
+    new = network.add_parser("create", help="create with one subnet")
+    new.add_argument("name")
+    new.add_argument("prefix", type=IPv4Network)
+    network.add_parser("delete", help="delete").add_argument("name")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

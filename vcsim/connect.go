@@ -42,13 +42,10 @@ func dvNics(devices []types.BaseVirtualDevice) map[int32]dvNic {
 // portChanges collects what follows from a change of ports.
 type portChanges struct {
 	events  []types.BaseEvent
-	grown   map[string]bool // portgroups with other port keys
-	touched map[string]bool // portgroups with other connected VMs
+	touched map[string]bool // portgroups with other ports or other connected VMs
 }
 
-func newPortChanges() *portChanges {
-	return &portChanges{grown: map[string]bool{}, touched: map[string]bool{}}
-}
+func newPortChanges() *portChanges { return &portChanges{touched: map[string]bool{}} }
 
 // connectNics brings the ports in line with the NICs of vm. It runs from
 // UpdateObject with the VM's lock held, so it covers every way to change a VM
@@ -169,7 +166,7 @@ func (s *dvswitch) choosePort(c *types.DistributedVirtualSwitchPortConnection, o
 		return nil
 	}
 	s.grow(g, grow)
-	changes.grown[g.key] = true
+	changes.touched[g.key] = true
 	return s.free(g)
 }
 
@@ -186,7 +183,6 @@ func (v *vcenter) disconnect(s *dvswitch, p *dvport, changes *portChanges) {
 	}
 	if g.binding == ephemeral {
 		s.removePort(p)
-		changes.grown[g.key] = true
 	}
 }
 
@@ -214,21 +210,20 @@ func (v *vcenter) disconnectVM(vm ref) {
 // publish queues what follows from a change of ports: vm lists and port keys of
 // the portgroups, then the events.
 func (v *vcenter) publish(changes *portChanges) {
-	for key := range changes.grown {
-		changes.touched[key] = true
-	}
-	if len(changes.touched) == 0 && len(changes.events) == 0 {
-		return
-	}
-	v.worker.later(func(ctx *simulator.Context) {
-		for key := range changes.touched {
-			v.publishPortgroup(ctx, key, changes.grown[key])
+	for key := range changes.touched {
+		if v.lists.enter(key) {
+			v.worker.later(func(ctx *simulator.Context) {
+				v.lists.leave(key)
+				v.publishPortgroup(ctx, key)
+			})
 		}
-		postEvents(ctx, changes.events...)
-	})
+	}
+	if len(changes.events) != 0 {
+		v.postLater(changes.events...)
+	}
 }
 
-func (v *vcenter) publishPortgroup(ctx *simulator.Context, key string, grown bool) {
+func (v *vcenter) publishPortgroup(ctx *simulator.Context, key string) {
 	pg := lookup[*simulator.DistributedVirtualPortgroup](v.registry, ref{Type: "DistributedVirtualPortgroup", Value: key})
 	if pg == nil {
 		return
@@ -241,15 +236,17 @@ func (v *vcenter) publishPortgroup(ctx *simulator.Context, key string, grown boo
 			return
 		}
 		keys := slices.Clone(g.ports)
-		var vms []ref
+		vms := []ref{}
+		seen := map[ref]bool{}
 		for _, k := range keys {
-			if p := s.ports[k]; p.nic != nil && !slices.Contains(vms, p.nic.vm) {
+			if p := s.ports[k]; p.nic != nil && !seen[p.nic.vm] {
+				seen[p.nic.vm] = true
 				vms = append(vms, p.nic.vm)
 			}
 		}
 		v.mu.Unlock()
 		update := []types.PropertyChange{{Name: "vm", Val: vms}}
-		if grown {
+		if !slices.Equal(keys, pg.PortKeys) {
 			cfg := pg.Config
 			cfg.NumPorts = int32(len(keys))
 			update = append(update,

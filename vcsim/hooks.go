@@ -41,11 +41,13 @@ type vcenter struct {
 	placed   map[ref]ref                                // the host whose vm list was pushed, by VM
 	nics     nicTable
 
-	hosts     map[ref]*esxi // by the host in this vCenter; complete before the first client
-	mirrors   mirrorQueue
+	hosts     map[ref]*esxi  // by the host in this vCenter; complete before the first client
+	mirrors   dueSet[ref]    // VMs whose copies are due
+	lists     dueSet[string] // portgroups whose lists are due
 	lastEvent int32
 
-	delayMu        sync.Mutex
+	moveMu         sync.Mutex
+	moving         map[ref]ref // the task of each VM on the move
 	migrationDelay time.Duration
 }
 
@@ -79,6 +81,7 @@ func newVcenter(w *world, service *simulator.Service) *vcenter {
 		parked:   map[string]*types.VirtualMachineConfigInfo{},
 		complete: map[ref]bool{},
 		placed:   map[ref]ref{},
+		moving:   map[ref]ref{},
 		nics:     newNicTable(),
 		hosts:    map[ref]*esxi{},
 	}

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/vmware/govmomi/simulator"
 	"github.com/vmware/govmomi/vim25/methods"
 	"github.com/vmware/govmomi/vim25/soap"
@@ -31,21 +33,44 @@ func (m *vmMethods) MigrateVMTask(ctx *simulator.Context, req *types.MigrateVM_T
 	return &methods.MigrateVM_TaskBody{Res: &types.MigrateVM_TaskResponse{Returnval: task}}
 }
 
-// runUnlocked starts a task that may take long. Stock holds a task's entity
+// runUnlocked starts a move, which may take long. Stock holds a task's entity
 // locked until the task ends, which blocks every reader of a VM on the move:
-// this task runs under a name that nobody locks, and shows the VM as its entity.
+// this task runs under a name that nobody else locks, and shows the VM as its
+// entity. A VM makes one move at a time.
 func (m *vmMethods) runUnlocked(
 	ctx *simulator.Context, name string, run func(*simulator.Context) (types.AnyType, types.BaseMethodFault),
 ) ref {
 	inner := freshContext(ctx)
-	stand := ref{Type: "VirtualMachine", Value: m.Self.Value + "#" + name}
-	t := simulator.CreateTask(stand, name, func(*simulator.Task) (types.AnyType, types.BaseMethodFault) { return run(inner) })
+	stand := ref{Type: "VirtualMachine", Value: m.Self.Value + "#" + uuid.NewString()}
+	t := simulator.CreateTask(stand, name, func(t *simulator.Task) (types.AnyType, types.BaseMethodFault) {
+		if other, busy := m.v.startMove(m.Self, t.Self); busy {
+			return nil, &types.TaskInProgress{Task: other}
+		}
+		defer m.v.endMove(m.Self)
+		return run(inner)
+	})
 	r := t.Run(ctx)
 	self, vmName := m.Self, m.Name
 	ctx.Map.AtomicUpdate(freshContext(ctx), t, []types.PropertyChange{
 		{Name: "info.entity", Val: &self}, {Name: "info.entityName", Val: vmName},
 	})
 	return r
+}
+
+// startMove notes the task that moves a VM, or returns the one that does already.
+func (v *vcenter) startMove(vm, task ref) (other ref, busy bool) {
+	v.moveMu.Lock()
+	defer v.moveMu.Unlock()
+	if other, busy = v.moving[vm]; !busy {
+		v.moving[vm] = task
+	}
+	return other, busy
+}
+
+func (v *vcenter) endMove(vm ref) {
+	v.moveMu.Lock()
+	defer v.moveMu.Unlock()
+	delete(v.moving, vm)
 }
 
 // migrate runs without the VM's lock, which it takes for the switch-over only.
@@ -137,13 +162,13 @@ func (m *vmMethods) announce(source, destination ref) {
 
 // migrationTime is how long a move takes before its switch-over.
 func (v *vcenter) migrationTime() time.Duration {
-	v.delayMu.Lock()
-	defer v.delayMu.Unlock()
+	v.moveMu.Lock()
+	defer v.moveMu.Unlock()
 	return v.migrationDelay
 }
 
 func (v *vcenter) setMigrationTime(d time.Duration) {
-	v.delayMu.Lock()
-	defer v.delayMu.Unlock()
+	v.moveMu.Lock()
+	defer v.moveMu.Unlock()
 	v.migrationDelay = d
 }

@@ -142,3 +142,16 @@ func TestVmotionPostsItsEvents(t *testing.T) {
 		}
 	}
 }
+
+func TestSecondMoveOfAVmIsRefusedWhileItMoves(t *testing.T) {
+	f := start(t)
+	f.control("POST", "/migration-delay", map[string]int{"ms": 300})
+	vm := f.vm("guest")
+	first, err := f.migrate(vm, f.host("esx-b"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := f.migrate(vm, f.host("esx-b"))
+	f.fails(&types.TaskInProgress{Task: first}, second, err)
+	f.done(first, nil)
+}

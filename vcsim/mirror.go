@@ -1,41 +1,12 @@
 package main
 
 import (
-	"sync"
-
 	"github.com/vmware/govmomi/simulator"
 	"github.com/vmware/govmomi/vim25/mo"
 	"github.com/vmware/govmomi/vim25/types"
 )
 
 // The ESXi endpoints follow vCenter's inventory.
-
-// mirrorQueue holds the VMs whose copies are due, each once: one action changes
-// a VM in many steps.
-type mirrorQueue struct {
-	mu  sync.Mutex
-	due map[ref]bool
-}
-
-// enter tells whether vm was not due yet.
-func (q *mirrorQueue) enter(vm ref) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.due[vm] {
-		return false
-	}
-	if q.due == nil {
-		q.due = map[ref]bool{}
-	}
-	q.due[vm] = true
-	return true
-}
-
-func (q *mirrorQueue) leave(vm ref) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	delete(q.due, vm)
-}
 
 // mirrorVM queues a refresh of the VM's copy.
 func (v *vcenter) mirrorVM(vm ref) {

@@ -27,7 +27,7 @@ func (d *switchMethods) AddDVPortgroupTask(ctx *simulator.Context, req *types.Ad
 // CreateDVPortgroupTask makes one portgroup, which is the task's result.
 func (d *switchMethods) CreateDVPortgroupTask(ctx *simulator.Context, req *types.CreateDVPortgroup_Task) soap.HasFault {
 	task := d.addPortgroups(ctx, []types.DVPortgroupConfigSpec{req.Spec}, false, func(t *simulator.Task, made []ref) types.AnyType {
-		t.Info.Name = "CreateDVPortgroup_Task"
+		ctx.Map.AtomicUpdate(freshContext(ctx), t, []types.PropertyChange{{Name: "info.name", Val: "CreateDVPortgroup_Task"}})
 		return made[0]
 	})
 	return &methods.CreateDVPortgroup_TaskBody{Res: &types.CreateDVPortgroup_TaskResponse{Returnval: task}}

@@ -57,3 +57,31 @@ func (w *worker) sync() {
 		<-done
 	}
 }
+
+// dueSet holds what has queued work that is still to run, each once: one action
+// changes an object in many steps, and the work reads the last state anyway.
+type dueSet[K comparable] struct {
+	mu  sync.Mutex
+	due map[K]bool
+}
+
+// enter tells whether k was not due yet.
+func (d *dueSet[K]) enter(k K) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.due[k] {
+		return false
+	}
+	if d.due == nil {
+		d.due = map[K]bool{}
+	}
+	d.due[k] = true
+	return true
+}
+
+// leave is called before the work reads its state: a change after it is due again.
+func (d *dueSet[K]) leave(k K) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.due, k)
+}

@@ -4,13 +4,14 @@ import argparse
 import json
 import re
 import subprocess
+from collections.abc import Callable
 
 import pytest
 from pyVmomi import vim
 
 from tf_cli.preflight.command import add_role_parser, run_role
 from tf_cli.preflight.role_text import RoleFormat, render_govc, render_powercli, render_text
-from tf_cli.preflight.roles import READ_ONLY, ROLES, TELLTALE_PRIVILEGES, Place, RoleName
+from tf_cli.preflight.roles import READ_ONLY, ROLES, TELLTALE_PRIVILEGES, AccountRole, Place, RoleName
 
 ALL = list(ROLES.values())
 
@@ -96,7 +97,17 @@ def test_the_powercli_script_asks_for_every_name_that_it_uses() -> None:
     used = {name for line in script.splitlines() if not line.startswith("#") for name in re.findall(r"\$(\w+)", line)}
     assert parameters == {"Folder", "PluginAccount", "ManagerAccount", "TfvAccount"}
     assert used - {"true"} == parameters | made
+    assert "New-VIPermission -Entity $networks -Principal $ManagerAccount -Role 'tf-vcenter-manager'" in script
+    assert "New-VIPermission -Entity $root -Principal $ManagerAccount -Role 'ReadOnly'" in script
     assert "New-VIRole -Name 'tf-vcenter-manager' -Privilege (Get-VIPrivilege -Id 'DVSwitch.PortConfig'," in script
+
+
+@pytest.mark.parametrize("render", [render_govc, render_powercli])
+def test_nobody_is_asked_for_a_folder_that_is_not_used(render: Callable[[list[AccountRole]], str]) -> None:
+    script = render([ROLES[RoleName.ESXI], ROLES[RoleName.ADMIN]])
+    assert "folder=" not in script
+    assert "[string]$Folder" not in script
+    assert "tf-readonly" in script
 
 
 def _role(*words: str) -> argparse.Namespace:

@@ -116,6 +116,8 @@ def test_an_endpoint_that_was_not_reached_has_no_clock_line() -> None:
         (_certificate(is_pinned=False), PASS, "verified by its authority", ""),
         (_certificate(not_after=NOW + 29 * DAY), WARN, "(29 days)", "new thumbprint"),
         (_certificate(not_after=NOW + 30 * DAY), PASS, "(30 days)", ""),
+        (_certificate(not_before=NOW), PASS, "pinned", ""),
+        (_certificate(not_after=NOW), WARN, "(0 days)", "Renew"),
         (_certificate(not_after=NOW - DAY), FAIL, "not valid now", "Renew"),
         (_certificate(not_before=NOW + DAY), FAIL, "not valid now", "Renew"),
         (_certificate(is_verified=False), WARN, "not verified", "verify: false"),
@@ -132,6 +134,7 @@ def test_certificate(facts: CertificateFacts | Unknown, verdict: Verdict, found:
     [
         (0.0, 0.01, PASS, "0.0 s"),
         (4.9, 0.0, PASS, "4.9 s ahead of"),
+        (5.0, 0.0, PASS, "5.0 s"),
         (-5.1, 0.0, WARN, "5.1 s behind"),
         (5.1, 0.5, PASS, "ahead of"),
         (300.0, 0.0, WARN, "300.0 s"),

@@ -65,6 +65,8 @@ CASES: list[tuple[str, Callable[[SwitchFacts], Line], SwitchFacts, Verdict, str,
     ("used ids are told", _vlan_ids, switch(), PASS, "999 usable of 100-1099; used by private VLANs", ""),
     ("an id outside the range is not counted", _vlan_ids, switch(access_vlans={"office": 50}), PASS, "1000 usable", ""),
     ("private VLANs count", _vlan_ids, switch(pvlan_ids=frozenset(range(100, 1000))), WARN, "100 usable", "widen"),
+    ("few are left", _vlan_ids, switch(access_vlans={}, pvlan_ids=frozenset(range(100, 845))), WARN, "255 usable", ""),
+    ("just enough", _vlan_ids, switch(access_vlans={}, pvlan_ids=frozenset(range(100, 844))), PASS, "256 usable", ""),
     ("none left", _vlan_ids, switch(pvlan_ids=frozenset(range(1, 4095))), FAIL, "0 usable", "widen"),
     ("hosts in order", _hosts, switch(), PASS, "2 connected", ""),
     (

@@ -49,7 +49,7 @@ def test_the_least_that_a_file_can_say_is_tfvs_own(folder: Path) -> None:
 
 def test_tfvs_file_says_what_the_site_is_meant_to_be(folder: Path) -> None:
     check = {
-        "vlan_ranges": [[100, 199], [300, 399]],
+        "vlan_ranges": [[100, 199], [300, 300]],
         "agent": "contrail",
         "trunk_portgroups": ["tf-trunk"],
         "underlay_mtu_bytes": 9000,
@@ -60,7 +60,7 @@ def test_tfvs_file_says_what_the_site_is_meant_to_be(folder: Path) -> None:
     }
     target = _load(folder, _site(folder, check=check))
     assert target.policy == SitePolicy(
-        vlan_ranges=((100, 199), (300, 399)), forwarder=Forwarder.CONTRAIL, underlay_mtu_bytes=9000
+        vlan_ranges=((100, 199), (300, 300)), forwarder=Forwarder.CONTRAIL, underlay_mtu_bytes=9000
     )
     assert [(one.label, one.section, one.role) for one in target.esxi] == [
         ("esxi 192.0.2.21", "check.esxi[0]", RoleName.ESXI),

@@ -64,3 +64,19 @@ def test_while_the_agent_is_stuck_other_guests_are_still_released(site: Site) ->
     wait_until(lambda: nic(site, "stops")["blocked"], what="the port of the guest at rest closed")
     wait_until(lambda: "stops" not in site.agents[A].ports(), what="its vif gone")
     assert nic(site, "web")["blocked"]
+
+
+def test_a_guest_for_which_tf_has_no_address_stays_blocked_with_tfs_words_and_its_neighbour_is_served(
+    site: Site,
+) -> None:
+    site.admin.create_vm("poor", A, ["full"])
+    site.admin.create_vm("web", A, ["blue"])
+    wait_open(site, "web")
+
+    def words() -> list[str]:
+        failed = site.managers[A].status().get("failed", ())
+        return [one["reason"] for one in failed if one["subject"] == "poor NIC 4000"]
+
+    wait_until(lambda: any("exhausted" in text for text in words()), what="TF's words in the status")
+    assert nic(site, "poor")["blocked"]
+    assert "poor" not in site.agents[A].ports()

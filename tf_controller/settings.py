@@ -5,18 +5,14 @@ Called by `__main__`.
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 
 from tf_reconcile.errors import ConfigError
-from tf_runtime.log import LogFormat, LogLevel
-from tf_runtime.settings import Settings, load_settings, read_secret
-
-_LAST_PORT = 65535
-_LISTEN_FORM = "HOST:PORT, for example 127.0.0.1:8082 or [::1]:8082; port 0 takes a free one"
+from tf_runtime.log import LogSettings
+from tf_runtime.settings import Settings, is_loopback, load_settings, parse_listen, read_optional_secret
 
 
 class TlsSettings(Settings, frozen=True, kw_only=True):
@@ -27,16 +23,6 @@ class TlsSettings(Settings, frozen=True, kw_only=True):
 
     key_file: str
     """PEM file with the certificate's private key, without a passphrase."""
-
-
-class LogSettings(Settings, frozen=True, kw_only=True):
-    """The log on standard error."""
-
-    level: LogLevel = LogLevel.INFO
-    """`debug`, `info`, `warning` or `error`."""
-
-    format: LogFormat = LogFormat.TEXT
-    """`text` (key=value) or `json`."""
 
 
 class ControllerSettings(Settings, frozen=True, kw_only=True):
@@ -78,7 +64,7 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
 def load_controller_settings(path: Path) -> Checked:
     """Return the settings in the file `path`; ConfigError names file, key, value and what is allowed."""
     settings = load_settings(path, ControllerSettings)
-    host, port = parse_listen(settings.listen, file=str(path))
+    host, port = parse_listen(settings.listen, file=str(path), key="listen")
     if settings.token_file is None and not is_loopback(host):
         raise ConfigError(
             "a token is required when listening beyond loopback",
@@ -87,33 +73,5 @@ def load_controller_settings(path: Path) -> Checked:
             value=settings.listen,
             allowed="the path of a file with the token, or a loopback address in listen",
         )
-    token = read_secret(Path(settings.token_file), file=str(path), key="token_file") if settings.token_file else None
+    token = read_optional_secret(settings.token_file, file=str(path), key="token_file")
     return Checked(file=str(path), settings=settings, host=host, port=port, token=token)
-
-
-def parse_listen(text: str, *, file: str) -> tuple[str, int]:
-    """Return host and port of a `listen` value; ConfigError when it has another form."""
-    host, separator, port = text.rpartition(":")
-    bare = host.removeprefix("[").removesuffix("]")
-    is_bracketed = host.startswith("[") and host.endswith("]")
-    if (
-        not separator
-        or not bare
-        or not port.isdecimal()
-        or int(port) > _LAST_PORT
-        or (":" in bare and not is_bracketed)
-    ):
-        raise ConfigError("not an address to listen on", file=file, key="listen", value=text, allowed=_LISTEN_FORM)
-    return bare, int(port)
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether only this machine reaches `host`. A name other than localhost may be anything, so it does not
-    count.
-    """
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

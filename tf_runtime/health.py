@@ -7,7 +7,6 @@ token.
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import json
 import logging
 import socket
@@ -20,28 +19,34 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from tf_reconcile.errors import ConfigError
+from tf_reconcile.result import PassReport
+from tf_runtime.settings import Settings, is_loopback
 
 log = logging.getLogger(__name__)
 
 _TEXT = "text/plain; charset=utf-8"
 
 
-def parse_listen(text: str, *, file: str, key: str) -> tuple[str, int]:
-    """Return host and port of `address:port` (`[::1]:9100` for IPv6); raises `ConfigError` naming `file` and `key`."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdigit() or int(port) > 65535:  # noqa: PLR2004 - the largest TCP port
-        raise ConfigError(
-            "not an address to listen on", file=file, key=key, value=text, allowed="address:port, port 0..65535"
-        )
-    return host.strip("[]"), int(port)
+class StatusSettings(Settings, frozen=True, kw_only=True):
+    """The status server: /healthz, /readyz, /metrics, /status. A daemon gives `listen` its default."""
+
+    listen: str
+    """Address and port."""
+
+    token_file: str | None = None
+    """File with the bearer token; required off loopback."""
 
 
-def is_loopback(host: str) -> bool:
-    """True when `host` is `localhost` or a loopback address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+def describe_report(report: PassReport | None) -> dict[str, Any]:
+    """Return what `/status` of every daemon says about its last pass (None: none has ended yet)."""
+    report = report or PassReport(missing_sources=("no pass has ended yet",))
+    return {
+        "in_sync": report.is_in_sync,
+        "done": list(report.done),
+        "failed": [{"subject": one.subject, "reason": one.reason} for one in report.failed],
+        "held": [{"subject": one.subject, "reason": one.reason} for one in report.held],
+        "missing_sources": list(report.missing_sources),
+    }
 
 
 class StatusServer:

@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import Any, TextIO
 
 from tf_reconcile.result import PassReport
+from tf_runtime.settings import Settings
 
 
 class LogFormat(StrEnum):
@@ -31,6 +32,16 @@ class LogLevel(StrEnum):
     INFO = "info"
     WARNING = "warning"
     ERROR = "error"
+
+
+class LogSettings(Settings, frozen=True, kw_only=True):
+    """What is logged on standard error, and how."""
+
+    level: LogLevel = LogLevel.INFO
+    """debug, info, warning or error."""
+
+    format: LogFormat = LogFormat.TEXT
+    """text (key=value) or json."""
 
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}

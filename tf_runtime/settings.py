@@ -6,9 +6,10 @@ rest: one file, unknown keys refused, and every error names the file, the key, t
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from pathlib import Path
-from typing import TypeVar, get_type_hints
+from typing import Annotated, TypeVar, get_type_hints
 
 import msgspec
 import yaml
@@ -16,6 +17,10 @@ import yaml
 from tf_reconcile.errors import ConfigError
 
 T = TypeVar("T", bound=msgspec.Struct)
+
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+
+_LAST_TCP_PORT = 65535
 
 _AT = re.compile(r" - at `(?P<path>[^`]*)`$")
 _KIND = re.compile(r"^Expected (?P<allowed>.+?)(?:, got (?P<got>.+))?$")
@@ -78,6 +83,30 @@ def read_secret(path: Path, *, file: str, key: str) -> str:
     if not secret:
         raise ConfigError("the secret is empty", file=file, key=key, value=str(path), allowed="a file with one line")
     return secret
+
+
+def read_optional_secret(path: str | None, *, file: str, key: str) -> str | None:
+    """Return the secret in the file `path`, or None when none is configured; raises as `read_secret` does."""
+    return None if path is None else read_secret(Path(path), file=file, key=key)
+
+
+def parse_listen(text: str, *, file: str, key: str) -> tuple[str, int]:
+    """Return host and port of `address:port` (`[::1]:9100` for IPv6); raises `ConfigError` naming `file` and `key`."""
+    host, _, port = text.rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    is_bracketed = host == f"[{bare}]"
+    if not bare or not port.isdecimal() or int(port) > _LAST_TCP_PORT or (":" in bare and not is_bracketed):
+        allowed = "address:port, for example 127.0.0.1:9100 or [::1]:9100; port 0 takes a free one"
+        raise ConfigError("not an address to listen on", file=file, key=key, value=text, allowed=allowed)
+    return bare, int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """True when only this machine reaches `host`; a name other than localhost may be anything, so it does not count."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _explain(message: str, raw: object, kind: type[msgspec.Struct], file: str) -> ConfigError:

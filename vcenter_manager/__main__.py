@@ -15,16 +15,25 @@ from typing import Any
 from prometheus_client import Gauge
 
 from tf_api.client import ConfigApi
+from tf_api.settings import open_config_api
 from tf_api.watch import Watch
 from tf_reconcile.backoff import Backoff
 from tf_reconcile.errors import BoundaryError, ConfigError
 from tf_reconcile.result import PassReport
-from tf_runtime.daemon import run_main, stop_on_signals
-from tf_runtime.health import StatusServer, parse_listen
+from tf_runtime.daemon import (
+    EXIT_OK,
+    EXIT_TROUBLE,
+    exit_code_of,
+    make_parser,
+    run_main,
+    start_status_server,
+    stop_on_signals,
+)
+from tf_runtime.health import describe_report
 from tf_runtime.log import configure_logging
 from tf_runtime.loop import ReconcileLoop
 from tf_runtime.metrics import PREFIX, DaemonMetrics
-from tf_runtime.settings import load_settings, read_secret
+from tf_runtime.settings import load_settings
 from tf_vsphere.dvswitch import DvSwitch, find_dvswitch
 from tf_vsphere.session import Session, connect
 from vcenter_manager.actions import describe
@@ -43,12 +52,10 @@ from vcenter_manager.vrouter_ports import VrouterAgent
 
 log = logging.getLogger("vcenter_manager")
 
-EXIT_OK = 0
-EXIT_TROUBLE = 3
+NAME = "vcenter-manager"
 _MOST_PASSES_AT_ONCE = 50
 _SETTLE_S = 0.02
 _BACKOFF = Backoff(first_s=0.25, factor=2.0, most_s=30.0)  # a dvPort's proxyHost follows a move, and no update tells
-_DEFAULT_CONFIG = Path("/etc/tf-vsphere/vcenter-manager.yaml")
 
 
 class _Wakeup:
@@ -76,12 +83,12 @@ class _Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class _Given:
-    """What is there before anything is built: the settings, where they come from, and both logins."""
+    """What is there before anything is built: settings and where they come from, the config API, both logins."""
 
     settings: ManagerSettings
     file: str
     place: Place
-    token: str | None
+    api: ConfigApi
     esxi: Session
     vcenter: Session
 
@@ -128,11 +135,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="vcenter-manager", description=__doc__)
-    parser.add_argument("-c", "--config", type=Path, default=_DEFAULT_CONFIG, help="configuration file (YAML)")
-    how = parser.add_mutually_exclusive_group()
-    how.add_argument("--dry-run", action="store_true", help="print what one pass would do, change nothing")
-    how.add_argument("--once", action="store_true", help="run until nothing is left to do; 3 if anything is held")
+    parser = make_parser(NAME, once_help="run until nothing is left to do and exit")
     parser.add_argument("--confirm-removals", action="store_true", help="delete interfaces in TF however many they are")
     return parser.parse_args(argv)
 
@@ -144,13 +147,13 @@ def make_manager(settings: ManagerSettings, file: str, *, is_removal_confirmed: 
     """
     check_ranges(settings.vlan, file=file)
     place = read_place(settings.identity, file=file)
-    token = _secret(settings.tf.token_file, file, "tf.token_file")
+    api = open_config_api(settings.tf, file=file)
     with ExitStack() as opened:
         esxi = connect(settings.esxi, file, "esxi")
         opened.callback(esxi.close)
         vcenter = connect(settings.vcenter, file, "vcenter")
         opened.callback(vcenter.close)
-        given = _Given(settings=settings, file=file, place=place, token=token, esxi=esxi, vcenter=vcenter)
+        given = _Given(settings=settings, file=file, place=place, api=api, esxi=esxi, vcenter=vcenter)
         try:
             manager = _wire(given, opened, is_removal_confirmed=is_removal_confirmed)
         except BoundaryError as error:
@@ -198,8 +201,6 @@ def _wire(given: _Given, opened: ExitStack, *, is_removal_confirmed: bool) -> Ma
         watch.start()
         opened.callback(watch.stop)
     _prove_place(inventory, given)
-    ca_file = None if settings.tf.ca_file is None else Path(settings.tf.ca_file)
-    api = ConfigApi(settings.tf.servers, given.token, ca_file, settings.tf.timeout_s)
     agent = VrouterAgent(
         kind=settings.agent.kind,
         url=settings.agent.url,
@@ -210,8 +211,8 @@ def _wire(given: _Given, opened: ExitStack, *, is_removal_confirmed: bool) -> Ma
     boundaries = Boundaries(
         inventory=inventory,
         dvports=dvports,
-        networks=TfNetworks(api, project=project, security_group=settings.tf.security_group),
-        objects=TfObjects(api),
+        networks=TfNetworks(given.api, project=project, security_group=settings.tf.security_group),
+        objects=TfObjects(given.api),
         agent=agent,
     )
     observer = Observer(boundaries, switch=switch, clock=time.monotonic)
@@ -225,7 +226,7 @@ def _wire(given: _Given, opened: ExitStack, *, is_removal_confirmed: bool) -> Ma
     return Manager(
         esxi=esxi,
         vcenter=vcenter,
-        api=api,
+        api=given.api,
         inventory=inventory,
         dvports=dvports,
         agent=agent,
@@ -291,33 +292,26 @@ def _loop(manager: Manager, settings: ManagerSettings, metrics: DaemonMetrics) -
 def _run_once(manager: Manager, settings: ManagerSettings) -> int:
     """Run passes until one asks for no further one at once; return 3 if something failed, is held or is missing."""
     manager.dvports.wait_until_complete(manager.vcenter.settings.timeout_s)
-    loop = _loop(manager, settings, DaemonMetrics("vcenter-manager"))
+    loop = _loop(manager, settings, DaemonMetrics(NAME))
     report = PassReport()
     for _ in range(_MOST_PASSES_AT_ONCE):
         report = loop.run_pass()
         if report.look_again_s is None:
             break
-    return EXIT_TROUBLE if report.failed or report.held or report.missing_sources else EXIT_OK
+    return exit_code_of(report)
 
 
 def _serve(manager: Manager, settings: ManagerSettings, file: str) -> int:
     """Run until a signal comes; nothing is left half done, since every pass begins by looking."""
-    metrics = DaemonMetrics("vcenter-manager")
+    metrics = DaemonMetrics(NAME)
     free_vlans = Gauge(
         "free_vlans", "VLAN ids that this host could still give out.", namespace=PREFIX, registry=metrics.registry
     )
     free_vlans.set_function(lambda: manager.picture.decision.free_vlans if manager.picture.decision else 0)
     loop = _loop(manager, settings, metrics)
-    server = StatusServer(
-        listen=parse_listen(settings.status.listen, file=file, key="status.listen"),
-        registry=metrics.registry,
-        status=lambda: _status(manager, loop.last_report),
-        is_ready=lambda: loop.is_ready,
-        is_live=lambda: loop.is_live,
-        token=_secret(settings.status.token_file, file, "status.token_file"),
-        file=file,
+    server = start_status_server(
+        settings.status, file=file, loop=loop, metrics=metrics, status=lambda: _status(manager, loop.last_report)
     )
-    server.start()
     stop_on_signals(loop.stop)
     loop.every(settings.vcenter.keep_alive_s, manager.vcenter.keep_alive)
     loop.every(settings.esxi.keep_alive_s, manager.esxi.keep_alive)
@@ -343,24 +337,15 @@ def _serve(manager: Manager, settings: ManagerSettings, file: str) -> int:
 
 def _status(manager: Manager, report: PassReport | None) -> Mapping[str, Any]:
     """Return what /status shows: the NICs of this host, and the last pass."""
-    report = report or PassReport(missing_sources=("no pass has ended yet",))
     decision, names = manager.picture.decision, manager.picture.network_names
     nics = decision.nics if decision is not None else ()
     return {
-        "daemon": "vcenter-manager",
-        "in_sync": report.is_in_sync,
+        "daemon": NAME,
+        **describe_report(report),
         "nics": [asdict(nic) | {"network": names.get(nic.vn_uuid)} for nic in nics],
         "free_vlans": decision.free_vlans if decision is not None else None,
-        "done": list(report.done),
-        "failed": [{"subject": one.subject, "reason": one.reason} for one in report.failed],
-        "held": [{"subject": one.subject, "reason": one.reason} for one in report.held],
-        "missing_sources": list(report.missing_sources),
         "calls": {"tf": dict(manager.api.calls), "agent": dict(manager.agent.calls)},
     }
-
-
-def _secret(path: str | None, file: str, key: str) -> str | None:
-    return None if path is None else read_secret(Path(path), file=file, key=key)
 
 
 def entry_point() -> int:

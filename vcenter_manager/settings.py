@@ -6,10 +6,12 @@ from typing import Annotated
 
 import msgspec
 
+from tf_api.settings import TfSettings
 from tf_reconcile.errors import ConfigError
-from tf_runtime.log import LogFormat, LogLevel
-from tf_runtime.settings import Settings
-from tf_vsphere.settings import Seconds, VsphereSettings
+from tf_runtime.health import StatusSettings
+from tf_runtime.log import LogSettings
+from tf_runtime.settings import Seconds, Settings
+from tf_vsphere.settings import VsphereSettings
 from vcenter_manager.vrouter_ports import AgentKind
 
 FqNameText = Annotated[str, msgspec.Meta(pattern="^[^:]+:[^:]+$")]
@@ -18,20 +20,8 @@ Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
-class TfSettings(Settings, frozen=True, kw_only=True):
+class ManagerTfSettings(TfSettings, frozen=True, kw_only=True):
     """How to reach the config API, and where this vCenter's objects live in it."""
-
-    servers: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
-    """Base URLs of one or several replicas of one controller, such as `http://192.0.2.10:8082`."""
-
-    token_file: str | None = None
-    """File with the token, sent as X-Auth-Token; needed wherever the controller asks for one."""
-
-    ca_file: str | None = None
-    """PEM file with the authorities to trust for https; the system's without it."""
-
-    timeout_s: Seconds = 10.0
-    """Seconds to wait for an answer."""
 
     project: FqNameText = "default-domain:vCenter"
     """Domain and project that the interfaces of this vCenter's guests belong to."""
@@ -86,24 +76,10 @@ class RemovalSettings(Settings, frozen=True, kw_only=True):
     """The same as a share of the interfaces of this host's guests. Confirm with `--once --confirm-removals`."""
 
 
-class StatusSettings(Settings, frozen=True, kw_only=True):
-    """The status server: /healthz, /readyz, /metrics, /status."""
+class ManagerStatusSettings(StatusSettings, frozen=True, kw_only=True):
+    """Its own default address, so that all daemons can share a machine."""
 
     listen: str = "127.0.0.1:9103"
-    """Address and port."""
-
-    token_file: str | None = None
-    """File with the bearer token; required off loopback."""
-
-
-class LogSettings(Settings, frozen=True, kw_only=True):
-    """What is logged on standard error, and how."""
-
-    level: LogLevel = LogLevel.INFO
-    """debug, info, warning or error."""
-
-    format: LogFormat = LogFormat.TEXT
-    """text (key=value) or json."""
 
 
 class ManagerSettings(Settings, frozen=True, kw_only=True):
@@ -118,7 +94,7 @@ class ManagerSettings(Settings, frozen=True, kw_only=True):
     dvswitch: str
     """Name of the distributed switch that carries the portgroups."""
 
-    tf: TfSettings
+    tf: ManagerTfSettings
     datacenter: str | None = None
     """Name of the datacenter of the switch; needed only where two have a switch of that name."""
 
@@ -132,7 +108,7 @@ class ManagerSettings(Settings, frozen=True, kw_only=True):
     full_period_s: Seconds = 300.0
     """Seconds between two passes that read everything anew, whatever the watches said."""
 
-    status: StatusSettings = StatusSettings()
+    status: ManagerStatusSettings = ManagerStatusSettings()
     log: LogSettings = LogSettings()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
 import time
@@ -12,15 +11,24 @@ from pathlib import Path
 from typing import Any
 
 from tf_api.client import ConfigApi
+from tf_api.settings import open_config_api
 from tf_api.watch import Watch
 from tf_reconcile.errors import BoundaryError, ConfigError
 from tf_reconcile.result import PassReport
-from tf_runtime.daemon import run_main, stop_on_signals
-from tf_runtime.health import StatusServer, parse_listen
+from tf_runtime.daemon import (
+    EXIT_OK,
+    EXIT_TROUBLE,
+    exit_code_of,
+    make_parser,
+    run_main,
+    start_status_server,
+    stop_on_signals,
+)
+from tf_runtime.health import describe_report
 from tf_runtime.log import configure_logging
 from tf_runtime.loop import ReconcileLoop
 from tf_runtime.metrics import DaemonMetrics
-from tf_runtime.settings import load_settings, read_secret
+from tf_runtime.settings import load_settings
 from tf_vsphere.dvswitch import DvSwitch, find_dvswitch
 from tf_vsphere.inventory import VmInventory
 from tf_vsphere.session import Session, connect
@@ -36,11 +44,9 @@ from vcenter_plugin.sweeper import Sweeper
 
 log = logging.getLogger("vcenter_plugin")
 
-EXIT_OK = 0
-EXIT_TROUBLE = 3
+NAME = "vcenter-plugin"
 _WATCHED = ("virtual-network", "project")
 _SETTLE_S = 0.05
-_DEFAULT_CONFIG = Path("/etc/tf-vsphere/vcenter-plugin.yaml")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +63,7 @@ class Plugin:
 
 def main(argv: Sequence[str]) -> int:
     """Run the plugin as `argv` asks; return the exit code."""
-    arguments = _parse(argv)
+    arguments = make_parser(NAME, once_help="run one full pass and exit").parse_args(argv)
     file = str(arguments.config)
     settings = load_settings(arguments.config, PluginSettings)
     configure_logging(level=settings.log.level, format=settings.log.format)
@@ -73,21 +79,10 @@ def main(argv: Sequence[str]) -> int:
         plugin.api.close()
 
 
-def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="vcenter-plugin", description=__doc__)
-    parser.add_argument("-c", "--config", type=Path, default=_DEFAULT_CONFIG, help="configuration file (YAML)")
-    how = parser.add_mutually_exclusive_group()
-    how.add_argument("--dry-run", action="store_true", help="print what one pass would do, change nothing")
-    how.add_argument("--once", action="store_true", help="run one full pass and exit; 3 if anything failed or is held")
-    return parser.parse_args(argv)
-
-
 def _wire(settings: PluginSettings, file: str) -> Plugin:
     """Read the secrets, log in to vCenter, find the switch, and build everything on top."""
-    token = _secret(settings.tf.token_file, file, "tf.token_file")
+    api = open_config_api(settings.tf, file=file)
     session = connect(settings.vcenter, file, "vcenter")
-    ca_file = None if settings.tf.ca_file is None else Path(settings.tf.ca_file)
-    api = ConfigApi(settings.tf.servers, token, ca_file, settings.tf.timeout_s)
     tenant_fq_name = tuple(settings.tenant.fq_name.split(":"))
     portgroups = VspherePortgroups(
         session,
@@ -179,24 +174,16 @@ def _loop(plugin: Plugin, settings: PluginSettings, metrics: DaemonMetrics) -> R
 
 
 def _run_once(plugin: Plugin, settings: PluginSettings) -> int:
-    report = _loop(plugin, settings, DaemonMetrics("vcenter-plugin")).run_pass()
-    return EXIT_TROUBLE if report.failed or report.held or report.missing_sources else EXIT_OK
+    return exit_code_of(_loop(plugin, settings, DaemonMetrics(NAME)).run_pass())
 
 
 def _serve(plugin: Plugin, settings: PluginSettings, file: str) -> int:
     """Run until a signal comes; then end the watches, so that nothing is half done, and log out."""
-    metrics = DaemonMetrics("vcenter-plugin")
+    metrics = DaemonMetrics(NAME)
     loop = _loop(plugin, settings, metrics)
-    server = StatusServer(
-        listen=parse_listen(settings.status.listen, file=file, key="status.listen"),
-        registry=metrics.registry,
-        status=lambda: _status(plugin, loop.last_report),
-        is_ready=lambda: loop.is_ready,
-        is_live=lambda: loop.is_live,
-        token=_secret(settings.status.token_file, file, "status.token_file"),
-        file=file,
+    server = start_status_server(
+        settings.status, file=file, loop=loop, metrics=metrics, status=lambda: _status(plugin, loop.last_report)
     )
-    server.start()
     stop_on_signals(loop.stop)
     loop.every(settings.vcenter.keep_alive_s, plugin.session.keep_alive)
     portgroup_watch = plugin.portgroups.watch(loop.wake)
@@ -216,20 +203,11 @@ def _serve(plugin: Plugin, settings: PluginSettings, file: str) -> int:
 
 def _status(plugin: Plugin, report: PassReport | None) -> Mapping[str, Any]:
     """Return what /status shows: the last pass, and how old the view of vCenter is."""
-    report = report or PassReport(missing_sources=("no pass has ended yet",))
     return {
-        "daemon": "vcenter-plugin",
-        "in_sync": report.is_in_sync,
-        "done": list(report.done),
-        "failed": [{"subject": one.subject, "reason": one.reason} for one in report.failed],
-        "held": [{"subject": one.subject, "reason": one.reason} for one in report.held],
-        "missing_sources": list(report.missing_sources),
+        "daemon": NAME,
+        **describe_report(report),
         "vcenter": {"system": plugin.session.system, "age_s": plugin.portgroups.age_s},
     }
-
-
-def _secret(path: str | None, file: str, key: str) -> str | None:
-    return None if path is None else read_secret(Path(path), file=file, key=key)
 
 
 def entry_point() -> int:

@@ -6,30 +6,16 @@ from typing import Annotated
 
 import msgspec
 
-from tf_runtime.log import LogFormat, LogLevel
-from tf_runtime.settings import Settings
-from tf_vsphere.settings import Seconds, VsphereSettings
+from tf_api.settings import TfSettings
+from tf_runtime.health import StatusSettings
+from tf_runtime.log import LogSettings
+from tf_runtime.settings import Seconds, Settings
+from tf_vsphere.settings import VsphereSettings
 
 FqNameText = Annotated[str, msgspec.Meta(pattern="^[^:]+:[^:]+$")]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 FewPorts = Annotated[int, msgspec.Meta(ge=1, le=128)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
-
-
-class TfSettings(Settings, frozen=True, kw_only=True):
-    """How to reach the config API."""
-
-    servers: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
-    """Base URLs of one or several replicas of one controller, such as `http://192.0.2.10:8082`."""
-
-    token_file: str | None = None
-    """File with the token, sent as X-Auth-Token; needed wherever the controller asks for one."""
-
-    ca_file: str | None = None
-    """PEM file with the authorities to trust for https; the system's without it."""
-
-    timeout_s: Seconds = 20.0
-    """Seconds to wait for an answer: long enough for a whole listing of a large site."""
 
 
 class TenantSettings(Settings, frozen=True, kw_only=True):
@@ -79,24 +65,10 @@ class SweepSettings(Settings, frozen=True, kw_only=True):
     """A VM counts as gone when two whole listings, this many seconds apart or more, do not have it."""
 
 
-class StatusSettings(Settings, frozen=True, kw_only=True):
-    """The status server: /healthz, /readyz, /metrics, /status."""
+class PluginStatusSettings(StatusSettings, frozen=True, kw_only=True):
+    """Its own default address, so that all daemons can share a machine."""
 
     listen: str = "127.0.0.1:9101"
-    """Address and port."""
-
-    token_file: str | None = None
-    """File with the bearer token; required off loopback."""
-
-
-class LogSettings(Settings, frozen=True, kw_only=True):
-    """What is logged on standard error, and how."""
-
-    level: LogLevel = LogLevel.INFO
-    """debug, info, warning or error."""
-
-    format: LogFormat = LogFormat.TEXT
-    """text (key=value) or json."""
 
 
 class PluginSettings(Settings, frozen=True, kw_only=True):
@@ -117,5 +89,5 @@ class PluginSettings(Settings, frozen=True, kw_only=True):
     full_period_s: Seconds = 300.0
     """Seconds between two passes that read everything anew, whatever the watches said."""
 
-    status: StatusSettings = StatusSettings()
+    status: PluginStatusSettings = PluginStatusSettings()
     log: LogSettings = LogSettings()

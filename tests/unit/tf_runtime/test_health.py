@@ -7,7 +7,7 @@ import urllib3
 
 from tf_reconcile.errors import ConfigError
 from tf_reconcile.result import Held, PassReport
-from tf_runtime.health import StatusServer, parse_listen
+from tf_runtime.health import StatusServer
 from tf_runtime.metrics import DaemonMetrics
 
 
@@ -88,17 +88,3 @@ def test_an_address_that_cannot_be_had_is_named() -> None:
     )
     with pytest.raises(ConfigError, match=r"x\.yaml: status\.listen: cannot listen.*198\.51\.100\.250:9999"):
         blocked.start()
-
-
-@pytest.mark.parametrize(
-    ("text", "parsed"),
-    [("127.0.0.1:80", ("127.0.0.1", 80)), ("[::1]:0", ("::1", 0)), ("localhost:9", ("localhost", 9))],
-)
-def test_an_address_to_listen_on_is_parsed(text: str, parsed: tuple[str, int]) -> None:
-    assert parse_listen(text, file="x.yaml", key="listen") == parsed
-
-
-@pytest.mark.parametrize("text", ["", "80", "host", "host:", "host:70000", ":80"])
-def test_what_is_no_address_to_listen_on_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="address:port"):
-        parse_listen(text, file="x.yaml", key="listen")

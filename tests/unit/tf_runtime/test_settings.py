@@ -5,7 +5,7 @@ import msgspec
 import pytest
 
 from tf_reconcile.errors import ConfigError
-from tf_runtime.settings import Settings, load_settings, read_secret
+from tf_runtime.settings import Settings, is_loopback, load_settings, parse_listen, read_secret
 
 
 class Range(Settings, frozen=True):
@@ -91,3 +91,25 @@ def test_an_absent_or_empty_secret_is_refused_by_name(tmp_path: Path, content: s
     with pytest.raises(ConfigError) as caught:
         read_secret(path, file="x.yaml", key="password_file")
     assert (caught.value.file, caught.value.key, caught.value.value) == ("x.yaml", "password_file", str(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "parsed"),
+    [("127.0.0.1:80", ("127.0.0.1", 80)), ("[::1]:0", ("::1", 0)), ("localhost:9", ("localhost", 9))],
+)
+def test_an_address_to_listen_on_is_parsed(text: str, parsed: tuple[str, int]) -> None:
+    assert parse_listen(text, file="x.yaml", key="listen") == parsed
+
+
+@pytest.mark.parametrize("text", ["", "80", "host", "host:", "host:70000", ":80", "::1:80", "[]:80"])
+def test_what_is_no_address_to_listen_on_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="address:port"):
+        parse_listen(text, file="x.yaml", key="listen")
+
+
+@pytest.mark.parametrize(
+    ("host", "is_ours_alone"),
+    [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("vm", False)],
+)
+def test_only_what_no_other_machine_reaches_is_loopback(host: str, is_ours_alone: bool) -> None:
+    assert is_loopback(host) is is_ours_alone

@@ -74,7 +74,6 @@ class Demo:
         self._lab = lab
         self._teller = teller
         self._crashes = crashes
-        self._vn_uuids: dict[str, str] = {}
 
     def crash(self, point: str) -> None:
         """Kill what is to die at this point; the supervisor starts it again."""
@@ -112,7 +111,7 @@ class Demo:
     def _networks(self) -> None:
         self._teller.heading(f"In TF: virtual networks blue and red, both {SUBNET}")
         for name, pools in POOLS.items():
-            self._vn_uuids[name] = create_network(self._lab.api, name, SUBNET, pools=pools)
+            create_network(self._lab.api, name, SUBNET, pools=pools)
         self.crash("networks created")
         find = self._lab.admin.find_portgroup
         wait_until(

@@ -7,6 +7,7 @@ anywhere and nothing reaches the host), mounts one shared folder for what should
 from __future__ import annotations
 
 import io
+import shlex
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -51,8 +52,8 @@ class Entry:
 def initramfs(kernel: GuestKernel, *, busybox: Path, shared: Path) -> bytes:
     """The archive for QEMU's -initrd; `shared` is the one folder the guest writes through to the host."""
     script = (
-        _INIT.replace("@SHARED@", str(shared))
-        .replace("@MODULES@", str(kernel.modules))
+        _INIT.replace("@SHARED@", shlex.quote(str(shared)))
+        .replace("@MODULES@", shlex.quote(str(kernel.modules)))
         .replace("@RELEASE@", kernel.release)
     )
     folders = ("bin", "dev", "proc", "modules", "host", "over", "root")

@@ -124,7 +124,7 @@ def _qemu_command(
         *("-smp", str(machine.cpus), "-m", machine.memory),
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
         *("-kernel", str(kernel.image), "-initrd", str(archive)),
-        *("-chardev", f"file,id=console,path={console}", "-serial", "chardev:console"),
+        *("-chardev", f"file,id=console,path={_escaped(console)}", "-serial", "chardev:console"),
         *_shared_folder("root", Path("/"), ",readonly=on"),
         *_shared_folder("shared", shared, ""),
         *("-device", "virtio-serial-pci"),
@@ -137,9 +137,14 @@ def _qemu_command(
 
 def _shared_folder(tag: str, path: Path, options: str) -> Sequence[str]:
     return [
-        *("-fsdev", f"local,id={tag},path={path},security_model=none,multidevs=remap{options}"),
+        *("-fsdev", f"local,id={tag},path={_escaped(path)},security_model=none,multidevs=remap{options}"),
         *("-device", f"virtio-9p-pci,fsdev={tag},mount_tag={tag}"),
     ]
+
+
+def _escaped(path: Path) -> str:
+    """A path as the value of a QEMU option."""
+    return str(path).replace(",", ",,")
 
 
 def _run_qemu(command: Sequence[str], machine: Machine) -> bool:

@@ -64,7 +64,11 @@ func (l *listener) PutObject(_ *simulator.Context, o mo.Reference) {
 	l.c.push(change{kind: types.ObjectUpdateKindEnter, ref: o.Reference()})
 }
 
-func (l *listener) RemoveObject(_ *simulator.Context, r ref) {
+func (l *listener) RemoveObject(ctx *simulator.Context, r ref) {
+	if r == l.c.Self { // at logout the simulator removes the collectors of the session
+		l.c.close(ctx)
+		return
+	}
 	l.c.push(change{kind: types.ObjectUpdateKindLeave, ref: r})
 }
 
@@ -246,6 +250,7 @@ func (c *collector) WaitForUpdatesEx(ctx *simulator.Context, req *types.WaitForU
 			return &methods.WaitForUpdatesExBody{Fault_: soapFault(&types.RequestCanceled{})}
 		case <-alive.C:
 			if !sessionAlive(ctx) {
+				c.close(ctx)
 				return &methods.WaitForUpdatesExBody{Fault_: soapFault(&types.NotAuthenticated{
 					NoPermission: types.NoPermission{Object: &c.Self, PrivilegeId: "System.View"},
 				})}

@@ -136,3 +136,17 @@ func TestUnsetPropertyIsAnsweredWithNothing(t *testing.T) {
 		}
 	}
 }
+
+func TestCollectorThatIsRemovedStopsListening(t *testing.T) {
+	f := start(t)
+	c := &collector{}
+	c.Self = ref{Type: "PropertyCollector", Value: "probe"}
+	ctx := f.server.v.newContext()
+	c.start(ctx)
+	f.server.v.registry.Remove(ctx, c.Self) // what the simulator does at logout
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.listener != nil || !c.closed {
+		t.Error("the collector still listens")
+	}
+}

@@ -1,11 +1,10 @@
 """The metrics every daemon has, in Prometheus' form and with one prefix.
 
-A daemon adds its own to `DaemonMetrics.registry`; the status server shows them at `/metrics`.
+No label holds a name or a reason: those grow without bound, and are in `/status`. A daemon adds its own to
+`DaemonMetrics.registry`; the status server shows them at `/metrics`.
 """
 
 from __future__ import annotations
-
-from collections import Counter as Count
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -31,7 +30,7 @@ class DaemonMetrics:
             "actions_total", "Actions by result.", ["daemon", "result"], namespace=PREFIX, registry=self.registry
         )
         self._held = Gauge(
-            "held", "Objects held now, by reason.", ["daemon", "reason"], namespace=PREFIX, registry=self.registry
+            "held", "Objects held now; /status has the reasons.", ["daemon"], namespace=PREFIX, registry=self.registry
         )
         self._in_sync = Gauge(
             "in_sync",
@@ -53,9 +52,7 @@ class DaemonMetrics:
         self._seconds.labels(self._daemon).observe(duration_s)
         self._actions.labels(self._daemon, "done").inc(len(report.done))
         self._actions.labels(self._daemon, "failed").inc(len(report.failed))
-        self._held.clear()
-        for reason, number in Count(held.reason for held in report.held).items():
-            self._held.labels(self._daemon, reason).set(number)
+        self._held.labels(self._daemon).set(len(report.held))
         self._in_sync.labels(self._daemon).set(1 if report.is_in_sync else 0)
         if not report.failed and not report.missing_sources:
             self._last.labels(self._daemon).set(now_s)

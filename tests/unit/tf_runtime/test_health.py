@@ -50,10 +50,10 @@ def test_what_is_not_ready_or_stuck_answers_503() -> None:
         assert get(f"{url}/readyz").status == 503
 
 
-def test_metrics_carry_the_prefix_and_what_is_held_by_reason() -> None:
+def test_metrics_carry_the_prefix_and_how_much_is_held() -> None:
     with serving() as url:
         text = get(f"{url}/metrics").data.decode()
-    assert 'tf_vsphere_held{daemon="test",reason="no VLAN"} 1.0' in text
+    assert 'tf_vsphere_held{daemon="test"} 1.0' in text
     assert 'tf_vsphere_in_sync{daemon="test"} 0.0' in text
     assert 'tf_vsphere_last_success_timestamp_seconds{daemon="test"} 1000.0' in text
 

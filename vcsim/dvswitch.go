@@ -155,11 +155,14 @@ func (d *switchMethods) reconfigured(ctx *simulator.Context, base types.BaseDVSC
 // uplinks makes the uplink ports of a host that joins and removes those of one that leaves.
 func (d *switchMethods) uplinks(h types.DistributedVirtualSwitchHostMemberConfigSpec, cfg *types.VMwareDVSConfigInfo) {
 	names := cfg.UplinkPortPolicy.(*types.DVSNameArrayUplinkPortPolicy).UplinkPortName
+	changes := newPortChanges()
+	defer func() { d.v.publish(changes) }()
 	d.v.mu.Lock()
 	defer d.v.mu.Unlock()
 	s := d.v.switchOf(d.DistributedVirtualSwitch)
 	for _, r := range cfg.UplinkPortgroup {
 		g := s.portgroups[r.Value]
+		changes.touched[g.key] = true
 		switch types.ConfigSpecOperation(h.Operation) {
 		case types.ConfigSpecOperationAdd:
 			for i, k := range s.grow(g, len(names)) {

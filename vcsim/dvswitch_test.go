@@ -21,6 +21,11 @@ func TestSwitchIsComplete(t *testing.T) {
 	if len(cfg.Host) != 2 || len(cfg.UplinkPortgroup) != 1 || o.Summary.NumHosts != 2 || cfg.ConfigVersion == "" {
 		t.Errorf("config %+v", cfg)
 	}
+	var uplinks mo.DistributedVirtualPortgroup
+	f.read(f.client, cfg.UplinkPortgroup[0], &uplinks, "portKeys", "config")
+	if len(uplinks.PortKeys) != 2*uplinksPerHost || uplinks.Config.NumPorts != 2*uplinksPerHost {
+		t.Errorf("uplink portgroup has ports %v", uplinks.PortKeys)
+	}
 }
 
 func TestSwitchIsFoundByUuid(t *testing.T) {

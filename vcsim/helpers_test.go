@@ -51,7 +51,7 @@ func start(t *testing.T) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	running, err := startServer(s)
+	running, err := startServer(s, t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -55,7 +55,13 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 			stop()
 		}()
 	}
-	running, err := startServer(s)
+	dir, err := os.MkdirTemp("", "vcsim-")
+	if err != nil {
+		fmt.Fprintf(stderr, "vcsim: %v\n", err)
+		return exitFailure
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	running, err := startUntil(ctx, s, dir)
 	if err != nil {
 		fmt.Fprintf(stderr, "vcsim: %s: %v\n", *sitePath, err)
 		var wrong *siteError
@@ -71,4 +77,23 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	}
 	<-ctx.Done()
 	return 0
+}
+
+// startUntil starts a site, or gives up when ctx ends first.
+func startUntil(ctx context.Context, s *site, dir string) (*server, error) {
+	type outcome struct {
+		running *server
+		err     error
+	}
+	started := make(chan outcome, 1)
+	go func() {
+		running, err := startServer(s, dir)
+		started <- outcome{running, err}
+	}()
+	select {
+	case o := <-started:
+		return o.running, o.err
+	case <-ctx.Done():
+		return nil, errors.New("stopped before it was ready")
+	}
 }

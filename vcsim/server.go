@@ -43,12 +43,9 @@ type esxiInfo struct {
 	endpointInfo
 }
 
-// startServer builds a site and serves it.
-func startServer(s *site) (*server, error) {
-	dir, err := os.MkdirTemp("", "vcsim-")
-	if err != nil {
-		return nil, err
-	}
+// startServer builds a site and serves it. Files of VMs go below dir, which is
+// the caller's to remove.
+func startServer(s *site, dir string) (*server, error) {
 	running := &server{dir: dir, names: []string{vcenterName}, esxi: map[string]*esxi{}}
 	if err := running.start(s); err != nil {
 		running.close()
@@ -160,7 +157,7 @@ func (s *server) endpoint(name string) (*simulator.Service, *simulator.Registry,
 
 func (s *server) endpointNames() []string { return s.names }
 
-// close stops serving and removes the files. It does not wait for open calls.
+// close stops serving. It does not wait for open calls.
 func (s *server) close() {
 	if s.control != nil {
 		_ = s.control.Close()
@@ -171,5 +168,4 @@ func (s *server) close() {
 	for _, e := range s.esxi {
 		_ = e.server.Config.Close()
 	}
-	_ = os.RemoveAll(s.dir)
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"io"
 	"net"
@@ -114,5 +115,18 @@ func TestReadyLineComesFirstAndTheEndOfInputStops(t *testing.T) {
 	}
 	if _, err := net.Dial("tcp", address); err == nil {
 		t.Error("still listening")
+	}
+}
+
+func TestEndBeforeTheStartIsOverIsNoHang(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	dir, err := os.MkdirTemp("", "vcsim-test-") // not t.TempDir: what was started may still write there
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	if _, err := startUntil(ctx, generated(2, 100), dir); err == nil {
+		t.Error("started")
 	}
 }

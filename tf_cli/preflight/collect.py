@@ -9,6 +9,7 @@ from tf_cli.preflight.accounts import read_esxi_account, read_vcenter_account
 from tf_cli.preflight.endpoints import open_vsphere, read_daemons, read_tf
 from tf_cli.preflight.model import AccountFacts, MoveFacts, SiteFacts, SwitchFacts, Unknown, VsphereFacts
 from tf_cli.preflight.moves import MoveReader
+from tf_cli.preflight.own_machine import read_own_machine
 from tf_cli.preflight.target import Target, VsphereTarget
 from tf_cli.preflight.unanswered import unknown
 from tf_cli.preflight.vsphere import SwitchReader
@@ -46,6 +47,7 @@ def observe_site(target: Target) -> SiteFacts:
         esxi=tuple(facts for facts, _ in esxi),
         tf=read_tf(target.tf),
         daemons=read_daemons(target),
+        own_machine=None if target.identity is None else read_own_machine(target.identity),
     )
 
 

@@ -108,9 +108,10 @@ class Underlay:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrunkNic:
-    """A VM's NIC on a trunk portgroup: a vRouter VM."""
+    """A VM's NIC on a trunk portgroup: a vRouter VM. `bios_uuid`: what its firmware shows inside."""
 
     vm: str
+    bios_uuid: str
     host: str
     is_running: bool
     is_connected: bool
@@ -258,6 +259,14 @@ class DaemonFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OwnMachine:
+    """This machine as it sees itself: the ways to write its SMBIOS uuid, and its trunk interface's MAC."""
+
+    bios_uuids: frozenset[str]
+    trunk_mac: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Entitlement:
     """The privileges that an account has in fact on one object, and those that it needs there."""
 
@@ -286,3 +295,5 @@ class SiteFacts:
     esxi: tuple[VsphereFacts, ...] = ()
     tf: tuple[TfFacts, ...] = ()
     daemons: tuple[DaemonFacts, ...] = ()
+    own_machine: OwnMachine | Unknown | None = None
+    """None unless a manager's file is checked, which belongs to one vRouter VM."""

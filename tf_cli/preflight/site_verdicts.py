@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -13,8 +13,10 @@ from tf_cli.preflight.model import (
     DaemonFacts,
     Entitlement,
     Line,
+    OwnMachine,
     SiteFacts,
     SitePolicy,
+    SwitchFacts,
     TfFacts,
     Unknown,
     Verdict,
@@ -42,6 +44,7 @@ def judge_site(facts: SiteFacts, policy: SitePolicy, *, now: datetime) -> tuple[
         *_judge_vsphere(facts.vcenter, now=now),
         *(line for esxi in facts.esxi for line in (*_judge_vsphere(esxi, now=now), judge_membership(esxi, facts))),
         *judge_switch(facts.switch, facts.moves, policy),
+        *judge_own_machine(facts),
         *(judge_account(account) for account in facts.accounts),
         *(line for server in facts.tf for line in _judge_tf(server, now=now)),
         *(judge_daemon(daemon) for daemon in facts.daemons),
@@ -115,6 +118,49 @@ def judge_membership(esxi: VsphereFacts, facts: SiteFacts) -> Line:
             "The address leads to another machine, or the host is not on this switch: its manager would hold all.",
         )
     return Line.passed(check, f"is {found[0]} of {facts.switch.name}")
+
+
+def judge_own_machine(facts: SiteFacts) -> tuple[Line, ...]:
+    """This machine is a vRouter VM of the switch and runs on the ESXi that its manager is pointed at.
+
+    No line where no manager's file is checked. A manager that cannot prove this holds everything.
+    """
+    check, own = "this machine", facts.own_machine
+    if own is None:
+        return ()
+    if isinstance(own, Unknown):
+        return (Line.warned(check, own.reason, "Check a manager's file in its own vRouter VM, as root."),)
+    if isinstance(facts.switch, Unknown):
+        return (Line.warned(check, "cannot be matched with vCenter's VMs", "Mend the lines above first."),)
+    return (_judge_place(check, own, facts.switch, facts.esxi),)
+
+
+def _judge_place(check: str, own: OwnMachine, switch: SwitchFacts, esxi: Sequence[VsphereFacts]) -> Line:
+    nics = [nic for trunk in switch.trunks for nic in trunk.nics if nic.bios_uuid in own.bios_uuids]
+    if not nics:
+        uuids = " or ".join(sorted(own.bios_uuids))
+        return Line.failed(
+            check,
+            f"SMBIOS uuid {uuids} is none of the VMs on a trunk portgroup of {switch.name}",
+            "Plug its second NIC into the trunk portgroup, or check this file in the vRouter VM that it is for.",
+        )
+    nic = next((nic for nic in nics if nic.mac == own.trunk_mac), None)
+    if nic is None:
+        return Line.failed(
+            check,
+            f"is {nics[0].vm}, whose trunk NIC has the MAC {nics[0].mac}, but identity.trunk_interface has"
+            f" {own.trunk_mac}",
+            "Name the interface that is on the trunk portgroup.",
+        )
+    served = {endpoint.hardware_uuid.lower() for endpoint in esxi if endpoint.hardware_uuid}
+    here = next((host.hardware_uuid.lower() for host in switch.hosts if host.name == nic.host), None)
+    if served and here not in served:
+        return Line.failed(
+            check,
+            f"is {nic.vm} on {nic.host}, but `esxi` leads to another host",
+            "Point `esxi` at the host it runs on.",
+        )
+    return Line.passed(check, f"is {nic.vm} on {nic.host}")
 
 
 def judge_account(facts: AccountFacts) -> Line:

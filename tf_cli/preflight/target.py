@@ -20,7 +20,7 @@ from tf_cli.settings import DaemonSettings, TfvSettings
 from tf_reconcile.errors import ConfigError
 from tf_runtime.settings import load_settings, read_secret
 from tf_vsphere.settings import VsphereSettings
-from vcenter_manager.settings import ManagerSettings, check_ranges
+from vcenter_manager.settings import IdentitySettings, ManagerSettings, check_ranges
 from vcenter_plugin.settings import PluginSettings
 
 _HTTPS_PORT: Final = 443
@@ -65,6 +65,9 @@ class Target:
     accounts: tuple[AccountSettings, ...] = ()
     daemons: tuple[DaemonSettings, ...] = ()
     port_api_url: str | None = None
+    identity: IdentitySettings | None = None
+    """How a manager recognizes its own vRouter VM; None in a file that is not a manager's."""
+
     most_moves: int = 64
 
 
@@ -169,6 +172,7 @@ def _from_manager(settings: ManagerSettings, file: str) -> Target:
         ),
         esxi=(VsphereTarget(label="esxi", section="esxi", settings=settings.esxi, role=RoleName.ESXI),),
         port_api_url=settings.agent.url,
+        identity=settings.identity,
     )
 
 

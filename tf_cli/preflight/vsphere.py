@@ -45,7 +45,7 @@ _HOST: Final = (
     "config.lockdownMode",
     *HOST_NETWORK,
 )
-_VM: Final = ("name", "runtime.host", "runtime.powerState", "config.template", "config.hardware.device")
+_VM: Final = ("name", "runtime.host", "runtime.powerState", "config.uuid", "config.hardware.device")
 _CONNECTED: Final = "connected"
 _RUNNING: Final = "poweredOn"
 _UNLOCKED: Final = "lockdownDisabled"
@@ -201,6 +201,7 @@ def _trunk(seen: ObservedObject, vms: Mirror, *, hosts: Mirror, underlays: Under
         nics=tuple(
             TrunkNic(
                 vm=str(vm.properties["name"]),
+                bios_uuid=str(vm.properties.get("config.uuid", "")).lower(),
                 host=_host_name(vm, hosts),
                 is_running=vm.properties.get("runtime.powerState") == _RUNNING,
                 is_connected=bool(card.connectable is not None and card.connectable.connected),

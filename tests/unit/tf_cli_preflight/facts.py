@@ -53,6 +53,7 @@ def host(name: str, **changes: Any) -> HostFact:
 def trunk_nic(host_name: str, **changes: Any) -> TrunkNic:
     healthy = TrunkNic(
         vm=f"vrouter-{host_name}",
+        bios_uuid=f"bios-{host_name}",
         host=host_name,
         is_running=True,
         is_connected=True,

@@ -33,6 +33,14 @@ def open_config_api(settings: TfSettings, *, file: str, section: str = "tf") -> 
 
     Raises `ConfigError` when a server is no URL or the token cannot be read.
     """
+    check_servers(settings, file=file, section=section)
+    token = read_optional_secret(settings.token_file, file=file, key=f"{section}.token_file")
+    ca_file = None if settings.ca_file is None else Path(settings.ca_file)
+    return ConfigApi(settings.servers, token, ca_file, settings.timeout_s)
+
+
+def check_servers(settings: TfSettings, *, file: str, section: str = "tf") -> None:
+    """Raise `ConfigError` when a server is no URL."""
     for index, server in enumerate(settings.servers):
         if not server.startswith(("http://", "https://")):
             raise ConfigError(
@@ -42,6 +50,3 @@ def open_config_api(settings: TfSettings, *, file: str, section: str = "tf") -> 
                 value=server,
                 allowed="http://host:port or https://host:port",
             )
-    token = read_optional_secret(settings.token_file, file=file, key=f"{section}.token_file")
-    ca_file = None if settings.ca_file is None else Path(settings.ca_file)
-    return ConfigApi(settings.servers, token, ca_file, settings.timeout_s)

@@ -11,6 +11,10 @@ from vrouter_firstboot.nics import Nic, Role
 class Machine(Protocol):
     """The running system around the files. Every call may raise `Rejected`."""
 
+    def wait_for_devices(self) -> None:
+        """Return when the devices known so far are set up; a config drive may be among them."""
+        ...
+
     def wait_for_nics(self, wanted: int) -> list[Nic]:
         """Return the NICs of the hardware, at once when `wanted` of them are there."""
         ...
@@ -19,8 +23,8 @@ class Machine(Protocol):
         """Give each NIC its role's name; return the names that were given."""
         ...
 
-    def restart_if_running(self, units: Iterable[str]) -> None:
-        """Restart those units that run."""
+    def restart(self, units: Iterable[str]) -> None:
+        """Have these units started anew, or for the first time; they need not be up when this returns."""
         ...
 
     def reload_network(self, profiles: Iterable[str]) -> None:

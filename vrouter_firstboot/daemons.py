@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import yaml
 
+from tf_api.settings import check_servers
 from tf_reconcile.errors import ConfigError
 from tf_runtime.settings import load_settings
 from vcenter_manager.settings import ManagerSettings, check_ranges
@@ -97,6 +98,7 @@ def check_daemons(settings: SiteSettings, *, has_token: bool, file: str) -> None
 
 def _load_manager(path: Path) -> object:
     settings = load_settings(path, ManagerSettings)
+    check_servers(settings.tf, file=str(path))
     return check_ranges(settings.vlan, file=str(path))
 
 

@@ -88,6 +88,8 @@ class FirstBoot:
         findings = _Findings()
         found: Found | None = None
         try:
+            if not self._below(KEPT).is_file():  # the settings may be on a drive that the kernel is just finding
+                self._machine.wait_for_devices()
             with self._drive() as drive:
                 found = find_settings(guestinfo=self._guestinfo, drive=drive, etc=self._below(daemons.FOLDER))
                 self._take_secrets(found, drive, private_key, findings)
@@ -194,7 +196,7 @@ class FirstBoot:
 
     def _tell_units(self, changed: tuple[str, ...]) -> None:
         units = {unit for path in changed for unit in _UNITS.get(path, ())}
-        self._machine.restart_if_running(sorted(units, reverse=True))
+        self._machine.restart(sorted(units, reverse=True))
 
     def _report(self, found: Found | None, findings: _Findings, public_key: str) -> Report:
         if findings.problems:

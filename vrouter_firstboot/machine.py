@@ -37,11 +37,16 @@ def observe_nics(net: Path = NET) -> list[Nic]:
     return nics
 
 
+def wait_for_devices() -> None:
+    """Return when udev has worked through what it knows of. A drive that comes later starts another run (udev rule)."""
+    _run(["udevadm", "settle", f"--timeout={SETTLE_S}"])
+
+
 def wait_for_nics(wanted: int) -> list[Nic]:
     """Return the NICs once udev has worked through what it knows of; at once when `wanted` of them are there."""
     nics = observe_nics()
     if len(nics) < wanted:
-        _run(["udevadm", "settle", f"--timeout={SETTLE_S}"])
+        wait_for_devices()
         nics = observe_nics()
     return nics
 
@@ -60,11 +65,14 @@ def rename_nics(roles: Mapping[Role, Nic]) -> tuple[str, ...]:
     return tuple(renames.values())
 
 
-def restart_if_running(units: Iterable[str]) -> None:
-    """Restart those of `units` that run; they need not have done so when this returns."""
+def restart(units: Iterable[str]) -> None:
+    """Have `units` started anew, or for the first time; they need not be up when this returns.
+
+    While the system boots this only adds to what is waiting: the units are ordered after first boot.
+    """
     names = list(units)
     if names and _is_booted():
-        _run(["systemctl", "try-restart", "--no-block", *names])
+        _run(["systemctl", "restart", "--no-block", *names])
 
 
 def reload_network(profiles: Iterable[str]) -> None:

@@ -36,6 +36,7 @@ class FakeMachine:
         self.profiles: list[str] = []
         self.hashes: list[tuple[str, str]] = []
         self.hostname = ""
+        self.waits = 0
 
     def wait_for_nics(self, wanted: int) -> list[Nic]:
         return self.nics
@@ -44,7 +45,10 @@ class FakeMachine:
         self.names = {str(role): nic.name for role, nic in roles.items()}
         return ()
 
-    def restart_if_running(self, units: Iterable[str]) -> None:
+    def wait_for_devices(self) -> None:
+        self.waits += 1
+
+    def restart(self, units: Iterable[str]) -> None:
         self.restarted += units
 
     def reload_network(self, profiles: Iterable[str]) -> None:
@@ -320,6 +324,12 @@ def test_missing_nics_are_an_error_that_keeps_the_vm_reachable(vm: Vm) -> None:
     report = vm.boot()
     assert "nics.trunk: no NIC has a gateway's MAC" in str(report)
     assert vm.has("/etc/NetworkManager/system-connections/tf-mgmt.nmconnection")
+
+
+def test_only_a_vm_that_was_never_set_up_waits_for_a_drive(ready_vm: Vm) -> None:
+    assert ready_vm.machine.waits == 1
+    ready_vm.boot()
+    assert ready_vm.machine.waits == 1
 
 
 def test_the_console_shows_the_report_once(vm: Vm) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 import threading
 import time
@@ -13,17 +12,17 @@ from typing import Any
 
 from pyroute2 import IPRoute
 
-from tf_api.client import ConfigApi
+from tf_api.settings import open_config_api
 from tf_api.watch import Watch
 from tf_reconcile.errors import ConfigError, DesiredStateError
 from tf_reconcile.result import PassReport
-from tf_runtime.daemon import EXIT_OK, run_main, stop_on_signals
-from tf_runtime.health import StatusServer, parse_listen
+from tf_runtime.daemon import EXIT_BUG, EXIT_OK, make_parser, run_main, start_status_server, stop_on_signals
+from tf_runtime.health import describe_report
 from tf_runtime.log import configure_logging
 from tf_runtime.loop import ReconcileLoop
 from tf_runtime.metrics import DaemonMetrics
 from tf_runtime.notify import Notifier
-from tf_runtime.settings import read_secret
+from tf_runtime.settings import parse_listen
 from vrouter_vm.gateway_mac import check_gateway_mac
 from vrouter_vm.kernel import Kernel
 from vrouter_vm.libnftables import LibNftables
@@ -41,10 +40,7 @@ NAME = "vrouter-agent"
 
 def main(argv: Sequence[str]) -> int:
     """Run the agent until SIGTERM or SIGINT; what it has set up in the kernel stays. `--dry-run` prints one plan."""
-    parser = argparse.ArgumentParser(prog=NAME, description="the vRouter agent")
-    parser.add_argument("-c", "--config", type=Path, required=True, help="configuration file (YAML)")
-    parser.add_argument("--dry-run", action="store_true", help="print what one pass would do, and end")
-    arguments = parser.parse_args(argv)
+    arguments = make_parser(NAME).parse_args(argv)
     file = str(arguments.config)
     settings = load_agent_settings(arguments.config)
     configure_logging(level=settings.log.level, format=settings.log.format)
@@ -53,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
     _check_trunk(kernel, settings, file)
     board = StatusBoard()
     metrics = DaemonMetrics(NAME)
-    api = _config_api(settings, file)
+    api = open_config_api(settings.tf, file=file)
     wake = _Wake()
     store = PortStore(Path(settings.port_api.directory), on_change=wake, clock=time.time)
     feed = NetworkFeed(TfNetworks(api), cache=Path(settings.network_cache), clock=time.time, on_change=wake)
@@ -89,18 +85,31 @@ def main(argv: Sequence[str]) -> int:
     port_server = PortServer(
         port_api.app, listen=parse_listen(settings.port_api.listen, file=file, key="port_api.listen"), file=file
     )
-    status_server = _status_server(settings, file, metrics=metrics, loop=loop, board=board, store=store, feed=feed)
     port_server.start()
-    status_server.start()
+    status_server = start_status_server(
+        settings.status,
+        file=file,
+        loop=loop,
+        metrics=metrics,
+        status=lambda: _status(settings, loop.last_report, board, store, feed),
+        is_ready=lambda: store.is_loaded and board.outcome.pass_number > 0,
+    )
     watch = Watch(api, ["virtual-network"], feed_loop.wake)
-    feed_thread = threading.Thread(target=feed_loop.run, name="networks", daemon=True)
-    watch.start()
-    feed_thread.start()
+    is_asked_to_stop = threading.Event()
+
+    def run_feed() -> None:
+        try:
+            feed_loop.run()
+        finally:
+            loop.stop()  # after a bug there, carrying on with what was known would hide it
 
     def stop() -> None:
+        is_asked_to_stop.set()
         loop.stop()
         feed_loop.stop()
 
+    watch.start()
+    threading.Thread(target=run_feed, name="networks", daemon=True).start()
     stop_on_signals(stop)
     try:
         loop.run()
@@ -108,7 +117,7 @@ def main(argv: Sequence[str]) -> int:
         port_server.stop()
         status_server.stop()
         watch.stop()
-    return EXIT_OK
+    return EXIT_OK if is_asked_to_stop.is_set() else EXIT_BUG
 
 
 class _Wake:
@@ -139,12 +148,6 @@ def _check_trunk(kernel: Kernel, settings: AgentSettings, file: str) -> None:
         ) from error
 
 
-def _config_api(settings: AgentSettings, file: str) -> ConfigApi:
-    tf = settings.tf
-    token = read_secret(Path(tf.token_file), file=file, key="tf.token_file") if tf.token_file else None
-    return ConfigApi(tf.servers, token, Path(tf.ca_file) if tf.ca_file else None, tf.timeout_s)
-
-
 def _load(store: PortStore, settings: AgentSettings, file: str) -> None:
     try:
         store.load()
@@ -165,44 +168,25 @@ def _print_plan(reconciler: Reconciler) -> int:
     return EXIT_OK
 
 
-def _status_server(
-    settings: AgentSettings,
-    file: str,
-    *,
-    metrics: DaemonMetrics,
-    loop: ReconcileLoop,
-    board: StatusBoard,
-    store: PortStore,
-    feed: NetworkFeed,
-) -> StatusServer:
-    def status() -> dict[str, Any]:
-        report, fresh, now = loop.last_report, feed.status, time.time()
-        return {
-            "daemon": NAME,
-            "trunk": settings.trunk.interface,
-            "in_sync": report is not None and report.is_in_sync,
-            "ports": {vmi: describe_status(known) for vmi, known in sorted(board.outcome.statuses.items())},
-            "skipped_port_files": [asdict(skipped) for skipped in store.skipped],
-            "networks": {
-                "known": fresh.known,
-                "tf_answered_s_ago": None if fresh.answered_at is None else round(now - fresh.answered_at, 1),
-                "cache_age_s": None if fresh.cached_at is None else round(now - fresh.cached_at, 1),
-                "error": fresh.error,
-            },
-            "drops": dict(board.outcome.drops),
-            "failed": [asdict(failure) for failure in report.failed] if report else [],
-        }
-
-    token_file = settings.status.token_file
-    return StatusServer(
-        listen=parse_listen(settings.status.listen, file=file, key="status.listen"),
-        registry=metrics.registry,
-        status=status,
-        is_ready=lambda: store.is_loaded and board.outcome.pass_number > 0,
-        is_live=lambda: loop.is_live,
-        token=read_secret(Path(token_file), file=file, key="status.token_file") if token_file else None,
-        file=file,
-    )
+def _status(
+    settings: AgentSettings, report: PassReport | None, board: StatusBoard, store: PortStore, feed: NetworkFeed
+) -> dict[str, Any]:
+    """Return what /status shows: the last pass, every port, and how fresh the networks are."""
+    fresh, now = feed.status, time.time()
+    return {
+        "daemon": NAME,
+        **describe_report(report),
+        "trunk": settings.trunk.interface,
+        "ports": {vmi: describe_status(known) for vmi, known in sorted(board.outcome.statuses.items())},
+        "skipped_port_files": [asdict(skipped) for skipped in store.skipped],
+        "networks": {
+            "known": fresh.known,
+            "tf_answered_s_ago": None if fresh.answered_at is None else round(now - fresh.answered_at, 1),
+            "cache_age_s": None if fresh.cached_at is None else round(now - fresh.cached_at, 1),
+            "error": fresh.error,
+        },
+        "drops": dict(board.outcome.drops),
+    }
 
 
 def entry_point() -> None:

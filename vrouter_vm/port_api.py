@@ -11,7 +11,6 @@ instead of a success that is lost with the next restart.
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import logging
 import socket
@@ -23,6 +22,7 @@ import bottle
 from cheroot import wsgi
 
 from tf_reconcile.errors import ConfigError
+from tf_runtime.settings import is_loopback
 from vrouter_vm.model import IpAddress, PortState, VmiUuid
 from vrouter_vm.port_files import AUTHOR, InvalidPort, PortStore, format_time, parse_port
 from vrouter_vm.status import PortStatus, StatusBoard
@@ -199,7 +199,7 @@ class PortServer:
     """
 
     def __init__(self, app: bottle.Bottle, *, listen: tuple[str, int], file: str = "", key: str = "port_api.listen"):
-        if not _is_loopback(listen[0]):
+        if not is_loopback(listen[0]):
             raise ConfigError(
                 "the port API has no authentication",
                 file=file,
@@ -240,13 +240,6 @@ class PortServer:
             self._server.stop()
             self._thread.join()
             self._thread = None
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _check_free(listen: tuple[str, int]) -> None:

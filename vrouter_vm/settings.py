@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-from msgspec import Meta
-
+from tf_api.settings import TfSettings
 from tf_reconcile.errors import ConfigError
-from tf_runtime.health import is_loopback, parse_listen
-from tf_runtime.log import LogFormat, LogLevel
-from tf_runtime.settings import Settings, load_settings
+from tf_runtime.health import StatusSettings
+from tf_runtime.log import LogSettings
+from tf_runtime.settings import Seconds, Settings, is_loopback, load_settings, parse_listen
 from vrouter_vm import names
 from vrouter_vm.gateway_mac import MacRange, parse_mac
-
-Seconds = Annotated[float, Meta(gt=0)]
 
 
 class GatewayMacs(Settings, frozen=True, kw_only=True):
@@ -44,34 +40,6 @@ class PortApiSettings(Settings, frozen=True, kw_only=True):
     """How long after /syncports a port may still be posted again before it is deleted (TF's default)."""
 
 
-class TfSettings(Settings, frozen=True, kw_only=True):
-    """The config API of TF or of tf-controller."""
-
-    servers: Annotated[tuple[str, ...], Meta(min_length=1)]
-    """Base URLs; one that does not answer is passed over."""
-    token_file: str | None = None
-    """A file with the token; none is sent without one."""
-    ca_file: str | None = None
-    """The authority of an https server; the system's authorities without one."""
-    timeout_s: Seconds = 20.0
-    """For one request."""
-
-
-class StatusSettings(Settings, frozen=True, kw_only=True):
-    """The status server: /healthz /readyz /metrics /status."""
-
-    listen: str = "127.0.0.1:9102"
-    token_file: str | None = None
-    """Needed when `listen` is off loopback."""
-
-
-class LogSettings(Settings, frozen=True, kw_only=True):
-    """The log on standard error."""
-
-    level: LogLevel = LogLevel.INFO
-    format: LogFormat = LogFormat.TEXT
-
-
 class AgentSettings(Settings, frozen=True, kw_only=True):
     """The whole file."""
 
@@ -82,7 +50,7 @@ class AgentSettings(Settings, frozen=True, kw_only=True):
     """The last complete answer of TF, so that a start without TF forwards."""
     full_period_s: Seconds = 60.0
     """How often everything is looked at when nothing is known to have changed."""
-    status: StatusSettings = StatusSettings()
+    status: StatusSettings = StatusSettings(listen="127.0.0.1:9102")
     log: LogSettings = LogSettings()
 
 
@@ -107,11 +75,6 @@ def load_agent_settings(path: Path) -> AgentSettings:
             value=settings.port_api.listen,
             allowed="a loopback address such as 127.0.0.1:9091",
         )
-    for index, server in enumerate(settings.tf.servers):
-        if not server.startswith(("http://", "https://")):
-            raise ConfigError(
-                "not a URL", file=file, key=f"tf.servers[{index}]", value=server, allowed="http://... or https://..."
-            )
     return settings
 
 

@@ -24,8 +24,8 @@ from lab.running import ENDPOINT_FILE
 from lab.simulator import Endpoint
 from lab.site import TENANT
 from lab.vsphere_admin import VsphereAdmin
+from tf_api.settings import open_config_api
 from tf_cli.settings import TfvSettings
-from tf_cli.status import config_api
 from tf_reconcile.errors import AgentError
 from tf_runtime.settings import load_settings
 
@@ -59,7 +59,7 @@ def _change_vm(options: argparse.Namespace) -> None:
 
 def _change_network(options: argparse.Namespace) -> None:
     file = os.environ["TFV_CONFIG"]
-    api = config_api(load_settings(Path(file), TfvSettings).tf, file=file)
+    api = open_config_api(load_settings(Path(file), TfvSettings).tf, file=file)
     if options.action == "create":
         create_network(api, options.name, options.prefix)
         return

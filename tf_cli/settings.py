@@ -6,27 +6,12 @@ from typing import Annotated
 
 import msgspec
 
+from tf_api.settings import TfSettings
 from tf_cli.preflight.settings import CheckSettings
 from tf_runtime.settings import Settings
-from tf_vsphere.settings import Seconds, VsphereSettings
+from tf_vsphere.settings import VsphereSettings
 
 BaseUrl = Annotated[str, msgspec.Meta(pattern="^https?://[^/]+$")]
-
-
-class TfSettings(Settings, frozen=True, kw_only=True):
-    """How to reach the config API."""
-
-    servers: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
-    """Base URLs of one or several replicas of one controller, such as `http://192.0.2.10:8082`."""
-
-    token_file: str | None = None
-    """File with the token, sent as X-Auth-Token; needed wherever the controller asks for one."""
-
-    ca_file: str | None = None
-    """PEM file with the authorities to trust for https; the system's without it."""
-
-    timeout_s: Seconds = 20.0
-    """Seconds to wait for an answer."""
 
 
 class DaemonSettings(Settings, frozen=True, kw_only=True):

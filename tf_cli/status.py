@@ -14,9 +14,10 @@ import urllib3
 
 from tf_api.client import ConfigApi
 from tf_api.model import parse_instance_ip, parse_virtual_machine_interface
+from tf_api.settings import open_config_api
 from tf_cli.model import DaemonHealth, SeenInterface, SeenPort, SiteStatus
 from tf_cli.report import join, parse_ports, trouble_of
-from tf_cli.settings import DaemonSettings, TfSettings, TfvSettings
+from tf_cli.settings import DaemonSettings, TfvSettings
 from tf_cli.vcenter import read_nics
 from tf_reconcile.errors import BoundaryError
 from tf_runtime.settings import read_secret
@@ -43,7 +44,7 @@ def observe_site(settings: TfvSettings, *, file: str) -> SiteStatus:
         session.close()
     interfaces: tuple[SeenInterface, ...] = ()
     try:
-        interfaces = read_interfaces(config_api(settings.tf, file=file), {nic.vm_uuid for nic in nics})
+        interfaces = read_interfaces(open_config_api(settings.tf, file=file), {nic.vm_uuid for nic in nics})
     except BoundaryError as error:
         missing["the config API"] = str(error)
     answers = [ask_daemon(daemon, file=file, index=index) for index, daemon in enumerate(settings.daemons)]
@@ -53,15 +54,6 @@ def observe_site(settings: TfvSettings, *, file: str) -> SiteStatus:
         daemons=tuple(health for health, _ in answers),
         missing=missing,
     )
-
-
-def config_api(settings: TfSettings, *, file: str) -> ConfigApi:
-    """Return a client as configured; raises `ConfigError` when the token can't be read."""
-    token = None
-    if settings.token_file is not None:
-        token = read_secret(Path(settings.token_file), file=file, key="tf.token_file")
-    ca_file = None if settings.ca_file is None else Path(settings.ca_file)
-    return ConfigApi(settings.servers, token, ca_file, settings.timeout_s)
 
 
 def read_interfaces(api: ConfigApi, vm_uuids: Iterable[str]) -> tuple[SeenInterface, ...]:

@@ -15,6 +15,7 @@ from lab.vsphere_admin import VsphereAdmin
 PASSWORD, ESXI_PASSWORD = "correct horse", "battery staple"
 GATEWAY_MAC = "00:50:56:00:00:01"
 HOSTS = ("esx-a", "esx-b")
+SMBIOS_UUIDS = {name: f"42160000-0000-4000-8000-00000000000{index}" for index, name in enumerate(HOSTS)}
 
 ConfigWriter = Callable[..., Path]
 
@@ -33,12 +34,12 @@ def _site() -> dict[str, object]:
                 "password": ESXI_PASSWORD,
                 "vrouter": {
                     "name": f"vrouter-{name}",
-                    "smbios_uuid": f"42160000-0000-4000-8000-00000000000{index}",
+                    "smbios_uuid": SMBIOS_UUIDS[name],
                     "trunk_mac": GATEWAY_MAC,
                     "trunk_portgroup": "tf-trunk",
                 },
             }
-            for index, name in enumerate(HOSTS)
+            for name in HOSTS
         ],
         "portgroups": [{"name": "tf-trunk", "trunk": [[0, 4094]]}, {"name": "office", "vlan": 700}],
         "standard_networks": ["VM Network"],

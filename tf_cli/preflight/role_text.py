@@ -13,6 +13,10 @@ from tf_cli.preflight.roles import READ_ONLY, AccountRole, Grant, Place, RoleNam
 from tf_cli.report import table
 
 READ_ONLY_ROLE = "ReadOnly"
+_FOLDER_NOTE = (
+    "# The dvSwitch has to lie in a network folder made for it: the datacenter's own network folder takes no",
+    "# permission, and one on the switch alone does not reach its portgroups.",
+)
 
 
 class RoleFormat(StrEnum):
@@ -70,6 +74,7 @@ def render_govc(roles: Iterable[AccountRole]) -> str:
     chosen = list(roles)
     lines = ["#!/bin/sh -eu", "# GOVC_URL and the login are taken from the environment, as for every govc command."]
     if _needs_folder(chosen):
+        lines += _FOLDER_NOTE
         lines.append("folder=${FOLDER:?path of the network folder that holds the dvSwitch, such as /DC1/network/tf}")
     for role in chosen:
         lines += ["", f"# {role.account}"]
@@ -111,6 +116,7 @@ def render_powercli(roles: Iterable[AccountRole]) -> str:
     if accounts:
         lines.append("$root = Get-Folder -NoRecursion")
     if _needs_folder(chosen):
+        lines += _FOLDER_NOTE
         lines.append("$networks = Get-Folder -Type Network -Name $Folder")
     for role in chosen:
         lines += ["", f"# {role.account}"]

@@ -30,8 +30,9 @@ class Place(StrEnum):
     ROOT = "root"
     """The root folder of the vCenter, propagating."""
     NETWORK_FOLDER = "network folder"
-    """The network folder that holds the dvSwitch and its portgroups, propagating. vSphere does not let a permission on
-    a dvSwitch reach its portgroups: both lie side by side in the folder."""
+    """A network folder made for the dvSwitch and its portgroups, propagating. Permissions on a dvSwitch and its
+    portgroups come from a parent, and the datacenter's own network folder takes none (vSphere Security, "Hierarchical
+    Inheritance of Permissions"): so the switch has to lie in a folder below it."""
     ESXI_HOST = "ESXi host"
     """The host itself, set on the ESXi, not in vCenter."""
 

@@ -10,6 +10,7 @@ import hmac
 import json
 import logging
 import socket
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -160,3 +161,10 @@ class _Server(ThreadingHTTPServer):
         if ":" in listen[0]:
             self.address_family = socket.AF_INET6
         super().__init__(listen, handler)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Log a request that went wrong; a client that went away, as one with a time-out does, is no news."""
+        if isinstance(sys.exception(), ConnectionError):
+            log.debug("status client went away", extra={"client": client_address})
+        else:
+            log.error("status request failed", extra={"client": client_address}, exc_info=True)

@@ -1,4 +1,6 @@
 import json
+import socket
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -88,3 +90,14 @@ def test_an_address_that_cannot_be_had_is_named() -> None:
     )
     with pytest.raises(ConfigError, match=r"x\.yaml: status\.listen: cannot listen.*198\.51\.100\.250:9999"):
         blocked.start()
+
+
+def test_a_client_that_goes_away_in_the_middle_leaves_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    with serving() as url:
+        host, _, port = url.removeprefix("http://").partition(":")
+        for _ in range(20):
+            with socket.create_connection((host, int(port)), timeout=10) as client:
+                client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 50)
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # RST at close
+        assert get(f"{url}/healthz").status == 200
+    assert capsys.readouterr().err == ""

@@ -70,7 +70,10 @@ def as_data(roles: Iterable[AccountRole]) -> list[dict[str, Any]]:
 
 
 def render_govc(roles: Iterable[AccountRole]) -> str:
-    """Return a shell script for govc; variables of the environment hold the site's names."""
+    """Return a shell script for govc; variables of the environment hold the site's names.
+
+    It may be run again, as for the account of another host.
+    """
     chosen = list(roles)
     lines = ["#!/bin/sh -eu", "# GOVC_URL and the login are taken from the environment, as for every govc command."]
     if _needs_folder(chosen):
@@ -88,7 +91,7 @@ def _vcenter_govc(role: AccountRole) -> list[str]:
     for grant in role.grants:
         if grant.privileges:
             ids = " ".join(one.privilege_id for one in grant.privileges)
-            lines.append(f"govc role.create {role.vsphere_role} {ids}")
+            lines.append(f"govc role.create {role.vsphere_role} {ids} || govc role.update {role.vsphere_role} {ids}")
         role_name = role.vsphere_role if grant.privileges else READ_ONLY_ROLE
         path = '"$folder"' if grant.place is Place.NETWORK_FOLDER else "/"
         lines.append(f'govc permissions.set -principal "${principal}" -role {role_name} -propagate=true {path}')
@@ -104,7 +107,7 @@ def _esxi_govc(role: AccountRole) -> list[str]:
 
 
 def render_powercli(roles: Iterable[AccountRole]) -> str:
-    """Return a PowerCLI script; parameters at its top hold the site's names."""
+    """Return a PowerCLI script; parameters at its top hold the site's names. It may be run again too."""
     chosen = list(roles)
     accounts = [f"${_pascal(role)}" for role in chosen if role.name is not RoleName.ESXI]
     parameters = [*(["$Folder"] if _needs_folder(chosen) else []), *accounts]
@@ -130,8 +133,12 @@ def _vcenter_powercli(role: AccountRole) -> list[str]:
         role_name = READ_ONLY_ROLE
         if grant.privileges:
             ids = ", ".join(f"'{one.privilege_id}'" for one in grant.privileges)
-            lines.append(f"New-VIRole -Name '{role.vsphere_role}' -Privilege (Get-VIPrivilege -Id {ids})")
             role_name = str(role.vsphere_role)
+            lines += [
+                f"if (-not (Get-VIRole -Name '{role_name}' -ErrorAction SilentlyContinue)) {{",
+                f"    New-VIRole -Name '{role_name}' -Privilege (Get-VIPrivilege -Id {ids})",
+                "}",
+            ]
         entity = "$networks" if grant.place is Place.NETWORK_FOLDER else "$root"
         lines.append(
             f"New-VIPermission -Entity {entity} -Principal ${_pascal(role)} -Role '{role_name}' -Propagate:$true"

@@ -84,6 +84,16 @@ def test_the_govc_script_is_a_shell_script_that_calls_govc_as_meant() -> None:
     ]
 
 
+def test_the_govc_script_updates_a_role_that_is_there_already() -> None:
+    script = 'govc() { [ "$1" != role.create ] && printf "%s\\n" "$*"; }\n' + render_govc([ROLES[RoleName.MANAGER]])
+    names = {"MANAGER_ACCOUNT": "V\\manager-b", "FOLDER": "/DC1/network/tf"}
+    ran = subprocess.run(["sh", "-eu", "-c", script], env=names, capture_output=True, check=True)
+    assert ran.stdout.decode().splitlines()[1:] == [
+        "role.update tf-vcenter-manager DVSwitch.PortConfig DVSwitch.PortSetting",
+        "permissions.set -principal V\\manager-b -role tf-vcenter-manager -propagate=true /DC1/network/tf",
+    ]
+
+
 def test_the_govc_script_stops_where_a_name_is_missing() -> None:
     ran = subprocess.run(["sh", "-eu", "-c", render_govc(ALL)], env={}, capture_output=True, check=False)
     assert ran.returncode != 0

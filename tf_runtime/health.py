@@ -164,7 +164,8 @@ class _Server(ThreadingHTTPServer):
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Log a request that went wrong; a client that went away, as one with a time-out does, is no news."""
-        if isinstance(sys.exception(), ConnectionError):
+        error = sys.exception()
+        if isinstance(error, ConnectionError):
             log.debug("status client went away", extra={"client": client_address})
         else:
-            log.error("status request failed", extra={"client": client_address}, exc_info=True)
+            log.error("status request failed", extra={"client": client_address}, exc_info=error)

@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import Any, TextIO
 
 from tf_reconcile.result import PassReport
+from tf_runtime.journal import JournalHandler, is_journal
 from tf_runtime.settings import Settings
 
 
@@ -47,30 +48,37 @@ class LogSettings(Settings, frozen=True, kw_only=True):
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
-class _FieldFormatter(logging.Formatter):
-    def fields(self, record: logging.LogRecord) -> dict[str, Any]:
-        return {name: value for name, value in vars(record).items() if name not in _STANDARD}
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    return {name: value for name, value in vars(record).items() if name not in _STANDARD}
 
+
+class _StampedFormatter(logging.Formatter):
     def stamp(self, record: logging.LogRecord) -> str:
         return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
 
 
-class _TextFormatter(_FieldFormatter):
+class _EntryFormatter(logging.Formatter):
+    """Without what the journal has by itself: time, level and logger."""
+
     def format(self, record: logging.LogRecord) -> str:
-        parts = [self.stamp(record), record.levelname, record.name, record.getMessage()]
-        parts += [f"{name}={_word(value)}" for name, value in self.fields(record).items()]
+        parts = [record.getMessage(), *(f"{name}={_word(value)}" for name, value in _fields(record).items())]
         text = " ".join(parts)
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
 
 
-class _JsonFormatter(_FieldFormatter):
+class _TextFormatter(_EntryFormatter, _StampedFormatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return f"{self.stamp(record)} {record.levelname} {record.name} {super().format(record)}"
+
+
+class _JsonFormatter(_StampedFormatter):
     def format(self, record: logging.LogRecord) -> str:
         line = {
             "time": self.stamp(record),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
-            **self.fields(record),
+            **_fields(record),
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
@@ -85,9 +93,16 @@ def _word(value: object) -> str:
 def configure_logging(
     *, level: LogLevel = LogLevel.INFO, format: LogFormat = LogFormat.TEXT, stream: TextIO | None = None
 ) -> None:
-    """Send the process's log to `stream` (default: standard error) in that form. Call once, from `__main__`."""
-    handler = logging.StreamHandler(stream or sys.stderr)
+    """Send the process's log to `stream` (default: standard error) in that form. Call once, from `__main__`.
+
+    As text to the journal, each field becomes a field of the journal's entry.
+    """
+    target = stream or sys.stderr
+    handler: logging.Handler = logging.StreamHandler(target)
     handler.setFormatter(_JsonFormatter() if format is LogFormat.JSON else _TextFormatter())
+    if format is LogFormat.TEXT and is_journal(target):
+        handler = JournalHandler(_fields, fallback=handler)
+        handler.setFormatter(_EntryFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

@@ -179,20 +179,28 @@ class FirstBoot:
         )
 
     def _apply(self, findings: _Findings) -> None:
+        """Write what differs and tell whom it concerns; a step that fails keeps no other from being taken."""
         try:
             changed = write_files(findings.files, root=self._root)
-            self._machine.label_files(changed)
-            if findings.roles is not None:
-                self._machine.rename_nics(findings.roles)
-            if "/etc/hostname" in changed:
-                self._machine.set_hostname(self._below("/etc/hostname").read_text(encoding="ascii").strip())
-            profiles = [Path(path).stem for path in changed if path.endswith(".nmconnection")]
-            self._machine.reload_network(profiles)
-            if any(path.endswith(".sources") for path in changed):
-                self._machine.reload_time_servers()
-            self._tell_units(changed)
         except AgentError as error:
             findings.problems.append(str(error))
+            return
+        steps: list[Callable[[], object]] = [lambda: self._machine.label_files(changed)]
+        if (roles := findings.roles) is not None:
+            steps.append(lambda: self._machine.rename_nics(roles))
+        if "/etc/hostname" in changed:
+            name = self._below("/etc/hostname").read_text(encoding="ascii").strip()
+            steps.append(lambda: self._machine.set_hostname(name))
+        profiles = [Path(path).stem for path in changed if path.endswith(".nmconnection")]
+        steps.append(lambda: self._machine.reload_network(profiles))
+        if any(path.endswith(".sources") for path in changed):
+            steps.append(self._machine.reload_time_servers)
+        steps.append(lambda: self._tell_units(changed))
+        for step in steps:
+            try:
+                step()
+            except AgentError as error:
+                findings.problems.append(str(error))
 
     def _tell_units(self, changed: tuple[str, ...]) -> None:
         units = {unit for path in changed for unit in _UNITS.get(path, ())}

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tf_reconcile.errors import Rejected
 from vrouter_firstboot.firstboot import FirstBoot
 from vrouter_firstboot.nics import Nic, Role
 from vrouter_firstboot.report import Report, State
@@ -37,6 +38,7 @@ class FakeMachine:
         self.hashes: list[tuple[str, str]] = []
         self.hostname = ""
         self.waits = 0
+        self.is_hostname_refused = False
 
     def wait_for_nics(self, wanted: int) -> list[Nic]:
         return self.nics
@@ -58,6 +60,8 @@ class FakeMachine:
         pass
 
     def set_hostname(self, name: str) -> None:
+        if self.is_hostname_refused:
+            raise Rejected("system", "hostname", name, "refused")
         self.hostname = name
 
     def set_password_hash(self, account: str, password_hash: str) -> None:
@@ -324,6 +328,17 @@ def test_missing_nics_are_an_error_that_keeps_the_vm_reachable(vm: Vm) -> None:
     report = vm.boot()
     assert "nics.trunk: no NIC has a gateway's MAC" in str(report)
     assert vm.has("/etc/NetworkManager/system-connections/tf-mgmt.nmconnection")
+
+
+def test_a_step_that_fails_is_reported_and_keeps_no_other_from_being_taken(ready_vm: Vm) -> None:
+    ready_vm.machine.restarted.clear()
+    ready_vm.machine.is_hostname_refused = True
+    ready_vm.guestinfo.values["tf.settings"] = SETTINGS.replace(
+        "management: {", "management: {hostname: vr-a, "
+    ).replace("192.0.2.21", "192.0.2.22")
+    report = ready_vm.boot()
+    assert "hostname" in str(report)
+    assert ready_vm.machine.restarted == ["vcenter-manager.service"]
 
 
 def test_only_a_vm_that_was_never_set_up_waits_for_a_drive(ready_vm: Vm) -> None:

@@ -15,22 +15,25 @@ setup:  ## Debian packages and .venv
 build/vcsim: $(wildcard vcsim/*.go) vcsim/go.mod vcsim/go.sum | setup
 	cd vcsim && ../tools/go build -o ../build/vcsim .
 
-demo: setup build/vcsim  ## bring the lab up from nothing, show the job being done, end with a verdict
+build/gobgpd: speaker/go.mod speaker/go.sum | setup
+	cd speaker && CGO_ENABLED=0 ../tools/go build -trimpath -ldflags="-s -w" -o ../build/gobgpd github.com/osrg/gobgp/v4/cmd/gobgpd
+
+demo: setup build/vcsim build/gobgpd  ## bring the lab up from nothing, show the job being done, end with a verdict
 	$(PY) -m lab demo
 
-lab: setup build/vcsim  ## bring the lab up and leave it running with a shell to look around
+lab: setup build/vcsim build/gobgpd  ## bring the lab up and leave it running with a shell to look around
 	$(PY) -m lab shell
 
 test: test-native test-guest  ## every test: unit, property, golden, contract, Go; kernel and end to end
 
-test-native: setup build/vcsim
+test-native: setup build/vcsim build/gobgpd
 	cd vcsim && ../tools/go test ./...
 	$(PY) -m pytest -q -n 2 -m "not kernel and not e2e and not e2e_image"
 
-test-guest: setup build/vcsim
+test-guest: setup build/vcsim build/gobgpd
 	$(PY) -m lab test
 
-test-image: setup build/vcsim  ## the vRouter VM as an image, on a Debian base, booted in QEMU
+test-image: setup build/vcsim build/gobgpd  ## the vRouter VM as an image, on a Debian base, booted in QEMU
 	$(PY) -m pytest -q -m e2e_image
 
 check: setup  ## format, lint, types, import rules

@@ -1,0 +1,60 @@
+"""The configuration of a BGP route reflector: the same program as the vRouter VMs' speakers, with a file.
+
+Called by `lab.running` and by tests. It waits for its clients and knows none of them by name: whoever has an address of
+the underlay may come. Graceful restart without `-r`: with it, a reflector that has just started tells nobody anything
+until every client is back.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network
+
+BGP_PORT = 179
+HOLD_TIME_S = 9
+RESTART_TIME_S = 120
+
+_CONFIGURATION = """\
+[global.config]
+as = {asn}
+router-id = "{address}"
+port = {port}
+local-address-list = ["{address}"]
+
+[[peer-groups]]
+[peer-groups.config]
+peer-group-name = "vrouters"
+peer-as = {asn}
+[peer-groups.timers.config]
+hold-time = {hold_time_s}
+keepalive-interval = {keepalive_s}
+[peer-groups.route-reflector.config]
+route-reflector-client = true
+route-reflector-cluster-id = "{address}"
+[peer-groups.graceful-restart.config]
+enabled = true
+restart-time = {restart_time_s}
+notification-enabled = true
+[[peer-groups.afi-safis]]
+[peer-groups.afi-safis.config]
+afi-safi-name = "l2vpn-evpn"
+[peer-groups.afi-safis.mp-graceful-restart.config]
+enabled = true
+
+[[dynamic-neighbors]]
+[dynamic-neighbors.config]
+prefix = "{clients}"
+peer-group = "vrouters"
+"""
+
+
+def reflector_configuration(*, asn: int, address: IPv4Address, clients: IPv4Network, port: int = BGP_PORT) -> str:
+    """Return the file (GoBGP's TOML) of a reflector at `address` for clients in `clients`."""
+    return _CONFIGURATION.format(
+        asn=asn,
+        address=address,
+        port=port,
+        clients=clients,
+        hold_time_s=HOLD_TIME_S,
+        keepalive_s=HOLD_TIME_S // 3,
+        restart_time_s=RESTART_TIME_S,
+    )

@@ -1,0 +1,231 @@
+"""Two hosts' agents, their real speakers and a real reflector: what is heard, and what a death changes: nothing."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from ipaddress import IPv4Address, ip_network
+from pathlib import Path
+
+import pytest
+
+from tests.contract.vrouter_vm.speakers import ASN, Fabric, running_fabric, wait_until
+from vrouter_vm.bgp import Speaker
+from vrouter_vm.evpn import EvpnRoute, RouteKey, RouteTarget
+from vrouter_vm.model import MacAddress
+from vrouter_vm.overlay import BgpOverlay
+
+SETTLE_S = 1.0
+
+
+def route(number: int, address: str = "10.1.1.11/32", *, generation: int = 100, vni: int = 16777214) -> EvpnRoute:
+    return EvpnRoute(
+        rd=f"127.0.0.{number}:5",
+        prefix=ip_network(address),
+        vni=vni,
+        next_hop=IPv4Address(f"127.0.0.{number}"),
+        router_mac=MacAddress(f"02:00:7f:00:00:{number:02x}"),
+        targets=frozenset({RouteTarget("64512:8000005"), RouteTarget("4200000000:5"), RouteTarget("192.0.2.9:7")}),
+        generation=generation,
+    )
+
+
+class Host:
+    """One host's side, and how often it was told that something changed."""
+
+    def __init__(self, fabric: Fabric, name: str, number: int, *, stale_s: float = 600.0) -> None:
+        self.wakes = 0
+        self.overlay = BgpOverlay(
+            socket=fabric.folder / f"{name}.sock",
+            asn=ASN,
+            vtep=IPv4Address(f"127.0.0.{number}"),
+            peers=fabric.peers,
+            cache=fabric.folder / f"{name}.json",
+            stale_s=stale_s,
+            settle_s=SETTLE_S,
+            clock=time.monotonic,
+            wall_clock=time.time,
+            on_change=self._wake,
+        )
+
+    def _wake(self) -> None:
+        self.wakes += 1
+
+    def begin(self, *routes: EvpnRoute) -> None:
+        self.overlay.load_cache()
+        self.overlay.start()
+        for announced in routes:
+            self.overlay.announce(announced)
+        self.overlay.settle()
+
+    @property
+    def heard(self) -> set[EvpnRoute]:
+        return set(self.overlay.view().remote.values())
+
+    def hears(self, *routes: EvpnRoute) -> None:
+        wait_until(lambda: self.heard == set(routes), f"heard are {routes}, not {self.heard}")
+
+
+@pytest.fixture
+def fabric(tmp_path: Path) -> Iterator[Fabric]:
+    with running_fabric(tmp_path) as running:
+        running.speaker("a")
+        running.speaker("b")
+        yield running
+
+
+@contextmanager
+def hosts(fabric: Fabric) -> Iterator[tuple[Host, Host]]:
+    """Host a with two guests and host b with none, in session."""
+    a, b = Host(fabric, "a", 1), Host(fabric, "b", 2)
+    a.begin(route(1), route(1, "fd00:1::11/128"))
+    b.begin()
+    try:
+        b.hears(route(1), route(1, "fd00:1::11/128"))
+        yield a, b
+    finally:
+        a.overlay.stop()
+        b.overlay.stop()
+
+
+@contextmanager
+def watching(host: Host) -> Iterator[list[set[EvpnRoute]]]:
+    """Everything that the host has heard meanwhile, change by change."""
+    seen = [host.heard]
+    is_over = threading.Event()
+
+    def look() -> None:
+        while not is_over.wait(0.01):
+            if (now := host.heard) != seen[-1]:
+                seen.append(now)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        is_over.set()
+        thread.join()
+
+
+def keys(routes: set[EvpnRoute]) -> set[RouteKey]:
+    return {heard.key for heard in routes}
+
+
+def test_every_part_of_a_route_arrives_and_its_change_and_its_withdrawal(fabric: Fabric) -> None:
+    with hosts(fabric) as (a, b):
+        changed = replace(route(1), vni=7, targets=frozenset({RouteTarget("64512:6")}), generation=4294967295)
+        with watching(b) as seen:
+            a.overlay.announce(changed)
+            b.hears(changed, route(1, "fd00:1::11/128"))
+        assert len(seen) == 2, "replaced in place, not withdrawn in between"
+        a.overlay.withdraw(changed)
+        b.hears(route(1, "fd00:1::11/128"))
+        assert b.wakes >= 3
+
+
+def test_two_owners_of_an_address_are_both_heard_and_the_old_owner_hears_of_the_new_one(fabric: Fabric) -> None:
+    with hosts(fabric) as (a, b):
+        b.overlay.announce(route(2, generation=101))
+        a.hears(route(2, generation=101))
+        assert route(1) in b.heard
+
+
+def test_nothing_is_told_before_the_first_pass_is_over(fabric: Fabric) -> None:
+    a = Host(fabric, "a", 1)
+    a.overlay.start()
+    a.overlay.announce(route(1))
+    speaker = Speaker(fabric.speakers["a"].socket)
+    time.sleep(0.5)  # long enough for a connection, were one made
+    assert speaker.start_bgp(asn=ASN, router_id=IPv4Address("127.0.0.1")), "nobody has made it speak"
+    a.overlay.settle()
+    wait_until(lambda: speaker.announced() == {route(1).key: route(1)}, "announced after the pass")
+    speaker.close()
+    a.overlay.stop()
+
+
+def test_a_killed_speaker_loses_no_route_here_or_anywhere(fabric: Fabric) -> None:
+    with hosts(fabric) as (a, b):
+        b.overlay.announce(route(2, "10.1.1.12/32"))
+        a.hears(route(2, "10.1.1.12/32"))
+        with watching(a) as seen_by_a, watching(b) as seen_by_b:
+            fabric.speakers["a"].kill()
+            wait_until(lambda: a.overlay.status.error != "", "the loss is noticed")
+            assert a.overlay.status.stale == 1
+            a.overlay.announce(route(1, "10.1.1.13/32"))
+            fabric.speaker("a")
+            b.hears(route(1), route(1, "fd00:1::11/128"), route(1, "10.1.1.13/32"))
+            wait_until(lambda: a.overlay.status.stale == 0, "told again")
+        assert len(seen_by_a) == 1
+        assert all(keys(seen) >= keys(seen_by_b[0]) for seen in seen_by_b)
+
+
+def test_a_killed_reflector_loses_no_route(fabric: Fabric) -> None:
+    with hosts(fabric) as (_, b):
+        b.overlay.announce(route(2, "10.1.1.12/32"))
+        with watching(b) as seen:
+            fabric.reflector.kill()
+            wait_until(lambda: not any(b.overlay.status.sessions.values()), "the session is down")
+            fabric.reflector.start()
+            wait_until(lambda: all(b.overlay.status.sessions.values()), "the session is back")
+            time.sleep(SETTLE_S + 0.5)  # what is not told again would go now
+        assert keys(seen[-1]) == keys(seen[0])
+
+
+def test_an_agent_that_starts_again_knows_what_it_knew_and_withdraws_what_is_not_there_any_more(
+    fabric: Fabric,
+) -> None:
+    with hosts(fabric) as (a, b):
+        b.overlay.announce(route(2, "10.1.1.12/32", generation=107))
+        a.hears(route(2, "10.1.1.12/32", generation=107))
+        b.overlay.stop()
+        a.overlay.stop()
+        again = Host(fabric, "a", 1)
+        again.begin(route(1))  # the guest's IPv6 address went while the agent was down
+        wait_until(lambda: again.overlay.status.error == "", "connected again")
+        speaker = Speaker(fabric.speakers["a"].socket)
+        assert speaker.announced() == {route(1).key: route(1)}
+        speaker.close()
+        again.hears(route(2, "10.1.1.12/32", generation=107))
+        again.overlay.stop()
+
+
+def test_the_cache_has_other_hosts_routes_and_our_generations(fabric: Fabric) -> None:
+    with hosts(fabric) as (_, b):
+        b.overlay.settle()
+        saved = json.loads((fabric.folder / "b.json").read_text())
+        assert saved["version"] == 1
+    fresh = Host(fabric, "b", 2)
+    fresh.overlay.load_cache()
+    view = fresh.overlay.view()
+    assert not view.is_settled
+    assert set(view.remote.values()) <= {route(1), route(1, "fd00:1::11/128")}
+    own = Host(fabric, "a", 1)
+    own.overlay.load_cache()
+    assert own.overlay.view().generations == {route(1).key: 100, route(1, "fd00:1::11/128").key: 100}
+
+
+def test_a_damaged_cache_is_ignored(fabric: Fabric) -> None:
+    (fabric.folder / "a.json").write_text('{"version": 1, "remote": [{}]}')
+    host = Host(fabric, "a", 1)
+    host.overlay.load_cache()
+    assert host.overlay.view().remote == {}
+
+
+def test_without_a_speaker_nothing_waits_and_the_routes_are_told_later(fabric: Fabric) -> None:
+    fabric.speakers["a"].kill()
+    a, b = Host(fabric, "a", 1), Host(fabric, "b", 2)
+    b.begin()
+    a.begin(route(1))
+    began = time.monotonic()
+    a.overlay.announce(route(1, "10.1.1.13/32"))
+    a.overlay.withdraw(route(1))
+    assert time.monotonic() - began < 1.0
+    fabric.speaker("a")
+    b.hears(route(1, "10.1.1.13/32"))
+    a.overlay.stop()
+    b.overlay.stop()

@@ -1,0 +1,100 @@
+"""Laws of the overlay's decisions: whatever the order of what is heard, hosts agree on who owns an address."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, ip_network
+from random import Random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vrouter_vm.evpn import EvpnRoute, Member, RouteKey, RouteTarget, Vtep, choose, format_rd, local_routes
+from vrouter_vm.model import IpNetwork, MacAddress
+
+PREFIXES = [ip_network(f"10.1.1.{number}/32") for number in range(11, 15)]
+TARGETS = [RouteTarget(f"64512:{number}") for number in (5, 6)]
+
+
+def vtep(number: int) -> Vtep:
+    return Vtep(address=IPv4Address(f"192.0.2.{number}"), router_mac=MacAddress(f"02:00:c0:00:02:{number:02x}"))
+
+
+def member(number: int, target: RouteTarget, prefixes: frozenset[IpNetwork]) -> Member:
+    return Member(
+        network_id=5,
+        vni=5,
+        imports=frozenset({target}),
+        exports=frozenset({target}),
+        guests={prefix: f"eth1.{100 + number}" for prefix in prefixes},
+        own_prefixes=frozenset(),
+        has_ipv6=False,
+    )
+
+
+Hosts = dict[int, tuple[Member, dict[RouteKey, EvpnRoute]]]
+
+guests = st.frozensets(st.sampled_from(PREFIXES))
+generations = st.integers(100, 104)
+
+
+@st.composite
+def hosts(draw: st.DrawFn) -> Hosts:
+    """Several hosts with guests of one network, each with any generation, the same address on several of them."""
+    made: Hosts = {}
+    for number in draw(st.sets(st.integers(1, 9), min_size=2, max_size=4)):
+        here = member(number, TARGETS[0], draw(guests))
+        known = {(format_rd(vtep(number).address, 5), prefix): draw(generations) for prefix in here.guests}
+        made[number] = here, local_routes([here], vtep=vtep(number), remote=[], generations=known)
+    return made
+
+
+def everywhere(made: Hosts) -> list[EvpnRoute]:
+    return [route for _, local in made.values() for route in local.values()]
+
+
+@given(made=hosts(), order=st.randoms(use_true_random=False))
+def test_all_hosts_send_an_address_to_one_and_the_same_owner(made: Hosts, order: Random) -> None:
+    owners: dict[IpNetwork, set[IPv4Address]] = {}
+    for number, (here, local) in made.items():
+        heard = [route for route in everywhere(made) if route.next_hop != vtep(number).address]
+        order.shuffle(heard)
+        for choice in choose([here], vtep=vtep(number), local=local, remote=heard):
+            owners.setdefault(choice.route.prefix, set()).add(choice.route.next_hop)
+    assert all(len(found) == 1 for found in owners.values())
+
+
+@given(made=hosts())
+def test_every_announced_address_is_reached_and_a_vif_is_used_only_by_the_host_that_has_it(made: Hosts) -> None:
+    announced = {route.prefix for route in everywhere(made)}
+    for number, (here, local) in made.items():
+        choices = choose([here], vtep=vtep(number), local=local, remote=everywhere(made))
+        assert {choice.route.prefix for choice in choices} == announced
+        assert len(choices) == len(announced)
+        for choice in choices:
+            assert (choice.vif is not None) == (choice.route.next_hop == vtep(number).address)
+
+
+@given(made=hosts(), prefix=st.sampled_from(PREFIXES))
+def test_whoever_a_guest_moves_to_wins_everywhere(made: Hosts, prefix: IpNetwork) -> None:
+    newcomer = Vtep(address=IPv4Address("192.0.2.200"), router_mac=MacAddress("02:00:c0:00:02:c8"))
+    here = member(200, TARGETS[0], frozenset({prefix}))
+    local = local_routes([here], vtep=newcomer, remote=everywhere(made), generations={})
+    for number, (other, others_local) in made.items():
+        heard = [*everywhere(made), *local.values()]
+        choices = choose([other], vtep=vtep(number), local=others_local, remote=heard)
+        (owner,) = (choice for choice in choices if choice.route.prefix == prefix)
+        assert owner.route.next_hop == newcomer.address
+        assert owner.vif is None
+
+
+@given(made=hosts())
+def test_what_has_been_announced_is_announced_the_same_in_every_later_pass(made: Hosts) -> None:
+    for number, (here, local) in made.items():
+        known = {key: route.generation for key, route in local.items()}
+        assert local_routes([here], vtep=vtep(number), remote=everywhere(made), generations=known) == local
+
+
+@given(made=hosts())
+def test_a_network_with_other_targets_hears_nothing(made: Hosts) -> None:
+    stranger = member(99, TARGETS[1], frozenset())
+    assert choose([stranger], vtep=vtep(99), local={}, remote=everywhere(made)) == []

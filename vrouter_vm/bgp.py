@@ -1,0 +1,410 @@
+"""The BGP speaker's API: GoBGP 4 over its unix socket, with our values in and out. The only grpc import.
+
+Called by `overlay`, which imports this module only where an overlay is configured: it costs a daemon that starts more
+than all the rest. Every call has a time limit. What another speaker says and we have no use for (other route types, a
+route without a router MAC, an IPv6 next hop, an overlay index) is passed over.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, ip_network
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # it logs when a process with a channel forks, which is harmless
+
+import grpc
+
+from tf_reconcile.errors import BoundaryError, Rejected, Transient
+from vrouter_vm.evpn import FIRST_GENERATION, EvpnRoute, RouteKey, RouteTarget
+from vrouter_vm.gobgp import attribute_pb2, common_pb2, extcom_pb2, gobgp_pb2, nlri_pb2
+from vrouter_vm.model import MacAddress
+
+SYSTEM: Final = "BGP speaker"
+
+CALL_TIMEOUT_S: Final = 3.0
+DUMP_TIMEOUT_S: Final = 60.0
+_SERVICE: Final = "/api.GoBgpService/"
+_MESSAGE_BYTES: Final = 64 << 20
+_BATCH: Final = 500
+_NO_LISTENER: Final = -1  # we dial, reflectors and fabrics listen: no port 179 on the vRouter VM
+_CONNECT_RETRY_S: Final = 1
+_ROUTE_TARGET_SUBTYPE: Final = 2  # RFC 4360, 4
+_VXLAN: Final = 8  # IANA, BGP Tunnel Encapsulation Attribute Tunnel Types
+_ORIGIN_INCOMPLETE: Final = 2
+_TWO_OCTETS: Final = 2**16
+_NO_GATEWAY: Final = ("", "0.0.0.0", "::", "invalid IP")
+_EVPN: Final = common_pb2.Family(afi=common_pb2.Family.AFI_L2VPN, safi=common_pb2.Family.SAFI_EVPN)
+_UNREACHABLE: Final = frozenset(
+    {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerSettings:
+    """One BGP neighbour of our own AS: a route reflector, a fabric's router. `password` is for TCP MD5 (RFC 2385)."""
+
+    address: str
+    port: int
+    password: str | None
+    hold_time_s: int
+    restart_time_s: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learnt:
+    """A route of another speaker became the best one for its key, or changed."""
+
+    route: EvpnRoute
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Withdrawn:
+    """No route is left for a key."""
+
+    key: RouteKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndOfRib:
+    """A peer has sent all that it had (RFC 4724, 2)."""
+
+    peer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerState:
+    """A session came up, or is not up. `is_initial`: it was so when the watch began."""
+
+    peer: str
+    is_established: bool
+    is_initial: bool
+
+
+Event: TypeAlias = Learnt | Withdrawn | EndOfRib | PeerState
+
+
+class Speaker:
+    """One connection to a speaker. Calls may come from several threads. Raises `BoundaryError` from every call."""
+
+    def __init__(self, socket: Path) -> None:
+        self._channel = grpc.insecure_channel(
+            f"unix:{socket}",
+            options=[("grpc.max_receive_message_length", _MESSAGE_BYTES), ("grpc.enable_http_proxy", 0)],
+        )
+
+    def close(self) -> None:
+        """Close the connection; a watch that is read ends."""
+        self._channel.close()
+
+    def start_bgp(self, *, asn: int, router_id: IPv4Address) -> bool:
+        """Make it speak BGP as `asn` and `router_id`; return True if it did not before, and so has no route of ours."""
+        answer = self._call("GetBgp", gobgp_pb2.GetBgpRequest(), gobgp_pb2.GetBgpResponse)
+        known = getattr(answer, "global")  # a word of Python, too
+        if known.asn == asn and known.router_id == str(router_id):
+            return False
+        if known.asn:
+            self._call("StopBgp", gobgp_pb2.StopBgpRequest(allow_graceful_restart=True), gobgp_pb2.StopBgpResponse)
+        wanted = gobgp_pb2.Global(asn=asn, router_id=str(router_id), listen_port=_NO_LISTENER)
+        self._call("StartBgp", gobgp_pb2.StartBgpRequest(**{"global": wanted}), gobgp_pb2.StartBgpResponse)
+        return True
+
+    def announced(self) -> dict[RouteKey, EvpnRoute]:
+        """Return the routes that we have announced to it."""
+        request = gobgp_pb2.ListPathRequest(table_type=gobgp_pb2.TABLE_TYPE_GLOBAL, family=_EVPN)
+        found = {}
+        for answer in self._stream("ListPath", request, gobgp_pb2.ListPathResponse, timeout_s=DUMP_TIMEOUT_S):
+            for path in answer.destination.paths:
+                if is_local(path) and (route := decode(path)) is not None:
+                    found[route.key] = route
+        return found
+
+    def announce(self, routes: Sequence[EvpnRoute]) -> None:
+        """Announce routes, or replace them; on an error those before the bad one may be announced."""
+        pending = iter(routes)
+        timeout_s = CALL_TIMEOUT_S if len(routes) <= _BATCH else DUMP_TIMEOUT_S
+        requests = (
+            gobgp_pb2.AddPathStreamRequest(
+                table_type=gobgp_pb2.TABLE_TYPE_GLOBAL, paths=[encode(route) for route in batch]
+            )
+            for batch in iter(lambda: list(islice(pending, _BATCH)), [])
+        )
+        method = self._channel.stream_unary(
+            f"{_SERVICE}AddPathStream",
+            request_serializer=gobgp_pb2.AddPathStreamRequest.SerializeToString,
+            response_deserializer=gobgp_pb2.AddPathStreamResponse.FromString,
+        )
+        try:
+            method(requests, timeout=timeout_s)
+        except grpc.RpcError as error:
+            raise _translate(error, "AddPathStream") from error
+
+    def withdraw(self, route: EvpnRoute) -> None:
+        """Withdraw a route; one that is not there is no error."""
+        request = gobgp_pb2.DeletePathRequest(table_type=gobgp_pb2.TABLE_TYPE_GLOBAL, family=_EVPN, path=encode(route))
+        self._call("DeletePath", request, gobgp_pb2.DeletePathResponse)
+
+    def set_peers(self, peers: Sequence[PeerSettings], *, asn: int, local_address: IPv4Address) -> None:
+        """Make these its peers, all of them and no other; those that are right are left alone."""
+        wanted = {peer.address: _peer(peer, asn=asn, local_address=local_address) for peer in peers}
+        listed = self._stream("ListPeer", gobgp_pb2.ListPeerRequest(), gobgp_pb2.ListPeerResponse)
+        known = {answer.peer.conf.neighbor_address: answer.peer for answer in listed}
+        for address, peer in known.items():
+            if address not in wanted or not _is_same_peer(peer, wanted[address]):
+                self._call("DeletePeer", gobgp_pb2.DeletePeerRequest(address=address), gobgp_pb2.DeletePeerResponse)
+        for address, peer in wanted.items():
+            if address not in known or not _is_same_peer(known[address], peer):
+                self._call("AddPeer", gobgp_pb2.AddPeerRequest(peer=peer), gobgp_pb2.AddPeerResponse)
+
+    def watch(self) -> Iterator[Event]:
+        """Yield what is so now and then every change, without end; raises `BoundaryError` when the speaker is gone.
+
+        The best routes are watched, not what each peer says: only of these the speaker tells it when it drops the stale
+        ones of a peer that has come back without them.
+        """
+        kind = gobgp_pb2.WatchEventRequest.Table.Filter
+        request = gobgp_pb2.WatchEventRequest(
+            peer=gobgp_pb2.WatchEventRequest.Peer(),
+            table=gobgp_pb2.WatchEventRequest.Table(
+                filters=[kind(type=kind.TYPE_BEST, init=True), kind(type=kind.TYPE_EOR)]
+            ),
+        )
+        for answer in self._stream("WatchEvent", request, gobgp_pb2.WatchEventResponse, timeout_s=None):
+            if answer.WhichOneof("event") == "peer":
+                yield from _peer_events(answer.peer)
+            else:
+                for path in answer.table.paths:
+                    yield from _path_events(path)
+        raise Transient(SYSTEM, "WatchEvent", reason="the stream has ended")
+
+    def _call(self, name: str, request: Any, response: Any) -> Any:
+        method = self._channel.unary_unary(
+            _SERVICE + name,
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=response.FromString,
+        )
+        try:
+            return method(request, timeout=CALL_TIMEOUT_S)
+        except grpc.RpcError as error:
+            raise _translate(error, name) from error
+
+    def _stream(
+        self, name: str, request: Any, response: Any, *, timeout_s: float | None = CALL_TIMEOUT_S
+    ) -> Iterator[Any]:
+        method = self._channel.unary_stream(
+            _SERVICE + name,
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=response.FromString,
+        )
+        try:
+            yield from method(request, timeout=timeout_s)
+        except grpc.RpcError as error:
+            raise _translate(error, name) from error
+
+
+def is_local(path: gobgp_pb2.Path) -> bool:
+    """True for a route that came by the API."""
+    return path.neighbor_ip in {"", "<nil>", "invalid IP"}
+
+
+def encode(route: EvpnRoute) -> gobgp_pb2.Path:
+    """Return a route as the speaker wants it."""
+    administrator, _, assigned = route.rd.rpartition(":")
+    rd = common_pb2.RouteDistinguisher(
+        ip_address=common_pb2.RouteDistinguisherIPAddress(admin=administrator, assigned=int(assigned))
+    )
+    nlri = nlri_pb2.NLRI(
+        evpn_ip_prefix=nlri_pb2.EVPNIPPrefixRoute(
+            rd=rd,
+            esi=nlri_pb2.EthernetSegmentIdentifier(type=0, value=bytes(9)),
+            ethernet_tag=0,
+            ip_prefix=str(route.prefix.network_address),
+            ip_prefix_len=route.prefix.prefixlen,
+            gw_address="0.0.0.0" if route.prefix.version == 4 else "::",  # noqa: PLR2004 - IP version
+            label=route.vni,
+        )
+    )
+    community = extcom_pb2.ExtendedCommunity
+    communities = [
+        *(_encode_target(target) for target in sorted(route.targets)),
+        community(encap=extcom_pb2.EncapExtended(tunnel_type=_VXLAN)),
+        community(router_mac=extcom_pb2.RouterMacExtended(mac=route.router_mac)),
+    ]
+    attribute = attribute_pb2.Attribute
+    return gobgp_pb2.Path(
+        nlri=nlri,
+        family=_EVPN,
+        pattrs=[
+            attribute(origin=attribute_pb2.OriginAttribute(origin=_ORIGIN_INCOMPLETE)),
+            attribute(
+                mp_reach=attribute_pb2.MpReachNLRIAttribute(family=_EVPN, next_hops=[str(route.next_hop)], nlris=[nlri])
+            ),
+            attribute(local_pref=attribute_pb2.LocalPrefAttribute(local_pref=route.generation)),
+            attribute(extended_communities=attribute_pb2.ExtendedCommunitiesAttribute(communities=communities)),
+        ],
+    )
+
+
+def decode(path: gobgp_pb2.Path) -> EvpnRoute | None:
+    """Return the route in `path`, or None when it is none that packets can be sent by."""
+    if path.nlri.WhichOneof("nlri") != "evpn_ip_prefix":
+        return None
+    nlri = path.nlri.evpn_ip_prefix
+    next_hop: IPv4Address | None = None
+    generation, router_mac, encap, targets = FIRST_GENERATION, "", _VXLAN, set()
+    for attribute in path.pattrs:
+        match attribute.WhichOneof("attr"):
+            case "mp_reach":
+                next_hop = _ipv4(attribute.mp_reach.next_hops)
+            case "local_pref":
+                generation = attribute.local_pref.local_pref
+            case "extended_communities":
+                for community in attribute.extended_communities.communities:
+                    match community.WhichOneof("extcom"):
+                        case "router_mac":
+                            router_mac = community.router_mac.mac.lower()
+                        case "encap":
+                            encap = community.encap.tunnel_type
+                        case _:
+                            targets |= set(_decode_target(community))
+    if next_hop is None or not router_mac or encap != _VXLAN or nlri.gw_address not in _NO_GATEWAY:
+        return None
+    return EvpnRoute(
+        rd=_decode_rd(nlri.rd),
+        prefix=ip_network(f"{nlri.ip_prefix}/{nlri.ip_prefix_len}", strict=False),
+        vni=nlri.label,
+        next_hop=next_hop,
+        router_mac=MacAddress(router_mac),
+        targets=frozenset(targets),
+        generation=generation,
+    )
+
+
+def _decode_key(path: gobgp_pb2.Path) -> RouteKey | None:
+    if path.nlri.WhichOneof("nlri") != "evpn_ip_prefix":
+        return None
+    nlri = path.nlri.evpn_ip_prefix
+    return _decode_rd(nlri.rd), ip_network(f"{nlri.ip_prefix}/{nlri.ip_prefix_len}", strict=False)
+
+
+def _path_events(path: gobgp_pb2.Path) -> Iterator[Event]:
+    if path.nlri.WhichOneof("nlri") is None:
+        yield EndOfRib(peer=path.neighbor_ip)
+        return
+    key = _decode_key(path)
+    if key is None or is_local(path):
+        return
+    route = None if path.is_withdraw else decode(path)
+    if route is None:
+        yield Withdrawn(key=key)  # also when what replaces it is of no use to us
+    else:
+        yield Learnt(route=route)
+
+
+def _peer_events(event: gobgp_pb2.WatchEventResponse.PeerEvent) -> Iterator[Event]:
+    kinds = gobgp_pb2.WatchEventResponse.PeerEvent
+    if event.type in {kinds.TYPE_INIT, kinds.TYPE_STATE}:
+        yield PeerState(
+            peer=event.peer.conf.neighbor_address or event.peer.state.neighbor_address,
+            is_established=event.peer.state.session_state == gobgp_pb2.PeerState.SESSION_STATE_ESTABLISHED,
+            is_initial=event.type == kinds.TYPE_INIT,
+        )
+
+
+def _encode_target(target: RouteTarget) -> extcom_pb2.ExtendedCommunity:
+    administrator, _, text = target.partition(":")
+    number, community = int(text), extcom_pb2.ExtendedCommunity
+    if "." in administrator:
+        address = extcom_pb2.IPv4AddressSpecificExtended(
+            is_transitive=True, sub_type=_ROUTE_TARGET_SUBTYPE, address=administrator, local_admin=number
+        )
+        return community(ipv4_address_specific=address)
+    asn = int(administrator)
+    if asn < _TWO_OCTETS:
+        two_octets = extcom_pb2.TwoOctetAsSpecificExtended(
+            is_transitive=True, sub_type=_ROUTE_TARGET_SUBTYPE, asn=asn, local_admin=number
+        )
+        return community(two_octet_as_specific=two_octets)
+    four_octets = extcom_pb2.FourOctetAsSpecificExtended(
+        is_transitive=True, sub_type=_ROUTE_TARGET_SUBTYPE, asn=asn, local_admin=number
+    )
+    return community(four_octet_as_specific=four_octets)
+
+
+def _decode_target(community: extcom_pb2.ExtendedCommunity) -> Iterator[RouteTarget]:
+    match community.WhichOneof("extcom"):
+        case "two_octet_as_specific":
+            value = community.two_octet_as_specific
+            if value.sub_type == _ROUTE_TARGET_SUBTYPE:
+                yield RouteTarget(f"{value.asn}:{value.local_admin}")
+        case "four_octet_as_specific":
+            wide = community.four_octet_as_specific
+            if wide.sub_type == _ROUTE_TARGET_SUBTYPE:
+                yield RouteTarget(f"{wide.asn}:{wide.local_admin}")
+        case "ipv4_address_specific":
+            address = community.ipv4_address_specific
+            if address.sub_type == _ROUTE_TARGET_SUBTYPE:
+                yield RouteTarget(f"{address.address}:{address.local_admin}")
+
+
+def _decode_rd(rd: common_pb2.RouteDistinguisher) -> str:
+    match rd.WhichOneof("rd"):
+        case "ip_address":
+            return f"{rd.ip_address.admin}:{rd.ip_address.assigned}"
+        case "two_octet_asn":
+            return f"{rd.two_octet_asn.admin}:{rd.two_octet_asn.assigned}"
+        case _:
+            return f"{rd.four_octet_asn.admin}:{rd.four_octet_asn.assigned}"
+
+
+def _ipv4(texts: Sequence[str]) -> IPv4Address | None:
+    try:
+        return IPv4Address(texts[0]) if texts else None
+    except ValueError:
+        return None
+
+
+def _peer(settings: PeerSettings, *, asn: int, local_address: IPv4Address) -> gobgp_pb2.Peer:
+    """Return a neighbour of our AS. The family alone is EVPN; graceful restart on both ends of every session."""
+    return gobgp_pb2.Peer(
+        conf=gobgp_pb2.PeerConf(neighbor_address=settings.address, peer_asn=asn, auth_password=settings.password or ""),
+        transport=gobgp_pb2.Transport(local_address=str(local_address), remote_port=settings.port),
+        timers=gobgp_pb2.Timers(
+            config=gobgp_pb2.TimersConfig(
+                connect_retry=_CONNECT_RETRY_S,
+                hold_time=settings.hold_time_s,
+                keepalive_interval=max(1, settings.hold_time_s // 3),
+                idle_hold_time_after_reset=_CONNECT_RETRY_S,
+            )
+        ),
+        graceful_restart=gobgp_pb2.GracefulRestart(
+            enabled=True, restart_time=settings.restart_time_s, notification_enabled=True
+        ),
+        afi_safis=[
+            gobgp_pb2.AfiSafi(
+                config=gobgp_pb2.AfiSafiConfig(family=_EVPN, enabled=True),
+                mp_graceful_restart=gobgp_pb2.MpGracefulRestart(config=gobgp_pb2.MpGracefulRestartConfig(enabled=True)),
+            )
+        ],
+    )
+
+
+def _is_same_peer(have: gobgp_pb2.Peer, want: gobgp_pb2.Peer) -> bool:
+    return all(
+        (
+            have.conf.auth_password == want.conf.auth_password,
+            have.transport.local_address == want.transport.local_address,
+            have.transport.remote_port == want.transport.remote_port,
+            have.timers.config.hold_time == want.timers.config.hold_time,
+            have.graceful_restart.restart_time == want.graceful_restart.restart_time,
+        )
+    )
+
+
+def _translate(error: Any, operation: str) -> BoundaryError:
+    kind: type[BoundaryError] = Transient if error.code() in _UNREACHABLE else Rejected
+    return kind(SYSTEM, operation, reason=error.details() or str(error.code()))

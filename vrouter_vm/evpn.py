@@ -1,0 +1,250 @@
+"""Pure: who has which guest address, told and heard as EVPN type-5 routes (RFC 9136), and who wins it.
+
+Called by `desired` for the forwarding and by `bgp` for the wire. A host announces each address of its active ports with
+a route distinguisher of its own, so the routes of two owners reach everybody and each agent chooses by itself: the
+higher generation wins, then the lower VTEP. The generation travels as the local preference (RFC 4271, 5.1.5), so that
+any other router of the AS chooses the same. Route targets decide which VRF takes a route (RFC 4364, 4.3.1).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, ip_network
+from typing import Final, NewType, TypeAlias
+
+from vrouter_vm.model import IpNetwork, MacAddress
+
+RouteTarget = NewType("RouteTarget", str)
+"""`<AS number or IPv4 address>:<number>`, as in `64512:8000005`."""
+
+RouteKey: TypeAlias = tuple[str, IpNetwork]
+"""Route distinguisher and prefix: what a withdrawal names."""
+
+FIRST_GENERATION: Final = 100
+"""What BGP assumes where no local preference is set: a route of a fabric is no newer and no older than our first."""
+LAST_GENERATION: Final = 2**32 - 1
+
+_VNIS: Final = range(1, 2**24)
+_TARGET = re.compile(r"(?:target:)?(?P<administrator>[0-9.]+):(?P<number>[0-9]+)")
+_TWO_OCTETS: Final = 2**16
+_FOUR_OCTETS: Final = 2**32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvpnRoute:
+    """One type-5 route. `next_hop` is the VTEP that delivers the prefix, labelled `vni` and sent to `router_mac`."""
+
+    rd: str
+    prefix: IpNetwork
+    vni: int
+    next_hop: IPv4Address
+    router_mac: MacAddress
+    targets: frozenset[RouteTarget]
+    generation: int
+
+    @property
+    def key(self) -> RouteKey:
+        """What names it."""
+        return self.rd, self.prefix
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A virtual network's part in the overlay. `prefixes`: its guests' addresses on this host, by vif.
+
+    `own_prefixes` are never taken from elsewhere: the gateways' addresses.
+    """
+
+    network_id: int
+    vni: int
+    imports: frozenset[RouteTarget]
+    exports: frozenset[RouteTarget]
+    guests: Mapping[IpNetwork, str]
+    own_prefixes: frozenset[IpNetwork]
+    has_ipv6: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Where a VRF sends a prefix: to `vif` on this host, or with `vif` None to the route's next hop."""
+
+    network_id: int
+    route: EvpnRoute
+    vif: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vtep:
+    """This host as an end of tunnels."""
+
+    address: IPv4Address
+    router_mac: MacAddress
+
+
+def parse_route_target(text: str) -> RouteTarget | None:
+    """Return the route target in `text` (TF writes `target:64512:8000005`), or None if it is none (RFC 4360, 5668)."""
+    match = _TARGET.fullmatch(text.strip())
+    if match is None:
+        return None
+    administrator, number = match["administrator"], int(match["number"])
+    if "." in administrator:
+        try:
+            administrator = str(IPv4Address(administrator))
+        except ValueError:
+            return None
+        limit = _TWO_OCTETS
+    else:
+        administrator = str(int(administrator))
+        if int(administrator) >= _FOUR_OCTETS:
+            return None
+        limit = _FOUR_OCTETS if int(administrator) < _TWO_OCTETS else _TWO_OCTETS
+    return RouteTarget(f"{administrator}:{number}") if number < limit else None
+
+
+def default_target(asn: int, network_id: int) -> RouteTarget:
+    """Return the target of a network for which TF has set none."""
+    return RouteTarget(f"{asn}:{network_id}")
+
+
+def format_rd(vtep: IPv4Address, network_id: int) -> str:
+    """Return the route distinguisher of a network on a host (RFC 4364, 4.2, type 1)."""
+    return f"{vtep}:{network_id}"
+
+
+def local_routes(
+    members: Iterable[Member],
+    *,
+    vtep: Vtep,
+    remote: Iterable[EvpnRoute],
+    generations: Mapping[RouteKey, int],
+) -> dict[RouteKey, EvpnRoute]:
+    """Return what this host announces for `members`.
+
+    A prefix keeps the generation that `generations` has for it. One that is new here is newer than all that is heard of
+    it: a guest that has moved in wins over where it was.
+    """
+    heard = _by_prefix(remote)
+    routes: dict[RouteKey, EvpnRoute] = {}
+    for member in members:
+        rd = format_rd(vtep.address, member.network_id)
+        for prefix in member.guests:
+            generation = generations.get((rd, prefix))
+            if generation is None:
+                others = [
+                    route.generation
+                    for route in heard.get(prefix, ())
+                    if route.targets & member.imports and route.next_hop != vtep.address
+                ]
+                generation = min(max(others) + 1, LAST_GENERATION) if others else FIRST_GENERATION
+            route = EvpnRoute(
+                rd=rd,
+                prefix=prefix,
+                vni=member.vni,
+                next_hop=vtep.address,
+                router_mac=vtep.router_mac,
+                targets=member.exports,
+                generation=generation,
+            )
+            routes[route.key] = route
+    return routes
+
+
+def choose(
+    members: Iterable[Member], *, vtep: Vtep, local: Mapping[RouteKey, EvpnRoute], remote: Iterable[EvpnRoute]
+) -> list[Choice]:
+    """Return, for each member and prefix that it imports, the one route that its VRF follows.
+
+    A vif of this host whose route is outranked gets no traffic from its own VRF either: its guest is elsewhere now.
+    """
+    members = list(members)
+    vifs = {
+        (format_rd(vtep.address, member.network_id), prefix): vif
+        for member in members
+        for prefix, vif in member.guests.items()
+    }
+    by_target: dict[RouteTarget, list[EvpnRoute]] = {}
+    for route in (*local.values(), *(route for route in remote if is_usable(route, vtep))):
+        for target in route.targets:
+            by_target.setdefault(target, []).append(route)
+    choices = []
+    for member in members:
+        best: dict[IpNetwork, EvpnRoute] = {}
+        for target in member.imports:
+            for route in by_target.get(target, ()):
+                if _may_take(member, route) and (route.prefix not in best or _rank(route) < _rank(best[route.prefix])):
+                    best[route.prefix] = route
+        for prefix, vif in member.guests.items():  # also when the network does not import what it exports
+            own = local[format_rd(vtep.address, member.network_id), prefix]
+            if prefix not in best or _rank(own) < _rank(best[prefix]):
+                best[prefix] = own
+                vifs[own.key] = vif
+        choices += [
+            Choice(network_id=member.network_id, route=route, vif=vifs.get(route.key)) for route in best.values()
+        ]
+    return choices
+
+
+def is_usable(route: EvpnRoute, vtep: Vtep) -> bool:
+    """True when packets can be sent by this route of another host."""
+    return (
+        route.next_hop != vtep.address
+        and not (route.next_hop.is_multicast or route.next_hop.is_unspecified or route.next_hop.is_loopback)
+        and route.vni in _VNIS
+        and route.router_mac != vtep.router_mac
+        and int(route.router_mac[:2], 16) & 1 == 0
+    )
+
+
+def _may_take(member: Member, route: EvpnRoute) -> bool:
+    return route.prefix not in member.own_prefixes and (member.has_ipv6 or isinstance(route.prefix, IPv4Network))
+
+
+def _rank(route: EvpnRoute) -> tuple[int, int, str]:
+    """Return what sorts the better route first: newer, then the lower VTEP (as RFC 4271, 9.1.2.2 f), then the RD."""
+    return -route.generation, int(route.next_hop), route.rd
+
+
+def _by_prefix(routes: Iterable[EvpnRoute]) -> dict[IpNetwork, list[EvpnRoute]]:
+    found: dict[IpNetwork, list[EvpnRoute]] = {}
+    for route in routes:
+        found.setdefault(route.prefix, []).append(route)
+    return found
+
+
+def format_route(route: EvpnRoute) -> dict[str, object]:
+    """Return a route as JSON has it, for the cache file and /status."""
+    return {
+        "rd": route.rd,
+        "prefix": str(route.prefix),
+        "vni": route.vni,
+        "next_hop": str(route.next_hop),
+        "router_mac": route.router_mac,
+        "targets": sorted(route.targets),
+        "generation": route.generation,
+    }
+
+
+def parse_route(raw: Mapping[str, object]) -> EvpnRoute:
+    """Return the route that `format_route` wrote; raises ValueError, KeyError or TypeError when it is none."""
+    targets = raw["targets"]
+    if not isinstance(targets, list):
+        raise TypeError("targets are a list")
+    return EvpnRoute(
+        rd=str(raw["rd"]),
+        prefix=ip_network(str(raw["prefix"])),
+        vni=int(str(raw["vni"])),
+        next_hop=IPv4Address(str(raw["next_hop"])),
+        router_mac=MacAddress(str(raw["router_mac"])),
+        targets=frozenset(_targets(targets)),
+        generation=int(str(raw["generation"])),
+    )
+
+
+def _targets(texts: Iterable[object]) -> Iterator[RouteTarget]:
+    for text in texts:
+        target = parse_route_target(str(text))
+        if target is None:
+            raise ValueError(f"no route target: {text}")
+        yield target

@@ -1,0 +1,328 @@
+"""This host in the overlay: tells the BGP speaker our routes and keeps what it hears of other hosts.
+
+A thread of its own talks to the speaker; the reconciler takes `BgpOverlay.view`, which never waits, and is woken when
+other hosts' routes change. The agent owns the forwarding, the speaker only carries the word: one that dies or restarts
+changes nothing here but the age of what is known (`remote`).
+
+The order that a restart of the speaker needs: **routes first, sessions second.** A speaker without sessions has all our
+routes before it gets its peers. Otherwise it would tell them "that was all" too early, and they would drop what they
+kept for us. For the same reason nothing is told before the first pass has set up this host's own forwarding (`settle`).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, ip_network
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, assert_never
+
+from tf_reconcile.errors import BoundaryError, Rejected
+from vrouter_vm.evpn import EvpnRoute, RouteKey, format_route, parse_route
+from vrouter_vm.port_files import sync_directory, write_atomically
+from vrouter_vm.remote import RemoteRoutes
+
+if TYPE_CHECKING:
+    from vrouter_vm.bgp import Event, PeerSettings, PeerState, Speaker
+
+log = logging.getLogger(__name__)
+
+FIRST_RETRY_S: Final = 0.2
+LAST_RETRY_S: Final = 3.0
+CACHE_PERIOD_S: Final = 10.0
+_CACHE_VERSION: Final = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverlayView:
+    """What is known now. `announced`: what other hosts have been told of this one. `generations`: which generation each
+    of our prefixes has, also from the last run. `is_settled` false: `remote` may lack what the kernel still holds
+    rightly. `look_again_s`: when the view changes by itself.
+    """
+
+    announced: Mapping[RouteKey, EvpnRoute]
+    generations: Mapping[RouteKey, int]
+    remote: Mapping[RouteKey, EvpnRoute]
+    is_settled: bool
+    look_again_s: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverlayStatus:
+    """For /status and metrics. `sessions`: each peer, and whether its session is up. `error`: why the speaker cannot be
+    used, empty when it can. `cached_at`: Unix seconds.
+    """
+
+    sessions: Mapping[str, bool]
+    error: str
+    announced: int
+    remote: int
+    stale: int
+    cached_at: float | None
+
+
+class BgpOverlay:
+    """Our side of the speaker behind `socket`. Safe from any thread; `apply` and `settle` are for the reconciler's."""
+
+    def __init__(
+        self,
+        *,
+        socket: Path,
+        asn: int,
+        vtep: IPv4Address,
+        peers: Callable[[], Iterable[PeerSettings]],
+        cache: Path,
+        stale_s: float,
+        settle_s: float,
+        clock: Callable[[], float],
+        wall_clock: Callable[[], float],
+        on_change: Callable[[], None],
+    ) -> None:
+        self._socket = socket
+        self._asn = asn
+        self._vtep = vtep
+        self._peers = peers
+        self._cache = cache
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._on_change = on_change
+        self._condition = threading.Condition()
+        self._remote = RemoteRoutes(stale_s=stale_s, settle_s=settle_s, now=clock())
+        self._announced: dict[RouteKey, EvpnRoute] = {}
+        self._generations: dict[RouteKey, int] = {}
+        self._sessions: dict[str, bool] = {}
+        self._speaker: Speaker | None = None
+        self._error = "not connected yet"
+        self._is_begun = False
+        self._is_stopping = False
+        self._saved: object = None
+        self._saved_s: float | None = None
+        self._cached_at: float | None = None
+        self._thread = threading.Thread(target=self._run, name="bgp", daemon=True)
+
+    def start(self) -> None:
+        """Begin; returns at once. The speaker is told nothing before `settle`."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread. Nothing is withdrawn: the speaker goes on without us."""
+        with self._condition:
+            self._is_stopping = True
+            speaker = self._speaker
+            self._condition.notify_all()
+        if speaker is not None:
+            speaker.close()
+        self._thread.join()
+
+    @property
+    def status(self) -> OverlayStatus:
+        """What an operator wants to know."""
+        with self._condition:
+            return OverlayStatus(
+                sessions=dict(self._sessions),
+                error=self._error,
+                announced=len(self._announced),
+                remote=len(self._remote.routes),
+                stale=len(self._remote.stale),
+                cached_at=self._cached_at,
+            )
+
+    def load_cache(self) -> None:
+        """Take the routes of the last run as known but stale. A file that is absent or damaged is no error."""
+        try:
+            cached = json.loads(self._cache.read_bytes())
+            remote, generations = parse_cache(cached)
+            saved_at = float(cached["saved_at"])
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            log.warning("route cache ignored", extra={"file": str(self._cache), "reason": str(error)})
+            return
+        with self._condition:
+            self._remote.remember(remote, now=self._clock())
+            self._generations = generations
+            self._cached_at = saved_at
+        log.info("route cache read", extra={"routes": len(remote), "age_s": int(self._wall_clock() - saved_at)})
+
+    def view(self) -> OverlayView:
+        """Return what is known now."""
+        with self._condition:
+            now = self._clock()
+            self._remote.expire(now=now)
+            deadline = self._remote.next_deadline
+            return OverlayView(
+                announced=dict(self._announced),
+                generations=self._generations | {key: route.generation for key, route in self._announced.items()},
+                remote=self._remote.routes,
+                is_settled=self._remote.is_settled,
+                look_again_s=None if deadline is None else max(0.0, deadline - now),
+            )
+
+    def announce(self, route: EvpnRoute) -> None:
+        """Announce a route, or replace it. Without a speaker it is announced as soon as there is one.
+
+        Raises `Rejected` when the speaker refuses it.
+        """
+        with self._condition:
+            self._announced[route.key] = route
+            self._generations.pop(route.key, None)
+            speaker = self._speaker
+        if speaker is not None:
+            self._tell(speaker, lambda: speaker.announce([route]))
+
+    def withdraw(self, route: EvpnRoute) -> None:
+        """Withdraw a route, and forget its generation."""
+        with self._condition:
+            self._announced.pop(route.key, None)
+            self._generations.pop(route.key, None)
+            speaker = self._speaker
+        if speaker is not None:
+            self._tell(speaker, lambda: speaker.withdraw(route))
+
+    def settle(self) -> None:
+        """Take note that a pass is over: what has been announced by now is all that this host has."""
+        with self._condition:
+            if not self._is_begun:
+                self._generations = {}  # what has not been announced again is not here any more
+                self._is_begun = True
+                self._condition.notify_all()
+        self._save()
+
+    def _tell(self, speaker: Speaker, call: Callable[[], None]) -> None:
+        """Call the speaker. One that does not answer is no failure here: the next connection tells it everything."""
+        try:
+            call()
+        except Rejected:
+            raise
+        except BoundaryError as error:
+            log.info("speaker not told", extra={"reason": str(error)})
+            with self._condition:
+                if self._speaker is speaker:
+                    self._speaker = None  # the next call shall not wait for it again
+            speaker.close()
+
+    def _run(self) -> None:
+        with self._condition:
+            self._condition.wait_for(lambda: self._is_begun or self._is_stopping)
+        from vrouter_vm.bgp import Speaker  # noqa: PLC0415 - seconds of imports, while the forwarding is up already
+
+        delay_s = FIRST_RETRY_S
+        while not self._is_stopping:
+            speaker = Speaker(self._socket)
+            try:
+                self._connect(speaker)
+                delay_s = FIRST_RETRY_S
+                for event in speaker.watch():
+                    self._take(event)
+            except BoundaryError as error:
+                self._lose(error)
+            finally:
+                speaker.close()
+            with self._condition:
+                self._condition.wait_for(lambda: self._is_stopping, delay_s)
+            delay_s = min(delay_s * 2, LAST_RETRY_S)
+
+    def _connect(self, speaker: Speaker) -> None:
+        """Bring the speaker to what we announce, then to its peers."""
+        is_fresh = speaker.start_bgp(asn=self._asn, router_id=self._vtep)
+        known = {} if is_fresh else speaker.announced()
+        while True:
+            with self._condition:
+                wanted = dict(self._announced)
+            speaker.announce([route for key, route in wanted.items() if known.get(key) != route])
+            for key in known.keys() - wanted.keys():
+                speaker.withdraw(known[key])
+            with self._condition:
+                if self._announced == wanted:  # else the reconciler has gone on meanwhile
+                    self._speaker = speaker
+                    self._error = ""
+                    break
+            known = wanted
+        speaker.set_peers(list(self._peers()), asn=self._asn, local_address=self._vtep)
+        log.info("speaker has our routes", extra={"routes": len(wanted), "was_fresh": is_fresh})
+
+    def _lose(self, error: BoundaryError) -> None:
+        with self._condition:
+            is_news = self._error != error.reason and not self._is_stopping
+            self._speaker = None
+            self._error = error.reason
+            self._sessions = {}
+            self._remote.lost(now=self._clock())
+        if is_news:
+            log.warning("speaker lost, its routes stay", extra={"reason": error.reason})
+
+    def _take(self, event: Event) -> None:
+        from vrouter_vm import bgp  # noqa: PLC0415 - loaded by now
+
+        with self._condition:
+            now = self._clock()
+            is_changed = False
+            match event:
+                case bgp.Learnt(route=route):
+                    is_changed = self._remote.learn(route)
+                case bgp.Withdrawn(key=key):
+                    is_changed = self._remote.withdraw(key, has_peers=any(self._sessions.values()), now=now)
+                case bgp.EndOfRib():
+                    self._remote.peers_back(now=now)
+                    is_changed = True  # the reconciler has to look at the new deadline
+                case bgp.PeerState():
+                    is_changed = self._take_session(event, now=now)
+                case _:
+                    assert_never(event)
+        if is_changed:
+            self._on_change()
+
+    def _take_session(self, state: PeerState, *, now: float) -> bool:
+        was_up = self._sessions.get(state.peer, False)
+        self._sessions[state.peer] = state.is_established
+        if was_up != state.is_established:
+            log.info("BGP session", extra={"peer": state.peer, "is_up": state.is_established})
+        if state.is_established and state.is_initial:
+            self._remote.peers_back(now=now)  # it said so before we listened
+            return True
+        if not any(self._sessions.values()):
+            self._remote.peers_gone()
+        return False
+
+    def _save(self) -> None:
+        """Write the cache file when something has changed, but not in every pass of a busy time."""
+        with self._condition:
+            now = self._clock()
+            content = (self._remote.routes, dict(self._announced))
+            is_early = self._saved_s is not None and now - self._saved_s < CACHE_PERIOD_S
+            if is_early or content == self._saved:
+                return
+            self._saved, self._saved_s = content, now
+        remote, announced = content
+        saved_at = self._wall_clock()
+        try:
+            self._cache.parent.mkdir(parents=True, exist_ok=True)
+            text = json.dumps(format_cache(remote.values(), announced.values(), saved_at=saved_at))
+            write_atomically(self._cache, text + "\n")
+            sync_directory(self._cache.parent)
+        except OSError as error:
+            log.warning("route cache not written", extra={"file": str(self._cache), "reason": str(error)})
+        else:
+            with self._condition:
+                self._cached_at = saved_at
+
+
+def format_cache(remote: Iterable[EvpnRoute], announced: Iterable[EvpnRoute], *, saved_at: float) -> dict[str, Any]:
+    """Return the cache file's content."""
+    return {
+        "version": _CACHE_VERSION,
+        "saved_at": saved_at,
+        "remote": [format_route(route) for route in remote],
+        "generations": [[route.rd, str(route.prefix), route.generation] for route in announced],
+    }
+
+
+def parse_cache(raw: Mapping[str, Any]) -> tuple[list[EvpnRoute], dict[RouteKey, int]]:
+    """Return other hosts' routes and our generations; raises ValueError, KeyError or TypeError when it is no cache."""
+    if raw["version"] != _CACHE_VERSION:
+        raise ValueError(f"version {raw['version']} is not {_CACHE_VERSION}")
+    generations = {(str(rd), ip_network(str(prefix))): int(generation) for rd, prefix, generation in raw["generations"]}
+    return [parse_route(route) for route in raw["remote"]], generations

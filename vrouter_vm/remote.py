@@ -1,0 +1,103 @@
+"""Pure: the routes of other hosts, and how long they are believed when nobody confirms them.
+
+Called by `overlay`; the time is an argument, in seconds of any clock that does not go back. The kernel follows this
+table, so nothing may leave it only because a speaker or a reflector died: then routes are *stale*, still used, and
+end at a deadline or when peers that have been back for a while have not told them again. A reflector that has just
+started says "that was all" (End-of-RIB, RFC 4724, 2) before it has heard of everything itself, hence the while.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from vrouter_vm.evpn import EvpnRoute, RouteKey
+
+
+class RemoteRoutes:
+    """The table. `stale_s`: how long an unconfirmed route is used; `settle_s`: how long peers must be back."""
+
+    def __init__(self, *, stale_s: float, settle_s: float, now: float) -> None:
+        self._stale_s = stale_s
+        self._settle_s = settle_s
+        self._routes: dict[RouteKey, EvpnRoute] = {}
+        self._stale: dict[RouteKey, float] = {}
+        self._sweep_at: float | None = None
+        self._unsettled_until: float | None = now + stale_s
+
+    @property
+    def routes(self) -> dict[RouteKey, EvpnRoute]:
+        """All routes in use, stale ones among them."""
+        return dict(self._routes)
+
+    @property
+    def stale(self) -> frozenset[RouteKey]:
+        """Those that nobody has confirmed since the last loss."""
+        return frozenset(self._stale)
+
+    @property
+    def is_settled(self) -> bool:
+        """True once the table is known to be all there is; until then what the kernel holds is not wrong."""
+        return self._unsettled_until is None
+
+    @property
+    def next_deadline(self) -> float | None:
+        """When `expire` will have something to do, or None."""
+        deadlines = [*self._stale.values()]
+        deadlines += [time for time in (self._sweep_at, self._unsettled_until) if time is not None]
+        return min(deadlines, default=None)
+
+    def remember(self, routes: Iterable[EvpnRoute], *, now: float) -> None:
+        """Take the routes of an earlier run as stale."""
+        for route in routes:
+            if route.key not in self._routes:
+                self._routes[route.key] = route
+                self._stale[route.key] = now + self._stale_s
+
+    def learn(self, route: EvpnRoute) -> bool:
+        """Take in a route that a peer has told; return whether that changes the forwarding."""
+        self._stale.pop(route.key, None)
+        is_new = self._routes.get(route.key) != route
+        self._routes[route.key] = route
+        return is_new
+
+    def withdraw(self, key: RouteKey, *, has_peers: bool, now: float) -> bool:
+        """Take in a withdrawal; return whether that changes the forwarding.
+
+        Without any peer it is the speaker that gives up, not the owner that withdraws: the route turns stale.
+        """
+        if key not in self._routes:
+            return False
+        if not has_peers:
+            self._stale.setdefault(key, now + self._stale_s)
+            return False
+        del self._routes[key]
+        self._stale.pop(key, None)
+        return True
+
+    def lost(self, *, now: float) -> None:
+        """The speaker is gone: every route is stale from now on, unless it was before."""
+        for key in self._routes:
+            self._stale.setdefault(key, now + self._stale_s)
+        self._sweep_at = None
+
+    def peers_back(self, *, now: float) -> None:
+        """A peer has told all that it has. The first one starts the wait for the others."""
+        if self._sweep_at is None and (self._stale or not self.is_settled):
+            self._sweep_at = now + self._settle_s
+
+    def peers_gone(self) -> None:
+        """No peer is left: nobody can confirm anything now."""
+        self._sweep_at = None
+
+    def expire(self, *, now: float) -> bool:
+        """Drop what is not to be believed any longer; return whether that changes the forwarding."""
+        gone = {key for key, deadline in self._stale.items() if deadline <= now}
+        was_settled = self.is_settled
+        if self._sweep_at is not None and self._sweep_at <= now:
+            gone |= self._stale.keys()
+            self._sweep_at = self._unsettled_until = None
+        if self._unsettled_until is not None and self._unsettled_until <= now:
+            self._unsettled_until = None
+        for key in gone:
+            del self._routes[key], self._stale[key]
+        return bool(gone) or was_settled != self.is_settled

@@ -8,10 +8,12 @@ the version list, `RetrieveServiceContent` and `Login`.
 from __future__ import annotations
 
 import logging
+import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,6 +37,7 @@ _NAMESPACE = "urn:vim25"
 _IDLE_CONNECTION_S = 60
 _HTTP_OK = 200
 _FIRST_VERSION = "vim.version.version9"
+_PROBES = 3
 
 
 class UndecodableError(HTTPException):
@@ -42,7 +45,37 @@ class UndecodableError(HTTPException):
 
 
 class _Stub(SoapAdapter.SoapStubAdapter):
-    """pyVmomi's stub, with its decoder's errors told from bugs of the caller: values are checked when they are set."""
+    """pyVmomi's stub, with a time limit per call and a peer that is gone noticed by TCP itself.
+
+    Its decoder's errors are told from bugs of the caller: values are checked when they are set.
+    """
+
+    def __init__(self, *, timeout_s: float, **arguments: Any) -> None:
+        initialize: Any = super().__init__
+        initialize(httpConnectionTimeout=timeout_s, **arguments)
+        self._timeout_s = timeout_s
+        self._patience = threading.local()
+
+    @contextmanager
+    def patience(self, timeout_s: float) -> Iterator[None]:
+        """Within this block calls of this thread may stay without a word for `timeout_s` seconds."""
+        self._patience.timeout_s = timeout_s
+        try:
+            yield
+        finally:
+            del self._patience.timeout_s
+
+    def GetConnection(self) -> Any:
+        """As in pyVmomi, with this thread's time limit."""
+        take: Any = super().GetConnection
+        connection = take()
+        connection.timeout = getattr(self._patience, "timeout_s", self._timeout_s)
+        if connection.sock is None:  # the server ended it after its last answer
+            connection.connect()
+        if isinstance(connection.sock, socket.socket):  # recorded answers in tests come without
+            connection.sock.settimeout(connection.timeout)
+            _probe_when_silent(connection.sock, self._timeout_s)
+        return connection
 
     def InvokeMethod(self, mo: Any, info: Any, args: Any, outerStub: Any = None) -> Any:
         """As in pyVmomi; raises `UndecodableError` when the answer cannot be decoded."""
@@ -102,21 +135,29 @@ class Session:
                 self._drop()
                 raise
 
-    def call(self, operation: str, subject: str, request: Callable[[], T]) -> T:
+    def call(self, operation: str, subject: str, request: Callable[[], T], *, timeout_s: float | None = None) -> T:
         """Return `request()`, one SOAP call; a lost session is renewed and the call repeated once.
 
-        The repetition is safe for writes too: a call that was not authenticated was not carried out. Raises
-        `Transient`, `Conflict` or `Rejected`, which name `operation` and `subject`.
+        The server may be silent for `timeout_s` seconds, by default those of the settings. The repetition is safe for
+        writes too: a call that was not authenticated was not carried out. Raises `Transient`, `Conflict` or `Rejected`,
+        which name `operation` and `subject`.
         """
         generation = self._generation
         self._last_call_s = time.monotonic()
         try:
-            return request()
+            return self._ask(request, timeout_s)
         except vim.fault.NotAuthenticated:
             self._renew(generation)
         except (vmodl.MethodFault, OSError, HTTPException, ExpatError) as fault:
             raise translate(self.system, operation, subject, fault) from fault
         with translated(self.system, operation, subject):
+            return self._ask(request, timeout_s)
+
+    def _ask(self, request: Callable[[], T], timeout_s: float | None) -> T:
+        stub = self._stub
+        if stub is None or timeout_s is None:
+            return request()
+        with stub.patience(timeout_s):
             return request()
 
     def keep_alive(self) -> None:
@@ -168,13 +209,12 @@ class Session:
     def _read_content(self) -> Any:
         """Make the stub, in the newest version that both sides know, and return the `ServiceContent`."""
         # The oldest version that this client can speak; the server's own is learnt over the same connection.
-        make_stub: Any = _Stub
-        self._stub = stub = make_stub(
+        self._stub = stub = _Stub(
             host=self.settings.host,
             port=self.settings.port,
             version=_FIRST_VERSION,
             sslContext=self._context,
-            httpConnectionTimeout=self.settings.timeout_s,
+            timeout_s=self.settings.timeout_s,
             connectionPoolTimeout=_IDLE_CONNECTION_S,
             customHeaders={"User-Agent": USER_AGENT},
         )
@@ -186,7 +226,8 @@ class Session:
             raise Rejected(self.system, "read the API versions", _VERSIONS_PATH, f"not XML: {error}") from error
         if version is None:
             raise Rejected(self.system, "read the API versions", _VERSIONS_PATH, "none of them is known here")
-        stub.ComputeVersionInfo(version)
+        compute: Any = stub.ComputeVersionInfo
+        compute(version)
         with translated(self.system, "read the service content", ""):
             return vim.ServiceInstance("ServiceInstance", stub).RetrieveContent()
 
@@ -225,6 +266,15 @@ def newest_version(document: str) -> str | None:
             if name is not None:
                 return str(name)
     return None
+
+
+def _probe_when_silent(sock: socket.socket, timeout_s: float) -> None:
+    """Let the kernel give up a peer that acknowledges nothing, after about two time limits (tcp(7), half-open)."""
+    probe_s = max(1, int(timeout_s / _PROBES))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, int(timeout_s)))
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, probe_s)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _PROBES)
 
 
 def _get(stub: Any, path: str) -> str:

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 _PC = vmodl.query.PropertyCollector
 _PAGE = 500
 _STOP_PATIENCE_S = 0.2
+_WAIT_LIMITS = 3
 _BACKOFF = Backoff(first_s=0.5, factor=2.0, most_s=30.0)
 
 FilterSource = Callable[[], Sequence[Any]]
@@ -170,11 +171,15 @@ class PropertyWatch:
                 refuse_unauthenticated(filter_update.objectSet or ())
             return answer
 
-        return self._session.call("wait for updates of", self._name, request)
+        patience_s = most_s + self._session.settings.timeout_s  # so that a silent server is told from a quiet one
+        return self._session.call("wait for updates of", self._name, request, timeout_s=patience_s)
 
     def _max_wait_s(self) -> int:
-        """Return a wait well below the socket's time-out, so that a silent server is told from a quiet one."""
-        return max(1, int(self._session.settings.timeout_s * 2 / 3))
+        """Return how long a wait may last: long, since each one costs the server a call for nothing.
+
+        A peer that is gone is noticed by TCP before (`session`), one that hangs when wait and time limit are over.
+        """
+        return max(1, int(self._session.settings.timeout_s * _WAIT_LIMITS))
 
     def _take(self, objects: dict[MoRef, ObservedObject], answer: Any) -> bool:
         """Apply one page to `objects`; True when it changed anything."""

@@ -88,8 +88,10 @@ def _run_site(options: argparse.Namespace) -> int:
     from lab.demo import Crashes, Demo, every_daemon_twice  # noqa: PLC0415 - heavy imports, not needed on the outside
     from lab.running import Lab, log_folder  # noqa: PLC0415
     from lab.services import ServiceError  # noqa: PLC0415
+    from lab.simulator import SimulatorError  # noqa: PLC0415
     from lab.site import two_hosts  # noqa: PLC0415
     from lab.story import Teller  # noqa: PLC0415
+    from lab.tools import ToolError  # noqa: PLC0415
 
     logging.basicConfig(level=logging.ERROR)  # what it logs below that is retried, and shows in the verdicts
     site, teller = two_hosts(), Teller()
@@ -103,7 +105,7 @@ def _run_site(options: argparse.Namespace) -> int:
                 demo.run()
             else:
                 demo.set_up()
-        except ServiceError as problem:
+        except (ServiceError, SimulatorError, ToolError) as problem:
             teller.judge("the story goes on", False, detail=str(problem))
             teller.say(f"logs: {log_folder()}")
         status = teller.end()

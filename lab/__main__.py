@@ -19,7 +19,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lab.demo import Crashes, Demo, every_daemon_twice
 from lab.kernel import KernelError, missing_feature
+from lab.running import Lab, log_folder
+from lab.services import ServiceError
+from lab.simulator import SimulatorError
+from lab.site import two_hosts
+from lab.story import Teller
+from lab.tools import ToolError
 from lab.vm import CACHE, EXIT_DIED, PROJECT, Machine, run_in_machine
 
 PRIVATE_VARIABLES = ("TFV_GUEST", "TFV_PRIVATE")
@@ -85,33 +92,31 @@ def _run_tests(arguments: Sequence[str]) -> int:
 
 
 def _run_site(options: argparse.Namespace) -> int:
-    from lab.demo import Crashes, Demo, every_daemon_twice  # noqa: PLC0415 - heavy imports, not needed on the outside
-    from lab.running import Lab, log_folder  # noqa: PLC0415
-    from lab.services import ServiceError  # noqa: PLC0415
-    from lab.simulator import SimulatorError  # noqa: PLC0415
-    from lab.site import two_hosts  # noqa: PLC0415
-    from lab.story import Teller  # noqa: PLC0415
-    from lab.tools import ToolError  # noqa: PLC0415
-
-    logging.basicConfig(level=logging.ERROR)  # what it logs below that is retried, and shows in the verdicts
+    logging.basicConfig(level=logging.ERROR)  # what is logged below that is retried, and shows in the verdicts
     site, teller = two_hosts(), Teller()
     crashes = every_daemon_twice(site) if options.action == "demo" and options.kill else Crashes()
     teller.heading("The lab: two ESXi hosts, one vCenter, one TF controller")
     with Lab(site, tell=teller.say) as lab:
-        demo = Demo(lab, teller, crashes=crashes)
-        try:
-            lab.start(at_start=lambda: demo.crash("start"))
-            if options.action == "demo":
-                demo.run()
-            else:
-                demo.set_up()
-        except (ServiceError, SimulatorError, ToolError) as problem:
-            teller.judge("the story goes on", False, detail=str(problem))
-            teller.say(f"logs: {log_folder()}")
+        is_told = _tell(lab, Demo(lab, teller, crashes=crashes), teller, is_whole=options.action == "demo")
         status = teller.end()
-        if options.action == "shell" or options.shell:
+        if is_told and (options.action == "shell" or options.shell):
             _shell(lab.tfv_file, log_folder())
     return status
+
+
+def _tell(lab: Lab, demo: Demo, teller: Teller, *, is_whole: bool) -> bool:
+    """Start the lab and tell its story, or only the beginning; False if it broke off, which is a wrong verdict."""
+    try:
+        lab.start(at_start=lambda: demo.crash("start"))
+        if is_whole:
+            demo.run()
+        else:
+            demo.set_up()
+    except (ServiceError, SimulatorError, ToolError) as problem:
+        teller.judge("the story goes on", False, detail=str(problem))
+        teller.say(f"logs: {log_folder()}")
+        return False
+    return True
 
 
 def _shell(tfv_file: Path, logs: Path) -> None:

@@ -1,0 +1,78 @@
+import os
+import re
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from images.disk import manifest
+from images.payload import CONTENT, PROJECT, PYTHON_OF, BuildError, dependencies, pack, run, source_date
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    content = tmp_path / "content"
+    (content / "b").mkdir(parents=True)
+    (content / "b" / "script").write_text("#!/bin/sh\n")
+    (content / "b" / "script").chmod(0o700)
+    (content / "a").write_text("text")
+    return content
+
+
+def test_an_archive_is_the_same_for_the_same_content_whenever_and_whoever_made_it(folder: Path, tmp_path: Path) -> None:
+    pack(folder, tmp_path / "first.tar")
+    for number, path in enumerate([folder / "a", folder / "b" / "script", folder / "b"]):
+        os.utime(path, (number, number))
+    (folder / "a").chmod(0o600)
+    pack(folder, tmp_path / "second.tar")
+    assert (tmp_path / "first.tar").read_bytes() == (tmp_path / "second.tar").read_bytes()
+
+
+def test_an_archive_keeps_what_is_a_program_and_belongs_to_root(folder: Path, tmp_path: Path) -> None:
+    pack(folder, tmp_path / "payload.tar")
+    with tarfile.open(tmp_path / "payload.tar") as archive:
+        members = {member.name: member for member in archive.getmembers()}
+    assert list(members) == ["a", "b", "b/script"]
+    assert {name: member.mode for name, member in members.items()} == {"a": 0o644, "b": 0o755, "b/script": 0o755}
+    assert {member.uname for member in members.values()} == {"root"}
+    assert {member.mtime for member in members.values()} == {source_date()}
+
+
+def test_the_time_in_archives_can_be_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1234")
+    assert source_date() == 1234
+
+
+def test_the_payload_is_made_of_what_is_there() -> None:
+    for name in CONTENT:
+        assert (PROJECT / name).exists(), name
+
+
+def test_the_payload_has_wheels_for_the_python_that_provision_uses() -> None:
+    script = (PROJECT / "images/provision").read_text()
+    assert re.search(r"centos-9\) echo /usr/bin/python3\.11 ;;", script)
+    assert PYTHON_OF == {"centos-9": "3.11", "centos-10": "3.12", "debian-12": "3.11"}
+
+
+def test_the_daemons_needs_are_read_from_the_project() -> None:
+    names = {re.split(r"[<>=]", requirement)[0] for requirement in dependencies()}
+    assert {"pyroute2", "pyvmomi", "PyNaCl"} <= names
+
+
+def test_a_manifest_tells_two_roots_apart_by_content_mode_and_target(folder: Path) -> None:
+    (folder / "link").symlink_to("a")
+    before = list(manifest(folder))
+    assert [line.split()[-1] for line in before] == ["/a", "/b", "/b/script", "/link"]
+    (folder / "a").write_text("other")
+    (folder / "b" / "script").chmod(0o755)
+    (folder / "link").unlink()
+    (folder / "link").symlink_to("b")
+    changed = [line.split()[-1] for line, other in zip(before, manifest(folder), strict=True) if line != other]
+    assert changed == ["/a", "/b/script", "/link"]
+
+
+def test_a_command_that_fails_says_so_in_its_own_words() -> None:
+    with pytest.raises(BuildError, match="no such thing"):
+        run(["sh", "-c", "echo no such thing >&2; exit 3"])
+    with pytest.raises(BuildError, match="command not found: no-such-command"):
+        run(["no-such-command"])

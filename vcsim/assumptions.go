@@ -20,6 +20,12 @@ const (
 	firstPortgroupVersion = "0"
 	// uplinksPerHost is the number of uplink ports each host brings unless the switch names others.
 	uplinksPerHost = 2
+	// intranetOption is the advanced setting that lets vCenter refuse to move a VM
+	// that is on a switch without physical NICs (VMware KB 1003832).
+	intranetOption = "config.migrate.test.CompatibleNetworks.VMOnVirtualIntranet"
+	// intranetsMattered is its default. On a real vCenter it is true and known to
+	// matter for standard switches; for distributed ones nothing is documented.
+	intranetsMattered = false
 	// firstCookie is the first connection cookie minus one.
 	firstCookie = 1_000_000
 )

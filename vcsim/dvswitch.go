@@ -118,7 +118,7 @@ func (d *switchMethods) ReconfigureDvsTask(ctx *simulator.Context, req *types.Re
 			d.reconfigured(ctx, req.Spec)
 			return nil, nil
 		}
-	}, func() soap.HasFault { return d.DistributedVirtualSwitch.ReconfigureDvsTask(ctx, req) })
+	}, func() soap.HasFault { return d.DistributedVirtualSwitch.ReconfigureDvsTask(ctx, withoutEdits(req)) })
 }
 
 func (d *switchMethods) reconfigured(ctx *simulator.Context, base types.BaseDVSConfigSpec) {
@@ -136,12 +136,13 @@ func (d *switchMethods) reconfigured(ctx *simulator.Context, base types.BaseDVSC
 	if s, ok := base.(*types.VMwareDVSConfigSpec); ok && s.MaxMtu != 0 {
 		cfg.MaxMtu = s.MaxMtu
 	}
+	before := cfg.Host
 	cfg.Host = nil
 	for _, h := range d.Summary.HostMember {
 		cfg.Host = append(cfg.Host, types.DistributedVirtualSwitchHostMember{
 			Status: "up",
 			Config: types.DistributedVirtualSwitchHostMemberConfigInfo{
-				Host: &h, MaxProxySwitchPorts: 512, Backing: &types.DistributedVirtualSwitchHostMemberPnicBacking{},
+				Host: &h, MaxProxySwitchPorts: 512, Backing: memberBacking(h, spec.Host, before),
 			},
 		})
 	}

@@ -67,6 +67,14 @@ func (e *esxi) dispatch(ctx *simulator.Context, method *simulator.Method) (mo.Re
 	if f := e.v.rules.soapFault(ctx, e.name, method); f != nil {
 		return nil, f
 	}
+	if o, ok := e.registry.Get(method.This).(*simulator.AuthorizationManager); ok {
+		wrapper := &authorizationMethods{o, e.service}
+		if !answers(wrapper, method) {
+			return nil, nil
+		}
+		method.This.Value += extended
+		return wrapper, nil
+	}
 	switch method.This.Type {
 	case "VirtualMachine", "Folder", "ResourcePool":
 		return nil, &types.HostAccessRestrictedToManagementServer{ManagementServer: vcenterName}

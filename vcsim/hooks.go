@@ -126,14 +126,23 @@ func (v *vcenter) dispatch(ctx *simulator.Context, method *simulator.Method) (mo
 		wrapper = &folderMethods{o, v}
 	case *simulator.DistributedVirtualSwitchManager:
 		wrapper = &switchManagerMethods{o, v}
+	case *simulator.VmProvisioningChecker:
+		wrapper = &checkerMethods{o, v}
+	case *simulator.AuthorizationManager:
+		wrapper = &authorizationMethods{o, v.service}
 	default:
 		return nil, nil
 	}
-	if !reflect.ValueOf(wrapper).MethodByName(goMethod(method.Name)).IsValid() {
+	if !answers(wrapper, method) {
 		return nil, nil // the stock "does not implement" fault shows the right reference
 	}
 	method.This.Value += extended
 	return wrapper, nil
+}
+
+// answers tells whether a wrapper has the method of a call.
+func answers(wrapper mo.Reference, method *simulator.Method) bool {
+	return reflect.ValueOf(wrapper).MethodByName(goMethod(method.Name)).IsValid()
 }
 
 // goMethod is the Go method that the simulator calls for a SOAP method.

@@ -12,12 +12,23 @@ from pyVmomi import vim
 from lab.controller import Controller
 from lab.simulator import Simulator
 from lab.vsphere_admin import VmRequest, VsphereAdmin
-from tests.contract.preflight.conftest import ESXI_PASSWORD, GATEWAY_MAC, PASSWORD, ConfigWriter, reach
+from tests.contract.preflight.conftest import (
+    ESXI_PASSWORD,
+    GATEWAY_MAC,
+    HOSTS,
+    PASSWORD,
+    SMBIOS_UUIDS,
+    ConfigWriter,
+    reach,
+)
 from tf_cli.__main__ import main
+from tf_cli.preflight.role_text import READ_ONLY_ROLE
+from tf_cli.preflight.roles import ROLES, RoleName
 from tf_reconcile.errors import ConfigError
 from tf_vsphere.portgroup_mark import MARK_KEY, format_mark
 from vcenter_plugin.model import PortgroupSettings
 
+MANAGER = "VSPHERE.LOCAL\\tf-manager-a"
 ACCOUNT = "account administrator@vsphere.local"
 TENANT = ("default-domain", "vCenter")
 BLUE = "11111111-0000-4000-8000-000000000001"
@@ -66,6 +77,57 @@ def _add_marked_portgroup(admin: VsphereAdmin, name: str, **changes: Any) -> Non
     admin.wait([admin.dvswitch().AddDVPortgroup_Task([spec])])
 
 
+def _identity(folder: Path, *, smbios_uuid: str) -> dict[str, str]:
+    """What a vRouter VM says of itself, as files."""
+    (folder / "product_uuid").write_text(f"{smbios_uuid}\n")
+    (folder / "eth1").mkdir()
+    (folder / "eth1" / "address").write_text(f"{GATEWAY_MAC}\n")
+    return {
+        "smbios_uuid_file": str(folder / "product_uuid"),
+        "trunk_interface": "eth1",
+        "interfaces_directory": str(folder),
+    }
+
+
+def _put_in_order(admin: VsphereAdmin, simulator: Simulator) -> None:
+    """Do what the lines of a plain site advise."""
+    _add_marked_portgroup(admin, "blue")
+    for name in HOSTS:
+        admin.create_vm(f"web-{name}", name, ["blue"])
+    _reconfigure_portgroup(admin, _uplink_portgroup(admin), vlan=_trunk_vlans((0, 999)))
+    folder, root = admin.dvswitch().parent, admin.content.rootFolder
+    for role, user in ((RoleName.PLUGIN, "VSPHERE.LOCAL\\tf-plugin"), (RoleName.MANAGER, MANAGER)):
+        _permit(admin, root, user, READ_ONLY_ROLE)
+        _permit(admin, folder, user, _create_role(admin, role))
+    _permit(admin, root, simulator.vcenter.user, READ_ONLY_ROLE)
+    for endpoint in simulator.esxi:
+        with VsphereAdmin(endpoint).login() as on_host:
+            _permit(on_host, on_host.content.rootFolder, endpoint.user, READ_ONLY_ROLE)
+
+
+def _create_role(admin: VsphereAdmin, name: RoleName, *, without: str = "") -> str:
+    role = ROLES[name]
+    ids = [one.privilege_id for grant in role.grants for one in grant.privileges if one.privilege_id != without]
+    admin.content.authorizationManager.AddAuthorizationRole(role.vsphere_role, ids)
+    return str(role.vsphere_role)
+
+
+def _permit(admin: VsphereAdmin, entity: Any, user: str, role: str) -> None:
+    manager = admin.content.authorizationManager
+    (role_id,) = (one.roleId for one in manager.roleList if one.name == role)
+    permission = vim.AuthorizationManager.Permission(principal=user, group=False, roleId=role_id, propagate=True)
+    manager.SetEntityPermissions(entity, [permission])
+
+
+def _give_pnic(admin: VsphereAdmin, host: str) -> None:
+    member = next(one.config for one in admin.dvswitch().config.host if one.config.host.name == host)
+    pnics = [vim.dvs.HostMember.PnicSpec(pnicDevice="vmnic1")]
+    spec = vim.dvs.HostMember.ConfigSpec(
+        operation="edit", host=member.host, backing=vim.dvs.HostMember.PnicBacking(pnicSpec=pnics)
+    )
+    admin.wait([admin.dvswitch().ReconfigureDvs_Task(_Vmware.ConfigSpec(host=[spec]))])
+
+
 def _create_project(controller: Controller) -> None:
     api = controller.api()
     try:
@@ -107,18 +169,19 @@ def _uplink_portgroup(admin: VsphereAdmin) -> Any:
 def test_a_site_in_order_has_no_failed_line(
     simulator: Simulator, admin: VsphereAdmin, write_config: ConfigWriter, tmp_path: Path, capsys: Capture
 ) -> None:
-    _add_marked_portgroup(admin, "blue")
-    admin.create_vm("web", "esx-a", ["blue"])
+    _put_in_order(admin, simulator)
     with Controller() as controller:
         _create_project(controller)
         check = {
             "vlan_ranges": [[1000, 1999]],
             "underlay_mtu_bytes": 1600,
             "esxi": [reach(endpoint, tmp_path) for endpoint in simulator.esxi],
+            "accounts": [{"user": "tf-plugin@vsphere.local", "role": "plugin"}, {"user": MANAGER, "role": "manager"}],
         }
         status, lines = _check(write_config(tf={"servers": [controller.url]}, check=check), capsys)
-    assert (status, [check for check, (verdict, _) in lines.items() if verdict == "fail"]) == (0, [])
     passed = {check: text for check, (verdict, text) in lines.items() if verdict == "pass"}
+    certificates = {check for check in lines if check.endswith("certificate")}  # the simulator's end in a month
+    assert (status, set(lines) - set(passed) - certificates) == (0, set())
     assert passed["dvswitch"].startswith("dvs-tf in datacenter DC0, version")
     assert passed["hosts"].startswith("2 connected")
     assert passed["vlan ids"].startswith("1000 usable of 1000-1999")
@@ -132,7 +195,9 @@ def test_a_site_in_order_has_no_failed_line(
         label = f"esxi {endpoint.host}:{endpoint.port}"
         assert passed[f"{label} host"].startswith(f"is {endpoint.name} of dvs-tf")
         assert "s ahead of" in passed[f"{label} clock"] or "s behind" in passed[f"{label} clock"]
-    assert "no host has a physical NIC" in lines["uplinks"][1]
+    assert passed["vmotion"].startswith("vCenter allows all 2 moves tried, of 2 pairs of hosts")
+    assert passed["account tf-plugin@vsphere.local"].startswith("may do exactly what plugin needs")
+    assert passed[f"account {MANAGER}"].startswith("may do exactly what manager needs")
 
 
 def test_the_check_leaves_no_session_and_changes_nothing(
@@ -159,25 +224,37 @@ def test_the_number_of_calls_does_not_grow_with_guests(
     assert simulator.soap_calls() == few
 
 
-@pytest.mark.parametrize("name", ["plugin", "manager"])
-def test_a_daemons_own_file_will_do(
-    name: str, write_config: ConfigWriter, simulator: Simulator, tmp_path: Path, capsys: Capture
+def test_the_plugins_own_file_will_do(write_config: ConfigWriter, capsys: Capture) -> None:
+    _, lines = _check(write_config(tenant={"fq_name": "default-domain:vCenter"}), capsys)
+    assert "`tfv role plugin`" in lines[ACCOUNT][1]
+    assert lines["dvswitch"][0] == "pass"
+    assert "this machine" not in lines
+
+
+def test_a_managers_own_file_will_do(
+    simulator: Simulator, write_config: ConfigWriter, tmp_path: Path, capsys: Capture
 ) -> None:
-    sections: dict[str, Any] = {
-        "plugin": {"tenant": {"fq_name": "default-domain:vCenter"}},
-        "manager": {
-            "esxi": reach(simulator.host("esx-b"), tmp_path),
-            "vlan": {"ranges": [[500, 600]]},
-            "agent": {"url": "http://127.0.0.1:1"},
-        },
-    }
-    status, lines = _check(write_config(**sections[name]), capsys)
-    assert status == 1, "the config API is not there"
-    assert f"`tfv role {name}`" in lines[ACCOUNT][1]
-    if name == "manager":
-        assert lines["esxi host"][1].startswith("is esx-b of dvs-tf")
-        assert lines["vlan ids"][1].startswith("101 usable of 500-600")
-        assert lines["daemon port API http://127.0.0.1:1"][0] == "fail"
+    path = write_config(
+        esxi=reach(simulator.host("esx-b"), tmp_path),
+        vlan={"ranges": [[500, 600]]},
+        agent={"url": "http://127.0.0.1:1"},
+        identity=_identity(tmp_path, smbios_uuid=SMBIOS_UUIDS["esx-b"]),
+    )
+    _, lines = _check(path, capsys)
+    assert "`tfv role manager`" in lines[ACCOUNT][1]
+    assert lines["esxi host"] == ("pass", "is esx-b of dvs-tf -> ")
+    assert lines["vlan ids"][1].startswith("101 usable of 500-600")
+    assert lines["this machine"] == ("pass", "is vrouter-esx-b on esx-b -> ")
+    assert lines["daemon port API http://127.0.0.1:1"][0] == "fail"
+
+
+def test_a_manager_that_is_pointed_at_another_esxi_fails(
+    simulator: Simulator, write_config: ConfigWriter, tmp_path: Path, capsys: Capture
+) -> None:
+    identity = _identity(tmp_path, smbios_uuid=SMBIOS_UUIDS["esx-a"])
+    _, lines = _check(write_config(esxi=reach(simulator.host("esx-b"), tmp_path), identity=identity), capsys)
+    assert lines["this machine"][0] == "fail"
+    assert lines["this machine"][1].startswith("is vrouter-esx-a on esx-a, but `esxi` leads to another host")
 
 
 def test_uplinks_that_leave_the_range_out_pass(
@@ -186,6 +263,56 @@ def test_uplinks_that_leave_the_range_out_pass(
     _reconfigure_portgroup(admin, _uplink_portgroup(admin), vlan=_trunk_vlans((0, 999)))
     _, lines = _check(write_config(check={"vlan_ranges": [[1000, 1999]]}), capsys)
     assert lines["uplinks"][0] == "pass"
+
+
+def test_uplinks_that_carry_the_range_fail_once_a_host_has_a_physical_nic(
+    admin: VsphereAdmin, write_config: ConfigWriter, capsys: Capture
+) -> None:
+    path = write_config(check={"vlan_ranges": [[1000, 1999]]})
+    _, lines = _check(path, capsys)
+    assert (lines["uplinks"][0], "no host has a physical NIC" in lines["uplinks"][1]) == ("warn", True)
+    _give_pnic(admin, "esx-b")
+    status, lines = _check(path, capsys)
+    assert (status, lines["uplinks"][0]) == (1, "fail")
+    assert "carries 1000-1999, and these hosts have physical NICs on the switch: esx-b" in lines["uplinks"][1]
+
+
+def test_a_move_that_vcenter_would_refuse_fails(
+    admin: VsphereAdmin, write_config: ConfigWriter, capsys: Capture
+) -> None:
+    _add_marked_portgroup(admin, "blue")
+    admin.create_vm("web", "esx-a", ["blue"])
+    _give_pnic(admin, "esx-a")
+    option = vim.option.OptionValue(key="config.migrate.test.CompatibleNetworks.VMOnVirtualIntranet", value="true")
+    admin.content.setting.UpdateOptions([option])
+    status, lines = _check(write_config(), capsys)
+    assert (status, lines["vmotion"][0]) == (1, "fail")
+    assert lines["vmotion"][1].startswith("web from esx-a to esx-b: VMOnVirtualIntranet")
+    assert admin.vm("web").host == "esx-a"
+
+
+@pytest.mark.parametrize("name", [RoleName.PLUGIN, RoleName.MANAGER])
+def test_an_account_that_lacks_one_privilege_fails_and_names_it(
+    name: RoleName, admin: VsphereAdmin, write_config: ConfigWriter, capsys: Capture
+) -> None:
+    lacking = ROLES[name].grants[-1].privileges[-1].privilege_id
+    user = "VSPHERE.LOCAL\\tf-daemon"
+    _permit(admin, admin.content.rootFolder, user, READ_ONLY_ROLE)
+    _permit(admin, admin.dvswitch().parent, user, _create_role(admin, name, without=lacking))
+    status, lines = _check(write_config(check={"accounts": [{"user": user, "role": name.value}]}), capsys)
+    verdict, text = lines[f"account {user}"]
+    assert (status, verdict) == (1, "fail")
+    assert text.startswith(f"lacks the network folder: {lacking}; switch dvs-tf: {lacking} -> ")
+
+
+def test_an_administrators_account_is_more_than_a_daemon_needs(
+    simulator: Simulator, write_config: ConfigWriter, tmp_path: Path, capsys: Capture
+) -> None:
+    esxi = simulator.host("esx-a")
+    _, lines = _check(write_config(check={"esxi": [reach(esxi, tmp_path)]}), capsys)
+    for account in (ACCOUNT, f"account root on esxi {esxi.host}:{esxi.port}"):
+        assert lines[account][0] == "warn"
+        assert "may do more than" in lines[account][1]
 
 
 def test_an_uplink_port_that_carries_more_than_its_portgroup_is_seen(
@@ -308,6 +435,25 @@ def test_a_config_api_without_the_project_fails(write_config: ConfigWriter, caps
         _, lines = _check(write_config(tf={"servers": [controller.url]}), capsys)
     assert lines[f"tf {controller.url}"][0] == "fail"
     assert "has no project default-domain:vCenter" in lines[f"tf {controller.url}"][1]
+
+
+def test_the_config_apis_token_is_used_and_never_shown(
+    write_config: ConfigWriter, tmp_path: Path, capsys: Capture
+) -> None:
+    (tmp_path / "right").write_text("right-token\n")
+    (tmp_path / "wrong").write_text("wrong-token\n")
+    with Controller(token="right-token") as controller:
+        _create_project(controller)
+        found = {}
+        for name in ("right", "wrong"):
+            tf = {"servers": [controller.url], "token_file": str(tmp_path / name)}
+            main(["check", "-c", str(write_config(tf=tf))])
+            shown = capsys.readouterr()
+            assert f"{name}-token" not in shown.out + shown.err
+            found[name] = next(line for line in shown.out.splitlines() if f" tf {controller.url} " in line)
+    assert found["right"].startswith("pass")
+    assert found["wrong"].startswith("fail")
+    assert "HTTP 401" in found["wrong"]
 
 
 def test_each_server_of_the_config_api_has_a_line_of_its_own(write_config: ConfigWriter, capsys: Capture) -> None:

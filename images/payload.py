@@ -87,9 +87,8 @@ def build_wheel(target: Path) -> None:
         copy = Path(folder)
         for name in ("pyproject.toml", "README.md"):
             shutil.copy(PROJECT / name, copy / name)
-        for package in settings["tool"]["setuptools"]["packages"]:
-            path = package.replace(".", "/")
-            shutil.copytree(PROJECT / path, copy / path, ignore=shutil.ignore_patterns("__pycache__"))
+        for package in sorted({name.partition(".")[0] for name in settings["tool"]["setuptools"]["packages"]}):
+            shutil.copytree(PROJECT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
         run(
             [
                 *(sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps"),

@@ -1,6 +1,7 @@
 import os
 import re
 import tarfile
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,20 @@ def test_the_payload_has_wheels_for_the_python_that_provision_uses() -> None:
 def test_the_daemons_needs_are_read_from_the_project() -> None:
     names = {re.split(r"[<>=]", requirement)[0] for requirement in dependencies()}
     assert {"pyroute2", "pyvmomi", "PyNaCl"} <= names
+
+
+def test_the_wheel_has_every_package_of_the_products_own() -> None:
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())
+    listed = set(project["tool"]["setuptools"]["packages"])
+    tops = {name for name in listed if "." not in name}
+    there = {
+        str(path.parent.relative_to(PROJECT)).replace("/", ".")
+        for top in tops
+        for path in (PROJECT / top).rglob("__init__.py")
+    }
+    assert listed == there
+    started = {target.partition(".")[0] for target in project["project"]["scripts"].values()}
+    assert started <= tops
 
 
 def test_a_manifest_tells_two_roots_apart_by_content_mode_and_target(folder: Path) -> None:

@@ -33,8 +33,7 @@ def _write(file: File, root: Path) -> bool:
     try:
         if target.is_file() and target.read_bytes() == content and target.stat().st_mode & 0o7777 == file.mode:
             return False
-        folder_mode = 0o700 if file.mode == SECRET else 0o755
-        target.parent.mkdir(mode=folder_mode, parents=True, exist_ok=True)
+        _make_folders(target.parent, 0o700 if file.mode == SECRET else 0o755)
         partial = target.with_name(f".{target.name}.partial")
         partial.unlink(missing_ok=True)
         with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, file.mode), "wb") as out:
@@ -47,6 +46,14 @@ def _write(file: File, root: Path) -> bool:
     except OSError as error:
         raise Rejected("file system", "write", file.path, error.strerror or str(error)) from error
     return True
+
+
+def _make_folders(folder: Path, mode: int) -> None:
+    """Make `folder` and those above it that are missing, with `mode` whatever the process's umask is."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    for path in reversed(missing):
+        path.mkdir()
+        path.chmod(mode)
 
 
 def _sync_folder(folder: Path) -> None:

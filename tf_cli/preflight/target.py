@@ -170,7 +170,11 @@ def _from_manager(settings: ManagerSettings, file: str) -> Target:
         policy=SitePolicy(
             vlan_ranges=check_ranges(settings.vlan, file=file), forwarder=Forwarder(settings.agent.kind.value)
         ),
-        esxi=(VsphereTarget(label="esxi", section="esxi", settings=settings.esxi, role=RoleName.ESXI),),
+        esxi=tuple(
+            VsphereTarget(label="esxi", section="esxi", settings=one, role=RoleName.ESXI)
+            for one in (settings.esxi,)
+            if one is not None
+        ),
         port_api_url=settings.agent.url,
         identity=settings.identity,
     )

@@ -1,0 +1,195 @@
+"""The vRouter VM under QEMU: its disk, its three NICs, its power, and a person's way in."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+# The management network is QEMU's own: the machine the tests run on is HOST in it, and SSH to the VM is forwarded.
+NETWORK, HOST, ADDRESS = "198.51.100.0/24", "198.51.100.2", "198.51.100.31"
+STOP_S = 60.0
+
+
+class MachineError(AssertionError):
+    """The VM did not do what it must; the text has the end of its console."""
+
+
+def free_tcp_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass(kw_only=True)
+class VrouterVm:
+    """One VM. `trunk_ports` are the UDP ports of the test's end and the VM's end of the trunk."""
+
+    folder: Path
+    disk: Path
+    kernel: Path
+    initrd: Path
+    smbios_uuid: str
+    trunk_mac: str
+    trunk_ports: tuple[int, int]
+    key_file: Path
+    config_drive: Path | None = None
+    is_isolated: bool = False
+    ssh_port: int = field(default_factory=free_tcp_port)
+    _process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def console(self) -> Path:
+        """What the VM wrote to its serial console, over all starts."""
+        return self.folder / "console.log"
+
+    @property
+    def command(self) -> list[str]:
+        """QEMU's command line. The NICs are out of order on purpose: the trunk is the first on the bus."""
+        here, there = self.trunk_ports
+        isolation = "on" if self.is_isolated else "off"
+        management = f"user,id=mgmt,net={NETWORK},host={HOST},restrict={isolation}"
+        management += f",hostfwd=tcp:127.0.0.1:{self.ssh_port}-{ADDRESS}:22"
+        medium = "" if self.config_drive is None else f",file={self.config_drive},format=raw"
+        return [
+            "qemu-system-x86_64",
+            *("-M", "q35,usb=off,vmport=off,hpet=off", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "qemu64"),
+            *("-smp", "2", "-m", "1024", "-uuid", self.smbios_uuid),
+            *("-nodefaults", "-no-user-config", "-display", "none"),
+            *("-kernel", str(self.kernel), "-initrd", str(self.initrd)),
+            "-append",
+            "root=LABEL=root ro console=ttyS0 quiet systemd.show_status=1 mitigations=off nokaslr no_timer_check "
+            "random.trust_cpu=on",
+            *("-chardev", f"file,id=console,path={self.console},append=on", "-serial", "chardev:console"),
+            *("-drive", f"file={self.disk},if=virtio,format=qcow2,cache=writeback"),
+            *("-drive", f"if=none,id=medium,media=cdrom,readonly=on{medium}", "-device", "ide-cd,id=cd,drive=medium"),
+            *("-qmp", f"unix:{self.folder / 'qmp'},server=on,wait=off"),
+            *("-device", "virtio-rng-pci"),
+            *("-netdev", f"socket,id=trunk,udp=127.0.0.1:{here},localaddr=127.0.0.1:{there}"),
+            *("-device", f"virtio-net-pci,netdev=trunk,mac={self.trunk_mac},addr=4"),
+            *("-netdev", management, "-device", "virtio-net-pci,netdev=mgmt,mac=52:54:00:00:00:01,addr=5"),
+            *("-netdev", "user,id=underlay,restrict=on"),
+            *("-device", "virtio-net-pci,netdev=underlay,mac=52:54:00:00:00:02,addr=6"),
+        ]
+
+    def power_on(self) -> None:
+        """Start the VM."""
+        with (self.folder / "qemu.log").open("ab") as log:
+            self._process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def cut_power(self) -> None:
+        """End the VM as a power cut does: nothing in it gets a chance to finish."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def detach_config_drive(self) -> None:
+        """Take the config drive's medium out, as an admin does in the vSphere Client (QEMU's machine protocol)."""
+        with socket.socket(socket.AF_UNIX) as monitor, monitor.makefile("rw", encoding="utf-8") as lines:
+            monitor.settimeout(STOP_S)
+            monitor.connect(str(self.folder / "qmp"))
+            lines.readline()
+            for command in (
+                {"execute": "qmp_capabilities"},
+                {"execute": "eject", "arguments": {"id": "cd", "force": True}},
+            ):
+                lines.write(json.dumps(command) + "\n")
+                lines.flush()
+                while not (answer := json.loads(lines.readline())).keys() & {"return", "error"}:
+                    pass
+                if "error" in answer:
+                    raise MachineError(f"QEMU: {answer['error']}")
+        self.config_drive = None
+
+    def shell(self, command: str, *, timeout_s: float = 60.0, is_checked: bool = True) -> str:
+        """Return what `command` prints in the VM, run as root by the account that the settings gave a key to."""
+        done = subprocess.run(
+            [
+                *("ssh", "-i", str(self.key_file), "-p", str(self.ssh_port), "-o", "IdentitiesOnly=yes"),
+                *("-o", f"UserKnownHostsFile={self.folder / 'known_hosts'}", "-o", "StrictHostKeyChecking=accept-new"),
+                *("-o", "BatchMode=yes", "-o", "ConnectTimeout=20", "-o", "LogLevel=ERROR"),
+                *("tfadmin@127.0.0.1", f"sudo -n sh -c {shlex.quote(command)}"),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout_s,
+            stdin=subprocess.DEVNULL,
+        )
+        if is_checked and done.returncode != 0:
+            raise MachineError(
+                f"{command!r} gave {done.returncode}: {done.stderr or done.stdout}\n{self.console_tail()}"
+            )
+        return done.stdout
+
+    def wait_for_shell(self, *, timeout_s: float) -> None:
+        """Wait until a person could log in."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                self.shell("true", timeout_s=30.0)
+            except (MachineError, subprocess.TimeoutExpired) as error:
+                self.check_running()
+                if time.monotonic() > deadline:
+                    raise MachineError(f"no log-in within {timeout_s} s\n{self.console_tail()}") from error
+            else:
+                return
+
+    def check_running(self) -> None:
+        """Raise if QEMU has ended by itself."""
+        if self._process is None or self._process.poll() is not None:
+            log = (self.folder / "qemu.log").read_text(errors="replace")
+            raise MachineError(f"QEMU has ended: {log[-2000:]}\n{self.console_tail()}")
+
+    def last_words(self) -> str:
+        """Return what the VM said last: the daemons' journal if a person could still log in, and the console."""
+        try:
+            units = "-u vrouter-firstboot -u vrouter-settings -u vrouter-agent -u vcenter-manager -u NetworkManager"
+            journal = self.shell(f"journalctl --no-pager -b -n 60 {units}", timeout_s=30.0)
+        except (MachineError, subprocess.TimeoutExpired) as error:
+            journal = f"no log-in for the journal: {error}"
+        return f"--- the journal ends with\n{journal}\n{self.console_tail()}"
+
+    def console_tail(self) -> str:
+        """Return the end of the console."""
+        text = self.console.read_text(errors="replace") if self.console.exists() else ""
+        return f"--- the console ends with\n{text[-4000:]}"
+
+
+def make_key(folder: Path) -> tuple[Path, str]:
+    """Make an SSH key; return its file and the public line."""
+    file = folder / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(file)], check=True)
+    return file, file.with_suffix(".pub").read_text().strip()
+
+
+def make_config_drive(target: Path, files: dict[str, str]) -> None:
+    """Write an ISO 9660 volume labelled TFVROUTER with `files`."""
+    content = target.with_suffix(".d")
+    for name, text in files.items():
+        path = content / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    subprocess.run(
+        ["genisoimage", "-quiet", "-V", "TFVROUTER", "-R", "-J", "-o", str(target), str(content)],
+        check=True,
+        capture_output=True,
+    )
+    shutil.rmtree(content)
+
+
+def missing_tools() -> str | None:
+    """Return what the machine lacks for these tests, None if nothing."""
+    tools = ("qemu-system-x86_64", "qemu-img", "mmdebstrap", "genisoimage", "ssh", "ssh-keygen", "mke2fs")
+    absent = [tool for tool in tools if shutil.which(tool, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None]
+    if absent:
+        return f"commands not found: {', '.join(absent)}"
+    return None if os.geteuid() == 0 else "not root: a root file system cannot be made"

@@ -68,6 +68,7 @@ def run_in_machine(command: Sequence[str], *, machine: Machine, folder: Path, sh
     `shared` must exist; the guest sees it read-write at the same path. Raises `KernelError` where a tool is missing.
     """
     kernel = prepare_kernel(CACHE / "kernel")
+    shared = shared.resolve()  # a link out of the guest's root would not lead anywhere while that is being mounted
     _compile_imports()
     with tempfile.TemporaryDirectory(prefix="machine-", dir=_existing(CACHE)) as scratch_name:
         scratch = Path(scratch_name)
@@ -257,7 +258,7 @@ def main(arguments: Sequence[str]) -> int:
         return subprocess.run(options.command, check=False).returncode
     machine = Machine(cpus=options.cpus, memory=options.memory, terminal=options.terminal)
     machine = replace(machine, timeout_s=None if options.terminal else options.timeout)
-    shared = _existing(options.shared.resolve())
+    shared = _existing(options.shared)
     return run_in_machine(options.command, machine=machine, folder=Path.cwd(), shared=shared)
 
 

@@ -74,8 +74,8 @@ def judge_hosts(hosts: Sequence[HostFact]) -> Line:
         return Line.warned(
             "hosts",
             f"in lockdown mode: {few(locked)}",
-            "Their managers cannot log in to ESXi: let them watch through vCenter (inventory: vcenter), or add the account to the"
-            " lockdown exception users.",
+            "Their managers cannot log in to ESXi: let them watch through vCenter (inventory: vcenter), or add the"
+            " account to the lockdown exception users.",
         )
     return Line.passed("hosts", f"{len(hosts)} connected, switch up on all")
 

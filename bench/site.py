@@ -67,6 +67,18 @@ class Daemon:
             self._process = subprocess.Popen(self.command(), cwd=_ROOT, stderr=log)
         return self
 
+    @property
+    def is_running(self) -> bool:
+        """True from `start` until `end`."""
+        return self._process is not None
+
+    @property
+    def pid(self) -> int:
+        """The running process's id; raises RuntimeError when it is not running."""
+        if self._process is None:
+            raise RuntimeError(f"{self._file.stem} is not running")
+        return self._process.pid
+
     def command(self, *arguments: str) -> Sequence[str]:
         """Return the command line."""
         return [sys.executable, "-m", self._module, "-c", str(self._file), *arguments]

@@ -6,7 +6,7 @@ import argparse
 import logging
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,17 +37,20 @@ from tf_runtime.settings import load_settings
 from tf_vsphere.dvswitch import DvSwitch, find_dvswitch
 from tf_vsphere.session import Session, connect
 from vcenter_manager.actions import describe
+from vcenter_manager.boundary import Inventory
 from vcenter_manager.dvports import VsphereDvports, find_hosts
 from vcenter_manager.identity import find_own_vm, smbios_forms
-from vcenter_manager.inventory import EsxiInventory
+from vcenter_manager.inventory import EsxiInventory, VcenterInventory
 from vcenter_manager.model import HostMoref, MacAddress, Snapshot
+from vcenter_manager.moves import NoMoves, VcenterMoves
 from vcenter_manager.observer import Boundaries, Observer
 from vcenter_manager.plan import Decision
 from vcenter_manager.reconciler import Place, Reconciler
 from vcenter_manager.rules import Policy
-from vcenter_manager.settings import IdentitySettings, ManagerSettings, check_ranges
+from vcenter_manager.settings import IdentitySettings, InventorySource, ManagerSettings, check_ranges
 from vcenter_manager.tf_networks import TfNetworks
 from vcenter_manager.tf_objects import TfObjects
+from vcenter_manager.vcenter_watch import VcenterWatch, find_host_of
 from vcenter_manager.vrouter_ports import VrouterAgent
 
 log = logging.getLogger("vcenter_manager")
@@ -89,19 +92,41 @@ class _Given:
     file: str
     place: Place
     api: ConfigApi
-    esxi: Session
+    esxi: Session | None
     vcenter: Session
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Watched:
+    """Which host is ours, what follows its VMs and vCenter, and what starts and ends that."""
+
+    host: HostMoref
+    inventory: Inventory
+    vcenter: VcenterWatch
+    esxi: EsxiInventory | None
+
+    def start(self) -> None:
+        if self.esxi is not None:
+            self.esxi.start()
+        self.vcenter.start()
+
+    def stop(self) -> None:
+        if self.esxi is not None:
+            self.esxi.stop()
+        self.vcenter.stop()
+
+    def wait_for_vms(self, timeout_s: float) -> bool:
+        return (self.vcenter if self.esxi is None else self.esxi).wait_until_complete(timeout_s)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manager:
     """The daemon's parts, wired together."""
 
-    esxi: Session
-    vcenter: Session
+    sessions: tuple[Session, ...]
+    timeout_s: float
     api: ConfigApi
-    inventory: EsxiInventory
-    dvports: VsphereDvports
+    watched: _Watched
     agent: VrouterAgent
     observer: Observer
     reconciler: Reconciler
@@ -110,11 +135,14 @@ class Manager:
 
     def close(self) -> None:
         """End the watches and log out."""
-        self.inventory.stop()
-        self.dvports.stop()
-        self.esxi.close()
-        self.vcenter.close()
+        self.watched.stop()
+        for session in self.sessions:
+            session.close()
         self.api.close()
+
+    def wait_for_portgroups(self) -> None:
+        """Wait for vCenter's first answer, or the first pass would miss it; without one the pass says so."""
+        self.watched.vcenter.wait_until_complete(self.timeout_s)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -146,11 +174,17 @@ def make_manager(settings: ManagerSettings, file: str, *, is_removal_confirmed: 
     Raises `ConfigError` for what an operator has to mend.
     """
     check_ranges(settings.vlan, file=file)
+    if settings.inventory is InventorySource.ESXI and settings.esxi is None:
+        raise ConfigError(
+            "the ESXi is not configured", file=file, key="esxi", value=None, allowed="a section, or inventory: vcenter"
+        )
     place = read_place(settings.identity, file=file)
     api = open_config_api(settings.tf, file=file)
     with ExitStack() as opened:
-        esxi = connect(settings.esxi, file, "esxi")
-        opened.callback(esxi.close)
+        esxi = None
+        if settings.inventory is InventorySource.ESXI and settings.esxi is not None:
+            esxi = connect(settings.esxi, file, "esxi")
+            opened.callback(esxi.close)
         vcenter = connect(settings.vcenter, file, "vcenter")
         opened.callback(vcenter.close)
         given = _Given(settings=settings, file=file, place=place, api=api, esxi=esxi, vcenter=vcenter)
@@ -190,17 +224,17 @@ def read_place(settings: IdentitySettings, *, file: str) -> Place:
 
 
 def _wire(given: _Given, opened: ExitStack, *, is_removal_confirmed: bool) -> Manager:
-    settings, file, esxi, vcenter = given.settings, given.file, given.esxi, given.vcenter
+    settings, file, vcenter = given.settings, given.file, given.vcenter
     wakeup, picture = _Wakeup(), _Picture()
     dvswitch = find_dvswitch(vcenter, settings.dvswitch, settings.datacenter, file=file)
-    inventory = EsxiInventory(esxi, wakeup)
-    host = _find_host(inventory, given, dvswitch)
-    dvports = VsphereDvports(vcenter, dvswitch, host=host, task_timeout_s=settings.task_timeout_s, on_change=wakeup)
+    watched = _make_watched(given, dvswitch, wakeup)
+    host, watch = watched.host, watched.vcenter
+    dvports = VsphereDvports(vcenter, dvswitch, watch, host=host, task_timeout_s=settings.task_timeout_s)
     switch = dvports.observe_switch()
-    for watch in (inventory, dvports):
-        watch.start()
-        opened.callback(watch.stop)
-    _prove_place(inventory, given)
+    opened.callback(watched.stop)
+    watched.start()
+    _prove_place(watched, given)
+    moves = VcenterMoves(vcenter, watch, host=host, clock=time.monotonic) if settings.vmotion.prepare else NoMoves()
     agent = VrouterAgent(
         kind=settings.agent.kind,
         url=settings.agent.url,
@@ -209,8 +243,9 @@ def _wire(given: _Given, opened: ExitStack, *, is_removal_confirmed: bool) -> Ma
     )
     project = tuple(settings.tf.project.split(":"))
     boundaries = Boundaries(
-        inventory=inventory,
+        inventory=watched.inventory,
         dvports=dvports,
+        moves=moves,
         networks=TfNetworks(given.api, project=project, security_group=settings.tf.security_group),
         objects=TfObjects(given.api),
         agent=agent,
@@ -224,17 +259,32 @@ def _wire(given: _Given, opened: ExitStack, *, is_removal_confirmed: bool) -> Ma
     )
     reconciler = Reconciler(boundaries, observer, place=given.place, policy=policy, on_decision=picture)
     return Manager(
-        esxi=esxi,
-        vcenter=vcenter,
+        sessions=tuple(session for session in (given.esxi, vcenter) if session is not None),
+        timeout_s=settings.vcenter.timeout_s,
         api=given.api,
-        inventory=inventory,
-        dvports=dvports,
+        watched=watched,
         agent=agent,
         observer=observer,
         reconciler=reconciler,
         wakeup=wakeup,
         picture=picture,
     )
+
+
+def _make_watched(given: _Given, dvswitch: DvSwitch, on_change: Callable[[], None]) -> _Watched:
+    """Find out which host is ours, and prepare to follow its VMs on itself or through vCenter."""
+    with_events = given.settings.vmotion.prepare
+    if given.esxi is not None:
+        inventory = EsxiInventory(given.esxi, on_change)
+        host = _find_host(inventory, given, dvswitch)
+        watch = VcenterWatch(given.vcenter, dvswitch, on_change, with_events=with_events)
+        return _Watched(host=host, inventory=inventory, vcenter=watch, esxi=inventory)
+    found = find_host_of(given.vcenter, sorted(given.place.own_uuids))
+    if found is None:
+        raise _elsewhere(given, "vcenter.host", given.settings.vcenter.host, "the vCenter that manages this vRouter VM")
+    host, managed_object = found
+    watch = VcenterWatch(given.vcenter, dvswitch, on_change, with_events=with_events, host=managed_object)
+    return _Watched(host=host, inventory=VcenterInventory(watch), vcenter=watch, esxi=None)
 
 
 def _find_host(inventory: EsxiInventory, given: _Given, dvswitch: DvSwitch) -> HostMoref:
@@ -246,30 +296,35 @@ def _find_host(inventory: EsxiInventory, given: _Given, dvswitch: DvSwitch) -> H
             f"this ESXi (hardware uuid {uuid}) is no host of {dvswitch.name} in {given.settings.vcenter.host}",
             file=given.file,
             key="esxi.host",
-            value=given.settings.esxi.host,
+            value=given.settings.esxi.host if given.settings.esxi is not None else None,
             allowed="a host of that vCenter which is a member of the distributed switch",
         )
     return host
 
 
-def _prove_place(inventory: EsxiInventory, given: _Given) -> None:
+def _prove_place(watched: _Watched, given: _Given) -> None:
     """Raise `ConfigError` unless this vRouter VM is among the VMs of the configured ESXi."""
-    esxi = given.settings.esxi
-    if not inventory.wait_until_complete(esxi.timeout_s):
-        raise ConfigError("the ESXi does not list its VMs", file=given.file, key="esxi.host", value=esxi.host)
-    if find_own_vm(inventory.observe().guests, given.place.own_uuids) is None:
-        raise ConfigError(
-            f"this vRouter VM ({' or '.join(sorted(given.place.own_uuids))}) is not among the VMs of this ESXi",
-            file=given.file,
-            key="esxi.host",
-            value=esxi.host,
-            allowed="the ESXi that this vRouter VM runs on",
-        )
+    section = "vcenter" if given.settings.esxi is None else "esxi"
+    account = given.settings.esxi or given.settings.vcenter
+    if not watched.wait_for_vms(account.timeout_s):
+        raise ConfigError("no list of this host's VMs", file=given.file, key=f"{section}.host", value=account.host)
+    if find_own_vm(watched.inventory.observe().guests, given.place.own_uuids) is None:
+        raise _elsewhere(given, f"{section}.host", account.host, "the ESXi that this vRouter VM runs on")
+
+
+def _elsewhere(given: _Given, key: str, value: str, allowed: str) -> ConfigError:
+    return ConfigError(
+        f"this vRouter VM ({' or '.join(sorted(given.place.own_uuids))}) is not among the VMs of this ESXi",
+        file=given.file,
+        key=key,
+        value=value,
+        allowed=allowed,
+    )
 
 
 def _print_plan(manager: Manager) -> int:
     """Write what a pass would do to standard output; return 3 if a source did not answer."""
-    manager.dvports.wait_until_complete(manager.vcenter.settings.timeout_s)
+    manager.wait_for_portgroups()
     decision, snapshot = manager.reconciler.decide(is_full=True)
     lines = [describe(action) for action in decision.plan.actions]
     lines += [f"held: {held.subject}: {held.reason}" for held in decision.plan.held]
@@ -291,7 +346,7 @@ def _loop(manager: Manager, settings: ManagerSettings, metrics: DaemonMetrics) -
 
 def _run_once(manager: Manager, settings: ManagerSettings) -> int:
     """Run passes until one asks for no further one at once; return 3 if something failed, is held or is missing."""
-    manager.dvports.wait_until_complete(manager.vcenter.settings.timeout_s)
+    manager.wait_for_portgroups()
     loop = _loop(manager, settings, DaemonMetrics(NAME))
     report = PassReport()
     for _ in range(_MOST_PASSES_AT_ONCE):
@@ -313,8 +368,8 @@ def _serve(manager: Manager, settings: ManagerSettings, file: str) -> int:
         settings.status, file=file, loop=loop, metrics=metrics, status=lambda: _status(manager, loop.last_report)
     )
     stop_on_signals(loop.stop)
-    loop.every(settings.vcenter.keep_alive_s, manager.vcenter.keep_alive)
-    loop.every(settings.esxi.keep_alive_s, manager.esxi.keep_alive)
+    for session in manager.sessions:
+        loop.every(session.settings.keep_alive_s, session.keep_alive)
     manager.wakeup.loop = loop
 
     def networks_changed() -> None:
@@ -324,8 +379,9 @@ def _serve(manager: Manager, settings: ManagerSettings, file: str) -> int:
     watch = Watch(manager.api, ("virtual-network",), networks_changed)
     watch.start()
     host, port = server.address
-    manager.dvports.wait_until_complete(manager.vcenter.settings.timeout_s)  # or the first pass would miss them
-    log.info("started", extra={"esxi": settings.esxi.host, "dvswitch": settings.dvswitch, "status": f"{host}:{port}"})
+    manager.wait_for_portgroups()
+    watched = manager.sessions[0].settings.host
+    log.info("started", extra={"host": watched, "dvswitch": settings.dvswitch, "status": f"{host}:{port}"})
     try:
         loop.run()
     finally:

@@ -140,6 +140,11 @@ class AddAgentPort(Action):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PrepareAgentPort(AddAgentPort):
+    """Tell the agent about a NIC that is on its way here: vif and filters, but no route and no announcement."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EnableAgentPort(Action):
     """Tell the agent to let traffic through a port that it has."""
 
@@ -165,7 +170,7 @@ TfAction: TypeAlias = (
     | CreateInstanceIp
 )
 DvportAction: TypeAlias = ReleaseDvport | BlockDvport | OpenDvport
-AgentAction: TypeAlias = RemoveAgentPort | ReplaceAgentPort | AddAgentPort | EnableAgentPort
+AgentAction: TypeAlias = RemoveAgentPort | ReplaceAgentPort | AddAgentPort | PrepareAgentPort | EnableAgentPort
 AnyAction: TypeAlias = TfAction | DvportAction | AgentAction
 
 
@@ -183,6 +188,7 @@ _TEXTS: Final[Mapping[type[Action], str]] = {
     UpdateInterface: "TF: interface of {a.subject} updated",
     CreateInstanceIp: "TF: instance-ip {a.family} of {a.subject} created",
     AddAgentPort: "vif of {a.subject}: VLAN {a.port.vlan}",
+    PrepareAgentPort: "vif of {a.subject}, on its way here: VLAN {a.port.vlan}",
     EnableAgentPort: "vif of {a.subject}: enabled",
     OpenDvport: "dvPort {a.dvport.key} of {a.subject}: VLAN {a.vlan}, open",
 }

@@ -1,7 +1,8 @@
 """What the manager needs from outside, as it needs it.
 
-Adapters: `inventory`, `dvports`, `tf_networks`, `tf_objects`, `vrouter_ports`. Every `observe` returns everything or
-raises a `BoundaryError`; every `apply` returns the actions that failed, with what they failed of, and raises nothing.
+Adapters: `inventory`, `dvports`, `moves`, `tf_networks`, `tf_objects`, `vrouter_ports`. Every `observe` returns
+everything or raises a `BoundaryError`; every `apply` returns the actions that failed, with what they failed of, and
+raises nothing.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from vcenter_manager.model import (
     Dvport,
     DvportKey,
     Guest,
+    HostMoref,
+    Move,
     Network,
     Portgroup,
     PortgroupKey,
@@ -76,8 +79,20 @@ class DvPorts(Protocol):
         """Return what the ports of these portgroups hold on all hosts, in one call."""
         ...
 
+    def observe_vlans_at(self, hosts: Collection[HostMoref]) -> Mapping[HostMoref, frozenset[Vlan]]:
+        """Return the ids in use on each of `hosts`, read now, in one call."""
+        ...
+
     def apply(self, actions: Sequence[DvportAction]) -> Failures:
         """Write many ports in one task; a port that changed since it was read fails with `Conflict`."""
+        ...
+
+
+class Moves(Protocol):
+    """What vCenter tells about vMotions."""
+
+    def observe(self) -> Mapping[VmUuid, Move]:
+        """Return the last vMotion from or to this host of each VM that has one; one call for those not seen before."""
         ...
 
 
@@ -96,8 +111,14 @@ class Networks(Protocol):
 class Objects(Protocol):
     """The TF objects of guests."""
 
-    def observe(self, vm_uuids: Collection[VmUuid], *, is_full: bool) -> Mapping[VmUuid, TfGuest]:
-        """Return what TF knows about each of `vm_uuids`; what was read before is read again only if `is_full`."""
+    def observe(
+        self, vm_uuids: Collection[VmUuid], *, visitors: Collection[VmUuid] = (), is_full: bool
+    ) -> Mapping[VmUuid, TfGuest]:
+        """Return what TF knows about each of `vm_uuids` and `visitors`.
+
+        What was read before is read again only if `is_full`, or when a visitor has become one of `vm_uuids`: until
+        then another manager writes its objects.
+        """
         ...
 
     def recall(self, vm_uuids: Collection[VmUuid]) -> Mapping[VmUuid, TfGuest]:

@@ -18,6 +18,7 @@ from vcenter_manager.model import (
     AgentPort,
     DeviceKey,
     Dvport,
+    DvportKey,
     DvportRef,
     Family,
     Guest,
@@ -37,7 +38,7 @@ from vcenter_manager.model import (
     VnUuid,
     family_of,
 )
-from vcenter_manager.vlan import Occupied, VlanPool, VlanRequest, allocate, count_free, start_of
+from vcenter_manager.vlan import Occupied, VlanPool, VlanRequest, allocate, count_free, reallocate, start_of
 
 
 def vmi_uuid_of(vm_uuid: VmUuid, device_key: DeviceKey) -> VmiUuid:
@@ -74,12 +75,12 @@ def nic_subject(vm_name: str, device_key: DeviceKey) -> str:
     return f"{vm_name} NIC {device_key}"
 
 
-def attachments_of(snapshot: Snapshot) -> Mapping[VmiUuid, Attachment]:
-    """Return every NIC that is ours, by its interface. Templates have none; foreign portgroups are not looked at."""
+def attachments_of(snapshot: Snapshot, guests: Iterable[Guest]) -> Mapping[VmiUuid, Attachment]:
+    """Return the NICs of `guests` that are ours, by interface; none of a template, none on a foreign portgroup."""
     if snapshot.switch is None:
         return {}
     found: dict[VmiUuid, Attachment] = {}
-    for guest in snapshot.guests.values():
+    for guest in guests:
         for attachment in _attachments_of_guest(guest, snapshot, snapshot.switch):
             found[attachment.vmi_uuid] = attachment
     return found
@@ -162,10 +163,15 @@ def readiness_of(attachment: Attachment, dvport: Dvport | None, switch: Switch) 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VlanChoice:
-    """The ids of the NICs that are served here, and how many ids are left for more."""
+    """The ids of the NICs that are served here, and how many ids are left for more.
+
+    `moving`: those whose present id is fine here and in use where their guest is moving to. `pool`: every id there is.
+    """
 
     vlans: Mapping[VmiUuid, Vlan]
     free: int
+    moving: frozenset[VmiUuid] = frozenset()
+    pool: frozenset[Vlan] = frozenset()
 
 
 def choose_vlans(
@@ -175,12 +181,12 @@ def choose_vlans(
     attachments = sorted(served, key=lambda attachment: attachment.vmi_uuid)
     pool = VlanPool(ranges=ranges, reserved=switch.pvlan_ids | _foreign_access_vlans(snapshot.portgroups))
     own_keys = {attachment.dvport.dvport_key for attachment in attachments}
+    coming_keys = _dvport_keys(snapshot.arriving.values())  # their ids are not given out, and push nobody off his own
+    vlans_of = {key: port.vlan for key, port in snapshot.dvports.items() if port.vlan is not None}
     occupied = Occupied(
-        on_host=frozenset(
-            port.vlan for key, port in snapshot.dvports.items() if key not in own_keys and port.vlan is not None
-        ),
+        on_host=frozenset(vlan for key, vlan in vlans_of.items() if key not in own_keys | coming_keys),
         on_vifs={uuid: seen.port.vlan for uuid, seen in snapshot.agent.ports.items()},
-        lingering=snapshot.agent.lingering_vlans,
+        lingering=snapshot.agent.lingering_vlans | {vlans_of[key] for key in coming_keys & set(vlans_of)},
         in_domain=snapshot.domain_vlans,
     )
     requests = [
@@ -193,7 +199,23 @@ def choose_vlans(
     ]
     start = start_of(switch.hosts.index(switch.host), len(switch.hosts), len(pool.ids()))
     vlans = allocate(requests, pool=pool, occupied=occupied, start=start)
-    return VlanChoice(vlans=vlans, free=count_free(pool, occupied, vlans))
+    there = {
+        attachment.vmi_uuid: snapshot.vlans_at.get(host, frozenset())
+        for attachment in attachments
+        if (host := snapshot.leaving.get(attachment.vm_uuid)) is not None
+    }
+    others = reallocate(there, vlans, pool=pool, occupied=occupied, start=start)
+    return VlanChoice(
+        vlans={**vlans, **others},
+        free=count_free(pool, occupied, vlans),
+        moving=frozenset(request.vmi_uuid for request in requests if vlans.get(request.vmi_uuid) == request.on_dvport)
+        & frozenset(others),
+        pool=frozenset(pool.ids()),
+    )
+
+
+def _dvport_keys(guests: Iterable[Guest]) -> set[DvportKey]:
+    return {nic.dvport.dvport_key for guest in guests for nic in guest.nics if nic.dvport is not None}
 
 
 def override_of(dvport: Dvport) -> Vlan | None:

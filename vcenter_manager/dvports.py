@@ -1,24 +1,24 @@
 """Observes and sets VLAN and block override of dvPorts on vCenter, many ports in one call and one task.
 
 The only writer of dvPorts. Each port's spec carries the configVersion it was read with, and VLAN and block go in one
-spec, so that a port is never open without its id. The portgroups come from a property watch; only those with our mark
+spec, so that a port is never open without its id. The portgroups come from `vcenter_watch`; only those with our mark
 are ever written to, and `plan` never asks for another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from pyVmomi import vim
 
 from tf_reconcile.errors import BoundaryError, Rejected
-from tf_vsphere.collector import MoRef, Step, filter_spec, retrieve
+from tf_vsphere.collector import MoRef, filter_spec, retrieve
 from tf_vsphere.dvswitch import DvSwitch
 from tf_vsphere.portgroup_mark import find_mark
 from tf_vsphere.session import Session
 from tf_vsphere.tasks import TaskWaiter
-from tf_vsphere.watch import PropertyWatch
 from vcenter_manager.actions import AnyAction, BlockDvport, DvportAction, ReleaseDvport
 from vcenter_manager.boundary import DomainView, Failures
 from vcenter_manager.model import (
@@ -34,10 +34,9 @@ from vcenter_manager.model import (
     Vlan,
     VnUuid,
 )
+from vcenter_manager.vcenter_watch import VcenterWatch
 
 _Vmware = vim.dvs.VmwareDistributedVirtualSwitch
-_PORTGROUP_PATHS = ("name", "config.vendorSpecificConfig", "config.defaultPortConfig")
-_PORTGROUPS = {"portgroups": Step(vim.DistributedVirtualSwitch, "portgroup")}
 _HARDWARE_UUID = "hardware.systemInfo.uuid"
 _MOST_NAMED = 5
 
@@ -52,29 +51,17 @@ class VsphereDvports:
         self,
         session: Session,
         dvswitch: DvSwitch,
+        watch: VcenterWatch,
         *,
         host: HostMoref,
         task_timeout_s: float,
-        on_change: Callable[[], None],
     ) -> None:
         self._session = session
         self._dvswitch = dvswitch
         self._host = host
         self._task_timeout_s = task_timeout_s
         self._tasks = TaskWaiter(session)
-        self._watch = PropertyWatch(session, self._filters, on_change, name=f"portgroups of {dvswitch.name}")
-
-    def start(self) -> None:
-        """Begin to follow the portgroups."""
-        self._watch.start()
-
-    def stop(self) -> None:
-        """End the watch."""
-        self._watch.stop()
-
-    def wait_until_complete(self, timeout_s: float) -> bool:
-        """Wait for the first complete list; False when it does not come within `timeout_s` seconds."""
-        return self._watch.wait_until_complete(timeout_s)
+        self._watch = watch
 
     def observe_switch(self) -> Switch:
         """As promised in `boundary`. `Rejected` when our host is no member of the switch any more."""
@@ -99,7 +86,7 @@ class VsphereDvports:
         """As promised in `boundary`."""
         return {
             PortgroupKey(ref.value): parse_portgroup(PortgroupKey(ref.value), seen.properties)
-            for ref, seen in self._watch.snapshot().items()
+            for ref, seen in self._watch.observe(vim.dvs.DistributedVirtualPortgroup).items()
         }
 
     def observe(self, dvport_keys: Collection[DvportKey]) -> Mapping[DvportKey, Dvport]:
@@ -120,6 +107,16 @@ class VsphereDvports:
                 port for port in ports if not port.is_connected and not (port.is_vlan_inherited and port.is_blocked)
             ),
         )
+
+    def observe_vlans_at(self, hosts: Collection[HostMoref]) -> Mapping[HostMoref, frozenset[Vlan]]:
+        """As promised in `boundary`."""
+        stub = self._dvswitch.managed_object._stub
+        wanted = [vim.HostSystem(host, stub) for host in sorted(hosts)]
+        vlans: dict[HostMoref, set[Vlan]] = defaultdict(set)
+        for port in self._fetch(vim.dvs.PortCriteria(host=wanted, connected=True)):
+            if port.proxy_host is not None and port.vlan is not None:
+                vlans[port.proxy_host].add(port.vlan)
+        return {host: frozenset(vlans[host]) for host in hosts}
 
     def apply(self, actions: Sequence[DvportAction]) -> Failures:
         """As promised in `boundary`."""
@@ -150,10 +147,6 @@ class VsphereDvports:
         dvs = self._dvswitch.managed_object
         ports = self._session.call("fetch dvPorts of", self._dvswitch.name, lambda: dvs.FetchDVPorts(criteria))
         return [parse_dvport(port) for port in ports or ()]
-
-    def _filters(self) -> Sequence[Any]:
-        kind = vim.dvs.DistributedVirtualPortgroup
-        return [filter_spec([self._dvswitch.managed_object], {kind: _PORTGROUP_PATHS}, steps=_PORTGROUPS)]
 
 
 def find_hosts(session: Session, dvswitch: DvSwitch) -> Mapping[str, HostMoref]:

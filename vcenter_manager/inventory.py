@@ -1,4 +1,4 @@
-"""The VMs of the ESXi that this manager drives, from a property watch on the ESXi itself.
+"""The VMs of the ESXi that this manager drives, from a property watch on the ESXi itself or, in lockdown, on vCenter.
 
 The only reader of VM hardware. `observe` costs no call: the watch keeps the mirror.
 """
@@ -11,7 +11,7 @@ from typing import Any
 from pyVmomi import vim
 
 from tf_reconcile.errors import Rejected
-from tf_vsphere.collector import Step, filter_spec, retrieve
+from tf_vsphere.collector import Mirror, Step, filter_spec, retrieve
 from tf_vsphere.session import Session
 from tf_vsphere.watch import PropertyWatch
 from vcenter_manager.boundary import GuestList
@@ -26,15 +26,8 @@ from vcenter_manager.model import (
     SwitchUuid,
     VmUuid,
 )
+from vcenter_manager.vcenter_watch import VM_PATHS, VcenterWatch
 
-_PATHS = (
-    "config.instanceUuid",
-    "config.uuid",
-    "config.template",
-    "name",
-    "runtime.powerState",
-    "config.hardware.device",
-)
 _VIEW = {"in view": Step(vim.view.ContainerView, "view")}
 _DvportBacking = vim.vm.device.VirtualEthernetCard.DistributedVirtualPortBackingInfo
 
@@ -60,15 +53,7 @@ class EsxiInventory:
 
     def observe(self) -> GuestList:
         """As promised in `boundary`."""
-        guests: dict[VmUuid, Guest] = {}
-        unreadable: list[str] = []
-        for ref, seen in self._watch.snapshot().items():
-            guest = parse_guest(seen.properties)
-            if guest is None:
-                unreadable.append(str(seen.properties.get("name", ref.value)))
-            else:
-                guests[guest.vm_uuid] = guest
-        return GuestList(guests=guests, unreadable=tuple(sorted(unreadable)))
+        return parse_guests(self._watch.snapshot())
 
     def read_hardware_uuid(self) -> str:
         """Return the SMBIOS uuid of the ESXi's own hardware, lower case: vCenter knows its host by the same."""
@@ -84,7 +69,18 @@ class EsxiInventory:
 
     def _filters(self) -> Sequence[Any]:
         view = _make_view(self._session, vim.VirtualMachine)
-        return [filter_spec([view], {vim.VirtualMachine: _PATHS}, steps=_VIEW)]
+        return [filter_spec([view], {vim.VirtualMachine: VM_PATHS}, steps=_VIEW)]
+
+
+class VcenterInventory:
+    """The `boundary.Inventory` of a host whose VMs are watched through vCenter; `watch` follows them."""
+
+    def __init__(self, watch: VcenterWatch) -> None:
+        self._watch = watch
+
+    def observe(self) -> GuestList:
+        """As promised in `boundary`."""
+        return parse_guests(self._watch.observe(vim.VirtualMachine))
 
 
 def _make_view(session: Session, kind: type[Any]) -> Any:
@@ -92,6 +88,19 @@ def _make_view(session: Session, kind: type[Any]) -> Any:
     return session.call(
         "create a view of", kind.__name__, lambda: session.content.viewManager.CreateContainerView(root, [kind], True)
     )
+
+
+def parse_guests(mirror: Mirror) -> GuestList:
+    """Return the VMs of a mirror."""
+    guests: dict[VmUuid, Guest] = {}
+    unreadable: list[str] = []
+    for ref, seen in mirror.items():
+        guest = parse_guest(seen.properties)
+        if guest is None:
+            unreadable.append(str(seen.properties.get("name", ref.value)))
+        else:
+            guests[guest.vm_uuid] = guest
+    return GuestList(guests=guests, unreadable=tuple(sorted(unreadable)))
 
 
 def parse_guest(properties: Mapping[str, Any]) -> Guest | None:

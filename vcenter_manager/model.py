@@ -80,6 +80,18 @@ class Guest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """The last vMotion of a VM that vCenter told of, unless it failed; `guest` is the VM as vCenter has it.
+
+    `is_over`: it has arrived, although ESXi and dvPorts may not say so yet.
+    """
+
+    guest: Guest
+    destination: HostMoref
+    is_over: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Portgroup:
     """A dv-portgroup of our dvSwitch.
 
@@ -252,27 +264,57 @@ class Source(StrEnum):
     NETWORKS = "TF virtual networks"
     OBJECTS = "TF objects"
     AGENT = "vRouter agent"
+    MOVES = "vCenter vMotion events"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """The sources of one pass. `missing` says which did not answer and why; their fields are then empty.
 
-    `unreadable_guests` are VMs of this host whose identity cannot be told now (their datastore is away). `dvports` are
-    the ports of this host's NICs on our switch, read for this pass. `domain_vlans` (ids in use on any host)
-    and `stray_dvports` (marked ports with an override and nobody connected) come from the last full pass.
-    `objects` has an entry for every guest that was looked up in TF.
+    `unreadable_guests` are VMs of this host whose identity cannot be told now (their datastore is away). `moves` are
+    the vMotions from or to this host. `dvports` are the ports of the NICs of this host's guests, and of those on their
+    way here, on our switch, read for this pass. `domain_vlans` (ids in use on any host) and `stray_dvports` (marked
+    ports with an override and nobody connected) come from the last full pass; `vlans_at` has the ids in use on hosts
+    that guests of ours are moving to, read for this pass. `objects` has an entry for every guest that was looked up in
+    TF.
     """
 
     guests: Mapping[VmUuid, Guest] = field(default_factory=dict)
     unreadable_guests: tuple[str, ...] = ()
+    moves: Mapping[VmUuid, Move] = field(default_factory=dict)
     switch: Switch | None = None
     portgroups: Mapping[PortgroupKey, Portgroup] = field(default_factory=dict)
     dvports: Mapping[DvportKey, Dvport] = field(default_factory=dict)
     domain_vlans: frozenset[Vlan] = frozenset()
+    vlans_at: Mapping[HostMoref, frozenset[Vlan]] = field(default_factory=dict)
     stray_dvports: tuple[Dvport, ...] = ()
     networks: Mapping[VnUuid, Network] = field(default_factory=dict)
     tenancy: Tenancy | None = None
     objects: Mapping[VmUuid, TfGuest] = field(default_factory=dict)
     agent: AgentView = field(default_factory=lambda: AgentView(ports={}))
     missing: Mapping[Source, str] = field(default_factory=dict)
+
+    @property
+    def arriving(self) -> Mapping[VmUuid, Guest]:
+        """The guests on their way to this host, which it does not list yet."""
+        here = self.switch.host if self.switch is not None else None
+        return {
+            vm_uuid: move.guest
+            for vm_uuid, move in self.moves.items()
+            if move.destination == here and not move.is_over and vm_uuid not in self.guests
+        }
+
+    @property
+    def leaving(self) -> Mapping[VmUuid, HostMoref]:
+        """The guests of this host that are on their way to another, and which."""
+        here = self.switch.host if self.switch is not None else None
+        return {
+            vm_uuid: move.destination
+            for vm_uuid, move in self.moves.items()
+            if move.destination != here and not move.is_over and vm_uuid in self.guests
+        }
+
+    def is_told_to_be_here(self, vm_uuid: VmUuid) -> bool:
+        """Say whether vCenter's last word about a VM's place was a move to this host."""
+        move = self.moves.get(vm_uuid)
+        return move is not None and self.switch is not None and move.destination == self.switch.host

@@ -11,17 +11,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 from tf_reconcile.backoff import Backoff
 from tf_reconcile.errors import BoundaryError
-from vcenter_manager.boundary import Agent, DomainView, DvPorts, GuestList, Inventory, Networks, Objects
+from vcenter_manager.boundary import Agent, DomainView, DvPorts, GuestList, Inventory, Moves, Networks, Objects
 from vcenter_manager.model import (
     AgentState,
     AgentView,
     Dvport,
     DvportKey,
+    HostMoref,
+    Move,
     Network,
     Portgroup,
     PortgroupKey,
@@ -29,6 +31,8 @@ from vcenter_manager.model import (
     Source,
     Switch,
     Tenancy,
+    Vlan,
+    VmUuid,
     VnUuid,
 )
 
@@ -38,7 +42,7 @@ FRESH_S: Final = 1.0
 """How long a reading of this host's dvPorts, and of the agent at rest, serves the passes that follow at once, as long
 as we changed nothing there."""
 
-_FAR: Final = (Source.PORTGROUPS, Source.DVPORTS, Source.NETWORKS, Source.OBJECTS)
+_FAR: Final = (Source.PORTGROUPS, Source.DVPORTS, Source.MOVES, Source.NETWORKS, Source.OBJECTS)
 _BACKOFF: Final = Backoff(first_s=1.0, factor=2.0, most_s=60.0)
 
 
@@ -48,6 +52,7 @@ class Boundaries:
 
     inventory: Inventory
     dvports: DvPorts
+    moves: Moves
     networks: Networks
     objects: Objects
     agent: Agent
@@ -73,8 +78,9 @@ class Observer:
         self._networks: Mapping[VnUuid, Network] = {}
         self._tenancy: Tenancy | None = None
         self._dvports: Mapping[DvportKey, Dvport] | None = None
-        self._dvports_for: GuestList | None = None
+        self._dvports_for: Snapshot | None = None
         self._dvports_at_s = 0.0
+        self._vlans_at: Mapping[HostMoref, frozenset[Vlan]] = {}
         self._patience: dict[Source, _Patience] = {}
         self._missing: dict[Source, str] = {}
         self._are_networks_stale = threading.Event()
@@ -115,46 +121,55 @@ class Observer:
         self._missing = {}
         listed = self._ask(Source.INVENTORY, self._outside.inventory.observe) or GuestList(guests={})
         portgroups = self._ask(Source.PORTGROUPS, self._outside.dvports.observe_portgroups) or {}
-        dvports = self._observe_dvports(listed, portgroups, is_full=is_full)
-        self._observe_networks(listed, portgroups, is_full=is_full)
+        moves: Mapping[VmUuid, Move] = self._ask(Source.MOVES, self._outside.moves.observe, patient=True) or {}
+        seen = Snapshot(guests=listed.guests, unreadable_guests=listed.unreadable, moves=moves, switch=self._switch)
+        dvports = self._observe_dvports(seen, portgroups, is_full=is_full)
+        self._observe_networks(seen, portgroups, is_full=is_full)
         objects = self._ask(
-            Source.OBJECTS, lambda: self._outside.objects.observe([*listed.guests], is_full=is_full), patient=True
+            Source.OBJECTS,
+            lambda: self._outside.objects.observe([*seen.guests], visitors=[*seen.arriving], is_full=is_full),
+            patient=True,
         )
         agent = self._observe_agent(is_full=is_full)
-        return Snapshot(
-            guests=listed.guests,
-            unreadable_guests=listed.unreadable,
+        return replace(
+            seen,
             switch=self._switch,
             portgroups=portgroups,
             dvports=dvports,
+            vlans_at=self._vlans_at,
             domain_vlans=self._domain.vlans,
             stray_dvports=self._domain.strays if is_full else (),
             networks=self._networks,
             tenancy=self._tenancy,
-            objects=objects if objects is not None else self._outside.objects.recall([*listed.guests]),
+            objects=objects if objects is not None else self._outside.objects.recall([*seen.guests, *seen.arriving]),
             agent=agent or AgentView(ports={}),
             missing=dict(self._missing),
         )
 
     def _observe_dvports(
-        self, listed: GuestList, portgroups: Mapping[PortgroupKey, Portgroup], *, is_full: bool
+        self, seen: Snapshot, portgroups: Mapping[PortgroupKey, Portgroup], *, is_full: bool
     ) -> Mapping[DvportKey, Dvport]:
-        """Return this host's ports on our switch, foreign portgroups' too: their ids count."""
+        """Return the ports on our switch of guests here and on their way, foreign portgroups' too: their ids count."""
         if is_full:
             self._read_switch(portgroups)
         is_fresh = (
-            self._dvports is not None and listed == self._dvports_for and self._clock() - self._dvports_at_s < FRESH_S
+            self._dvports is not None and seen == self._dvports_for and self._clock() - self._dvports_at_s < FRESH_S
         )
         if is_full or not is_fresh:
             keys = [
                 nic.dvport.dvport_key
-                for guest in listed.guests.values()
+                for guest in (*seen.guests.values(), *seen.arriving.values())
                 for nic in guest.nics
                 if nic.dvport is not None and nic.dvport.switch_uuid == self._switch.uuid and nic.dvport.dvport_key
             ]
             self._dvports = self._ask(Source.DVPORTS, lambda: self._outside.dvports.observe(keys), patient=True)
-            self._dvports_for, self._dvports_at_s = listed, self._clock()
+            self._vlans_at = self._observe_vlans_at({*seen.leaving.values()})
+            self._dvports_for, self._dvports_at_s = seen, self._clock()
         return self._dvports or {}
+
+    def _observe_vlans_at(self, hosts: set[HostMoref]) -> Mapping[HostMoref, frozenset[Vlan]]:
+        question = self._outside.dvports.observe_vlans_at
+        return (self._ask(Source.MOVES, lambda: question(hosts), patient=True) if hosts else None) or {}
 
     def _read_switch(self, portgroups: Mapping[PortgroupKey, Portgroup]) -> None:
         dvports = self._outside.dvports
@@ -166,12 +181,10 @@ class Observer:
             found = self._ask(Source.DVPORTS, lambda: dvports.observe_domain(marked), patient=True)
             self._domain = found or self._domain
 
-    def _observe_networks(
-        self, listed: GuestList, portgroups: Mapping[PortgroupKey, Portgroup], *, is_full: bool
-    ) -> None:
+    def _observe_networks(self, seen: Snapshot, portgroups: Mapping[PortgroupKey, Portgroup], *, is_full: bool) -> None:
         used = {
             portgroups[nic.dvport.portgroup_key].vn_uuid
-            for guest in listed.guests.values()
+            for guest in (*seen.guests.values(), *seen.arriving.values())
             for nic in guest.nics
             if nic.dvport is not None and nic.dvport.portgroup_key in portgroups
         }

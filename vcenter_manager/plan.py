@@ -7,7 +7,7 @@ nothing but an earlier link of the same chain. Order, and what a missing source 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from tf_reconcile.result import Held, Plan
@@ -20,6 +20,7 @@ from vcenter_manager.actions import (
     DeleteVm,
     EnableAgentPort,
     OpenDvport,
+    PrepareAgentPort,
     ReleaseDvport,
     RemoveAgentPort,
     ReplaceAgentPort,
@@ -82,9 +83,12 @@ class Decision:
 def decide(snapshot: Snapshot, policy: Policy) -> Decision:
     """Return what to do now, in order, and what is held."""
     draft = Draft(missing=snapshot.missing)
-    attachments = attachments_of(snapshot)
+    attachments = attachments_of(snapshot, snapshot.guests.values())
+    arriving = attachments_of(snapshot, snapshot.arriving.values())
     switch = snapshot.switch
-    _plan_departed(draft, snapshot, attachments)
+    _plan_departed(draft, snapshot, {*attachments, *arriving})
+    if Source.PORTGROUPS in snapshot.missing:
+        _plan_arrived(draft, snapshot)
     readiness: dict[VmiUuid, Readiness] = {}
     choice = VlanChoice(vlans={}, free=0)
     if switch is not None:
@@ -95,7 +99,9 @@ def decide(snapshot: Snapshot, policy: Policy) -> Decision:
         served = [attachments[uuid] for uuid, ready in readiness.items() if ready is Readiness.SERVED_HERE]
         choice = choose_vlans(served, snapshot, switch, policy.vlan_ranges)
         for uuid, attachment in attachments.items():
-            _plan_nic(draft, snapshot, attachment, readiness[uuid], choice.vlans.get(uuid))
+            _plan_nic(draft, snapshot, attachment, readiness[uuid], choice)
+        for attachment in arriving.values():
+            _plan_arriving(draft, snapshot, attachment, choice)
         _plan_strays(draft, snapshot)
     for guest in snapshot.guests.values():
         plan_tf(
@@ -109,14 +115,17 @@ def decide(snapshot: Snapshot, policy: Policy) -> Decision:
     )
 
 
-def _plan_departed(draft: Draft, snapshot: Snapshot, attachments: Mapping[VmiUuid, Attachment]) -> None:
-    """Remove the agent's ports whose guest, or whose NIC, is not on this host any more."""
+def _plan_departed(draft: Draft, snapshot: Snapshot, expected: Collection[VmiUuid]) -> None:
+    """Remove the agent's ports whose guest, or whose NIC, is not on this host any more, nor on its way here."""
     if Source.INVENTORY in snapshot.missing:
         return
     for uuid, seen in snapshot.agent.ports.items():
-        if uuid in attachments:
+        if uuid in expected and (seen.port.vm_uuid in snapshot.guests or seen.state is AgentState.DISABLED):
             continue
         guest = snapshot.guests.get(seen.port.vm_uuid)
+        if guest is None and seen.state is AgentState.DISABLED and _may_be_coming(snapshot, seen.port.vm_uuid):
+            draft.hold(seen.port.name, "prepared for a guest that this ESXi does not list yet")
+            continue
         if guest is None and snapshot.unreadable_guests:
             draft.hold(seen.port.name, f"may be one of the VMs that cannot be read: {snapshot.unreadable_guests[0]}")
             continue
@@ -127,25 +136,68 @@ def _plan_departed(draft: Draft, snapshot: Snapshot, attachments: Mapping[VmiUui
         draft.act(kind(subject=seen.port.name, vmi_uuid=uuid))
 
 
+def _may_be_coming(snapshot: Snapshot, vm_uuid: VmUuid) -> bool:
+    return Source.MOVES in snapshot.missing or snapshot.is_told_to_be_here(vm_uuid)
+
+
+def _plan_arrived(draft: Draft, snapshot: Snapshot) -> None:
+    """Enable what was prepared for guests that are here now, before vCenter is asked or while it does not answer."""
+    for seen in snapshot.agent.ports.values():
+        guest = snapshot.guests.get(seen.port.vm_uuid)
+        if guest is not None and guest.is_running:
+            plugged = {nic.mac for nic in guest.nics if nic.is_connected and nic.dvport is not None}
+            if seen.port.mac in plugged:
+                _plan_enabling(draft, snapshot, seen, seen.port.name)
+
+
+def _plan_enabling(draft: Draft, snapshot: Snapshot, seen: ObservedAgentPort, subject: str) -> None:
+    uuid = seen.port.vmi_uuid
+    if seen.state is AgentState.DISABLED and seen.port.vlan not in snapshot.agent.vlans_of_others(uuid):
+        draft.act(EnableAgentPort(subject=subject, vmi_uuid=uuid))
+
+
+def _plan_arriving(draft: Draft, snapshot: Snapshot, attachment: Attachment, choice: VlanChoice) -> None:
+    """Prepare vif and filters for a NIC that is on its way here, with the id that its dvPort has."""
+    dvport = snapshot.dvports.get(attachment.dvport.dvport_key)
+    seen = snapshot.agent.ports.get(attachment.vmi_uuid)
+    vlan = override_of(dvport) if dvport is not None else None
+    if Source.DVPORTS in snapshot.missing or dvport is None or vlan is None or not attachment.is_running:
+        draft.hold(attachment.subject, "on its way here; its dvPort has no id that could be prepared")
+        return
+    users = {port.vlan for key, port in snapshot.dvports.items() if key != dvport.key}
+    interface = snapshot.objects.get(attachment.vm_uuid, TfGuest()).interfaces.get(attachment.vmi_uuid)
+    if seen is not None:
+        if seen.state is AgentState.DISABLED and not _may_stay(seen, attachment, interface, vlan):
+            draft.act(ReplaceAgentPort(subject=attachment.subject, vmi_uuid=attachment.vmi_uuid))
+    elif vlan in users or vlan not in choice.pool:
+        draft.hold(attachment.subject, f"on its way here, where VLAN {vlan} is taken")
+    else:
+        _plan_new_vif(draft, snapshot, attachment, interface, vlan)
+
+
 def _plan_nic(
-    draft: Draft, snapshot: Snapshot, attachment: Attachment, readiness: Readiness, vlan: Vlan | None
+    draft: Draft, snapshot: Snapshot, attachment: Attachment, readiness: Readiness, choice: VlanChoice
 ) -> None:
     """Plan dvPort and agent port of one NIC."""
     seen = snapshot.agent.ports.get(attachment.vmi_uuid)
     dvport = snapshot.dvports.get(attachment.dvport.dvport_key)
     match readiness:
         case Readiness.SERVED_HERE if dvport is not None:
-            _plan_served(draft, snapshot, attachment, dvport, vlan)
+            _plan_served(draft, snapshot, attachment, dvport, choice)
         case Readiness.AT_REST if dvport is not None:
             if not dvport.is_released:
                 draft.act(_release(snapshot, attachment.subject, dvport))
             elif seen is not None:
                 draft.act(ReplaceAgentPort(subject=attachment.subject, vmi_uuid=attachment.vmi_uuid))
         case Readiness.ELSEWHERE:
-            if seen is not None:
+            if seen is not None and snapshot.is_told_to_be_here(attachment.vm_uuid):
+                _plan_enabling(draft, snapshot, seen, attachment.subject)
+            elif seen is not None:
                 draft.act(ReplaceAgentPort(subject=attachment.subject, vmi_uuid=attachment.vmi_uuid))
             draft.hold(attachment.subject, readiness.value)
         case _ if Source.DVPORTS in snapshot.missing:
+            if seen is not None and attachment.is_running:
+                _plan_enabling(draft, snapshot, seen, attachment.subject)
             draft.hold(attachment.subject, f"waits for {Source.DVPORTS}")
         case _ if attachment.is_running:
             draft.hold(attachment.subject, readiness.value)
@@ -160,16 +212,17 @@ def _plan_served(
     snapshot: Snapshot,
     attachment: Attachment,
     dvport: Dvport,
-    vlan: Vlan | None,
+    choice: VlanChoice,
 ) -> None:
     """Plan a NIC whose dvPort is ours to set: close what is unsafe, then vif, then VLAN and block in one write."""
+    vlan = choice.vlans.get(attachment.vmi_uuid)
     seen = snapshot.agent.ports.get(attachment.vmi_uuid)
     if vlan is None:
         if not dvport.is_released:
             draft.act(_release(snapshot, attachment.subject, dvport))
         draft.hold(attachment.subject, "no free VLAN id: every id of vlan.ranges is in use on this host or reserved")
         return
-    if not dvport.is_blocked and override_of(dvport) != vlan:
+    if not dvport.is_blocked and override_of(dvport) != vlan and attachment.vmi_uuid not in choice.moving:
         draft.act(BlockDvport(subject=attachment.subject, dvport=dvport, vlan=vlan))
     interface = snapshot.objects.get(attachment.vm_uuid, TfGuest()).interfaces.get(attachment.vmi_uuid)
     if seen is not None and not _may_stay(seen, attachment, interface, vlan):
@@ -189,7 +242,8 @@ def _plan_served(
 def _plan_new_vif(
     draft: Draft, snapshot: Snapshot, attachment: Attachment, interface: Interface | None, vlan: Vlan
 ) -> None:
-    absent = sorted(NEEDS[AddAgentPort] & set(snapshot.missing))
+    kind = PrepareAgentPort if attachment.vm_uuid in snapshot.arriving else AddAgentPort
+    absent = sorted(NEEDS[kind] & set(snapshot.missing))
     if interface is None and absent:
         draft.hold(attachment.subject, f"waits for {', '.join(absent)}")
         return
@@ -199,7 +253,7 @@ def _plan_new_vif(
     if reason is not None or interface is None:
         draft.hold(attachment.subject, reason or "no interface in TF yet")
         return
-    draft.act(AddAgentPort(subject=attachment.subject, port=agent_port_of(attachment, interface, vlan)))
+    draft.act(kind(subject=attachment.subject, port=agent_port_of(attachment, interface, vlan)))
 
 
 def _may_stay(seen: ObservedAgentPort, attachment: Attachment, interface: Interface | None, vlan: Vlan) -> bool:

@@ -23,6 +23,7 @@ from vcenter_manager.actions import (
     DeleteVm,
     EnableAgentPort,
     OpenDvport,
+    PrepareAgentPort,
     ReleaseDvport,
     RemoveAgentPort,
     ReplaceAgentPort,
@@ -45,6 +46,7 @@ ORDER: Final[tuple[tuple[type[Action], str], ...]] = (
     (UpdateInterface, "as CreateInterface"),
     (CreateInstanceIp, "the agent wants the address"),
     (AddAgentPort, "vif and filters before the dvPort is opened"),
+    (PrepareAgentPort, "after what serves guests that are here"),
     (EnableAgentPort, "as AddAgentPort"),
     (OpenDvport, "last: what it opens has its own id, its vif and its filters by now"),
 )
@@ -67,14 +69,16 @@ NEEDS: Final[Mapping[type[Action], frozenset[Source]]] = {
     UpdateInterface: _VSPHERE | _TF,
     CreateInstanceIp: _VSPHERE | _TF,
     AddAgentPort: _VSPHERE | {Source.DVPORTS, Source.AGENT},
-    EnableAgentPort: _VSPHERE | {Source.DVPORTS, Source.AGENT},
+    PrepareAgentPort: _VSPHERE | _TF | {Source.DVPORTS, Source.AGENT, Source.MOVES},
+    EnableAgentPort: frozenset({Source.INVENTORY, Source.AGENT}),
     OpenDvport: _VSPHERE | {Source.DVPORTS, Source.AGENT},
 }
 """What a missing source forbids: an action runs only when all the sources named here answered.
 
 No TF: nothing in TF is written or removed; a NIC whose interface and address were read before is still set up.
 No vCenter: no dvPort is written, but vifs whose guest or NIC left are still removed. No agent: no id is given out or
-changed (a vif may have it), ports are still closed. No ESXi: nothing at all.
+changed (a vif may have it), ports are still closed. No events: nothing is prepared for guests on their way, and what is
+prepared stays. No ESXi: nothing at all. A guest that has arrived needs nobody's word but its ESXi's and the agent's.
 """
 
 

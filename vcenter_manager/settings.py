@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import msgspec
@@ -28,6 +29,24 @@ class ManagerTfSettings(TfSettings, frozen=True, kw_only=True):
 
     security_group: str = "default"
     """Security group of that project that a new interface gets; a user may replace it afterwards."""
+
+
+class InventorySource(StrEnum):
+    """Where the VMs of this host are watched."""
+
+    ESXI = "esxi"
+    """On the host itself: guests are served as soon as it knows them, also while vCenter is down."""
+    VCENTER = "vcenter"
+    """Through vCenter, for a host in lockdown mode; no account on the host is needed then."""
+
+
+class VmotionSettings(Settings, frozen=True, kw_only=True):
+    """What is done about a guest before it arrives."""
+
+    prepare: bool = True
+    """Follow vCenter's vMotion events: the vif is made before the guest arrives, and a guest whose id is taken where it
+    goes gets another before it leaves. The vCenter account has to see VMs and their events (Read-only on the hosts'
+    cluster). False: everything is done on arrival."""
 
 
 class AgentSettings(Settings, frozen=True, kw_only=True):
@@ -85,8 +104,8 @@ class ManagerStatusSettings(StatusSettings, frozen=True, kw_only=True):
 class ManagerSettings(Settings, frozen=True, kw_only=True):
     """The whole file."""
 
-    esxi: VsphereSettings
-    """The ESXi that this vRouter VM runs on; a read-only account will do."""
+    esxi: VsphereSettings | None = None
+    """The ESXi that this vRouter VM runs on; a read-only account will do. Needed unless `inventory` is vcenter."""
 
     vcenter: VsphereSettings
     """The vCenter that manages it; the account sets ports of the switch (DVSwitch.PortConfig, DVSwitch.PortSetting)."""
@@ -95,10 +114,14 @@ class ManagerSettings(Settings, frozen=True, kw_only=True):
     """Name of the distributed switch that carries the portgroups."""
 
     tf: ManagerTfSettings
+    inventory: InventorySource = InventorySource.ESXI
+    """esxi: the VMs of this host are watched on the host. vcenter: through vCenter, for a host in lockdown mode."""
+
     datacenter: str | None = None
     """Name of the datacenter of the switch; needed only where two have a switch of that name."""
 
     agent: AgentSettings = AgentSettings()
+    vmotion: VmotionSettings = VmotionSettings()
     vlan: VlanSettings = VlanSettings()
     identity: IdentitySettings = IdentitySettings()
     removal: RemovalSettings = RemovalSettings()

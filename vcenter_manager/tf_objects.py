@@ -70,15 +70,20 @@ class TfObjects:
         self._interfaces: _Interfaces = {}
         self._ips: dict[VmiUuid, tuple[InstanceIp, ...]] = {}
         self._unread_ips: set[VmiUuid] = set()
+        self._visitors: set[VmUuid] = set()
 
-    def observe(self, vm_uuids: Collection[VmUuid], *, is_full: bool) -> Mapping[VmUuid, TfGuest]:
+    def observe(
+        self, vm_uuids: Collection[VmUuid], *, visitors: Collection[VmUuid] = (), is_full: bool
+    ) -> Mapping[VmUuid, TfGuest]:
         """As promised in `boundary`."""
-        wanted = set(vm_uuids)
-        for gone in [vm_uuid for vm_uuid in self._vms if is_full or vm_uuid not in wanted]:
+        wanted = {*vm_uuids, *visitors}
+        settled = self._visitors & set(vm_uuids)
+        for gone in [vm_uuid for vm_uuid in self._vms if is_full or vm_uuid not in wanted or vm_uuid in settled]:
             self._forget(gone)
         self._read_guests(sorted(wanted - set(self._vms)))
         self._read_ips(sorted(self._unread_ips))
-        return self.recall(vm_uuids)
+        self._visitors = set(visitors)
+        return self.recall(wanted)
 
     def recall(self, vm_uuids: Collection[VmUuid]) -> Mapping[VmUuid, TfGuest]:
         """As promised in `boundary`."""

@@ -104,6 +104,34 @@ def allocate(
     return chosen
 
 
+def reallocate(
+    moving: Mapping[VmiUuid, frozenset[Vlan]],
+    given: Mapping[VmiUuid, Vlan],
+    *,
+    pool: VlanPool,
+    occupied: Occupied,
+    start: int,
+) -> Mapping[VmiUuid, Vlan]:
+    """Return another id for each port that is about to move to a host where the one in `given` is in use.
+
+    `moving` has the ids in use on the host each goes to. The new id is free on both hosts; a port for which there is
+    none keeps its id and has no entry. What its vif has already is kept, so that asking again gives the same answer.
+    """
+    ids = pool.ids()
+    chosen: dict[VmiUuid, Vlan] = {}
+    for vmi_uuid, there in sorted(moving.items()):
+        if given.get(vmi_uuid) not in there:
+            continue
+        vifs_of_others = {vlan for uuid, vlan in occupied.on_vifs.items() if uuid != vmi_uuid}
+        taken = occupied.on_host | occupied.lingering | vifs_of_others | {*given.values()} | {*chosen.values()} | there
+        on_vif = occupied.on_vifs.get(vmi_uuid)
+        if on_vif is not None and on_vif in ids and on_vif not in taken:
+            chosen[vmi_uuid] = on_vif
+        elif (vlan := next(_free(ids, start=start, taken=taken, avoid=occupied.in_domain), None)) is not None:
+            chosen[vmi_uuid] = vlan
+    return chosen
+
+
 def count_free(pool: VlanPool, occupied: Occupied, given: Mapping[VmiUuid, Vlan]) -> int:
     """Return how many more ports this host could take."""
     return len(

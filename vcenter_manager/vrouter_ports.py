@@ -20,7 +20,7 @@ import urllib3
 from urllib3.exceptions import HTTPError
 
 from tf_reconcile.errors import BoundaryError, Rejected, Transient
-from vcenter_manager.actions import AddAgentPort, AgentAction, AnyAction, EnableAgentPort
+from vcenter_manager.actions import AddAgentPort, AgentAction, AnyAction, EnableAgentPort, PrepareAgentPort
 from vcenter_manager.boundary import Failures
 from vcenter_manager.model import (
     VLAN_FIRST,
@@ -87,7 +87,10 @@ class VrouterAgent:
         failures: dict[AnyAction, BoundaryError] = {}
         added = [action for action in actions if isinstance(action, AddAgentPort)]
         if self._kind is AgentKind.NATIVE and added:
-            body = [format_port(action.port) | {"link-state": 1} for action in added]
+            body = [
+                format_port(action.port) | {"link-state": int(not isinstance(action, PrepareAgentPort))}
+                for action in added
+            ]
             failures |= dict.fromkeys(added, error) if (error := self._try("POST", "/port", body)) else {}
         for action in actions:
             if isinstance(action, AddAgentPort):

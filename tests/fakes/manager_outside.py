@@ -16,12 +16,14 @@ from vcenter_manager.model import (
     DvportKey,
     HostMoref,
     MacAddress,
+    Move,
     Network,
     Portgroup,
     PortgroupKey,
     Switch,
     Tenancy,
     TfGuest,
+    Vlan,
     VmUuid,
     VnUuid,
 )
@@ -65,6 +67,7 @@ class Outside:
         return Boundaries(
             inventory=_Inventory(self),
             dvports=_Dvports(self),
+            moves=_Moves(self),
             networks=_Networks(self),
             objects=_Objects(self),
             agent=_Agent(self),
@@ -117,8 +120,20 @@ class _Dvports:
             "domain", lambda: DomainView(vlans=snapshot.domain_vlans, strays=snapshot.stray_dvports)
         )
 
+    def observe_vlans_at(self, hosts: Collection[HostMoref]) -> Mapping[HostMoref, frozenset[Vlan]]:
+        seen = self._outside.world.snapshot(self._outside.host).vlans_at
+        return self._outside.call("vlans at", lambda: {host: seen[host] for host in hosts})
+
     def apply(self, actions: Sequence[DvportAction]) -> Failures:
         return self._outside.apply("reconfigure", actions)
+
+
+class _Moves:
+    def __init__(self, outside: Outside) -> None:
+        self._outside = outside
+
+    def observe(self) -> Mapping[VmUuid, Move]:
+        return self._outside.call("moves", lambda: self._outside.world.snapshot(self._outside.host).moves)
 
 
 class _Networks:
@@ -138,9 +153,11 @@ class _Objects:
         self._outside = outside
         self._read: dict[VmUuid, TfGuest] = {}
 
-    def observe(self, vm_uuids: Collection[VmUuid], *, is_full: bool) -> Mapping[VmUuid, TfGuest]:
+    def observe(
+        self, vm_uuids: Collection[VmUuid], *, visitors: Collection[VmUuid] = (), is_full: bool
+    ) -> Mapping[VmUuid, TfGuest]:
         world = self._outside.world
-        self._read = self._outside.call("objects", lambda: {vm: world.tf_guest(vm) for vm in vm_uuids})
+        self._read = self._outside.call("objects", lambda: {vm: world.tf_guest(vm) for vm in (*vm_uuids, *visitors)})
         return dict(self._read)
 
     def recall(self, vm_uuids: Collection[VmUuid]) -> Mapping[VmUuid, TfGuest]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 
-from tf_reconcile.errors import Conflict
+from tf_reconcile.errors import Conflict, Rejected
 from vcenter_manager.actions import (
     Action,
     AddAgentPort,
@@ -25,6 +25,7 @@ from vcenter_manager.actions import (
     DeleteVm,
     EnableAgentPort,
     OpenDvport,
+    PrepareAgentPort,
     ReleaseDvport,
     RemoveAgentPort,
     UpdateInterface,
@@ -45,6 +46,7 @@ from vcenter_manager.model import (
     InstanceIpUuid,
     Interface,
     MacAddress,
+    Move,
     Network,
     Nic,
     ObservedAgentPort,
@@ -147,6 +149,7 @@ class World:
         self.starts_disabled = starts_disabled
         self.starts_alike = starts_alike
         self.machines: dict[VmUuid, Machine] = {}
+        self.moves: dict[VmUuid, tuple[HostMoref, HostMoref, bool]] = {}
         self.ports: dict[DvportKey, Port] = {}
         self.agents = {host: Agent() for host in self.hosts}
         self.vms: dict[VmUuid, TfVm] = {}
@@ -200,16 +203,33 @@ class World:
         nics = self.machines[vm_uuid_of(name)].nics
         nics[DeviceKey(device_key)] = replace(nics[DeviceKey(device_key)], is_connected=connected)
 
-    def migrate(self, name: str, host: str, *, follows: bool = True) -> None:
-        """Move a guest; unless `follows`, vCenter still names the old host as the one that serves its ports."""
-        self.machines[vm_uuid_of(name)].host = HostMoref(host)
+    def migrate(self, name: str, host: str, *, follows: bool = True, is_told: bool = False) -> None:
+        """Move a guest; unless `follows`, vCenter still names the old host as the one that serves its ports.
+
+        `is_told`: its events say by then that the guest has arrived.
+        """
+        vm = vm_uuid_of(name)
+        if vm in self.moves or is_told:
+            self.moves[vm] = (self.machines[vm].host, HostMoref(host), is_told)
+        self.machines[vm].host = HostMoref(host)
         if follows:
             self.follow()
+
+    def announce(self, name: str, host: str) -> None:
+        """Begin to move a guest: vCenter tells of it, and nothing else changes."""
+        vm = vm_uuid_of(name)
+        if self.machines[vm].host != host:
+            self.moves[vm] = (self.machines[vm].host, HostMoref(host), False)
+
+    def cancel(self, name: str) -> None:
+        """Fail the move of a guest."""
+        self.moves.pop(vm_uuid_of(name), None)
 
     def delete(self, name: str) -> None:
         for key in [*self.machines[vm_uuid_of(name)].nics]:
             self._unplug(vm_uuid_of(name), key)
         del self.machines[vm_uuid_of(name)]
+        self.moves.pop(vm_uuid_of(name), None)
 
     def _plug(self, vm: VmUuid, key: DeviceKey, portgroup: PortgroupKey) -> DvportRef:
         free = next((port for port in self.ports.values() if port.portgroup == portgroup and port.nic is None), None)
@@ -230,7 +250,10 @@ class World:
                     port.version += 1
 
     def follow(self) -> None:
-        """Let every dvPort's `proxyHost` be the host of its guest."""
+        """Let every dvPort's `proxyHost` be the host of its guest, and vCenter tell that moves are over."""
+        for vm, (source, destination, _) in self.moves.items():
+            if self.machines[vm].host == destination:
+                self.moves[vm] = (source, destination, True)
         for port in self.ports.values():
             if port.nic is not None:
                 port.proxy_host = self.machines[port.nic[0]].host
@@ -253,22 +276,20 @@ class World:
 
     def snapshot(self, host: str, *, missing: tuple[Source, ...] = (), knows_domain: bool = True) -> Snapshot:
         here = HostMoref(host)
-        guests = {
-            vm: Guest(
-                vm_uuid=vm,
-                bios_uuid=vm,
-                name=machine.name,
-                is_running=machine.running,
-                is_template=False,
-                nics=tuple(machine.nics.values()),
-            )
-            for vm, machine in self.machines.items()
-            if machine.host == here
+        guests = {vm: self._guest(vm) for vm, machine in self.machines.items() if machine.host == here}
+        moves = {
+            vm: Move(guest=self._guest(vm), destination=destination, is_over=is_over)
+            for vm, (source, destination, is_over) in self.moves.items()
+            if here in {source, destination}
         }
-        keys = {nic.dvport.dvport_key for guest in guests.values() for nic in guest.nics if nic.dvport}
+        coming = {vm: move.guest for vm, move in moves.items() if move.destination == here}
+        known = {**coming, **guests}
+        keys = {nic.dvport.dvport_key for guest in known.values() for nic in guest.nics if nic.dvport}
         agent = self.agents[here]
         whole = Snapshot(
             guests=guests,
+            moves=moves,
+            vlans_at={host: self._vlans_at(host) for host in self.hosts},
             switch=Switch(
                 uuid=SWITCH, host=here, hosts=(here,) if self.starts_alike else self.hosts, pvlan_ids=frozenset({PVLAN})
             ),
@@ -284,11 +305,26 @@ class World:
             ),
             networks=dict(self.networks),
             tenancy=TENANCY,
-            objects={vm: self.tf_guest(vm) for vm in guests},
+            objects={vm: self.tf_guest(vm) for vm in known},
             agent=AgentView(ports=dict(agent.ports), lingering_vlans=frozenset(agent.lingering)),
             missing={source: "not there" for source in missing},
         )
         return _without(whole, missing)
+
+    def _guest(self, vm: VmUuid) -> Guest:
+        machine = self.machines[vm]
+        return Guest(
+            vm_uuid=vm,
+            bios_uuid=vm,
+            name=machine.name,
+            is_running=machine.running,
+            is_template=False,
+            nics=tuple(machine.nics.values()),
+        )
+
+    def _vlans_at(self, host: HostMoref) -> frozenset[Vlan]:
+        seen = [self.dvport(port).vlan for port in self.ports.values() if port.proxy_host == host]
+        return frozenset(vlan for vlan in seen if vlan is not None)
 
     def tf_guest(self, vm: VmUuid) -> TfGuest:
         return TfGuest(
@@ -309,9 +345,11 @@ class World:
             case ReleaseDvport() | BlockDvport() | OpenDvport():
                 self._write_dvport(here, action)
             case AddAgentPort(port=port):
-                self._add_agent_port(here, port)
+                self._add_agent_port(here, port, is_enabled=not isinstance(action, PrepareAgentPort))
             case EnableAgentPort(vmi_uuid=vmi):
-                seen = self.agents[here].ports[vmi]
+                seen = self.agents[here].ports.get(vmi)
+                if seen is None:
+                    raise Rejected("vRouter agent", "enable", vmi, "Port Not found")
                 self.agents[here].ports[vmi] = replace(seen, state=AgentState.PENDING)
             case RemoveAgentPort(vmi_uuid=vmi):
                 gone = self.agents[here].ports.pop(vmi, None)
@@ -354,12 +392,12 @@ class World:
             strangers = {seen.port.vlan for seen in agent.ports.values() if seen.port.vm_uuid != port.nic[0]}
             assert vlan not in agent.lingering | strangers, "an id was used again before its old vif was gone"
 
-    def _add_agent_port(self, here: HostMoref, port: AgentPort) -> None:
+    def _add_agent_port(self, here: HostMoref, port: AgentPort, *, is_enabled: bool) -> None:
         agent = self.agents[here]
         assert port.vmi_uuid not in agent.ports, "the agent ignores a repeated POST"
         assert port.vlan not in {seen.port.vlan for seen in agent.ports.values()} | agent.lingering, "two vifs, one id"
         assert port.v4 is not None or port.v6 is not None, "a port without an address"
-        state = AgentState.DISABLED if self.starts_disabled else AgentState.PENDING
+        state = AgentState.PENDING if is_enabled and not self.starts_disabled else AgentState.DISABLED
         agent.ports[port.vmi_uuid] = ObservedAgentPort(port=port, state=state)
 
     def _write_tf(self, action: Action) -> None:  # noqa: PLR0912 - one case per kind of action
@@ -422,7 +460,7 @@ class World:
         for action in decision.plan.actions:
             try:
                 self.apply(host, action)
-            except Conflict:
+            except (Conflict, Rejected):
                 continue
         return decision
 
@@ -456,6 +494,26 @@ class World:
             serving = [seen for seen in self.agents[machine.host].ports.values() if seen.port.mac == nic.mac]
             assert [seen.port.vlan for seen in serving] == [port.vlan], f"{machine.name} has no vif of its id"
         assert all(len(names) == 1 for names in users.values()), f"shared ids: {users}"
+        for host, agent in self.agents.items():
+            for seen in agent.ports.values():
+                machine = self.machines.get(seen.port.vm_uuid)
+                if machine is None or machine.host != host:
+                    assert seen.state is AgentState.DISABLED, f"a vif for {seen.port.name}, who is not on {host}"
+                    assert self.moves.get(seen.port.vm_uuid, (host, None))[1] == host, "prepared for nobody"
+
+    def shared_on(self, host: str) -> set[Vlan]:
+        """The ids that two connected, unblocked ports of one host have: the dvSwitch joins those past every filter."""
+        open_ids = [
+            self.dvport(port).vlan
+            for port in self.ports.values()
+            if port.nic is not None
+            and self.machines[port.nic[0]].host == host
+            and self.machines[port.nic[0]].running
+            and self.machines[port.nic[0]].nics[port.nic[1]].is_connected
+            and not self.dvport(port).is_blocked
+            and self.portgroups[port.portgroup].vn_uuid is not None
+        ]
+        return {vlan for vlan in open_ids if vlan is not None and open_ids.count(vlan) > 1}
 
 
 def _without(snapshot: Snapshot, missing: tuple[Source, ...]) -> Snapshot:
@@ -474,4 +532,6 @@ def _without(snapshot: Snapshot, missing: tuple[Source, ...]) -> Snapshot:
                 snapshot = replace(snapshot, objects={})
             case Source.AGENT:
                 snapshot = replace(snapshot, agent=AgentView(ports={}))
+            case Source.MOVES:
+                snapshot = replace(snapshot, moves={}, vlans_at={})
     return snapshot

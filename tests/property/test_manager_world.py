@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests.fakes.manager_world import World, vm_uuid_of
-from tf_reconcile.errors import Conflict
+from tf_reconcile.errors import Conflict, Rejected
 from vcenter_manager.actions import AnyAction
 from vcenter_manager.model import HostMoref
 
@@ -80,14 +80,23 @@ class ManagersInAWorld(RuleBasedStateMachine):
             self.world.migrate(name, host)
 
     @precondition(lambda self: not any(self.todo.values()))
-    @rule(name=names, host=hosts)
-    def enter_the_host_before_vcenter_says_so(self, name: str, host: str) -> None:
+    @rule(name=names, host=hosts, told=st.booleans())
+    def enter_the_host_before_vcenter_says_so(self, name: str, host: str, told: bool) -> None:
         if vm_uuid_of(name) in self.world.machines:
-            self.world.migrate(name, host, follows=False)
+            self.world.migrate(name, host, follows=False, is_told=told)
 
     @rule()
     def vcenter_says_so(self) -> None:
         self.world.follow()
+
+    @rule(name=names, host=hosts)
+    def vcenter_announces_a_move(self, name: str, host: str) -> None:
+        if vm_uuid_of(name) in self.world.machines:
+            self.world.announce(name, host)
+
+    @rule(name=names)
+    def a_move_fails(self, name: str) -> None:
+        self.world.cancel(name)
 
     @rule(host=hosts, knows_domain=st.booleans())
     def manager_decides(self, host: str, knows_domain: bool) -> None:
@@ -99,7 +108,7 @@ class ManagersInAWorld(RuleBasedStateMachine):
         for _ in range(min(count, len(self.todo[host]))):
             try:
                 self.world.apply(host, self.todo[host].pop(0))
-            except Conflict:
+            except (Conflict, Rejected):
                 continue
 
     @rule(host=hosts, knows_domain=st.booleans())

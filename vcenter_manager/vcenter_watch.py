@@ -1,0 +1,124 @@
+"""The one property collector of the vCenter session: portgroups of our switch, vMotion events, and VMs where asked.
+
+The adapters (`dvports`, `moves`, `inventory`) read their part of its mirror; only this module starts and ends it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from pyVmomi import vim
+
+from tf_reconcile.errors import BoundaryError
+from tf_vsphere.collector import Mirror, Step, filter_spec
+from tf_vsphere.dvswitch import DvSwitch
+from tf_vsphere.session import Session
+from tf_vsphere.watch import PropertyWatch
+from vcenter_manager.model import HostMoref
+
+log = logging.getLogger(__name__)
+
+MOVE_EVENTS: Final = (
+    "VmBeingHotMigratedEvent",
+    "VmBeingMigratedEvent",
+    "VmBeingRelocatedEvent",
+    "VmMigratedEvent",
+    "DrsVmMigratedEvent",
+    "VmRelocatedEvent",
+    "VmFailedMigrateEvent",
+    "VmRelocateFailedEvent",
+)
+"""Start, end and failure of a move; the starts name the destination (vSphere API reference, `vim.event`)."""
+
+VM_PATHS: Final = (
+    "config.instanceUuid",
+    "config.uuid",
+    "config.template",
+    "name",
+    "runtime.powerState",
+    "config.hardware.device",
+)
+
+_PORTGROUP_PATHS = ("name", "config.vendorSpecificConfig", "config.defaultPortConfig")
+_PORTGROUPS = {"portgroups": Step(vim.DistributedVirtualSwitch, "portgroup")}
+_VMS = {"VMs": Step(vim.HostSystem, "vm")}
+_MOST_EVENTS = 200
+
+
+class VcenterWatch:
+    """Follows vCenter from `start` to `stop`. `host`: the HostSystem whose VMs are followed too, or None."""
+
+    def __init__(
+        self,
+        session: Session,
+        dvswitch: DvSwitch,
+        on_change: Callable[[], None],
+        *,
+        with_events: bool,
+        host: Any = None,
+    ) -> None:
+        self._session = session
+        self._dvswitch = dvswitch
+        self._with_events = with_events
+        self._host = host
+        self._events: Any = None
+        self._generation = 0
+        self._watch = PropertyWatch(session, self._filters, on_change, name=f"portgroups of {dvswitch.name}")
+
+    def start(self) -> None:
+        """Begin to follow."""
+        self._watch.start()
+
+    def stop(self) -> None:
+        """End the watch."""
+        self._watch.stop()
+
+    def wait_until_complete(self, timeout_s: float) -> bool:
+        """Wait for the first complete answer; False when it does not come within `timeout_s` seconds."""
+        return self._watch.wait_until_complete(timeout_s)
+
+    def observe(self, kind: type[Any]) -> Mirror:
+        """Return the mirrored objects of one kind; costs no call. Raises `Transient` while the watch is broken."""
+        wanted = str(kind._wsdlName)
+        return {ref: seen for ref, seen in self._watch.snapshot().items() if ref.kind == wanted}
+
+    def _filters(self) -> Sequence[Any]:
+        kind = vim.dvs.DistributedVirtualPortgroup
+        filters = [filter_spec([self._dvswitch.managed_object], {kind: _PORTGROUP_PATHS}, steps=_PORTGROUPS)]
+        if self._with_events:
+            filters.append(filter_spec([self._new_history()], {vim.event.EventHistoryCollector: ("latestPage",)}))
+        if self._host is not None:
+            filters.append(filter_spec([self._host], {vim.VirtualMachine: VM_PATHS}, steps=_VMS))
+        return filters
+
+    def _new_history(self) -> Any:
+        """Return a new collector of the latest vMotion events; one left behind in the same session is given back."""
+        session, before = self._session, self._events
+        self._events = None
+        if before is not None and self._generation == session.generation:
+            try:
+                session.call("remove a collector of", "vMotion events", before.DestroyCollector)
+            except BoundaryError as error:
+                log.debug("event collector not removed", extra={"reason": str(error)})
+        wanted = vim.event.EventFilterSpec(eventTypeId=[*MOVE_EVENTS])
+        manager = session.content.eventManager
+        history = session.call(
+            "create a collector for", "vMotion events", lambda: manager.CreateCollectorForEvents(wanted)
+        )
+        session.call("limit the page of", "vMotion events", lambda: history.SetCollectorPageSize(_MOST_EVENTS))
+        self._events, self._generation = history, session.generation
+        return history
+
+
+def find_host_of(session: Session, smbios_uuids: Sequence[str]) -> tuple[HostMoref, Any] | None:
+    """Return the host that runs the VM with one of these SMBIOS uuids, as an id and as an object; None if none does."""
+    index = session.content.searchIndex
+    for uuid in smbios_uuids:
+        found = session.call("find VM", uuid, lambda uuid=uuid: index.FindAllByUuid(None, uuid, True, False))  # type: ignore[misc]
+        for vm in found or ():
+            host = session.call("read the host of", uuid, lambda vm=vm: vm.runtime.host)  # type: ignore[misc]
+            if host is not None:
+                return HostMoref(str(host._moId)), host
+    return None

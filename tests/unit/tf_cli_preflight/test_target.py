@@ -90,6 +90,12 @@ def test_a_managers_file_brings_its_esxi_its_range_and_its_agent(folder: Path) -
     assert target.port_api_url == "http://127.0.0.1:9191"
 
 
+def test_a_manager_that_watches_through_vcenter_brings_no_esxi(folder: Path) -> None:
+    target = _load(folder, _site(folder, inventory="vcenter"))
+    assert target.vcenter.role is RoleName.MANAGER
+    assert target.esxi == ()
+
+
 @pytest.mark.parametrize(
     ("more", "key"),
     [

@@ -5,13 +5,15 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
 from pyroute2 import IPRoute
 
+from tf_api.client import ConfigApi
 from tf_api.settings import open_config_api
 from tf_api.watch import Watch
 from tf_reconcile.errors import ConfigError, DesiredStateError
@@ -23,16 +25,19 @@ from tf_runtime.loop import ReconcileLoop
 from tf_runtime.metrics import DaemonMetrics
 from tf_runtime.notify import Notifier
 from tf_runtime.settings import parse_listen
+from vrouter_vm import names
+from vrouter_vm.evpn import Vtep
 from vrouter_vm.gateway_mac import check_gateway_mac
 from vrouter_vm.kernel import Kernel
 from vrouter_vm.libnftables import LibNftables
-from vrouter_vm.metrics import PortMetrics
+from vrouter_vm.metrics import OverlayMetrics, PortMetrics
 from vrouter_vm.networks import NetworkFeed, TfNetworks
 from vrouter_vm.nft import FilterTables
+from vrouter_vm.overlay import BgpOverlay, describe_overlay
 from vrouter_vm.port_api import PortApi, PortServer, describe_status
 from vrouter_vm.port_files import PortStore
-from vrouter_vm.reconciler import Reconciler
-from vrouter_vm.settings import AgentSettings, gateway_macs, load_agent_settings
+from vrouter_vm.reconciler import OverlaySide, Reconciler
+from vrouter_vm.settings import AgentSettings, OverlaySettings, gateway_macs, load_agent_settings, peer_settings
 from vrouter_vm.status import StatusBoard
 
 NAME = "vrouter-agent"
@@ -45,14 +50,20 @@ def main(argv: Sequence[str]) -> int:
     settings = load_agent_settings(arguments.config)
     configure_logging(level=settings.log.level, format=settings.log.format)
 
-    kernel = Kernel(IPRoute(), trunk=settings.trunk.interface)
+    underlay = settings.overlay.interface if settings.overlay else None
+    kernel = Kernel(IPRoute(), trunk=settings.trunk.interface, underlay=underlay)
     _check_trunk(kernel, settings, file)
     board = StatusBoard()
-    metrics = DaemonMetrics(NAME)
     api = open_config_api(settings.tf, file=file)
     wake = _Wake()
     store = PortStore(Path(settings.port_api.directory), on_change=wake, clock=time.time)
-    feed = NetworkFeed(TfNetworks(api), cache=Path(settings.network_cache), clock=time.time, on_change=wake)
+    feed = NetworkFeed(
+        TfNetworks(api, has_overlay=settings.overlay is not None),
+        cache=Path(settings.network_cache),
+        clock=time.time,
+        on_change=wake,
+    )
+    overlay = _overlay(settings.overlay, file=file, on_change=wake) if settings.overlay else None
     reconciler = Reconciler(
         ports=store,
         networks=feed,
@@ -60,16 +71,53 @@ def main(argv: Sequence[str]) -> int:
         filtering=FilterTables(LibNftables(), trunk=settings.trunk.interface),
         gateway_macs=gateway_macs(settings, file=file),
         board=board,
+        overlay=_overlay_side(settings.overlay, overlay) if settings.overlay and overlay else None,
         is_dry_run=arguments.dry_run,
     )
     _load(store, settings, file)
     feed.load_cache()
+    if overlay:
+        overlay.load_cache()
     if arguments.dry_run:
         feed.view(frozenset(port.vn_uuid for port in store.ports()))
         feed.run_once(is_full=True)
         return _print_plan(reconciler)
 
-    loop = ReconcileLoop(reconciler.run_once, name=NAME, full_period_s=settings.full_period_s, metrics=metrics)
+    return _serve(
+        _Parts(
+            settings=settings,
+            file=file,
+            reconciler=reconciler,
+            board=board,
+            store=store,
+            feed=feed,
+            overlay=overlay,
+            api=api,
+            wake=wake,
+        )
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Parts:
+    """What the agent is made of."""
+
+    settings: AgentSettings
+    file: str
+    reconciler: Reconciler
+    board: StatusBoard
+    store: PortStore
+    feed: NetworkFeed
+    overlay: BgpOverlay | None
+    api: ConfigApi
+    wake: _Wake
+
+
+def _serve(parts: _Parts) -> int:
+    """Run loops, servers and threads until a signal; the exit status."""
+    settings, file, store, feed, overlay = parts.settings, parts.file, parts.store, parts.feed, parts.overlay
+    board, metrics = parts.board, DaemonMetrics(NAME)
+    loop = ReconcileLoop(parts.reconciler.run_once, name=NAME, full_period_s=settings.full_period_s, metrics=metrics)
     feed_loop = ReconcileLoop(
         feed.run_once,
         name=f"{NAME}.networks",
@@ -77,9 +125,11 @@ def main(argv: Sequence[str]) -> int:
         metrics=DaemonMetrics(NAME),  # not exported: /status says how fresh the networks are
         notifier=Notifier(None),  # the service manager hears of the loop that forwards
     )
-    wake.target = loop
+    parts.wake.target = loop
     feed.call_when_needed(feed_loop.wake)
     metrics.registry.register(PortMetrics(board))
+    if overlay:
+        metrics.registry.register(OverlayMetrics(overlay))
 
     port_api = PortApi(store, board, wake=loop.wake, clock=time.time, stale_timeout_s=settings.port_api.stale_timeout_s)
     port_server = PortServer(
@@ -91,10 +141,11 @@ def main(argv: Sequence[str]) -> int:
         file=file,
         loop=loop,
         metrics=metrics,
-        status=lambda: _status(settings, loop.last_report, board, store, feed),
+        status=lambda: _status(parts, loop.last_report),
         is_ready=lambda: store.is_loaded and board.outcome.pass_number > 0,
     )
-    watch = Watch(api, ["virtual-network"], feed_loop.wake)
+    watched = ["virtual-network", "routing-instance"] if overlay else ["virtual-network"]
+    watch = Watch(parts.api, watched, feed_loop.wake)
     is_asked_to_stop = threading.Event()
 
     def run_feed() -> None:
@@ -108,6 +159,8 @@ def main(argv: Sequence[str]) -> int:
         loop.stop()
         feed_loop.stop()
 
+    if overlay:
+        overlay.start(on_bug=loop.stop)
     watch.start()
     threading.Thread(target=run_feed, name="networks", daemon=True).start()
     stop_on_signals(stop)
@@ -117,6 +170,8 @@ def main(argv: Sequence[str]) -> int:
         port_server.stop()
         status_server.stop()
         watch.stop()
+        if overlay:
+            overlay.stop()
     return EXIT_OK if is_asked_to_stop.is_set() else EXIT_BUG
 
 
@@ -128,6 +183,28 @@ class _Wake:
     def __call__(self) -> None:
         if self.target is not None:
             self.target.wake()
+
+
+def _overlay(settings: OverlaySettings, *, file: str, on_change: Callable[[], None]) -> BgpOverlay:
+    return BgpOverlay(
+        socket=Path(settings.bgp.socket),
+        asn=settings.bgp.asn,
+        vtep=IPv4Address(settings.vtep),
+        peers=peer_settings(settings, file=file),
+        cache=Path(settings.cache),
+        stale_s=settings.stale_s,
+        settle_s=settings.settle_s,
+        clock=time.monotonic,
+        wall_clock=time.time,
+        on_change=on_change,
+    )
+
+
+def _overlay_side(settings: OverlaySettings, overlay: BgpOverlay) -> OverlaySide:
+    address = IPv4Address(settings.vtep)
+    return OverlaySide(
+        peers=overlay, vtep=Vtep(address=address, router_mac=names.router_mac_of(address)), asn=settings.bgp.asn
+    )
 
 
 def _check_trunk(kernel: Kernel, settings: AgentSettings, file: str) -> None:
@@ -168,24 +245,23 @@ def _print_plan(reconciler: Reconciler) -> int:
     return EXIT_OK
 
 
-def _status(
-    settings: AgentSettings, report: PassReport | None, board: StatusBoard, store: PortStore, feed: NetworkFeed
-) -> dict[str, Any]:
-    """Return what /status shows: the last pass, every port, and how fresh the networks are."""
-    fresh, now = feed.status, time.time()
+def _status(parts: _Parts, report: PassReport | None) -> dict[str, Any]:
+    """Return what /status shows: the last pass, every port, the overlay, and how fresh the networks are."""
+    fresh, now, outcome, overlay = parts.feed.status, time.time(), parts.board.outcome, parts.overlay
     return {
         "daemon": NAME,
         **describe_report(report),
-        "trunk": settings.trunk.interface,
-        "ports": {vmi: describe_status(known) for vmi, known in sorted(board.outcome.statuses.items())},
-        "skipped_port_files": [asdict(skipped) for skipped in store.skipped],
+        "trunk": parts.settings.trunk.interface,
+        "ports": {vmi: describe_status(known) for vmi, known in sorted(outcome.statuses.items())},
+        "skipped_port_files": [asdict(skipped) for skipped in parts.store.skipped],
         "networks": {
             "known": fresh.known,
             "tf_answered_s_ago": None if fresh.answered_at is None else round(now - fresh.answered_at, 1),
             "cache_age_s": None if fresh.cached_at is None else round(now - fresh.cached_at, 1),
             "error": fresh.error,
         },
-        "drops": dict(board.outcome.drops),
+        "drops": dict(outcome.drops),
+        **({"overlay": describe_overlay(overlay.status, outcome.choices, now=now)} if overlay else {}),
     }
 
 

@@ -11,7 +11,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from vrouter_vm.model import Elements, LinkAddress, Neighbour, Route, Rule, Sysctl, Trunk, Vif, Vrf
+from vrouter_vm.model import (
+    Elements,
+    EvpnRoute,
+    LinkAddress,
+    Neighbour,
+    Route,
+    Rule,
+    Sysctl,
+    Trunk,
+    TunnelEnd,
+    Vif,
+    Vrf,
+    Vxlan,
+)
 
 HOST: Final = "host"
 """Subject of what concerns the whole host: rules, forwarding, the trunk."""
@@ -79,6 +92,21 @@ class CreateVif(Action):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CreateVxlan(Action):
+    """Create a VXLAN device, and in its VRF if it has one, down, in one message."""
+
+    vxlan: Vxlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetMtu(Action):
+    """Set a device's MTU, in bytes."""
+
+    ifname: str
+    mtu_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AddAddress(Action):
     """Add an address to a device."""
 
@@ -104,6 +132,28 @@ class DeleteNeighbour(Action):
     """Delete a neighbour."""
 
     neighbour: Neighbour
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddTunnelEnd(Action):
+    """Add a VTEP for a router MAC."""
+
+    end: TunnelEnd
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteTunnelEnd(Action):
+    """Delete a VTEP of a router MAC."""
+
+    end: TunnelEnd
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplaceRoute(Action):
+    """Let a route of our protocol lead elsewhere, without a moment in between."""
+
+    route: Route
+    have: Route
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +185,20 @@ class ChangeElements(Action):
     have: Elements
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Announce(Action):
+    """Tell other hosts a route, or its change."""
+
+    route: EvpnRoute
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Withdraw(Action):
+    """Tell other hosts that a route is no more."""
+
+    route: EvpnRoute
+
+
 KernelAction: TypeAlias = (
     AddRule
     | DeleteRule
@@ -143,15 +207,21 @@ KernelAction: TypeAlias = (
     | DeleteLink
     | CreateVrf
     | CreateVif
+    | CreateVxlan
+    | SetMtu
     | AddAddress
     | DeleteAddress
     | SetNeighbour
     | DeleteNeighbour
+    | AddTunnelEnd
+    | DeleteTunnelEnd
     | AddRoute
+    | ReplaceRoute
     | DeleteRoute
 )
 FilterAction: TypeAlias = ReplaceFilters | ChangeElements
-AnyAction: TypeAlias = KernelAction | FilterAction
+SpeakerAction: TypeAlias = Announce | Withdraw
+AnyAction: TypeAlias = KernelAction | FilterAction | SpeakerAction
 
 
 def describe(action: AnyAction) -> str:  # noqa: PLR0912 - one line per kind of action
@@ -171,6 +241,10 @@ def describe(action: AnyAction) -> str:  # noqa: PLR0912 - one line per kind of 
             text = f"create VRF {vrf.name} with table {vrf.table}"
         case CreateVif(vif=vif):
             text = f"create vif {vif.name} in {vif.vrf}"
+        case CreateVxlan(vxlan=vxlan):
+            text = f"create tunnel {vxlan.name} in {vxlan.vrf or 'no VRF'}"
+        case SetMtu(ifname=ifname, mtu_bytes=mtu_bytes):
+            text = f"set MTU of {ifname} to {mtu_bytes}"
         case AddAddress(address=address):
             text = f"add {address.address} to {address.ifname}"
         case DeleteAddress(address=address):
@@ -179,6 +253,16 @@ def describe(action: AnyAction) -> str:  # noqa: PLR0912 - one line per kind of 
             text = f"set neighbour {neighbour.address} {neighbour.mac} on {neighbour.ifname}"
         case DeleteNeighbour(neighbour=neighbour):
             text = f"delete neighbour {neighbour.address} {neighbour.mac} on {neighbour.ifname}"
+        case AddTunnelEnd(end=end):
+            text = f"add VTEP {end.vtep} {end.mac} to {end.ifname}"
+        case DeleteTunnelEnd(end=end):
+            text = f"delete VTEP {end.vtep} {end.mac} from {end.ifname}"
+        case ReplaceRoute(route=route, have=have):
+            text = f"replace route {_route(have)} by {_route(route)}"
+        case Announce(route=route):
+            text = f"announce {route.prefix} of {route.rd}, generation {route.generation}"
+        case Withdraw(route=route):
+            text = f"withdraw {route.prefix} of {route.rd}"
         case AddRoute(route=route):
             text = f"add route {_route(route)}"
         case DeleteRoute(route=route):
@@ -206,4 +290,6 @@ def summarize(actions: Iterable[AnyAction]) -> list[str]:
 
 def _route(route: Route) -> str:
     where = "unreachable" if route.ifname is None else f"dev {route.ifname}"
+    if route.via is not None:
+        where = f"via {route.via} {where}"
     return f"{route.prefix} {where} table {route.table}"

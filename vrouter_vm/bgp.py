@@ -20,9 +20,9 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # it logs when a process
 import grpc
 
 from tf_reconcile.errors import BoundaryError, Rejected, Transient
-from vrouter_vm.evpn import FIRST_GENERATION, EvpnRoute, RouteKey, RouteTarget
+from vrouter_vm.evpn import FIRST_GENERATION
 from vrouter_vm.gobgp import attribute_pb2, common_pb2, extcom_pb2, gobgp_pb2, nlri_pb2
-from vrouter_vm.model import MacAddress
+from vrouter_vm.model import EvpnRoute, MacAddress, PeerSettings, RouteKey, RouteTarget
 
 SYSTEM: Final = "BGP speaker"
 
@@ -42,17 +42,6 @@ _EVPN: Final = common_pb2.Family(afi=common_pb2.Family.AFI_L2VPN, safi=common_pb
 _UNREACHABLE: Final = frozenset(
     {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PeerSettings:
-    """One BGP neighbour of our own AS: a route reflector, a fabric's router. `password` is for TCP MD5 (RFC 2385)."""
-
-    address: str
-    port: int
-    password: str | None
-    hold_time_s: int
-    restart_time_s: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,5 @@
-"""What the agent needs from outside, as it needs it. Adapters: `kernel`, `nft`, `networks`, `port_files`."""
+"""What the agent needs from outside, as it needs it. Adapters: `kernel`, `nft`, `networks`, `port_files`,
+`overlay`."""
 
 from __future__ import annotations
 
@@ -6,7 +7,16 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from vrouter_vm.actions import FilterAction, KernelAction
-from vrouter_vm.model import Network, NetworkView, Observed, ObservedFilters, Port, VnUuid
+from vrouter_vm.model import (
+    EvpnRoute,
+    Network,
+    NetworkView,
+    Observed,
+    ObservedFilters,
+    OverlayView,
+    Port,
+    VnUuid,
+)
 
 
 class Forwarding(Protocol):
@@ -54,4 +64,24 @@ class NetworkSource(Protocol):
 
     def fetch(self, vn_uuids: frozenset[VnUuid]) -> Mapping[VnUuid, Network]:
         """Return those of `vn_uuids` that exist, all of them; raise `AgentError` when that cannot be told."""
+        ...
+
+
+class Peers(Protocol):
+    """The other hosts of the overlay. Nothing here waits for them."""
+
+    def view(self) -> OverlayView:
+        """Return what is known now."""
+        ...
+
+    def announce(self, route: EvpnRoute) -> None:
+        """Tell them a route, or its change; raise `BoundaryError` when it is refused."""
+        ...
+
+    def withdraw(self, route: EvpnRoute) -> None:
+        """Tell them that a route is no more; raise `BoundaryError` when that is refused."""
+        ...
+
+    def settle(self) -> None:
+        """Take note that a pass is over: what has been announced by now is all that this host has."""
         ...

@@ -6,10 +6,10 @@ an operator's words, and takes nothing from the others: what two ports claim goe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from tf_reconcile.errors import DesiredStateError
-from vrouter_vm import links, names, policy
+from vrouter_vm import links, names, policy, tunnels
 from vrouter_vm.model import (
     VLAN_RANGE,
     Desired,
@@ -20,18 +20,25 @@ from vrouter_vm.model import (
     Placement,
     Port,
     PortKind,
+    Route,
     Trunk,
     VmiUuid,
     VnUuid,
 )
+from vrouter_vm.tunnels import Overlay
 
 
-def desired_state(*, ports: Iterable[Port], networks: NetworkView, trunk: Trunk, has_ipv6: bool) -> Desired:
+def desired_state(
+    *, ports: Iterable[Port], networks: NetworkView, trunk: Trunk, has_ipv6: bool, overlay: Overlay | None = None
+) -> Desired:
     """Return what should exist for `ports`; `has_ipv6` says whether the kernel can do IPv6 at all."""
     placements: dict[VmiUuid, Placement] = {}
     held: dict[VmiUuid, str] = {}
     kept: dict[str, frozenset[Element]] = {}
-    claims = _Claims(network_ids=_network_id_owners(networks.known))
+    claims = _Claims(
+        network_ids=_owners(networks.known, lambda network: network.network_id),
+        vnis=_owners(networks.known, tunnels.vni_of) if overlay is not None else {},
+    )
     for port in sorted(ports, key=lambda port: (port.added_at, port.vmi_uuid)):
         try:
             placements[port.vmi_uuid] = _place(port, networks, trunk, claims, has_ipv6=has_ipv6)
@@ -41,7 +48,7 @@ def desired_state(*, ports: Iterable[Port], networks: NetworkView, trunk: Trunk,
             kept[vif] = policy.bindings_of(vif, port)
         except DesiredStateError as error:
             held[port.vmi_uuid] = error.reason
-    return _objects(placements, held, kept, trunk, has_ipv6=has_ipv6)
+    return _objects(placements, held, kept, trunk, has_ipv6=has_ipv6, overlay=overlay)
 
 
 def _objects(
@@ -51,13 +58,15 @@ def _objects(
     trunk: Trunk,
     *,
     has_ipv6: bool,
+    overlay: Overlay | None,
 ) -> Desired:
     served = list(placements.values())
     by_network: dict[VnUuid, list[Placement]] = {}
     for placement in served:
         by_network.setdefault(placement.network.vn_uuid, []).append(placement)
 
-    sysctls = links.host_sysctls(routes_ipv6=links.routes_ipv6(served))
+    through = _tunnels(by_network.values(), overlay, has_ipv6=has_ipv6)
+    sysctls = links.host_sysctls(routes_ipv6=links.routes_ipv6(served), has_tunnels=overlay is not None)
     vrfs, vifs, addresses, routes = {}, {}, set(), set()
     for members in by_network.values():
         network, with_ipv6 = members[0].network, links.routes_ipv6(members)
@@ -69,7 +78,18 @@ def _objects(
         vifs[placement.vif] = links.vif_of(placement, trunk_mac=trunk.mac)
         sysctls |= links.vif_sysctls(placement, has_ipv6=has_ipv6)
         addresses |= set(links.vif_addresses(placement))
-        routes |= set(links.guest_routes(placement))
+        if through is None:
+            routes |= set(links.guest_routes(placement))
+    neighbours = {neighbour for placement in served for neighbour in links.guest_neighbours(placement)}
+    elements = policy.elements_of(served)
+    if through is not None and overlay is not None:
+        routes = {route for route in routes if not _is_replaced(route, through)} | through.routes
+        neighbours |= through.neighbours
+        sysctls |= through.sysctls
+        elements = policy.merge_elements(
+            elements,
+            policy.tunnel_elements(through.vxlans.values(), vteps=through.vteps, underlay=overlay.underlay.name),
+        )
     return Desired(
         placements=placements,
         held=held,
@@ -78,11 +98,32 @@ def _objects(
         vifs=vifs,
         addresses=frozenset(addresses),
         routes=frozenset(routes),
-        neighbours=frozenset(neighbour for placement in served for neighbour in links.guest_neighbours(placement)),
+        neighbours=frozenset(neighbours),
         rules=links.rules_wanted(has_ipv6=has_ipv6),
         sysctls=sysctls,
-        elements=policy.elements_of(served),
+        elements=elements,
+        vxlans=through.vxlans if through else {},
+        tunnel_ends=through.tunnel_ends if through else frozenset(),
+        announcements=through.announcements if through else {},
+        choices=through.choices if through else (),
     )
+
+
+def _is_replaced(end_route: Route, through: tunnels.Tunnels) -> bool:
+    """True when another host routes just this subnet: then it is not unreachable."""
+    return any(
+        (route.table, route.prefix, route.metric) == (end_route.table, end_route.prefix, end_route.metric)
+        for route in through.routes
+    )
+
+
+def _tunnels(
+    networks: Iterable[Iterable[Placement]], overlay: Overlay | None, *, has_ipv6: bool
+) -> tunnels.Tunnels | None:
+    if overlay is None:
+        return None
+    members = [tunnels.member_of(placements, asn=overlay.asn) for placements in networks]
+    return tunnels.plan_tunnels(members, overlay, has_ipv6=has_ipv6)
 
 
 class _UnknownNetwork(DesiredStateError):
@@ -96,8 +137,9 @@ class _UnknownNetwork(DesiredStateError):
 class _Claims:
     """What is taken on this host: VLANs, and addresses within a network."""
 
-    def __init__(self, *, network_ids: Mapping[int, VnUuid]) -> None:
+    def __init__(self, *, network_ids: Mapping[int, VnUuid], vnis: Mapping[int, VnUuid]) -> None:
         self.network_ids = network_ids
+        self.vnis = vnis
         self.vlans: dict[int, Port] = {}
         self.addresses: dict[tuple[VnUuid, IpAddress], Port] = {}
 
@@ -160,6 +202,11 @@ def _check_network(port: Port, network: Network, claims: _Claims) -> None:
         raise _impossible(
             port, f"network id {network.network_id} of {network.name} is also that of virtual network {owner}"
         )
+    vni = tunnels.vni_of(network)
+    if claims.vnis and vni not in names.VNIS:
+        raise _impossible(port, f"VNI {vni} of {network.name} is outside {names.VNIS[0]}..{names.VNIS[-1]}")
+    if claims.vnis.get(vni, network.vn_uuid) != network.vn_uuid:
+        raise _impossible(port, f"VNI {vni} of {network.name} is also that of virtual network {claims.vnis[vni]}")
     for address in port.addresses:
         subnet = network.subnet_of(address)
         if subnet is None:
@@ -168,11 +215,11 @@ def _check_network(port: Port, network: Network, claims: _Claims) -> None:
             raise _impossible(port, f"address {address} is the gateway of {network.name}")
 
 
-def _network_id_owners(known: Mapping[VnUuid, Network]) -> dict[int, VnUuid]:
-    """Return who may use each network id: TF gives an id to another network once its first owner is deleted."""
+def _owners(known: Mapping[VnUuid, Network], number_of: Callable[[Network], int]) -> dict[int, VnUuid]:
+    """Return who may use each number: TF gives a network id to another network once its first owner is deleted."""
     owners: dict[int, VnUuid] = {}
     for vn_uuid in sorted(known):
-        owners.setdefault(known[vn_uuid].network_id, vn_uuid)
+        owners.setdefault(number_of(known[vn_uuid]), vn_uuid)
     return owners
 
 

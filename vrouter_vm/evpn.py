@@ -12,47 +12,23 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, ip_network
-from typing import Final, NewType, TypeAlias
+from typing import Final
 
-from vrouter_vm.model import IpNetwork, MacAddress
-
-RouteTarget = NewType("RouteTarget", str)
-"""`<AS number or IPv4 address>:<number>`, as in `64512:8000005`."""
-
-RouteKey: TypeAlias = tuple[str, IpNetwork]
-"""Route distinguisher and prefix: what a withdrawal names."""
+from vrouter_vm import names
+from vrouter_vm.model import Choice, EvpnRoute, IpNetwork, MacAddress, RouteKey, RouteTarget
 
 FIRST_GENERATION: Final = 100
 """What BGP assumes where no local preference is set: a route of a fabric is no newer and no older than our first."""
 LAST_GENERATION: Final = 2**32 - 1
 
-_VNIS: Final = range(1, 2**24)
 _TARGET = re.compile(r"(?:target:)?(?P<administrator>[0-9.]+):(?P<number>[0-9]+)")
 _TWO_OCTETS: Final = 2**16
 _FOUR_OCTETS: Final = 2**32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EvpnRoute:
-    """One type-5 route. `next_hop` is the VTEP that delivers the prefix, labelled `vni` and sent to `router_mac`."""
-
-    rd: str
-    prefix: IpNetwork
-    vni: int
-    next_hop: IPv4Address
-    router_mac: MacAddress
-    targets: frozenset[RouteTarget]
-    generation: int
-
-    @property
-    def key(self) -> RouteKey:
-        """What names it."""
-        return self.rd, self.prefix
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """A virtual network's part in the overlay. `prefixes`: its guests' addresses on this host, by vif.
+    """A virtual network's part in the overlay. `guests`: the vif of each active address of it on this host.
 
     `own_prefixes` are never taken from elsewhere: the gateways' addresses.
     """
@@ -64,15 +40,6 @@ class Member:
     guests: Mapping[IpNetwork, str]
     own_prefixes: frozenset[IpNetwork]
     has_ipv6: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """Where a VRF sends a prefix: to `vif` on this host, or with `vif` None to the route's next hop."""
-
-    network_id: int
-    route: EvpnRoute
-    vif: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,7 +158,7 @@ def is_usable(route: EvpnRoute, vtep: Vtep) -> bool:
     return (
         route.next_hop != vtep.address
         and not (route.next_hop.is_multicast or route.next_hop.is_unspecified or route.next_hop.is_loopback)
-        and route.vni in _VNIS
+        and route.vni in names.VNIS
         and route.router_mac != vtep.router_mac
         and int(route.router_mac[:2], 16) & 1 == 0
     )

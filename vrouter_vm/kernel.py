@@ -11,7 +11,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_interface, ip_network
+from ipaddress import IPv4Address, ip_address, ip_interface, ip_network
 from pathlib import Path
 from typing import Any, Final, TypeVar, assert_never
 
@@ -24,14 +24,19 @@ from vrouter_vm.actions import (
     AddAddress,
     AddRoute,
     AddRule,
+    AddTunnelEnd,
     CreateVif,
     CreateVrf,
+    CreateVxlan,
     DeleteAddress,
     DeleteLink,
     DeleteNeighbour,
     DeleteRoute,
     DeleteRule,
+    DeleteTunnelEnd,
     KernelAction,
+    ReplaceRoute,
+    SetMtu,
     SetNeighbour,
     SetSysctl,
     SetUp,
@@ -49,8 +54,11 @@ from vrouter_vm.model import (
     RuleKind,
     Sysctl,
     Trunk,
+    TunnelEnd,
+    Underlay,
     Vif,
     Vrf,
+    Vxlan,
 )
 
 SYSTEM: Final = "kernel"
@@ -73,7 +81,15 @@ _STALE: Final = frozenset({errno.EEXIST}) | _GONE
 
 _DEVICE_KEYS4: Final = ("forwarding", "proxy_arp", "rp_filter", "accept_redirects", "send_redirects")
 _DEVICE_KEYS6: Final = ("disable_ipv6", "accept_ra", "autoconf", "accept_redirects", "accept_dad", "forwarding")
-_HOST_PATHS: Final = ("ipv4/ip_forward", names.ipv4_conf("all", "send_redirects"), names.ipv6_conf("all", "forwarding"))
+_HOST_PATHS: Final = (
+    "ipv4/ip_forward",
+    names.ipv4_conf("all", "send_redirects"),
+    names.ipv4_conf("all", "rp_filter"),
+    names.ipv6_conf("all", "forwarding"),
+)
+_VXLAN_TTL: Final = 64
+
+_DELETIONS: Final = (DeleteLink, DeleteAddress, DeleteNeighbour, DeleteTunnelEnd, DeleteRoute, DeleteRule)
 
 T = TypeVar("T")
 
@@ -87,19 +103,23 @@ class _Link:
     kind: str
     mac: str
     is_up: bool
+    mtu_bytes: int
     lower_index: int | None
     master_index: int | None
     vlan: int | None
     table: int | None
+    vni: int | None
+    vtep: str | None
     settings: Mapping[str, int]
 
 
 class Kernel:
-    """The kernel's side of one trunk. Use it from one thread."""
+    """The kernel's side of one trunk, and of one underlay NIC if there is an overlay. Use it from one thread."""
 
-    def __init__(self, netlink: IPRoute, *, trunk: str) -> None:
+    def __init__(self, netlink: IPRoute, *, trunk: str, underlay: str | None = None) -> None:
         self._netlink = netlink
         self._trunk = trunk
+        self._underlay = underlay
 
     def observe_trunk(self) -> Trunk:
         """Return the trunk NIC; raises `ConfigError` when there is none of that name."""
@@ -124,12 +144,16 @@ class Kernel:
         families: Mapping[IpVersion, int] = _FAMILIES if has_ipv6 else {4: socket.AF_INET}
         vrfs = [link for link in links if link.kind == "vrf" and names.parse_vrf(link.name) is not None]
         vifs = [link for link in links if link.kind == "vlan" and self._is_vif(link, trunk)]
-        ours = {link.index for link in (*vrfs, *vifs)}
+        vxlans = [link for link in links if link.kind == "vxlan" and names.parse_vxlan(link.name) is not None]
+        ours = {link.index for link in (*vrfs, *vifs, *vxlans)}
         return Observed(
             trunk=Trunk(name=trunk.name, mac=MacAddress(trunk.mac), is_up=trunk.is_up),
+            underlay=self._underlay_among(links),
             has_ipv6=has_ipv6,
             vrfs={link.name: Vrf(name=link.name, table=link.table or 0) for link in vrfs},
             vifs={link.name: _vif(link, name_of) for link in vifs},
+            vxlans={link.name: _vxlan(link, name_of) for link in vxlans},
+            tunnel_ends=frozenset(self._tunnel_ends({link.index: link.name for link in vxlans})),
             links_up=frozenset(link.name for link in links if link.is_up and link.index in ours),
             foreign_names=frozenset(link.name for link in links if link.index not in ours),
             addresses=frozenset(self._addresses(ours, name_of)),
@@ -137,10 +161,10 @@ class Kernel:
             neighbours=frozenset(
                 neighbour
                 for family in families.values()
-                for neighbour in self._neighbours(family, {link.index for link in vifs}, name_of)
+                for neighbour in self._neighbours(family, {link.index for link in (*vifs, *vxlans)}, name_of)
             ),
             rules=frozenset(rule for version in families for rule in self._rules(version)),
-            sysctls=dict(_sysctls([*vrfs, *vifs])),
+            sysctls=dict(_sysctls([*vrfs, *vifs, *vxlans])),
             filters=filters,
         )
 
@@ -150,7 +174,7 @@ class Kernel:
             self._apply(action)
         except (NetlinkError, OSError) as error:
             code = error.code if isinstance(error, NetlinkError) else error.errno
-            is_deletion = isinstance(action, DeleteLink | DeleteAddress | DeleteNeighbour | DeleteRoute | DeleteRule)
+            is_deletion = isinstance(action, _DELETIONS)
             if not (is_deletion and code in _GONE):
                 raise _translate(code, describe(action)) from error
 
@@ -178,6 +202,22 @@ class Kernel:
                     address=vif.mac,
                     **({} if vif.vrf is None else {"master": _index(vif.vrf)}),
                 )
+            case CreateVxlan(vxlan=vxlan):
+                self._netlink.link(
+                    "add",
+                    ifname=vxlan.name,
+                    kind="vxlan",
+                    vxlan_id=vxlan.vni,
+                    vxlan_local=str(vxlan.vtep),
+                    vxlan_port=names.VXLAN_PORT,
+                    vxlan_learning=0,
+                    vxlan_ttl=_VXLAN_TTL,
+                    address=vxlan.mac,
+                    mtu=vxlan.mtu_bytes,
+                    **({} if vxlan.vrf is None else {"master": _index(vxlan.vrf)}),
+                )
+            case SetMtu(ifname=ifname, mtu_bytes=mtu_bytes):
+                self._netlink.link("set", index=_index(ifname), mtu=mtu_bytes)
             case AddAddress(address=address):
                 self._netlink.addr("add", **_address_message(address))
             case DeleteAddress(address=address):
@@ -186,6 +226,12 @@ class Kernel:
                 self._netlink.neigh("replace", **_neighbour_message(neighbour))
             case DeleteNeighbour(neighbour=neighbour):
                 self._netlink.neigh("del", **_neighbour_message(neighbour))
+            case AddTunnelEnd(end=end):
+                self._netlink.fdb("append", **_end_message(end))  # "replace" is refused with a VTEP
+            case DeleteTunnelEnd(end=end):
+                self._netlink.fdb("del", **_end_message(end))
+            case ReplaceRoute(route=route):
+                self._netlink.route("replace", **_route_message(route))
             case AddRoute(route=route):
                 self._netlink.route("add", **_route_message(route))
             case DeleteRoute(route=route):
@@ -206,6 +252,22 @@ class Kernel:
 
     def _links(self) -> list[_Link]:
         return [_link(message) for message in self._dump("links", self._netlink.get_links)]
+
+    def _underlay_among(self, links: list[_Link]) -> Underlay | None:
+        if self._underlay is None:
+            return None
+        for link in links:
+            if link.name == self._underlay:
+                return Underlay(name=link.name, mtu_bytes=link.mtu_bytes)
+        raise Transient(SYSTEM, "observe", self._underlay, "the underlay NIC is gone")
+
+    def _tunnel_ends(self, name_of: Mapping[int, str]) -> Iterator[TunnelEnd]:
+        if not name_of:
+            return
+        for message in self._dump("tunnels", lambda: self._netlink.get_neighbours(family=socket.AF_BRIDGE)):
+            vtep, mac = message.get_attr("NDA_DST"), message.get_attr("NDA_LLADDR")
+            if message["ifindex"] in name_of and vtep is not None and mac is not None:
+                yield TunnelEnd(ifname=name_of[message["ifindex"]], mac=MacAddress(mac), vtep=IPv4Address(vtep))
 
     def _is_vif(self, link: _Link, trunk: _Link) -> bool:
         return link.lower_index == trunk.index and names.parse_vif(self._trunk, link.name) is not None
@@ -230,6 +292,7 @@ class Kernel:
                 prefix=ip_network(f"{message.get_attr('RTA_DST') or anything}/{message['dst_len']}"),
                 ifname=None if is_unreachable else name_of.get(message.get_attr("RTA_OIF"), ""),
                 metric=message.get_attr("RTA_PRIORITY") or 0,
+                via=ip_address(gateway) if (gateway := message.get_attr("RTA_GATEWAY")) else None,
             )
 
     def _neighbours(self, family: int, vifs: set[int], name_of: Mapping[int, str]) -> Iterator[Neighbour]:
@@ -269,10 +332,13 @@ def _link(message: Any) -> _Link:
         kind=kind,
         mac=message.get_attr("IFLA_ADDRESS") or "",
         is_up=bool(message["flags"] & _IFF_UP),
+        mtu_bytes=message.get_attr("IFLA_MTU") or 0,
         lower_index=message.get_attr("IFLA_LINK"),
         master_index=message.get_attr("IFLA_MASTER"),
         vlan=data.get_attr("IFLA_VLAN_ID") if data and kind == "vlan" else None,
         table=data.get_attr("IFLA_VRF_TABLE") if data and kind == "vrf" else None,
+        vni=data.get_attr("IFLA_VXLAN_ID") if data and kind == "vxlan" else None,
+        vtep=data.get_attr("IFLA_VXLAN_LOCAL") if data and kind == "vxlan" else None,
         settings=_settings(message),
     )
 
@@ -300,6 +366,18 @@ def _signed(value: int) -> int:
 def _vif(link: _Link, name_of: Mapping[int, str]) -> Vif:
     master = name_of.get(link.master_index) if link.master_index is not None else None
     return Vif(name=link.name, vlan=link.vlan or 0, vrf=master, mac=MacAddress(link.mac))
+
+
+def _vxlan(link: _Link, name_of: Mapping[int, str]) -> Vxlan:
+    master = name_of.get(link.master_index) if link.master_index is not None else None
+    return Vxlan(
+        name=link.name,
+        vni=link.vni or 0,
+        vrf=master,
+        vtep=IPv4Address(link.vtep or 0),
+        mac=MacAddress(link.mac),
+        mtu_bytes=link.mtu_bytes,
+    )
 
 
 def _sysctls(links: list[_Link]) -> Iterator[tuple[Sysctl, int]]:
@@ -353,6 +431,10 @@ def _neighbour_message(neighbour: Neighbour) -> dict[str, Any]:
     }
 
 
+def _end_message(end: TunnelEnd) -> dict[str, Any]:
+    return {"ifindex": _index(end.ifname), "lladdr": end.mac, "dst": str(end.vtep), "state": _NUD_PERMANENT}
+
+
 def _route_message(route: Route) -> dict[str, Any]:
     message: dict[str, Any] = {
         "family": _FAMILIES[route.prefix.version],
@@ -364,7 +446,9 @@ def _route_message(route: Route) -> dict[str, Any]:
         message["priority"] = route.metric
     if route.ifname is None:
         return message | {"type": "unreachable"}
-    if route.prefix.version == 4:  # noqa: PLR2004 - IP version
+    if route.via is not None:
+        message |= {"gateway": str(route.via), "flags": ["onlink"]}
+    elif route.prefix.version == 4:  # noqa: PLR2004 - IP version
         message["scope"] = _SCOPE_LINK
     return message | {"oif": _index(route.ifname)}
 

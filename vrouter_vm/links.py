@@ -14,6 +14,7 @@ from typing import Final
 from vrouter_vm import names
 from vrouter_vm.model import (
     IpAddress,
+    IpNetwork,
     IpVersion,
     LinkAddress,
     MacAddress,
@@ -57,9 +58,14 @@ def rules_wanted(*, has_ipv6: bool) -> frozenset[Rule]:
     )
 
 
-def host_sysctls(*, routes_ipv6: bool) -> dict[Sysctl, int]:
-    """Return the settings of the whole host. IPv6 forwarding only when a guest has IPv6: it changes the host's own."""
+def host_sysctls(*, routes_ipv6: bool, has_tunnels: bool) -> dict[Sysctl, int]:
+    """Return the settings of the whole host. IPv6 forwarding only when a guest has IPv6: it changes the host's own.
+
+    The kernel takes the stricter of a device's rp_filter and the host's, so with tunnels the host's has to be off.
+    """
     wanted = {"ipv4/ip_forward": 1, names.ipv4_conf("all", "send_redirects"): 0}
+    if has_tunnels:
+        wanted[names.ipv4_conf("all", "rp_filter")] = 0
     if routes_ipv6:
         wanted[names.ipv6_conf("all", "forwarding")] = 1
     return {Sysctl(path=path, ifname=None): value for path, value in wanted.items()}
@@ -116,6 +122,14 @@ def vif_sysctls(placement: Placement, *, has_ipv6: bool) -> dict[Sysctl, int]:
     return {Sysctl(path=path, ifname=ifname): value for path, value in wanted.items()}
 
 
+def vxlan_sysctls(name: str, *, has_ipv6: bool, routes_ipv6: bool) -> dict[Sysctl, int]:
+    """Return the settings of a VXLAN device. No rp_filter: the way back may be another, as in a move."""
+    wanted = {names.ipv4_conf(name, key): value for key, value in (_FORWARDED | {"rp_filter": 0}).items()}
+    if has_ipv6:
+        wanted |= _ipv6_sysctls(name, routes_ipv6=routes_ipv6)
+    return {Sysctl(path=path, ifname=name): value for path, value in wanted.items()}
+
+
 def vif_addresses(placement: Placement) -> Iterator[LinkAddress]:
     """Yield the router's link-local address for a guest with IPv6."""
     if routes_ipv6([placement]):
@@ -138,7 +152,12 @@ def guest_routes(placement: Placement) -> Iterator[Route]:
 
 def host_route(*, table: int, address: IpAddress, ifname: str) -> Route:
     """Return the route to one address over one device."""
-    return Route(table=table, prefix=ip_network(address), ifname=ifname, metric=_metric(address.version))
+    return route_to(table=table, prefix=ip_network(address), ifname=ifname)
+
+
+def route_to(*, table: int, prefix: IpNetwork, ifname: str, via: IpAddress | None = None) -> Route:
+    """Return the route to a prefix over one device, straight or by a next hop there."""
+    return Route(table=table, prefix=prefix, ifname=ifname, metric=_metric(prefix.version), via=via)
 
 
 def routes_ipv6(placements: Iterable[Placement]) -> bool:

@@ -1,4 +1,4 @@
-"""The agent's own metrics, read from the status board when they are scraped."""
+"""The agent's own metrics, read from the status board and the overlay when they are scraped."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 
 from tf_runtime.metrics import PREFIX
 from vrouter_vm.model import PortState
+from vrouter_vm.overlay import BgpOverlay
 from vrouter_vm.status import StatusBoard
 
 
@@ -33,3 +34,25 @@ class PortMetrics(Collector):
         for reason, packets in sorted(outcome.drops.items()):
             drops.add_metric([reason], packets)
         yield drops
+
+
+class OverlayMetrics(Collector):
+    """Sessions and routes of the overlay."""
+
+    def __init__(self, overlay: BgpOverlay) -> None:
+        self._overlay = overlay
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metrics."""
+        status = self._overlay.status
+        sessions = GaugeMetricFamily(f"{PREFIX}_bgp_session_up", "1 while the BGP session is up.", labels=["peer"])
+        for peer, is_up in sorted(status.sessions.items()):
+            sessions.add_metric([peer], is_up)
+        yield sessions
+        yield GaugeMetricFamily(f"{PREFIX}_speaker_up", "1 while the BGP speaker answers.", value=not status.error)
+        routes = GaugeMetricFamily(
+            f"{PREFIX}_overlay_routes", "Routes told to other hosts, heard of them, and unconfirmed.", labels=["kind"]
+        )
+        for kind, number in (("announced", status.announced), ("remote", status.remote), ("stale", status.stale)):
+            routes.add_metric([kind], number)
+        yield routes

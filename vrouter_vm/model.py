@@ -21,6 +21,9 @@ IpNetwork: TypeAlias = IPv4Network | IPv6Network
 IpInterface: TypeAlias = IPv4Interface | IPv6Interface
 IpVersion: TypeAlias = Literal[4, 6]
 
+RouteTarget = NewType("RouteTarget", str)
+"""`<AS number or IPv4 address>:<number>`, as in `64512:8000005`."""
+
 VLAN_RANGE: Final = range(1, 4095)
 """IEEE 802.1Q: 0 means untagged, 4095 is reserved."""
 
@@ -67,13 +70,27 @@ class Subnet:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RouteTargets:
+    """A network's route targets in TF. `own`: those of its routing instance. The others are what users have added."""
+
+    own: frozenset[RouteTarget] = frozenset()
+    imports: frozenset[RouteTarget] = frozenset()
+    exports: frozenset[RouteTarget] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """A virtual network as TF has it. `network_id` is unique while the network exists, then given to another."""
+    """A virtual network as TF has it. `network_id` is unique while the network exists, then given to another.
+
+    `vni` is the VXLAN network identifier that users have set, None where they left it to us.
+    """
 
     vn_uuid: VnUuid
     name: str
     network_id: int
     subnets: tuple[Subnet, ...]
+    vni: int | None = None
+    targets: RouteTargets = RouteTargets()
 
     def subnet_of(self, address: IpAddress) -> Subnet | None:
         """Return the subnet that `address` lies in, or None."""
@@ -103,6 +120,14 @@ class Trunk:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Underlay:
+    """The NIC that carries the tunnels to other hosts."""
+
+    name: str
+    mtu_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Vrf:
     """A VRF device, one per virtual network."""
 
@@ -121,6 +146,30 @@ class Vif:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Vxlan:
+    """A device through which packets leave to, and come from, other hosts with one VNI.
+
+    `vrf` None: in no VRF; it only sends, with the VNI of a network that has no guest here.
+    """
+
+    name: str
+    vni: int
+    vrf: str | None
+    vtep: IPv4Address
+    mac: MacAddress
+    mtu_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TunnelEnd:
+    """Which VTEP a router MAC is behind, on a device of ours (an entry of its forwarding database)."""
+
+    ifname: str
+    mac: MacAddress
+    vtep: IPv4Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LinkAddress:
     """An address on a device of ours."""
 
@@ -130,17 +179,18 @@ class LinkAddress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """A route of our route protocol. `ifname` None: unreachable."""
+    """A route of our route protocol. `ifname` None: unreachable. `via`: the next hop on that device, if not direct."""
 
     table: int
     prefix: IpNetwork
     ifname: str | None
     metric: int = 0
+    via: IpAddress | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Neighbour:
-    """A permanent neighbour entry on a vif."""
+    """A permanent neighbour entry on a vif or a VXLAN device."""
 
     ifname: str
     address: IpAddress
@@ -196,15 +246,19 @@ class ObservedFilters:
 
 @dataclass(frozen=True, kw_only=True)
 class Observed:
-    """All that is ours in the kernel, plus the trunk and the names that others have taken.
+    """All that is ours in the kernel, plus the NICs and the names that others have taken.
 
-    `has_ipv6` is false on a kernel started with ipv6.disable=1: no IPv6 action may be planned there.
+    `has_ipv6` is false on a kernel started with ipv6.disable=1: no IPv6 action may be planned there. `underlay` is None
+    without an overlay.
     """
 
     trunk: Trunk
+    underlay: Underlay | None
     has_ipv6: bool
     vrfs: Mapping[str, Vrf]
     vifs: Mapping[str, Vif]
+    vxlans: Mapping[str, Vxlan]
+    tunnel_ends: frozenset[TunnelEnd]
     links_up: frozenset[str]
     foreign_names: frozenset[str]
     addresses: frozenset[LinkAddress]
@@ -213,6 +267,64 @@ class Observed:
     rules: frozenset[Rule]
     sysctls: Mapping[Sysctl, int]
     filters: ObservedFilters
+
+
+RouteKey: TypeAlias = tuple[str, IpNetwork]
+"""Route distinguisher and prefix: what a withdrawal names."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvpnRoute:
+    """One type-5 route. `next_hop` is the VTEP that delivers the prefix, labelled `vni` and sent to `router_mac`."""
+
+    rd: str
+    prefix: IpNetwork
+    vni: int
+    next_hop: IPv4Address
+    router_mac: MacAddress
+    targets: frozenset[RouteTarget]
+    generation: int
+
+    @property
+    def key(self) -> RouteKey:
+        """What names it."""
+        return self.rd, self.prefix
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Where a VRF sends a prefix: to `vif` on this host, or with `vif` None to the route's next hop."""
+
+    network_id: int
+    route: EvpnRoute
+    vif: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerSettings:
+    """One BGP neighbour of our own AS: a route reflector, a fabric's router. `password` is for TCP MD5 (RFC 2385)."""
+
+    address: str
+    port: int
+    password: str | None
+    hold_time_s: int
+    restart_time_s: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverlayView:
+    """What is known of the overlay now.
+
+    `announced`: what other hosts have been told of this one. `generations`: which generation each of our prefixes has,
+    also from the last run. `is_settled` false: `remote` may lack what the kernel still holds rightly. `look_again_s`:
+    when the view changes by itself.
+    """
+
+    announced: Mapping[RouteKey, EvpnRoute]
+    generations: Mapping[RouteKey, int]
+    remote: Mapping[RouteKey, EvpnRoute]
+    is_settled: bool
+    look_again_s: float | None
 
 
 class PortState(StrEnum):
@@ -237,13 +349,22 @@ class Placement:
     is_active: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Announcement:
+    """A route for other hosts, and the devices that it relies on."""
+
+    route: EvpnRoute
+    needs: tuple[str, ...]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Desired:
-    """What should exist on this host for the given ports and networks.
+    """What should exist on this host for the given ports and networks, and what other hosts should be told of it.
 
     `placements` are the ports that can be served, `held` the reason of each that cannot. `kept` has, for each port
     whose network is not known, its vif and the bindings that this vif has if it is that port's: what the kernel holds
-    for such a port stays as it is, since nobody has said that it is wrong.
+    for such a port stays as it is, since nobody has said that it is wrong. `choices`: where each VRF sends what, for
+    people.
     """
 
     placements: Mapping[VmiUuid, Placement]
@@ -257,3 +378,7 @@ class Desired:
     rules: frozenset[Rule]
     sysctls: Mapping[Sysctl, int]
     elements: Elements
+    vxlans: Mapping[str, Vxlan]
+    tunnel_ends: frozenset[TunnelEnd]
+    announcements: Mapping[RouteKey, Announcement]
+    choices: tuple[Choice, ...]

@@ -4,6 +4,7 @@
 |---|---|
 | vif | a VLAN device on the trunk, named `<trunk>.<vlan>` |
 | VRF | a VRF device named `v<network id>` |
+| tunnel | a VXLAN device named `x<VNI>` |
 | route | route protocol 80 and a table of `table_of` |
 | rule | the two lookups of `RULE_PRIORITIES` |
 | filters | the tables `inet vrouter` and `arp vrouter` |
@@ -14,9 +15,10 @@ Interface names have at most 15 characters (Linux, IFNAMSIZ - 1).
 from __future__ import annotations
 
 import re
+from ipaddress import IPv4Address
 from typing import Final
 
-from vrouter_vm.model import VLAN_RANGE, RuleKind
+from vrouter_vm.model import VLAN_RANGE, MacAddress, RuleKind
 
 INTERFACE_NAME_CHARS: Final = 15
 TRUNK_NAME_CHARS: Final = INTERFACE_NAME_CHARS - len(f".{VLAN_RANGE[-1]}")
@@ -38,9 +40,15 @@ UNREACHABLE_METRIC: Final = 4278198272
 NETWORK_IDS: Final = range(1, 65536)
 """TF's network ids that can be served. A conntrack zone has 16 bits, and zones must be distinct."""
 
+VNIS: Final = range(1, 2**24)
+"""VXLAN network identifiers (RFC 7348, 5)."""
+
+VXLAN_PORT: Final = 4789
+
 _TABLE_BASE: Final = 100_000
 
 _VIF = re.compile(r"(?P<trunk>.+)\.(?P<vlan>[1-9][0-9]{0,3})")
+_VXLAN = re.compile(r"x(?P<vni>[1-9][0-9]{0,7})")
 _VRF = re.compile(r"v(?P<network_id>[1-9][0-9]{0,4})")
 
 
@@ -72,6 +80,26 @@ def parse_vrf(name: str) -> int | None:
     if match is None or int(match["network_id"]) not in NETWORK_IDS:
         return None
     return int(match["network_id"])
+
+
+def format_vxlan(vni: int) -> str:
+    """Return the name of the VXLAN device with that VNI; raises ValueError outside `VNIS`."""
+    if vni not in VNIS:
+        raise ValueError(f"no VXLAN device for VNI {vni}")
+    return f"x{vni}"
+
+
+def parse_vxlan(name: str) -> int | None:
+    """Return the VNI in the name of a VXLAN device, or None when `name` is none."""
+    match = _VXLAN.fullmatch(name)
+    if match is None or int(match["vni"]) not in VNIS:
+        return None
+    return int(match["vni"])
+
+
+def router_mac_of(vtep: IPv4Address) -> MacAddress:
+    """Return the MAC that tunnelled packets for this VTEP are addressed to: as unique as the VTEP, locally assigned."""
+    return MacAddress(":".join(f"{octet:02x}" for octet in (0x02, 0x00, *vtep.packed)))
 
 
 def table_of(network_id: int) -> int:

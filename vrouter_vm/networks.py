@@ -12,17 +12,18 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any, Final
 
 from tf_api.client import ConfigApi
-from tf_api.model import VIRTUAL_NETWORK_FIELDS, VirtualNetwork, parse_virtual_network
+from tf_api.model import VIRTUAL_NETWORK_FIELDS, JsonObject, VirtualNetwork, parse_virtual_network
 from tf_reconcile.errors import AgentError
 from tf_reconcile.result import PassReport
 from vrouter_vm.boundary import NetworkSource
-from vrouter_vm.model import Network, NetworkView, Subnet, VnUuid
+from vrouter_vm.evpn import parse_route_target
+from vrouter_vm.model import Network, NetworkView, RouteTarget, RouteTargets, Subnet, VnUuid
 from vrouter_vm.port_files import sync_directory, write_atomically
 
 log = logging.getLogger(__name__)
@@ -30,18 +31,68 @@ log = logging.getLogger(__name__)
 SYSTEM: Final = "TF config API"
 
 _CACHE_VERSION: Final = 1
+_SIDES: Final = ("own", "imports", "exports")
+
+
+_OVERLAY_FIELDS: Final = (
+    "route_target_list",
+    "import_route_target_list",
+    "export_route_target_list",
+    "virtual_network_properties",
+    "routing_instances",
+)
 
 
 class TfNetworks:
-    """The virtual networks in TF's config API."""
+    """The virtual networks in TF's config API; with an overlay also their VNIs and route targets."""
 
-    def __init__(self, api: ConfigApi) -> None:
+    def __init__(self, api: ConfigApi, *, has_overlay: bool = False) -> None:
         self._api = api
+        self._has_overlay = has_overlay
 
     def fetch(self, vn_uuids: frozenset[VnUuid]) -> Mapping[VnUuid, Network]:
         """Return those of `vn_uuids` that exist, all of them; raise `AgentError` when that cannot be told."""
-        listed = self._api.list("virtual-network", uuids=sorted(vn_uuids), fields=VIRTUAL_NETWORK_FIELDS)
-        return {network.vn_uuid: network for network in map(_from_tf, map(parse_virtual_network, listed))}
+        fields = (*VIRTUAL_NETWORK_FIELDS, *_OVERLAY_FIELDS) if self._has_overlay else VIRTUAL_NETWORK_FIELDS
+        listed = self._api.list("virtual-network", uuids=sorted(vn_uuids), fields=fields)
+        networks = {network.vn_uuid: network for network in map(_from_tf, map(parse_virtual_network, listed))}
+        return self._with_overlay(networks, listed) if self._has_overlay else networks
+
+    def _with_overlay(self, networks: dict[VnUuid, Network], listed: Iterable[JsonObject]) -> dict[VnUuid, Network]:
+        listed = list(listed)
+        instances = self._own_targets({child["uuid"] for raw in listed for child in raw.get("routing_instances") or ()})
+        set_vnis = {VnUuid(raw["uuid"]): vni for raw in listed if (vni := _set_vni(raw)) is not None}
+        if set_vnis and not self._are_vnis_configured():
+            set_vnis = {}
+        return {
+            VnUuid(raw["uuid"]): replace(
+                networks[VnUuid(raw["uuid"])],
+                vni=set_vnis.get(VnUuid(raw["uuid"])),
+                targets=_targets_of(raw, instances),
+            )
+            for raw in listed
+        }
+
+    def _own_targets(self, instance_uuids: Iterable[str]) -> dict[str, RouteTargets]:
+        """Return the targets of routing instances: TF's schema transformer gives each one of its own."""
+        listed = self._api.list("routing-instance", uuids=sorted(instance_uuids), fields=["route_target_refs"])
+        found = {}
+        for raw in listed:
+            both: set[RouteTarget] = set()
+            imports: set[RouteTarget] = set()
+            exports: set[RouteTarget] = set()
+            for ref in raw.get("route_target_refs") or ():
+                direction = (ref.get("attr") or {}).get("import_export")
+                side = imports if direction == "import" else exports if direction == "export" else both
+                side |= _parsed([ref["to"][-1]])
+            found[str(raw["uuid"])] = RouteTargets(
+                own=frozenset(both), imports=frozenset(imports), exports=frozenset(exports)
+            )
+        return found
+
+    def _are_vnis_configured(self) -> bool:
+        """Return whether TF takes the VNIs that users set on networks; in its automatic mode it does not."""
+        listed = self._api.list("global-vrouter-config", fields=["vxlan_network_identifier_mode"])
+        return any(raw.get("vxlan_network_identifier_mode") == "configured" for raw in listed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,6 +244,12 @@ def format_cache(networks: Iterable[Network], *, saved_at: float) -> dict[str, A
                 "uuid": network.vn_uuid,
                 "name": network.name,
                 "network_id": network.network_id,
+                "vni": network.vni,
+                "targets": {
+                    "own": sorted(network.targets.own),
+                    "imports": sorted(network.targets.imports),
+                    "exports": sorted(network.targets.exports),
+                },
                 "subnets": [
                     {
                         "prefix": str(subnet.prefix),
@@ -224,9 +281,37 @@ def parse_cache(raw: Mapping[str, Any]) -> list[Network]:
                 )
                 for subnet in network["subnets"]
             ),
+            vni=network.get("vni"),
+            targets=RouteTargets(
+                **{side: _parsed(texts) for side, texts in network.get("targets", {}).items() if side in _SIDES}
+            ),
         )
         for network in raw["networks"]
     ]
+
+
+def _set_vni(raw: JsonObject) -> int | None:
+    return (raw.get("virtual_network_properties") or {}).get("vxlan_network_identifier")
+
+
+def _targets_of(raw: JsonObject, instances: Mapping[str, RouteTargets]) -> RouteTargets:
+    """Return what a network imports and exports: its routing instances', and what users have added to it."""
+
+    def listed(name: str) -> frozenset[RouteTarget]:
+        return _parsed((raw.get(name) or {}).get("route_target") or ())
+
+    children = [child["uuid"] for child in raw.get("routing_instances") or ()]
+    own = [instances[uuid] for uuid in children if uuid in instances]
+    added = listed("route_target_list")
+    return RouteTargets(
+        own=frozenset().union(*(targets.own for targets in own)),
+        imports=added.union(listed("import_route_target_list"), *(targets.imports for targets in own)),
+        exports=added.union(listed("export_route_target_list"), *(targets.exports for targets in own)),
+    )
+
+
+def _parsed(texts: Iterable[str]) -> frozenset[RouteTarget]:
+    return frozenset(target for text in texts if (target := parse_route_target(text)) is not None)
 
 
 def _from_tf(network: VirtualNetwork) -> Network:

@@ -31,18 +31,25 @@ table inet {names.FILTER_TABLE} {{
 	counter spoofed {{ comment "not from the guest's own MAC and address, or on an unknown vif" }}
 	counter no_vif {{ comment "from a vif that is unknown or outside its VRF" }}
 	counter to_host {{ comment "to the host, and not a ping of the gateway" }}
+	counter no_vtep {{ comment "tunnelled, and not from a known host" }}
+	counter no_network {{ comment "tunnelled, for a network that has no guest here" }}
 	counter to_unknown {{ comment "to a vif that is unknown, or not from a guest" }}
 
 	set bind4 {{ type ifname . ether_addr . ipv4_addr; }}
 	set bind6 {{ type ifname . ether_addr . ipv6_addr; }}
 	set guests6 {{ type ifname . ether_addr; }}
 	set vifs {{ type ifname; }}
+	set vteps {{ type ifname . ipv4_addr; }}
+	set tunnels {{ type ifname; }}
+	set send_only {{ type ifname; }}
 	map zones {{ typeof iifname : ct zone; }}
 
 	chain prerouting {{
 		type filter hook prerouting priority raw; policy accept;
 		iifname "@TRUNK@" counter name untagged drop
 		iifname "@TRUNK@.*" jump from_guest
+		meta iifkind "vxlan" iifname "x*" iifname != @tunnels counter name no_network drop
+		udp dport {names.VXLAN_PORT} iifname . ip saddr @vteps notrack
 		ct zone set iifname map @zones
 	}}
 
@@ -56,6 +63,7 @@ nd-neighbor-advert }} iifname . ether saddr @guests6 return
 
 	chain output {{
 		type filter hook output priority raw; policy accept;
+		udp dport {names.VXLAN_PORT} oifname . ip daddr @vteps notrack
 		ct zone set oifname map @zones
 	}}
 
@@ -64,17 +72,29 @@ nd-neighbor-advert }} iifname . ether saddr @guests6 return
 		iifname @vifs icmpv6 type {{ nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert }} accept
 		iifname "@TRUNK@.*" counter name no_vif drop
 		meta sdifname "@TRUNK@.*" jump to_gateway
+		meta sdifname @tunnels jump to_gateway
+		udp dport {names.VXLAN_PORT} jump from_underlay
+	}}
+
+	chain from_underlay {{
+		iifname . ip saddr @vteps accept
+		counter name no_vtep drop
 	}}
 
 	chain to_gateway {{
 		meta sdifname @vifs icmp type {{ echo-reply, echo-request }} accept
 		meta sdifname @vifs icmpv6 type {{ echo-request, echo-reply }} accept
+		meta sdifname @tunnels icmp type {{ echo-reply, echo-request }} accept
+		meta sdifname @tunnels icmpv6 type {{ echo-request, echo-reply }} accept
 		counter name to_host drop
 	}}
 
 	chain forward {{
 		type filter hook forward priority filter; policy accept;
 		meta sdifname @vifs oifname @vifs accept
+		meta sdifname @vifs oifname @tunnels accept
+		meta sdifname @vifs oifname @send_only accept
+		meta sdifname @tunnels oifname @vifs accept
 		meta sdifname "@TRUNK@.*" counter name no_vif drop
 		iifname "@TRUNK@.*" counter name no_vif drop
 		oifname "@TRUNK@.*" counter name to_unknown drop

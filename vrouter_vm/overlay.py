@@ -14,19 +14,21 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
 from tf_reconcile.errors import BoundaryError, Rejected
-from vrouter_vm.evpn import EvpnRoute, RouteKey, format_route, parse_route
+from vrouter_vm import names
+from vrouter_vm.evpn import format_route, parse_route
+from vrouter_vm.model import Choice, EvpnRoute, OverlayView, PeerSettings, RouteKey
 from vrouter_vm.port_files import sync_directory, write_atomically
 from vrouter_vm.remote import RemoteRoutes
 
 if TYPE_CHECKING:
-    from vrouter_vm.bgp import Event, PeerSettings, PeerState, Speaker
+    from vrouter_vm.bgp import Event, PeerState, Speaker
 
 log = logging.getLogger(__name__)
 
@@ -34,20 +36,6 @@ FIRST_RETRY_S: Final = 0.2
 LAST_RETRY_S: Final = 3.0
 CACHE_PERIOD_S: Final = 10.0
 _CACHE_VERSION: Final = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class OverlayView:
-    """What is known now. `announced`: what other hosts have been told of this one. `generations`: which generation each
-    of our prefixes has, also from the last run. `is_settled` false: `remote` may lack what the kernel still holds
-    rightly. `look_again_s`: when the view changes by itself.
-    """
-
-    announced: Mapping[RouteKey, EvpnRoute]
-    generations: Mapping[RouteKey, int]
-    remote: Mapping[RouteKey, EvpnRoute]
-    is_settled: bool
-    look_again_s: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +61,7 @@ class BgpOverlay:
         socket: Path,
         asn: int,
         vtep: IPv4Address,
-        peers: Callable[[], Iterable[PeerSettings]],
+        peers: Sequence[PeerSettings],
         cache: Path,
         stale_s: float,
         settle_s: float,
@@ -101,10 +89,12 @@ class BgpOverlay:
         self._saved: object = None
         self._saved_s: float | None = None
         self._cached_at: float | None = None
-        self._thread = threading.Thread(target=self._run, name="bgp", daemon=True)
+        self._on_bug: Callable[[], None] = lambda: None
+        self._thread = threading.Thread(target=self._run_to_the_end, name="bgp", daemon=True)
 
-    def start(self) -> None:
-        """Begin; returns at once. The speaker is told nothing before `settle`."""
+    def start(self, *, on_bug: Callable[[], None] = lambda: None) -> None:
+        """Begin; returns at once. The speaker is told nothing before `settle`. `on_bug`: the thread ended by itself."""
+        self._on_bug = on_bug
         self._thread.start()
 
     def stop(self) -> None:
@@ -204,6 +194,13 @@ class BgpOverlay:
                     self._speaker = None  # the next call shall not wait for it again
             speaker.close()
 
+    def _run_to_the_end(self) -> None:
+        try:
+            self._run()
+        finally:
+            if not self._is_stopping:
+                self._on_bug()
+
     def _run(self) -> None:
         with self._condition:
             self._condition.wait_for(lambda: self._is_begun or self._is_stopping)
@@ -241,7 +238,7 @@ class BgpOverlay:
                     self._error = ""
                     break
             known = wanted
-        speaker.set_peers(list(self._peers()), asn=self._asn, local_address=self._vtep)
+        speaker.set_peers(self._peers, asn=self._asn, local_address=self._vtep)
         log.info("speaker has our routes", extra={"routes": len(wanted), "was_fresh": is_fresh})
 
     def _lose(self, error: BoundaryError) -> None:
@@ -308,6 +305,30 @@ class BgpOverlay:
         else:
             with self._condition:
                 self._cached_at = saved_at
+
+
+def describe_overlay(status: OverlayStatus, choices: Iterable[Choice], *, now: float) -> dict[str, Any]:
+    """Return what /status shows: the sessions, and where each network sends each address; `now` in Unix seconds."""
+    return {
+        "sessions": dict(status.sessions),
+        "error": status.error,
+        "announced": status.announced,
+        "remote": status.remote,
+        "stale": status.stale,
+        "cache_age_s": None if status.cached_at is None else round(now - status.cached_at, 1),
+        "routes": [
+            {
+                "vrf": names.format_vrf(choice.network_id),
+                "prefix": str(choice.route.prefix),
+                "vif": choice.vif,
+                "next_hop": None if choice.vif else str(choice.route.next_hop),
+                "vni": choice.route.vni,
+                "rd": choice.route.rd,
+                "generation": choice.route.generation,
+            }
+            for choice in choices
+        ],
+    }
 
 
 def format_cache(remote: Iterable[EvpnRoute], announced: Iterable[EvpnRoute], *, saved_at: float) -> dict[str, Any]:

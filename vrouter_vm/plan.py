@@ -3,20 +3,25 @@
 The order, and why (each is a test in tests/property/vrouter_vm):
 
 1. The rules and the host's settings, before any VRF: without them a guest's packets find the host's own addresses.
-2. Withdrawals: routes, then neighbours, then vifs. What goes is cut off before its filters go; a vif that has to
-   change its VRF, VLAN or MAC is deleted here and made anew, so that no frame is ever taken into the wrong VRF.
-3. The filters, in one transaction, before any vif comes up.
-4. VRFs, each with its "unreachable" routes before it is up, then vifs: down, settings, up, addresses, neighbour, route.
-5. VRFs that nothing needs any more, and only then the "unreachable" routes of their tables.
+2. Withdrawals: what other hosts were told, so that they look elsewhere, then routes, neighbours and vifs. What goes is
+   cut off before its filters go; a vif that has to change its VRF, VLAN or MAC is deleted here and made anew, so that
+   no frame is ever taken into the wrong VRF. A route that only leads elsewhere from now on is replaced in step 4.
+3. The filters, in one transaction, before any vif or tunnel comes up.
+4. VRFs, each with its "unreachable" routes before it is up, then tunnels and vifs: down, settings, up, addresses,
+   neighbours, routes; the routes into tunnels when their far ends are known.
+5. Far ends of tunnels that no route uses any more, VRFs that nothing needs any more, and only then the "unreachable"
+   routes of their tables.
+6. Announcements: other hosts send here from now on.
 
 What is right is not mentioned, so a pass over an unchanged host is an empty plan.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Final, TypeVar
 
 from tf_reconcile.result import Held, Plan
 from vrouter_vm import names, policy
@@ -26,40 +31,71 @@ from vrouter_vm.actions import (
     AddAddress,
     AddRoute,
     AddRule,
+    AddTunnelEnd,
+    Announce,
     AnyAction,
     ChangeElements,
     CreateVif,
     CreateVrf,
+    CreateVxlan,
     DeleteAddress,
     DeleteLink,
     DeleteNeighbour,
     DeleteRoute,
     DeleteRule,
+    DeleteTunnelEnd,
     ReplaceFilters,
+    ReplaceRoute,
+    SetMtu,
     SetNeighbour,
     SetSysctl,
     SetUp,
+    Withdraw,
 )
-from vrouter_vm.model import Desired, Element, Elements, Observed, Route, Rule, RuleKind
+from vrouter_vm.model import (
+    Desired,
+    Element,
+    Elements,
+    EvpnRoute,
+    Observed,
+    Route,
+    RouteKey,
+    Rule,
+    RuleKind,
+    Vxlan,
+)
 
 T = TypeVar("T")
 K = TypeVar("K")
 
 
-def plan_host(*, want: Desired, have: Observed) -> Plan[AnyAction]:
+NOTHING_ANNOUNCED: Final[Mapping[RouteKey, EvpnRoute]] = MappingProxyType({})
+
+
+def plan_host(
+    *, want: Desired, have: Observed, announced: Mapping[RouteKey, EvpnRoute] = NOTHING_ANNOUNCED
+) -> Plan[AnyAction]:
     """Turn `have` into `want` without touching what is right, or what belongs to others.
 
-    Held: VRFs and vifs whose name a foreign device has taken.
+    `announced`: what other hosts have been told. Held: devices whose name a foreign device has taken.
     """
-    taken = (set(want.vrfs) | set(want.vifs)) & have.foreign_names
+    taken = (set(want.vrfs) | set(want.vifs) | set(want.vxlans)) & have.foreign_names
     decision = _decide(want, have)
     actions = (
         *_host(want, have),
+        *(Withdraw(subject=str(key), route=announced[key]) for key in announced if key not in want.announcements),
         *_withdrawals(want, have, decision),
         *_filters(want, have, decision),
         *_vrfs(want, have, decision),
+        *_tunnels(want, have, decision),
         *_vifs(want, have, decision),
+        *_tunnel_routes(want, have, decision),
         *_leftovers(want, have, decision),
+        *(
+            Announce(subject=str(key), needs=announcement.needs, route=announcement.route)
+            for key, announcement in want.announcements.items()
+            if announced.get(key) != announcement.route
+        ),
     )
     return Plan(
         actions=tuple(action for action in actions if not taken & {action.subject, *action.needs}),
@@ -77,8 +113,15 @@ class _Decision:
     kept: frozenset[str]
     doomed_vifs: frozenset[str]
     doomed_vrfs: frozenset[str]
+    doomed_vxlans: frozenset[str]
     new_vifs: frozenset[str]
     new_vrfs: frozenset[str]
+    new_vxlans: frozenset[str]
+
+    @property
+    def doomed(self) -> frozenset[str]:
+        """All devices that go, or are made anew."""
+        return self.doomed_vifs | self.doomed_vrfs | self.doomed_vxlans
 
 
 def _decide(want: Desired, have: Observed) -> _Decision:
@@ -95,13 +138,26 @@ def _decide(want: Desired, have: Observed) -> _Decision:
     doomed_vifs = {
         name for name, vif in have.vifs.items() if want.vifs.get(name) != vif or vif.vrf in doomed_vrfs
     } - kept_vifs
+    kept_vxlans = {name for name, vxlan in have.vxlans.items() if vxlan.vrf in kept_vrfs}
+    doomed_vxlans = {
+        name
+        for name, vxlan in have.vxlans.items()
+        if not _is_same(want.vxlans.get(name), vxlan) or vxlan.vrf in doomed_vrfs
+    } - kept_vxlans
     return _Decision(
-        kept=frozenset(kept_vifs | kept_vrfs),
+        kept=frozenset(kept_vifs | kept_vrfs | kept_vxlans),
+        doomed_vxlans=frozenset(doomed_vxlans),
+        new_vxlans=frozenset(name for name in want.vxlans if name not in have.vxlans or name in doomed_vxlans),
         doomed_vifs=frozenset(doomed_vifs),
         doomed_vrfs=frozenset(doomed_vrfs),
         new_vifs=frozenset(name for name in want.vifs if name not in have.vifs or name in doomed_vifs),
         new_vrfs=frozenset(name for name in want.vrfs if name not in have.vrfs or name in doomed_vrfs),
     )
+
+
+def _is_same(want: Vxlan | None, have: Vxlan) -> bool:
+    """True when only the MTU may differ: that can be changed."""
+    return want is not None and replace(have, mtu_bytes=want.mtu_bytes) == want
 
 
 def _bound(vif: str, have: Observed) -> frozenset[Element]:
@@ -125,21 +181,42 @@ def _host(want: Desired, have: Observed) -> Iterator[AnyAction]:
 
 def _withdrawals(want: Desired, have: Observed, decision: _Decision) -> Iterator[AnyAction]:
     kept_tables = _kept_tables(have, decision)
+    replaced = set(_replaced(want, have, decision).values())
     for route in sorted(have.routes - want.routes, key=_route_order):
         if route.ifname is None or route.ifname in decision.doomed_vifs or route.table in kept_tables:
             continue  # step 5, or it goes with its vif, or is nobody's to judge now
+        if route in replaced:
+            continue
         yield DeleteRoute(subject=route.ifname, route=route)
     kept = {(entry.ifname, entry.address) for entry in want.neighbours}
     for neighbour in sorted(have.neighbours - want.neighbours, key=str):
         if neighbour.ifname in decision.doomed_vifs or neighbour.ifname in decision.kept:
             continue
+        if neighbour.ifname in have.vxlans:
+            continue  # step 5
         if (neighbour.ifname, neighbour.address) in kept:
             continue  # only its MAC is wrong: replaced in place
         yield DeleteNeighbour(subject=neighbour.ifname, neighbour=neighbour)
     for name in sorted(decision.doomed_vifs):
         yield DeleteLink(subject=name, ifname=name)
+    for name in sorted(decision.doomed_vxlans):
+        yield DeleteLink(subject=name, ifname=name)
     for name in sorted(decision.doomed_vrfs & decision.new_vrfs):
         yield DeleteLink(subject=name, needs=_members(name, have), ifname=name)
+
+
+def _replaced(want: Desired, have: Observed, decision: _Decision) -> dict[Route, Route]:
+    """Return which route takes the place of which, in one step. One over a device that goes is gone by then."""
+    old = {
+        (route.table, route.prefix, route.metric): route
+        for route in have.routes - want.routes
+        if route.ifname not in decision.doomed
+    }
+    return {
+        route: old[key]
+        for route in want.routes - have.routes
+        if (key := (route.table, route.prefix, route.metric)) in old
+    }
 
 
 def _filters(want: Desired, have: Observed, decision: _Decision) -> Iterator[AnyAction]:
@@ -152,7 +229,8 @@ def _filters(want: Desired, have: Observed, decision: _Decision) -> Iterator[Any
 
 def wanted_elements(want: Desired, have: Observed, kept: frozenset[str]) -> Elements:
     """Return the set elements for `want` plus those that are loaded for devices that are kept as they are."""
-    return policy.merge_elements(want.elements, policy.elements_on(have.filters.elements, kept))
+    underlay = {have.underlay.name} if have.underlay is not None and kept & have.vxlans.keys() else set()
+    return policy.merge_elements(want.elements, policy.elements_on(have.filters.elements, kept | underlay))
 
 
 def _vrfs(want: Desired, have: Observed, decision: _Decision) -> Iterator[AnyAction]:
@@ -160,6 +238,7 @@ def _vrfs(want: Desired, have: Observed, decision: _Decision) -> Iterator[AnyAct
     end_routes = _grouped((route for route in want.routes if route.ifname is None), key=lambda route: route.table)
     wanted = _grouped(want.addresses, key=lambda address: address.ifname)
     wrong = _grouped(have.addresses - want.addresses, key=lambda address: address.ifname)
+    replaced = _replaced(want, have, decision)
     for name, vrf in sorted(want.vrfs.items()):
         is_new, needs = name in decision.new_vrfs, (HOST,)
         if is_new:
@@ -168,8 +247,7 @@ def _vrfs(want: Desired, have: Observed, decision: _Decision) -> Iterator[AnyAct
             if is_new or have.sysctls.get(sysctl) != want.sysctls[sysctl]:
                 yield SetSysctl(subject=name, needs=needs, sysctl=sysctl, value=want.sysctls[sysctl])
         for route in end_routes.get(vrf.table, ()):
-            if route not in have.routes:
-                yield AddRoute(subject=name, needs=needs, route=route)
+            yield from _set_route(route, replaced, is_there=route in have.routes, subject=name, needs=needs)
         if is_new or name not in have.links_up:
             yield SetUp(subject=name, needs=needs, ifname=name)
         for address in () if is_new else wrong.get(name, ()):
@@ -179,15 +257,64 @@ def _vrfs(want: Desired, have: Observed, decision: _Decision) -> Iterator[AnyAct
                 yield AddAddress(subject=name, needs=needs, address=address)
 
 
+def _tunnels(want: Desired, have: Observed, decision: _Decision) -> Iterator[AnyAction]:
+    sysctls = _grouped(want.sysctls, key=lambda sysctl: sysctl.ifname)
+    ends = _grouped(want.tunnel_ends, key=lambda end: end.ifname)
+    neighbours = _grouped(want.neighbours, key=lambda neighbour: neighbour.ifname)
+    for name, vxlan in sorted(want.vxlans.items()):
+        is_new, needs = name in decision.new_vxlans, _needs(vxlan.vrf)
+        if is_new:
+            yield CreateVxlan(subject=name, needs=needs, vxlan=vxlan)
+        elif have.vxlans[name].mtu_bytes != vxlan.mtu_bytes:
+            yield SetMtu(subject=name, needs=needs, ifname=name, mtu_bytes=vxlan.mtu_bytes)
+        for sysctl in sysctls.get(name, ()):
+            if is_new or have.sysctls.get(sysctl) != want.sysctls[sysctl]:
+                yield SetSysctl(subject=name, needs=needs, sysctl=sysctl, value=want.sysctls[sysctl])
+        if is_new or name not in have.links_up:
+            yield SetUp(subject=name, needs=needs, ifname=name)
+        for end in ends.get(name, ()):
+            if is_new or end not in have.tunnel_ends:
+                yield AddTunnelEnd(subject=name, needs=needs, end=end)
+        for neighbour in neighbours.get(name, ()):
+            if is_new or neighbour not in have.neighbours:
+                yield SetNeighbour(subject=name, needs=needs, neighbour=neighbour)
+
+
+def _tunnel_routes(want: Desired, have: Observed, decision: _Decision) -> Iterator[AnyAction]:
+    replaced = _replaced(want, have, decision)
+    vrf_of_table = {vrf.table: vrf.name for vrf in want.vrfs.values()}
+    for route in sorted(want.routes, key=_route_order):
+        if route.ifname is None or route.via is None:
+            continue
+        vrf = vrf_of_table[route.table]
+        yield from _set_route(
+            route,
+            replaced,
+            is_there=route in have.routes and route.ifname not in decision.new_vxlans,
+            subject=f"{vrf} {route.prefix}",
+            needs=(*_needs(vrf), route.ifname),
+        )
+
+
+def _set_route(
+    route: Route, replaced: Mapping[Route, Route], *, is_there: bool, subject: str, needs: tuple[str, ...]
+) -> Iterator[AnyAction]:
+    if route in replaced:
+        yield ReplaceRoute(subject=subject, needs=needs, route=route, have=replaced[route])
+    elif not is_there:
+        yield AddRoute(subject=subject, needs=needs, route=route)
+
+
 def _vifs(want: Desired, have: Observed, decision: _Decision) -> Iterator[AnyAction]:
     sysctls = _grouped(want.sysctls, key=lambda sysctl: sysctl.ifname)
     addresses = _grouped(want.addresses, key=lambda address: address.ifname)
     wrong = _grouped(have.addresses - want.addresses, key=lambda address: address.ifname)
     neighbours = _grouped(want.neighbours, key=lambda neighbour: neighbour.ifname)
     routes = _grouped(want.routes, key=lambda route: route.ifname)
+    replaced = _replaced(want, have, decision)
     for name, vif in sorted(want.vifs.items()):
         is_new = name in decision.new_vifs
-        needs = (HOST, FILTERS) if vif.vrf is None else (HOST, FILTERS, vif.vrf)
+        needs = _needs(vif.vrf)
         if is_new:
             yield CreateVif(subject=name, needs=needs, vif=vif, trunk=have.trunk)
         for sysctl in sysctls.get(name, ()):
@@ -204,19 +331,32 @@ def _vifs(want: Desired, have: Observed, decision: _Decision) -> Iterator[AnyAct
             if is_new or neighbour not in have.neighbours:
                 yield SetNeighbour(subject=name, needs=needs, neighbour=neighbour)
         for route in routes.get(name, ()):
-            if is_new or route not in have.routes:
-                yield AddRoute(subject=name, needs=needs, route=route)
+            is_there = route in have.routes and not is_new
+            yield from _set_route(route, replaced, is_there=is_there, subject=name, needs=needs)
 
 
 def _leftovers(want: Desired, have: Observed, decision: _Decision) -> Iterator[AnyAction]:
+    gone = decision.doomed_vxlans | decision.kept
+    kept = {(entry.ifname, entry.address) for entry in want.neighbours}
+    for neighbour in sorted(have.neighbours - want.neighbours, key=str):
+        if neighbour.ifname in have.vxlans.keys() - gone and (neighbour.ifname, neighbour.address) not in kept:
+            yield DeleteNeighbour(subject=neighbour.ifname, neighbour=neighbour)
+    for end in sorted(have.tunnel_ends - want.tunnel_ends, key=str):
+        if end.ifname not in gone:
+            yield DeleteTunnelEnd(subject=end.ifname, end=end)
     for name in sorted(decision.doomed_vrfs - decision.new_vrfs):
         yield DeleteLink(subject=name, needs=_members(name, have), ifname=name)
     kept_tables = _kept_tables(have, decision)
+    replaced = set(_replaced(want, have, decision).values())
     vrf_of_table = {vrf.table: vrf.name for vrf in have.vrfs.values()}
     for route in sorted(have.routes - want.routes, key=_route_order):
-        if route.ifname is None and route.table not in kept_tables:
+        if route.ifname is None and route.table not in kept_tables and route not in replaced:
             needs = (vrf_of_table[route.table],) if route.table in vrf_of_table else ()
             yield DeleteRoute(subject=f"table {route.table}", needs=needs, route=route)
+
+
+def _needs(vrf: str | None) -> tuple[str, ...]:
+    return (HOST, FILTERS) if vrf is None else (HOST, FILTERS, vrf)
 
 
 def _grouped(items: Iterable[T], *, key: Callable[[T], K]) -> dict[K, list[T]]:
@@ -231,7 +371,8 @@ def _kept_tables(have: Observed, decision: _Decision) -> frozenset[int]:
 
 
 def _members(vrf: str, have: Observed) -> tuple[str, ...]:
-    return tuple(sorted(vif.name for vif in have.vifs.values() if vif.vrf == vrf))
+    vifs = (vif.name for vif in have.vifs.values() if vif.vrf == vrf)
+    return tuple(sorted([*vifs, *(vxlan.name for vxlan in have.vxlans.values() if vxlan.vrf == vrf)]))
 
 
 def _route_order(route: Route) -> tuple[int, int, str, str]:

@@ -7,10 +7,11 @@ that what belongs to a vif can be found again.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from ipaddress import IPv4Address
 from typing import Final
 
 from vrouter_vm import names
-from vrouter_vm.model import Element, Elements, Placement, Port
+from vrouter_vm.model import Element, Elements, Placement, Port, Vxlan
 
 BIND4: Final = "bind4"
 """vif, MAC, IPv4 address: the only sources accepted on a vif."""
@@ -25,7 +26,14 @@ VIFS: Final = "vifs"
 ZONES: Final = "zones"
 """Conntrack zone of a vif and of its VRF: addresses of two networks may be the same."""
 
-SET_NAMES: Final = (ARP_SENDERS, BIND4, BIND6, GUESTS6, VIFS, ZONES)
+VTEPS: Final = "vteps"
+"""NIC and address of the other hosts: from nobody else are tunnelled packets taken in."""
+TUNNELS: Final = "tunnels"
+"""The VXLAN devices of the networks here; nothing comes in by any other of ours."""
+SEND_ONLY: Final = "send_only"
+"""VXLAN devices that are in no VRF: guests' packets leave by them, nothing comes in."""
+
+SET_NAMES: Final = (ARP_SENDERS, BIND4, BIND6, GUESTS6, SEND_ONLY, TUNNELS, VIFS, VTEPS, ZONES)
 
 
 def bindings_of(vif: str, port: Port) -> frozenset[Element]:
@@ -49,6 +57,20 @@ def elements_of(placements: Iterable[Placement]) -> Elements:
                 sets[BIND6].add((vif, mac, str(address)))
                 sets[GUESTS6].add((vif, mac))
     return {name: frozenset(elements) for name, elements in sets.items()}
+
+
+def tunnel_elements(vxlans: Iterable[Vxlan], *, vteps: Iterable[IPv4Address], underlay: str) -> Elements:
+    """Return the elements of every set for tunnels through the NIC `underlay`."""
+    sets: dict[str, set[Element]] = {VTEPS: {(underlay, str(vtep)) for vtep in vteps}, TUNNELS: set(), SEND_ONLY: set()}
+    sets[ZONES] = set()
+    for vxlan in vxlans:
+        network_id = None if vxlan.vrf is None else names.parse_vrf(vxlan.vrf)
+        if network_id is None:
+            sets[SEND_ONLY].add((vxlan.name,))
+        else:
+            sets[TUNNELS].add((vxlan.name,))
+            sets[ZONES].add((vxlan.name, str(names.zone_of(network_id))))
+    return {name: frozenset(sets.get(name, ())) for name in SET_NAMES}
 
 
 def elements_on(elements: Elements, ifnames: Collection[str]) -> Elements:

@@ -7,12 +7,24 @@ from dataclasses import dataclass, field
 
 from tf_reconcile.errors import BoundaryError, Conflict
 from tf_reconcile.result import Failure, Held, PassReport, merge_held
-from vrouter_vm.actions import AnyAction, ChangeElements, ReplaceFilters, describe, summarize
-from vrouter_vm.boundary import Filtering, Forwarding, Networks, Ports
+from vrouter_vm.actions import Announce, AnyAction, ChangeElements, ReplaceFilters, Withdraw, describe, summarize
+from vrouter_vm.boundary import Filtering, Forwarding, Networks, Peers, Ports
 from vrouter_vm.desired import desired_state
+from vrouter_vm.evpn import Vtep
 from vrouter_vm.gateway_mac import MacRange, check_gateway_mac
-from vrouter_vm.plan import plan_host
+from vrouter_vm.model import Observed, OverlayView
+from vrouter_vm.plan import NOTHING_ANNOUNCED, plan_host
 from vrouter_vm.status import Outcome, StatusBoard, port_statuses
+from vrouter_vm.tunnels import Installed, Overlay, installed_in
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverlaySide:
+    """What makes this host a part of an overlay."""
+
+    peers: Peers
+    vtep: Vtep
+    asn: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +37,7 @@ class Reconciler:
     filtering: Filtering
     gateway_macs: MacRange
     board: StatusBoard
+    overlay: OverlaySide | None = None
     is_dry_run: bool = False
 
     def run_once(self, *, is_full: bool) -> PassReport:
@@ -34,9 +47,18 @@ class Reconciler:
         networks = self.networks.view(frozenset(port.vn_uuid for port in ports))
         have = self.forwarding.observe(self.filtering.observe())
         check_gateway_mac(have.trunk, self.gateway_macs)
-        want = desired_state(ports=ports, networks=networks, trunk=have.trunk, has_ipv6=have.has_ipv6)
-        plan = plan_host(want=want, have=have)
+        view = self.overlay.peers.view() if self.overlay else None
+        want = desired_state(
+            ports=ports,
+            networks=networks,
+            trunk=have.trunk,
+            has_ipv6=have.has_ipv6,
+            overlay=self._overlay(view, have),
+        )
+        plan = plan_host(want=want, have=have, announced=view.announced if view else NOTHING_ANNOUNCED)
         applied = Applied() if self.is_dry_run else self._apply(plan.actions)
+        if self.overlay and not self.is_dry_run:
+            self.overlay.peers.settle()
         statuses = port_statuses(ports=ports, want=want, held=plan.held, failed=applied.failed)
         self.board.publish(
             Outcome(
@@ -44,6 +66,7 @@ class Reconciler:
                 statuses=statuses,
                 drops=have.filters.drops,
                 is_settled=not networks.is_pending and not applied.is_stale,
+                choices=want.choices,
             )
         )
         return PassReport(
@@ -52,7 +75,18 @@ class Reconciler:
             held=merge_held(
                 plan.held, (Held(subject=vmi_uuid, reason=reason) for vmi_uuid, reason in want.held.items())
             ),
-            look_again_s=0.0 if applied.is_stale else None,
+            look_again_s=0.0 if applied.is_stale else view.look_again_s if view else None,
+        )
+
+    def _overlay(self, view: OverlayView | None, have: Observed) -> Overlay | None:
+        if self.overlay is None or view is None or have.underlay is None:
+            return None
+        return Overlay(
+            vtep=self.overlay.vtep,
+            asn=self.overlay.asn,
+            underlay=have.underlay,
+            view=view,
+            installed=Installed() if view.is_settled else installed_in(have),
         )
 
     def _apply(self, actions: Iterable[AnyAction]) -> Applied:
@@ -64,10 +98,7 @@ class Reconciler:
                 failed_subjects.add(action.subject)
                 continue
             try:
-                if isinstance(action, ReplaceFilters | ChangeElements):
-                    self.filtering.apply(action)
-                else:
-                    self.forwarding.apply(action)
+                self._carry_out(action)
             except BoundaryError as error:
                 failed_subjects.add(action.subject)
                 applied.failed.append(Failure(subject=action.subject, reason=str(error)))
@@ -75,6 +106,19 @@ class Reconciler:
             else:
                 applied.done.append(action)
         return applied
+
+    def _carry_out(self, action: AnyAction) -> None:
+        match action:
+            case ReplaceFilters() | ChangeElements():
+                self.filtering.apply(action)
+            case Announce(route=route):
+                if self.overlay:
+                    self.overlay.peers.announce(route)
+            case Withdraw(route=route):
+                if self.overlay:
+                    self.overlay.peers.withdraw(route)
+            case _:
+                self.forwarding.apply(action)
 
 
 @dataclass(kw_only=True)

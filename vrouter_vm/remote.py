@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from vrouter_vm.evpn import EvpnRoute, RouteKey
+from vrouter_vm.model import EvpnRoute, RouteKey
 
 
 class RemoteRoutes:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta
 
 from tf_api.settings import TfSettings
 from tf_reconcile.errors import ConfigError
 from tf_runtime.health import StatusSettings
 from tf_runtime.log import LogSettings
-from tf_runtime.settings import Seconds, Settings, is_loopback, load_settings, parse_listen
+from tf_runtime.settings import Seconds, Settings, is_loopback, load_settings, parse_listen, read_secret
 from vrouter_vm import names
 from vrouter_vm.gateway_mac import MacRange, parse_mac
+from vrouter_vm.model import PeerSettings
 
 
 class GatewayMacs(Settings, frozen=True, kw_only=True):
@@ -40,6 +45,48 @@ class PortApiSettings(Settings, frozen=True, kw_only=True):
     """How long after /syncports a port may still be posted again before it is deleted (TF's default)."""
 
 
+class PeerSection(Settings, frozen=True, kw_only=True):
+    """One BGP neighbour, of our own AS: a route reflector, or a router of the fabric."""
+
+    address: str
+    port: Annotated[int, Meta(ge=1, le=65535)] = 179
+    password_file: str | None = None
+    """A file with the session's password (TCP MD5, RFC 2385); none without one."""
+
+
+class BgpSettings(Settings, frozen=True, kw_only=True):
+    """How other hosts are told what is here."""
+
+    asn: Annotated[int, Meta(ge=1, le=4294967295)]
+    """The site's AS, the same on all hosts and reflectors: TF's global autonomous system."""
+    peers: Annotated[tuple[PeerSection, ...], Meta(min_length=1)]
+    """Two reflectors, so that one can be restarted unnoticed."""
+    socket: str = "/run/vrouter-speaker/api.sock"
+    """Where the speaker's API is. Only root may open it."""
+    hold_time_s: Annotated[int, Meta(ge=3, le=3600)] = 9
+    """After which silence a peer counts as gone: a third of it is the time between two signs of life."""
+    restart_time_s: Annotated[int, Meta(ge=1, le=4095)] = 120
+    """How long peers keep our routes when our speaker is gone (RFC 4724)."""
+
+
+class OverlaySettings(Settings, frozen=True, kw_only=True):
+    """The tunnels to other hosts."""
+
+    interface: str
+    """The NIC on the underlay network. Its MTU less 50 is the tunnels'; 1600 and more lets guests use 1500."""
+    vtep: str
+    """This host's IPv4 address there, unique among all hosts."""
+    bgp: BgpSettings
+    stale_s: Seconds = 3600.0
+    """How long routes are used that nobody has confirmed, as when every reflector is gone. Wrong ones lead to hosts
+    that are gone too, so it costs little."""
+    settle_s: Seconds = 30.0
+    """How long peers must be back before what they have not told again is dropped: a reflector that has just started
+    does not know everything yet."""
+    cache: str = "/var/lib/vrouter-agent/routes.json"
+    """The last known routes, so that a start without any peer forwards."""
+
+
 class AgentSettings(Settings, frozen=True, kw_only=True):
     """The whole file."""
 
@@ -48,6 +95,8 @@ class AgentSettings(Settings, frozen=True, kw_only=True):
     port_api: PortApiSettings = PortApiSettings()
     network_cache: str = "/var/lib/vrouter-agent/networks.json"
     """The last complete answer of TF, so that a start without TF forwards."""
+    overlay: OverlaySettings | None = None
+    """None: guests reach only guests on the same host."""
     full_period_s: Seconds = 60.0
     """How often everything is looked at when nothing is known to have changed."""
     status: StatusSettings = StatusSettings(listen="127.0.0.1:9102")
@@ -75,7 +124,47 @@ def load_agent_settings(path: Path) -> AgentSettings:
             value=settings.port_api.listen,
             allowed="a loopback address such as 127.0.0.1:9091",
         )
+    if settings.overlay is not None:
+        _check_overlay(settings.overlay, trunk=settings.trunk.interface, file=file)
     return settings
+
+
+def peer_settings(settings: OverlaySettings, *, file: str) -> list[PeerSettings]:
+    """Return the neighbours with their passwords; raises `ConfigError` when one cannot be read."""
+    return [
+        PeerSettings(
+            address=peer.address,
+            port=peer.port,
+            password=(
+                read_secret(Path(peer.password_file), file=file, key=f"overlay.bgp.peers[{index}].password_file")
+                if peer.password_file
+                else None
+            ),
+            hold_time_s=settings.bgp.hold_time_s,
+            restart_time_s=settings.bgp.restart_time_s,
+        )
+        for index, peer in enumerate(settings.bgp.peers)
+    ]
+
+
+def _check_overlay(settings: OverlaySettings, *, trunk: str, file: str) -> None:
+    if settings.interface == trunk or not _is_plain(settings.interface):
+        raise ConfigError(
+            "no usable name of an underlay interface",
+            file=file,
+            key="overlay.interface",
+            value=settings.interface,
+            allowed="letters, digits, '-' and '_', and not the trunk",
+        )
+    addresses = {"overlay.vtep": settings.vtep}
+    addresses |= {f"overlay.bgp.peers[{index}].address": peer.address for index, peer in enumerate(settings.bgp.peers)}
+    for key, value in addresses.items():
+        try:
+            IPv4Address(value)
+        except ValueError as error:
+            raise ConfigError(
+                "no IPv4 address", file=file, key=key, value=value, allowed="an address such as 192.0.2.1"
+            ) from error
 
 
 def gateway_macs(settings: AgentSettings, *, file: str) -> MacRange:

@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from tf_reconcile.result import Failure, Held
 from vrouter_vm.actions import FILTERS, HOST
-from vrouter_vm.model import Desired, Network, Placement, Port, PortState, VmiUuid
+from vrouter_vm.model import Choice, Desired, Network, Placement, Port, PortState, VmiUuid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,12 +51,15 @@ def port_statuses(
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a pass left behind. `is_settled`: no answer is awaited that could change it."""
+    """What a pass left behind. `is_settled`: no answer is awaited that could change it. `choices`: where each VRF sends
+    what, with an overlay.
+    """
 
     pass_number: int
     statuses: Mapping[VmiUuid, PortStatus]
     drops: Mapping[str, int]
     is_settled: bool
+    choices: tuple[Choice, ...] = ()
 
 
 @dataclass(kw_only=True)

@@ -17,20 +17,28 @@ from vrouter_vm.actions import (
     AddAddress,
     AddRoute,
     AddRule,
+    AddTunnelEnd,
+    Announce,
+    AnyAction,
     ChangeElements,
     CreateVif,
     CreateVrf,
+    CreateVxlan,
     DeleteAddress,
     DeleteLink,
     DeleteNeighbour,
     DeleteRoute,
     DeleteRule,
+    DeleteTunnelEnd,
     FilterAction,
     KernelAction,
     ReplaceFilters,
+    ReplaceRoute,
+    SetMtu,
     SetNeighbour,
     SetSysctl,
     SetUp,
+    Withdraw,
 )
 from vrouter_vm.model import (
     Element,
@@ -49,10 +57,13 @@ from vrouter_vm.model import (
     Subnet,
     Sysctl,
     Trunk,
+    TunnelEnd,
+    Underlay,
     Vif,
     VmiUuid,
     VnUuid,
     Vrf,
+    Vxlan,
 )
 
 TRUNK_MAC = MacAddress("00:50:56:00:00:01")
@@ -121,9 +132,12 @@ class FakeHost:
     """The world. `fail_at` counts actions: that one fails with `failure`, once."""
 
     trunk: Trunk = field(default_factory=lambda: Trunk(name="eth1", mac=TRUNK_MAC, is_up=False))
+    underlay: Underlay | None = None
     has_ipv6: bool = True
     vrfs: dict[str, Vrf] = field(default_factory=dict)
     vifs: dict[str, Vif] = field(default_factory=dict)
+    vxlans: dict[str, Vxlan] = field(default_factory=dict)
+    tunnel_ends: set[TunnelEnd] = field(default_factory=set)
     up: set[str] = field(default_factory=set)
     foreign_names: set[str] = field(default_factory=lambda: {"lo", "eth0", "eth1"})
     addresses: set[LinkAddress] = field(default_factory=set)
@@ -143,9 +157,12 @@ class FakeHost:
     def observe(self, filters: ObservedFilters) -> Observed:
         return Observed(
             trunk=self.trunk,
+            underlay=self.underlay,
             has_ipv6=self.has_ipv6,
             vrfs=dict(self.vrfs),
             vifs=dict(self.vifs),
+            vxlans=dict(self.vxlans),
+            tunnel_ends=frozenset(self.tunnel_ends),
             links_up=frozenset(self.up),
             foreign_names=frozenset(self.foreign_names),
             addresses=frozenset(self.addresses),
@@ -160,7 +177,9 @@ class FakeHost:
         """Everything, as the reconciler observes it."""
         return self.observe(self.observe_filters())
 
-    def apply(self, action: KernelAction | FilterAction) -> None:
+    def apply(self, action: AnyAction) -> None:
+        if isinstance(action, Announce | Withdraw):
+            raise TypeError("that is for the speaker")
         number = len(self.applied)
         self.applied.append(action)
         if number == self.fail_at:
@@ -215,6 +234,19 @@ class FakeHost:
                 if vif.vrf is not None:
                     self._device(vif.vrf)
                 self.vifs[vif.name] = vif
+            case CreateVxlan(vxlan=vxlan):
+                self._absent(vxlan.name in self.vxlans or vxlan.name in self.foreign_names, vxlan.name)
+                if vxlan.vrf is not None:
+                    self._device(vxlan.vrf)
+                self.vxlans[vxlan.name] = vxlan
+            case SetMtu(ifname=ifname, mtu_bytes=mtu_bytes):
+                self._device(ifname)
+                self.vxlans[ifname] = replace(self.vxlans[ifname], mtu_bytes=mtu_bytes)
+            case AddTunnelEnd(end=end):
+                self._device(end.ifname)
+                self.tunnel_ends.add(end)
+            case DeleteTunnelEnd(end=end):
+                self.tunnel_ends.discard(end)
             case AddAddress(address=address):
                 self._device(address.ifname)
                 if address.address.version == 6 and self.sysctls.get(
@@ -232,13 +264,13 @@ class FakeHost:
                 self.neighbours.add(neighbour)
             case DeleteNeighbour(neighbour=neighbour):
                 self.neighbours.discard(neighbour)
+            case ReplaceRoute(route=route, have=have):
+                self._route_device(route)
+                if have not in self.routes:
+                    raise Conflict("fake kernel", "replace route", str(route.prefix), "no such route")
+                self.routes = (self.routes - {have}) | {route}
             case AddRoute(route=route):
-                if route.ifname is not None:
-                    self._device(route.ifname)
-                    if route.ifname not in self.up:
-                        raise Transient("fake kernel", "add route", route.ifname, "network is down")
-                    if (route.ifname,) not in self.elements.get(policy.VIFS, frozenset()):
-                        raise UnsafeMoment(f"{route.ifname} gets a route and has no filters")
+                self._route_device(route)
                 same = {(entry.table, entry.prefix, entry.metric) for entry in self.routes}
                 self._absent((route.table, route.prefix, route.metric) in same, str(route.prefix))
                 self.routes.add(route)
@@ -247,10 +279,37 @@ class FakeHost:
             case _:
                 assert_never(action)
 
+    def _route_device(self, route: Route) -> None:
+        """A route leads over a device that is up and filtered, and to a next hop only where it is known."""
+        if route.ifname is None:
+            return
+        self._device(route.ifname)
+        if route.ifname not in self.up:
+            raise Transient("fake kernel", "add route", route.ifname, "network is down")
+        known = {
+            element
+            for name in (policy.VIFS, policy.TUNNELS, policy.SEND_ONLY)
+            for element in self.elements.get(name, frozenset())
+        }
+        if (route.ifname,) not in known:
+            raise UnsafeMoment(f"{route.ifname} gets a route and has no filters")
+        if route.via is not None:
+            macs = {
+                entry.mac for entry in self.neighbours if (entry.ifname, entry.address) == (route.ifname, route.via)
+            }
+            ends = {end.mac for end in self.tunnel_ends if end.ifname == route.ifname}
+            if not macs or not macs <= ends:
+                raise UnsafeMoment(f"a route via {route.via} on {route.ifname}, which has no tunnel to it")
+
     def _delete_link(self, ifname: str) -> None:
         """As the kernel: what hangs on it goes, the vifs of a VRF stay and leave it, routes of no device stay."""
         self.vrfs.pop(ifname, None)
         self.vifs.pop(ifname, None)
+        self.vxlans.pop(ifname, None)
+        self.vxlans = {
+            name: replace(vxlan, vrf=None) if vxlan.vrf == ifname else vxlan for name, vxlan in self.vxlans.items()
+        }
+        self.tunnel_ends = {end for end in self.tunnel_ends if end.ifname != ifname}
         self.vifs = {name: replace(vif, vrf=None) if vif.vrf == ifname else vif for name, vif in self.vifs.items()}
         self.up.discard(ifname)
         self.addresses = {address for address in self.addresses if address.ifname != ifname}
@@ -259,7 +318,7 @@ class FakeHost:
         self.sysctls = {sysctl: value for sysctl, value in self.sysctls.items() if sysctl.ifname != ifname}
 
     def _device(self, ifname: str) -> None:
-        if ifname not in self.vrfs and ifname not in self.vifs:
+        if ifname not in self.vrfs and ifname not in self.vifs and ifname not in self.vxlans:
             raise Conflict("fake kernel", "find", ifname, "no such device")
 
     @staticmethod
@@ -284,6 +343,9 @@ class FakeHost:
                 raise UnsafeMoment(f"lookups in {name} go on in the main table")
             if name in self.up and first:
                 raise UnsafeMoment(f"guests in {name} find the host's own addresses")
+        for name in self.up & self.vxlans.keys():
+            if not self.is_filtering:
+                raise UnsafeMoment(f"{name} is up and nothing is filtered")
         for name in self.up & self.vifs.keys():
             if not self.is_filtering:
                 raise UnsafeMoment(f"{name} is up and nothing is filtered")

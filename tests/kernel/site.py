@@ -132,7 +132,7 @@ class Guest:
 
     def send_udp(self, address: str, *, from_port: int, to_port: int) -> None:
         """Send one datagram from a fixed port."""
-        with _inside(self.name):
+        with inside(self.name):
             sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         with sender:
             sender.bind(("", from_port))
@@ -156,7 +156,7 @@ SERVED = (R1, R2, B1, B2, G1)
 
 
 @contextmanager
-def _inside(name: str) -> Iterator[None]:
+def inside(name: str) -> Iterator[None]:
     """Make sockets in another network namespace while inside."""
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
     there = os.open(f"/run/netns/{name}", os.O_RDONLY)

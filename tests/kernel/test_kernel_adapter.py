@@ -16,6 +16,7 @@ from vrouter_vm import policy
 from vrouter_vm.actions import (
     HOST,
     AddRoute,
+    Announce,
     AnyAction,
     ChangeElements,
     CreateVrf,
@@ -23,6 +24,7 @@ from vrouter_vm.actions import (
     ReplaceFilters,
     SetSysctl,
     SetUp,
+    Withdraw,
 )
 from vrouter_vm.desired import desired_state
 from vrouter_vm.kernel import Kernel
@@ -50,6 +52,8 @@ class RealHost:
         return self.kernel.observe(self.filters.observe())
 
     def apply(self, action: AnyAction) -> None:
+        if isinstance(action, Announce | Withdraw):
+            raise TypeError("that is for the speaker")
         if isinstance(action, ReplaceFilters | ChangeElements):
             self.filters.apply(action)
         else:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from lab.reflector import reflector_configuration
-from vrouter_vm.bgp import PeerSettings
+from vrouter_vm.model import PeerSettings
 
 ROOT = Path(__file__).resolve().parents[3]
 ASN = 64512

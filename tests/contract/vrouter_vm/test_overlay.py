@@ -15,8 +15,7 @@ import pytest
 
 from tests.contract.vrouter_vm.speakers import ASN, Fabric, running_fabric, wait_until
 from vrouter_vm.bgp import Speaker
-from vrouter_vm.evpn import EvpnRoute, RouteKey, RouteTarget
-from vrouter_vm.model import MacAddress
+from vrouter_vm.model import EvpnRoute, MacAddress, RouteKey, RouteTarget
 from vrouter_vm.overlay import BgpOverlay
 
 SETTLE_S = 1.0
@@ -43,7 +42,7 @@ class Host:
             socket=fabric.folder / f"{name}.sock",
             asn=ASN,
             vtep=IPv4Address(f"127.0.0.{number}"),
-            peers=fabric.peers,
+            peers=fabric.peers(),
             cache=fabric.folder / f"{name}.json",
             stale_s=stale_s,
             settle_s=SETTLE_S,

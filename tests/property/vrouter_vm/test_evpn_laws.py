@@ -8,8 +8,8 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vrouter_vm.evpn import EvpnRoute, Member, RouteKey, RouteTarget, Vtep, choose, format_rd, local_routes
-from vrouter_vm.model import IpNetwork, MacAddress
+from vrouter_vm.evpn import Member, Vtep, choose, format_rd, local_routes
+from vrouter_vm.model import EvpnRoute, IpNetwork, MacAddress, RouteKey, RouteTarget
 
 PREFIXES = [ip_network(f"10.1.1.{number}/32") for number in range(11, 15)]
 TARGETS = [RouteTarget(f"64512:{number}") for number in (5, 6)]

@@ -9,10 +9,7 @@ import pytest
 from vrouter_vm.evpn import (
     FIRST_GENERATION,
     LAST_GENERATION,
-    Choice,
-    EvpnRoute,
     Member,
-    RouteTarget,
     Vtep,
     choose,
     default_target,
@@ -22,7 +19,7 @@ from vrouter_vm.evpn import (
     parse_route,
     parse_route_target,
 )
-from vrouter_vm.model import MacAddress
+from vrouter_vm.model import Choice, EvpnRoute, MacAddress, RouteTarget
 
 HERE = Vtep(address=IPv4Address("192.0.2.2"), router_mac=MacAddress("02:00:c0:00:02:02"))
 RED, GREEN = RouteTarget("64512:5"), RouteTarget("64512:7")

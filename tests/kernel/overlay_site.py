@@ -1,0 +1,345 @@
+"""Two hosts and what is between them, in namespaces: vRouters with real agents and speakers, a route reflector, guests.
+
+    wire         the underlay network: a bridge, and the reflector's address on it
+    v-a, v-b     the vRouter VMs: eth1 trunk, eth2 underlay; the agent, its files and its speaker
+    esx-a, esx-b a VLAN-aware bridge each, with the trunk and a port per guest
+    <guest>      eth0
+
+TF is away: the agents know the networks from their cache files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network, ip_address, ip_network
+from pathlib import Path
+from typing import Any
+
+import urllib3
+import yaml
+
+from lab.reflector import reflector_configuration
+from tests.kernel.site import GATEWAY_MAC, ROOT, Guest, batch, inside, run, wait_until
+from vrouter_vm.model import Network, RouteTarget, RouteTargets, Subnet, VnUuid
+from vrouter_vm.networks import format_cache
+
+ASN = 64512
+UNDERLAY = IPv4Network("192.0.2.0/24")
+REFLECTOR = UNDERLAY[100]
+UNDERLAY_MTU_BYTES = 1600
+STALE_S, SETTLE_S = 600.0, 30.0
+SPEAKER_OPTIONS = ("--pprof-disable", "--metrics-path=", "--log-plain")
+
+RED, BLUE, GREEN = (f"00000000-0000-4000-b000-00000000000{number}" for number in (5, 6, 7))
+
+
+def binary() -> str:
+    """The speaker's program; `make build/gobgpd` builds it."""
+    path = Path(os.environ.get("GOBGPD_BINARY", ROOT / "build" / "gobgpd"))
+    if not path.exists():
+        raise RuntimeError(f"{path} is missing: make build/gobgpd")
+    return str(path)
+
+
+def network(vn: str, name: str, number: int, *prefixes: str, imports: tuple[str, ...] = ()) -> Network:
+    """A network whose gateways are the first addresses of its subnets."""
+    return Network(
+        vn_uuid=VnUuid(vn),
+        name=name,
+        network_id=number,
+        subnets=tuple(
+            Subnet(prefix=ip_network(prefix), gateway=ip_address(str(ip_network(prefix)[1])), dns=None)
+            for prefix in prefixes
+        ),
+        targets=RouteTargets(imports=frozenset(map(RouteTarget, imports))),
+    )
+
+
+NETWORKS = (
+    network(RED, "red", 5, "10.1.1.0/24", "fd00:1::/64", imports=("64512:7",)),
+    network(BLUE, "blue", 6, "10.1.1.0/24"),
+    network(GREEN, "green", 7, "10.2.0.0/16", imports=("64512:5",)),
+)
+"""Red and green import each other's routes; blue has red's addresses and nothing to do with it."""
+
+R1 = Guest(name="r1", vlan=101, address="10.1.1.11", vn=RED, ipv6="fd00:1::11")
+R2 = Guest(name="r2", vlan=102, address="10.1.1.12", vn=RED, ipv6="fd00:1::12")
+B1 = Guest(name="b1", vlan=201, address="10.1.1.11", vn=BLUE)
+R3 = Guest(name="r3", vlan=103, address="10.1.1.13", vn=RED, ipv6="fd00:1::13")
+B3 = Guest(name="b3", vlan=203, address="10.1.1.13", vn=BLUE)
+G3 = Guest(name="g3", vlan=303, address="10.2.0.13", vn=GREEN, gateway="10.2.0.1", prefixlen=16)
+MOVER = Guest(name="m1", vlan=110, address="10.1.1.20", vn=RED)
+"""A guest that is wired to both hosts; which of them carries it is a matter of `Site.connect`."""
+
+ON_A, ON_B = (R1, R2, B1), (R3, B3, G3)
+
+
+@dataclass(kw_only=True)
+class Host:
+    """A vRouter VM."""
+
+    letter: str
+    vtep: IPv4Address
+    folder: Path
+    agent: subprocess.Popen[bytes] | None = None
+    speaker: subprocess.Popen[bytes] | None = None
+    http: urllib3.PoolManager = field(default_factory=lambda: urllib3.PoolManager(retries=False, timeout=60.0))
+
+    @property
+    def namespace(self) -> str:
+        return f"v-{self.letter}"
+
+    @property
+    def socket(self) -> Path:
+        return self.folder / "speaker.sock"
+
+    def ip(self, command: str) -> str:
+        """What `ip COMMAND` prints in the vRouter VM."""
+        return run(f"ip -n {self.namespace} {command}")
+
+    def start_speaker(self) -> None:
+        """Start gobgpd without a configuration."""
+        self.socket.unlink(missing_ok=True)
+        command = ["ip", "netns", "exec", self.namespace, binary(), "--api-hosts", f"unix://{self.socket}"]
+        with (self.folder / "speaker.log").open("ab") as log:
+            self.speaker = subprocess.Popen([*command, *SPEAKER_OPTIONS], stdout=log, stderr=log)
+
+    def start_agent(self) -> None:
+        """Start the agent and wait until its first pass is over."""
+        settings = {
+            "trunk": {"interface": "eth1"},
+            "tf": {"servers": ["http://192.0.2.250:8082"], "timeout_s": 1.0},
+            "port_api": {"directory": str(self.folder / "ports")},
+            "network_cache": str(self.folder / "networks.json"),
+            "overlay": {
+                "interface": "eth2",
+                "vtep": str(self.vtep),
+                "stale_s": STALE_S,
+                "settle_s": SETTLE_S,
+                "cache": str(self.folder / "routes.json"),
+                "bgp": {"asn": ASN, "peers": [{"address": str(REFLECTOR)}], "socket": str(self.socket)},
+            },
+        }
+        config = self.folder / "vrouter-agent.yaml"
+        config.write_text(yaml.safe_dump(settings))
+        command = ["ip", "netns", "exec", self.namespace, sys.executable, "-m", "vrouter_vm", "-c", str(config)]
+        with (self.folder / "agent.log").open("ab") as log:
+            self.agent = subprocess.Popen(command, cwd=ROOT, stderr=log)
+        wait_until(self._is_ready, timeout_s=90.0, what=f"agent ready: {self.folder / 'agent.log'}")
+
+    def _is_ready(self) -> bool:
+        assert self.agent is not None
+        assert self.agent.poll() is None, (self.folder / "agent.log").read_text()
+        with suppress(urllib3.exceptions.HTTPError):
+            return self.call("GET", "/readyz", port=9102).status == 200
+        return False
+
+    def call(self, method: str, path: str, body: object = None, *, port: int = 9091) -> urllib3.BaseHTTPResponse:
+        """Call one of the agent's APIs on its own loopback."""
+        text = None if body is None else json.dumps(body)
+        with inside(self.namespace):
+            answer = self.http.request(method, f"http://127.0.0.1:{port}{path}", body=text)
+        self.http.clear()
+        return answer
+
+    def settled(self) -> dict[str, Any]:
+        """All ports after a pass that saw everything."""
+        ports: dict[str, Any] = json.loads(self.call("GET", "/ports?settled_s=60").data)["ports"]
+        return ports
+
+    def overlay(self) -> dict[str, Any]:
+        """What /status says of the overlay."""
+        status: dict[str, Any] = json.loads(self.call("GET", "/status", port=9102).data)["overlay"]
+        return status
+
+    def serve(self, *guests: Guest) -> None:
+        """Post ports and wait until they are active."""
+        assert self.call("POST", "/port", [guest.port() for guest in guests]).status == 200
+        ports = self.settled()
+        assert {ports[guest.vmi]["state"] for guest in guests} == {"active"}, ports
+
+    def drop(self, guest: Guest) -> None:
+        """Delete a port and wait until its vif is gone."""
+        assert self.call("DELETE", f"/port/{guest.vmi}").status == 200
+        self.settled()
+
+    def has_route(self, table: int, prefix: str, where: str) -> bool:
+        """True when the kernel's route to `prefix` says `where`."""
+        version = "-6 " if ":" in prefix else ""
+        return where in self.ip(f"{version}route show table {100000 + table} {prefix}")
+
+    def dropped(self, reason: str) -> int:
+        """Packets that the filters have dropped for a reason."""
+        text = run(f"ip netns exec {self.namespace} nft list counter inet vrouter {reason}")
+        return int(re.search(r"packets (\d+)", text)[1])  # type: ignore[index]
+
+    def kill(self, which: str) -> None:
+        """kill -9 of `agent` or `speaker`."""
+        process: subprocess.Popen[bytes] | None = getattr(self, which)
+        if process is not None:
+            process.kill()
+            process.wait()
+            setattr(self, which, None)
+
+
+@dataclass(kw_only=True)
+class Site:
+    """Everything."""
+
+    folder: Path
+    a: Host
+    b: Host
+    reflector: subprocess.Popen[bytes] | None = None
+
+    @property
+    def hosts(self) -> tuple[Host, Host]:
+        return self.a, self.b
+
+    def start_reflector(self) -> None:
+        """Start the route reflector."""
+        file = self.folder / "reflector.toml"
+        file.write_text(reflector_configuration(asn=ASN, address=REFLECTOR, clients=UNDERLAY))
+        socket = self.folder / "reflector.sock"
+        socket.unlink(missing_ok=True)
+        command = ["ip", "netns", "exec", "wire", binary(), "-f", str(file), "--api-hosts", f"unix://{socket}"]
+        with (self.folder / "reflector.log").open("ab") as log:
+            self.reflector = subprocess.Popen([*command, *SPEAKER_OPTIONS], stdout=log, stderr=log)
+
+    def kill_reflector(self) -> None:
+        """kill -9."""
+        if self.reflector is not None:
+            self.reflector.kill()
+            self.reflector.wait()
+            self.reflector = None
+
+    @staticmethod
+    def connect(host: Host) -> None:
+        """Let `host` carry the mover."""
+        for letter in "ab":
+            state = "forwarding" if letter == host.letter else "disabled"
+            run(f"bridge -n m-wire link set dev to-{letter} state {3 if state == 'forwarding' else 0}")
+
+    def stop(self) -> None:
+        """End all processes."""
+        for host in self.hosts:
+            if host.agent is not None:
+                host.agent.send_signal(signal.SIGTERM)
+            host.kill("speaker")
+        for host in self.hosts:
+            if host.agent is not None:
+                host.agent.wait(30)
+        self.kill_reflector()
+
+
+class Pinging:
+    """A guest that pings without a pause; how many answers are missing at the end."""
+
+    def __init__(self, guest: Guest, address: str, *, interval_s: float = 0.1) -> None:
+        command = ["ip", "netns", "exec", guest.name, "ping", "-n", "-q", "-i", str(interval_s), address]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    def end(self) -> tuple[int, int]:
+        """Packets sent and packets lost. One that is still on its way is not lost."""
+        time.sleep(0.5)  # the last answer, on a slow machine
+        self._process.send_signal(signal.SIGINT)
+        said = self._process.communicate(timeout=30)[0]
+        sent, received = map(int, re.search(r"(\d+) packets transmitted, (\d+) received", said).groups())  # type: ignore[union-attr]
+        return sent, sent - received
+
+
+@contextmanager
+def running_site(folder: Path) -> Iterator[Site]:
+    """Everything up, all guests served; processes and namespaces are gone at the end."""
+    site = Site(
+        folder=folder,
+        a=Host(letter="a", vtep=UNDERLAY[1], folder=folder / "a"),
+        b=Host(letter="b", vtep=UNDERLAY[2], folder=folder / "b"),
+    )
+    try:
+        _build(site)
+        site.start_reflector()
+        for host, guests in ((site.a, ON_A), (site.b, ON_B)):
+            (host.folder / "ports").mkdir(parents=True)
+            cache = format_cache(NETWORKS, saved_at=time.time())
+            (host.folder / "networks.json").write_text(json.dumps(cache))
+            host.start_speaker()
+            host.start_agent()
+            host.serve(*guests)
+        yield site
+    finally:
+        site.stop()
+        _remove()
+
+
+def _namespaces() -> list[str]:
+    guests = [guest.name for guest in (*ON_A, *ON_B, MOVER)]
+    return ["wire", "m-wire", *(f"{kind}-{letter}" for kind in ("v", "esx") for letter in "ab"), *guests]
+
+
+def _remove() -> None:
+    for name in _namespaces():
+        with suppress(RuntimeError):
+            run(f"ip netns del {name}")
+
+
+def _build(site: Site) -> None:
+    mtu = UNDERLAY_MTU_BYTES
+    batch(*(f"netns add {name}" for name in _namespaces()))
+    batch(
+        "link set lo up",
+        "link add underlay type bridge",
+        f"link set underlay mtu {mtu} up",
+        f"addr add {REFLECTOR}/24 dev underlay",
+        namespace="wire",
+    )
+    for host, guests in ((site.a, ON_A), (site.b, ON_B)):
+        letter = host.letter
+        batch(
+            f"link add eth2 netns v-{letter} mtu {mtu} type veth peer name v-{letter} netns wire mtu {mtu}",
+            f"link add eth1 netns v-{letter} address {GATEWAY_MAC} type veth peer name trunk netns esx-{letter}",
+            *(f"link add p-{g.name} netns esx-{letter} type veth peer name eth0 netns {g.name}" for g in guests),
+            f"link add p-{MOVER.name} netns esx-{letter} type veth peer name to-{letter} netns m-wire",
+        )
+        batch(f"link set v-{letter} master underlay up", namespace="wire")
+        batch("link set lo up", f"addr add {host.vtep}/24 dev eth2", "link set eth2 up", namespace=host.namespace)
+        ports = ["trunk", *(f"p-{guest.name}" for guest in (*guests, MOVER))]
+        batch(
+            "link add dvs type bridge vlan_filtering 1 vlan_default_pvid 0 mcast_snooping 0",
+            "link set dvs up",
+            *(f"link set {port} master dvs up" for port in ports),
+            namespace=f"esx-{letter}",
+        )
+        lines = ["vlan add dev trunk vid 1-4094"]
+        lines += [f"vlan add dev p-{guest.name} vid {guest.vlan} pvid untagged" for guest in (*guests, MOVER)]
+        run(f"bridge -n esx-{letter} -batch -", given="\n".join(lines) + "\n")
+    _mover()
+    for guest in (*ON_A, *ON_B, MOVER):
+        batch(
+            "link set lo up",
+            f"link set eth0 address {guest.mac} up",
+            f"addr add {guest.address}/{guest.prefixlen} dev eth0",
+            *([f"addr add {guest.ipv6}/128 dev eth0 nodad"] if guest.ipv6 else []),
+            f"route add default via {guest.gateway}",
+            *(["route add default via fe80::1 dev eth0"] if guest.ipv6 else []),
+            namespace=guest.name,
+        )
+
+
+def _mover() -> None:
+    batch(
+        "link add sw type bridge mcast_snooping 0 ageing_time 0",
+        "link set sw up",
+        f"link add guest type veth peer name eth0 netns {MOVER.name}",
+        "link set guest master sw up",
+        *(f"link set to-{letter} master sw up" for letter in "ab"),
+        namespace="m-wire",
+    )

@@ -1,0 +1,246 @@
+"""Guests of one network on two hosts, real kernel, real speakers: who reaches whom, and what a death changes."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tests.kernel.overlay_site import (
+    B1,
+    B3,
+    G3,
+    MOVER,
+    R1,
+    R2,
+    R3,
+    REFLECTOR,
+    UNDERLAY,
+    Host,
+    Pinging,
+    Site,
+    running_site,
+)
+from tests.kernel.site import batch, run, wait_until
+
+pytestmark = pytest.mark.kernel
+
+
+def converge(site: Site) -> None:
+    """Wait until each host has the way to the other's guests."""
+    for host, prefixes in ((site.a, (R3.address, R3.ipv6)), (site.b, (R1.address, R2.address, R1.ipv6))):
+        for prefix in prefixes:
+            wait_until(
+                lambda host=host, prefix=prefix: host.has_route(5, prefix, "x5"),  # type: ignore[misc]
+                what=f"the way to {prefix} on host {host.letter}",
+            )
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with running_site(tmp_path_factory.mktemp("site")) as running:
+        converge(running)
+        yield running
+
+
+def test_guests_of_one_network_on_two_hosts_reach_each_other(site: Site) -> None:
+    assert R1.reaches(R3.address, count=3)
+    assert R3.reaches(R2.address, count=3)
+    assert "ttl=62" in R1.run(f"ping -n -c 1 -W 5 {R3.address}").stdout
+
+
+def test_ipv6_guests_on_two_hosts_reach_each_other(site: Site) -> None:
+    assert R1.reaches(R3.ipv6 or "", count=2)
+    assert R3.reaches(R2.ipv6 or "", count=2)
+
+
+def test_networks_with_the_same_addresses_are_apart_on_the_way_too(site: Site) -> None:
+    batch("link set eth0 down", namespace="b3")
+    try:
+        assert R1.reaches(R3.address)
+        assert B1.is_cut_off_from(R3.address)
+    finally:
+        batch("link set eth0 up", f"route replace default via {B3.gateway}", namespace="b3")
+    assert B1.reaches(B3.address)
+
+
+def test_networks_that_import_each_others_routes_reach_each_other(site: Site) -> None:
+    wait_until(lambda: site.a.has_route(5, G3.address, "x7"), what="the way to g3 in red's VRF")
+    assert "master" not in site.a.ip("link show x7"), "host a has no guest of green: it only sends with green's VNI"
+    assert R1.reaches(G3.address, count=2)
+    assert R3.reaches(G3.address), "on one host, without a tunnel"
+    assert G3.reaches(R2.address)
+    assert B1.is_told_unreachable(G3.address)
+
+
+def test_a_tunnelled_packet_from_a_stranger_is_dropped_and_counted(site: Site) -> None:
+    before = site.a.dropped("no_vtep")
+    stranger = UNDERLAY[77]
+    batch(
+        f"addr add {stranger}/24 dev underlay",
+        f"link add x5 type vxlan id 5 local {stranger} remote {site.a.vtep} dstport 4789",
+        "link set x5 up",
+        f"addr add {R3.address}/32 dev x5",
+        f"route add {R1.address}/32 dev x5",
+        f"neigh add {R1.address} lladdr 02:00:c0:00:02:01 dev x5",
+        namespace="wire",
+    )
+    try:
+        said = subprocess.run(
+            ["ip", "netns", "exec", "wire", "ping", "-n", "-c", "1", "-W", "1", "-I", R3.address, R1.address],
+            capture_output=True,
+            check=False,
+        )
+    finally:
+        batch("link del x5", f"addr del {stranger}/24 dev underlay", namespace="wire")
+    assert said.returncode
+    assert site.a.dropped("no_vtep") > before
+
+
+def test_tunnelled_packets_fill_no_conntrack_table(site: Site) -> None:
+    assert R1.reaches(R3.address)
+    assert "dport=4789" not in run(f"ip netns exec {site.a.namespace} conntrack -L -p udp")
+
+
+def test_a_guest_is_told_when_its_packet_does_not_fit_and_every_one_that_fits_arrives(site: Site) -> None:
+    assert R1.run(f"ping -n -c 1 -W 5 -M do -s 1472 {R3.address}").returncode == 0, "1500 fit into an underlay of 1600"
+    for host in site.hosts:
+        batch("link set eth2 mtu 1500", namespace=host.namespace)
+        host.settled()
+        assert "mtu 1450" in host.ip("link show x5")
+    try:
+        said = R1.run(f"ping -n -c 1 -W 5 -M do -s 1472 {R3.address}").stdout
+        assert "mtu = 1450" in said or "mtu=1450" in said, said
+        assert R1.run(f"ping -n -c 1 -W 5 -M do -s 1422 {R3.address}").returncode == 0
+    finally:
+        for host in site.hosts:
+            batch("link set eth2 mtu 1600", namespace=host.namespace)
+            host.settled()
+        run("ip -n r1 route flush cache")
+
+
+def test_the_host_is_as_closed_to_guests_elsewhere_as_to_its_own(site: Site) -> None:
+    assert R1.is_cut_off_from(str(site.b.vtep))
+    assert R3.is_cut_off_from(str(site.a.vtep))
+
+
+@pytest.mark.parametrize("victim", ["speaker", "agent"])
+def test_a_daemon_that_is_killed_costs_no_packet(site: Site, victim: str) -> None:
+    across, home = Pinging(R1, R3.address), Pinging(R1, R2.address)
+    site.a.kill(victim)
+    if victim == "speaker":
+        wait_until(lambda: site.a.overlay()["error"] != "", what="the agent has noticed")
+        site.a.start_speaker()
+    else:
+        site.a.start_agent()
+    wait_until(lambda: site.a.overlay()["sessions"] == {str(REFLECTOR): True}, what="the session is back")
+    site.a.settled()
+    assert [pinging.end()[1] for pinging in (across, home)] == [0, 0]
+
+
+def test_a_reflector_that_is_killed_costs_no_packet(site: Site) -> None:
+    pinging = Pinging(R1, R3.address)
+    site.kill_reflector()
+    wait_until(lambda: site.a.overlay()["sessions"] == {str(REFLECTOR): False}, what="the session is down")
+    site.start_reflector()
+    wait_until(lambda: site.a.overlay()["sessions"] == {str(REFLECTOR): True}, what="the session is back")
+    site.a.settled()
+    assert pinging.end()[1] == 0
+
+
+def test_everything_that_is_killed_at_once_costs_no_packet(site: Site) -> None:
+    pinging = Pinging(R1, R3.address)
+    site.kill_reflector()
+    for host in site.hosts:
+        host.kill("agent")
+        host.kill("speaker")
+    site.start_reflector()
+    for host in site.hosts:
+        host.start_speaker()
+        host.start_agent()
+    for host in site.hosts:
+        wait_until(lambda host=host: host.overlay()["stale"] == 0, what="everything is confirmed")  # type: ignore[misc]
+    sent, lost = pinging.end()
+    assert lost == 0, f"{lost} of {sent}"
+
+
+def test_a_guest_that_is_deleted_is_unreachable_from_everywhere(site: Site) -> None:
+    site.b.drop(R3)
+    try:
+        wait_until(lambda: not site.a.has_route(5, R3.address, "x5"), what="the route is withdrawn")
+        assert R1.is_told_unreachable(R3.address)
+    finally:
+        site.b.serve(R3)
+    converge(site)
+    assert R1.reaches(R3.address)
+
+
+def test_a_guest_that_moves_is_reached_at_its_new_host_even_while_the_old_one_still_claims_it(site: Site) -> None:
+    def leads_to(host: Host, where: str) -> None:
+        wait_until(
+            lambda: host.has_route(5, MOVER.address, where), what=f"{MOVER.name} is behind {where} on {host.letter}"
+        )
+
+    site.connect(site.a)
+    site.a.serve(MOVER)
+    leads_to(site.b, f"via {site.a.vtep}")
+    assert R1.reaches(MOVER.address)
+    assert R3.reaches(MOVER.address)
+    site.connect(site.b)
+    site.b.serve(MOVER)
+    leads_to(site.b, "dev eth1.110")
+    leads_to(site.a, f"via {site.b.vtep}")  # its own vif is still there, and yields
+    assert "eth1.110" in site.a.ip("link")
+    assert R1.reaches(MOVER.address, count=2)
+    assert R3.reaches(MOVER.address, count=2)
+    site.a.drop(MOVER)
+    leads_to(site.a, f"via {site.b.vtep}")
+    assert R1.reaches(MOVER.address)
+    site.connect(site.a)  # and back, with the right order
+    site.b.drop(MOVER)
+    site.a.serve(MOVER)
+    leads_to(site.a, "dev eth1.110")
+    leads_to(site.b, f"via {site.a.vtep}")
+    assert R3.reaches(MOVER.address, count=2)
+    site.a.drop(MOVER)
+
+
+def test_a_reboot_forwards_from_files_with_nobody_there(site: Site) -> None:
+    site.a.settled()
+    wait_until(lambda: R3.address in (site.a.folder / "routes.json").read_text(), what="the cache has the way to r3")
+    site.kill_reflector()
+    site.a.kill("agent")
+    site.a.kill("speaker")
+    forget(site.a)
+    assert R1.is_cut_off_from(R3.address)
+    site.a.start_agent()
+    assert R1.reaches(R3.address)
+    assert R1.reaches(R2.address)
+    site.start_reflector()
+    site.a.start_speaker()
+    wait_until(lambda: site.a.overlay()["sessions"] == {str(REFLECTOR): True}, what="the session is back")
+
+
+def forget(host: Host) -> None:
+    """Take away what the kernel has, as a reboot does."""
+    links = [line.split()[1].split("@")[0].rstrip(":") for line in host.ip("-o link").splitlines()]
+    ours = [name for name in links if name.startswith(("eth1.", "x5", "x6", "x7", "v5", "v6", "v7"))]
+    batch(*(f"link del {name}" for name in ours), namespace=host.namespace)
+    run(f"ip netns exec {host.namespace} nft flush ruleset")
+
+
+def test_the_status_says_where_each_network_sends_what(site: Site) -> None:
+    converge(site)
+    status = site.a.overlay()
+    assert status["error"] == ""
+    (route,) = [found for found in status["routes"] if (found["vrf"], found["prefix"]) == ("v5", f"{R3.address}/32")]
+    assert route | {"generation": 0} == {
+        "vrf": "v5",
+        "prefix": f"{R3.address}/32",
+        "vif": None,
+        "next_hop": str(site.b.vtep),
+        "vni": 5,
+        "rd": f"{site.b.vtep}:5",
+        "generation": 0,
+    }

@@ -1,0 +1,301 @@
+"""Laws of the plan with an overlay: whatever is heard of other hosts, one pass converges and no moment is unsafe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from ipaddress import IPv4Address, ip_network
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.fakes.vrouter_host import FakeHost, make_network, make_port, make_view
+from tests.property.vrouter_vm.test_laws import littered_hosts, port_sets
+from tf_reconcile.errors import BoundaryError, Conflict, Rejected, Transient
+from vrouter_vm import names, policy
+from vrouter_vm.actions import AddRoute, Announce, AnyAction, DeleteLink, DeleteRoute, Withdraw
+from vrouter_vm.desired import desired_state
+from vrouter_vm.evpn import Vtep
+from vrouter_vm.model import (
+    Desired,
+    EvpnRoute,
+    Network,
+    OverlayView,
+    Port,
+    RouteKey,
+    RouteTarget,
+    RouteTargets,
+    Underlay,
+    Vxlan,
+)
+from vrouter_vm.plan import plan_host
+from vrouter_vm.tunnels import Installed, Overlay, installed_in
+
+HERE = Vtep(address=IPv4Address("192.0.2.1"), router_mac=names.router_mac_of(IPv4Address("192.0.2.1")))
+UNDERLAY = Underlay(name="eth2", mtu_bytes=1600)
+
+
+def imports(network: Network, *targets: str) -> Network:
+    return replace(network, targets=RouteTargets(imports=frozenset(map(RouteTarget, targets))))
+
+
+VIEW = make_view(
+    imports(make_network("red", 5, "10.1.1.0/24", "fd00:1::/64"), "64512:7", "64512:99"),
+    make_network("blue", 6, "10.1.1.0/24"),
+    replace(make_network("green", 7, "10.2.0.0/16"), vni=7000),
+)
+
+
+@st.composite
+def a_route(draw: st.DrawFn) -> EvpnRoute:
+    host = draw(st.integers(2, 4))
+    network_id = draw(st.sampled_from([5, 6, 7, 99]))
+    prefix = draw(
+        st.sampled_from(
+            [
+                *(f"10.1.1.{number}/32" for number in (1, 10, 11, 12)),
+                *("10.1.1.0/24", "10.2.0.10/32", "0.0.0.0/0", "fd00:1::10/128", "fd00:1::/64", "::/0", "10.9.0.0/16"),
+            ]
+        )
+    )
+    vtep = IPv4Address(f"192.0.2.{host}")
+    return EvpnRoute(
+        rd=f"{vtep}:{network_id}",
+        prefix=ip_network(prefix),
+        vni=7000 if network_id == 7 else network_id,
+        next_hop=vtep,
+        router_mac=names.router_mac_of(vtep),
+        targets=frozenset({RouteTarget(f"64512:{network_id}")}),
+        generation=draw(st.integers(99, 103)),
+    )
+
+
+def by_key(routes: Iterable[EvpnRoute]) -> dict[RouteKey, EvpnRoute]:
+    return {route.key: route for route in routes}
+
+
+route_sets = st.lists(a_route(), max_size=8).map(by_key)
+
+
+class World:
+    """A host with what it has announced."""
+
+    def __init__(self, host: FakeHost | None = None) -> None:
+        self.host = host or FakeHost()
+        self.host.underlay = UNDERLAY
+        self.announced: dict[RouteKey, EvpnRoute] = {}
+
+    def want(self, ports: list[Port], remote: dict[RouteKey, EvpnRoute], *, is_settled: bool = True) -> Desired:
+        have = self.host.see()
+        view = OverlayView(
+            announced=self.announced,
+            generations={key: route.generation for key, route in self.announced.items()},
+            remote=remote,
+            is_settled=is_settled,
+            look_again_s=None,
+        )
+        overlay = Overlay(
+            vtep=HERE,
+            asn=64512,
+            underlay=self.host.underlay or UNDERLAY,
+            view=view,
+            installed=Installed() if is_settled else installed_in(have),
+        )
+        return desired_state(ports=ports, networks=VIEW, trunk=have.trunk, has_ipv6=have.has_ipv6, overlay=overlay)
+
+    def plan(
+        self, ports: list[Port], remote: dict[RouteKey, EvpnRoute], *, is_settled: bool = True
+    ) -> tuple[AnyAction, ...]:
+        want = self.want(ports, remote, is_settled=is_settled)
+        return plan_host(want=want, have=self.host.see(), announced=self.announced).actions
+
+    def apply(self, action: AnyAction) -> None:
+        match action:
+            case Announce(route=route):
+                self.announced[route.key] = route
+            case Withdraw(route=route):
+                del self.announced[route.key]
+            case _:
+                self.host.apply(action)
+
+    def turn(
+        self,
+        ports: list[Port],
+        remote: dict[RouteKey, EvpnRoute],
+        *,
+        most: int | None = None,
+        is_settled: bool = True,
+    ) -> None:
+        for action in self.plan(ports, remote, is_settled=is_settled)[:most]:
+            self.apply(action)
+
+
+@settings(max_examples=40)
+@given(host=littered_hosts(), ports=port_sets(), remote=route_sets, tunnels=st.sets(st.sampled_from([5, 6, 99])))
+def test_one_pass_converges_from_any_state_through_safe_moments_only(
+    host: FakeHost, ports: list[Port], remote: dict[RouteKey, EvpnRoute], tunnels: set[int]
+) -> None:
+    for vni in tunnels:  # left over by somebody, with another MAC
+        host.vxlans[f"x{vni}"] = Vxlan(
+            name=f"x{vni}", vni=vni, vrf=None, vtep=HERE.address, mac=names.router_mac_of(UNUSED), mtu_bytes=1450
+        )
+    world = World(host)
+    world.turn(ports, remote)
+    assert world.plan(ports, remote) == ()
+
+
+UNUSED = IPv4Address("192.0.2.77")
+
+
+@settings(max_examples=40)
+@given(
+    first=port_sets(),
+    second=port_sets(),
+    heard_first=route_sets,
+    heard_then=route_sets,
+    cut=st.integers(0, 120),
+    mtu_bytes=st.sampled_from([1500, 1600, 9000]),
+)
+def test_a_crash_after_any_action_converges(
+    *,
+    first: list[Port],
+    second: list[Port],
+    heard_first: dict[RouteKey, EvpnRoute],
+    heard_then: dict[RouteKey, EvpnRoute],
+    cut: int,
+    mtu_bytes: int,
+) -> None:
+    world = World()
+    world.turn(first, heard_first)
+    world.host.underlay = replace(UNDERLAY, mtu_bytes=mtu_bytes)
+    world.turn(second, heard_then, most=cut)
+    world.turn(second, heard_then)
+    assert world.plan(second, heard_then) == ()
+    assert {vxlan.mtu_bytes for vxlan in world.host.vxlans.values()} <= {min(1500, mtu_bytes - 50)}
+
+
+@settings(max_examples=40)
+@given(
+    first=port_sets(),
+    second=port_sets(),
+    heard=route_sets,
+    fail_at=st.integers(0, 80),
+    failure=st.sampled_from([Transient, Conflict, Rejected]),
+)
+def test_what_builds_on_a_failure_is_not_announced_and_the_next_pass_converges(
+    first: list[Port],
+    second: list[Port],
+    heard: dict[RouteKey, EvpnRoute],
+    fail_at: int,
+    failure: type[Transient] | type[Conflict] | type[Rejected],
+) -> None:
+    world = World()
+    world.turn(first, heard)
+    world.host.fail_at, world.host.failure = len(world.host.applied) + fail_at, failure
+    failed: set[str] = set()
+    for action in world.plan(second, heard):
+        if failed & {action.subject, *action.needs}:
+            failed.add(action.subject)
+            continue
+        try:
+            world.apply(action)
+        except BoundaryError:
+            failed.add(action.subject)
+        if isinstance(action, Announce):
+            vif = action.needs[0]
+            assert vif in world.host.up, "other hosts send here, and there is no vif"
+    world.host.fail_at = None
+    world.turn(second, heard)
+    assert world.plan(second, heard) == ()
+
+
+@settings(max_examples=40)
+@given(first=port_sets(), second=port_sets(), heard_first=route_sets, heard_then=route_sets)
+def test_withdrawals_come_before_and_announcements_after_all_else(
+    first: list[Port],
+    second: list[Port],
+    heard_first: dict[RouteKey, EvpnRoute],
+    heard_then: dict[RouteKey, EvpnRoute],
+) -> None:
+    world = World()
+    world.turn(first, heard_first)
+    actions = world.plan(second, heard_then)
+    deletions = [index for index, action in enumerate(actions) if isinstance(action, DeleteLink | DeleteRoute)]
+    additions = [index for index, action in enumerate(actions) if isinstance(action, AddRoute)]
+    withdrawals = [index for index, action in enumerate(actions) if isinstance(action, Withdraw)]
+    announcements = [index for index, action in enumerate(actions) if isinstance(action, Announce)]
+    assert max(withdrawals, default=-1) < min(deletions, default=len(actions))
+    assert min(announcements, default=len(actions)) > max([*additions, *deletions], default=-1)
+
+
+@settings(max_examples=40)
+@given(ports=port_sets(), heard=route_sets)
+def test_an_agent_that_has_just_started_takes_no_route_away(
+    ports: list[Port], heard: dict[RouteKey, EvpnRoute]
+) -> None:
+    world = World()
+    world.turn(ports, heard)
+    before = world.host.see()
+    world.turn(ports, {}, is_settled=False)
+    after = world.host.see()
+    assert {route for route in before.routes if route.via} == {route for route in after.routes if route.via}
+    assert before.vxlans == after.vxlans
+    assert before.tunnel_ends == after.tunnel_ends
+    assert before.filters.elements[policy.TUNNELS] == after.filters.elements[policy.TUNNELS]
+    in_use = {(UNDERLAY.name, str(end.vtep)) for end in before.tunnel_ends}
+    assert in_use <= after.filters.elements[policy.VTEPS], "what comes from there is still taken in"
+    world.turn(ports, heard, is_settled=False)
+    assert world.plan(ports, heard) == ()
+
+
+@settings(max_examples=40)
+@given(ports=port_sets(), heard=route_sets)
+def test_without_an_overlay_nothing_of_it_is_left(ports: list[Port], heard: dict[RouteKey, EvpnRoute]) -> None:
+    world, plain = World(), FakeHost()
+    world.turn(ports, heard)
+    for host in (world.host, plain):
+        host.underlay = None
+        have = host.see()
+        want = desired_state(ports=ports, networks=VIEW, trunk=have.trunk, has_ipv6=True)
+        for action in plan_host(want=want, have=have).actions:
+            host.apply(action)
+    left, fresh = world.host.see(), plain.see()
+    assert left.vxlans == {}
+    assert left.routes == fresh.routes
+    assert left.neighbours == fresh.neighbours
+    assert left.filters == fresh.filters
+
+
+@settings(max_examples=40)
+@given(ports=port_sets(), heard=route_sets)
+def test_a_change_of_one_route_changes_what_it_concerns_only(
+    ports: list[Port], heard: dict[RouteKey, EvpnRoute]
+) -> None:
+    world = World()
+    world.turn(ports, heard)
+    for key in heard:
+        fewer = {other: route for other, route in heard.items() if other != key}
+        touched = {
+            str(action.route.prefix)
+            for action in world.plan(ports, fewer)
+            if isinstance(action, AddRoute | DeleteRoute)
+        }
+        assert touched <= {str(key[1])}
+
+
+def test_a_guest_that_moves_away_is_routed_there_without_a_moment_in_between() -> None:
+    world = World()
+    there = EvpnRoute(
+        rd="192.0.2.2:5",
+        prefix=ip_network("10.1.1.11/32"),
+        vni=5,
+        next_hop=IPv4Address("192.0.2.2"),
+        router_mac=names.router_mac_of(IPv4Address("192.0.2.2")),
+        targets=frozenset({RouteTarget("64512:5")}),
+        generation=101,
+    )
+    world.turn([make_port(1)], {})
+    world.turn([make_port(1)], by_key([there]))
+    kinds = [type(action).__name__ for action in world.plan([make_port(1)], {})]
+    assert "ReplaceRoute" in kinds, "and back again when the other host withdraws"
+    assert "DeleteRoute" not in kinds

@@ -1,4 +1,4 @@
-"""`python -m bench NAME [--json]`: runs a bench and prints one line per metric; with --json one JSON object a line."""
+"""`python -m bench NAME [--case CASE ...] [--json]`: runs a bench; prints a line per metric, or a JSON object."""
 
 from __future__ import annotations
 
@@ -7,19 +7,29 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
-from bench import attach
+from bench import attach, idle, memory, resync, vmotion
 from bench.report import Measurement
 
-BENCHES: Final[Mapping[str, Callable[[], Iterator[Measurement]]]] = {attach.NAME: attach.measure}
+Bench = Callable[[Sequence[str]], Iterator[Measurement]]
+
+BENCHES: Final[Mapping[str, tuple[Bench, Sequence[str]]]] = {
+    module.NAME: (module.measure, module.CASES) for module in (attach, idle, memory, resync, vmotion)
+}
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the bench that `argv` names."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("name", choices=sorted(BENCHES))
+    parser.add_argument("--case", action="append", help="only this case; may be given several times")
     parser.add_argument("--json", action="store_true", help="one JSON object a line and nothing else")
     arguments = parser.parse_args(argv)
-    for measurement in BENCHES[arguments.name]():
+    measure, cases = BENCHES[arguments.name]
+    wanted = arguments.case or cases
+    unknown = sorted(set(wanted) - set(cases))
+    if unknown:
+        parser.error(f"no such case of {arguments.name}: {', '.join(unknown)}; allowed: {', '.join(cases)}")
+    for measurement in measure(wanted):
         print(measurement.as_json() if arguments.json else measurement.as_text(), flush=True)
     return 0
 

@@ -1,108 +1,110 @@
-"""How many calls it costs to attach NICs to a virtual network: one, and 64 at once on one host.
+"""What it costs to attach NICs to a virtual network: one, and many at once on one host, with 5 ms on every SOAP call.
 
-A running manager, a simulated vCenter and ESXi, the embedded config API. The NICs are moved from a standard switch to
-the network's portgroup while the simulator withholds its updates; then they are released, and everything is counted
-until the manager says that nothing is left to do, its last look included: SOAP calls at the simulator, on all
-endpoints; HTTP calls to the config API at its client; calls to the agent's port API at the agent.
+A running manager, a simulated vCenter and ESXi, the embedded config API. The NICs are attached while the simulator
+withholds its updates; then they are released, and everything is counted until the manager says that nothing is left to
+do, its last look included: SOAP calls at the simulator, on all endpoints; HTTP calls to the config API at its client.
+`seconds`: from the release until the last NIC is open, seen at the simulator's ports.
 
-The baseline is contrail-vcenter-manager (2ed9f02), run unmodified against a simulated vCenter and the real API server:
-for one NIC moved 11 calls to the ESXi and 40 to vCenter, 9 to the API server and 3 to the agent (one GET, and one
-request by each of two processes it starts); for 64 at once 613 and 2560, 576, and 192.
+The baseline is the call sequence of contrail-vcenter-manager, replayed for as many NICs against another simulator of
+the same site (`bench.upstream`). It is strictly linear, so for the largest case a part is replayed and scaled.
 """
 
 from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 from bench.report import Measurement
-from bench.site import Daemon, Site, wait_until
+from bench.site import Site, settled_calls, wait_until
+from bench.upstream import HTTP_PER_NIC, SOAP_PER_NIC, UpstreamReplay
 
-NAME = "attach"
-HOST = "esx-a"
-CASES = (1, 64)
-BASELINES: Mapping[int, Mapping[str, int]] = {
-    1: {"soap_calls": 51, "http_calls": 9, "agent_calls": 3},
-    64: {"soap_calls": 3173, "http_calls": 576, "agent_calls": 192},
-}
-_QUIET_S = 0.5
-_NIC_KEY = 4000
+NAME: Final = "attach"
+CASES: Final = ("1", "16", "128", "512")
+LATENCY_MS: Final = 5.0
+HOST: Final = "esx-a"
+_MOST_REPLAYED: Final = 128
+_PATIENCE_S: Final = 120.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Counts:
-    soap: int
-    http: int
-    agent: int
-
-
-def measure() -> Iterator[Measurement]:
-    """Yield every case's metrics; each case has a site of its own."""
-    for number in CASES:
+def measure(cases: Sequence[str] = CASES) -> Iterator[Measurement]:
+    """Yield every case's metrics; each case has sites of its own."""
+    for case in cases:
+        number = int(case)
         with tempfile.TemporaryDirectory(prefix="bench-attach-") as folder:
-            yield from _measure_case(number, Path(folder))
+            before_s = _replay(min(number, _MOST_REPLAYED), Path(folder)) * max(1.0, number / _MOST_REPLAYED)
+        with tempfile.TemporaryDirectory(prefix="bench-attach-") as folder:
+            yield from _attach(number, Path(folder), before_s)
 
 
-def _measure_case(number: int, folder: Path) -> Iterator[Measurement]:
-    guests = [f"guest-{index}" for index in range(number)]
-    with Site(
-        folder, hosts=(HOST,), networks={"blue": "10.1.0.0/16"}, guests=[(guest, HOST) for guest in guests]
-    ) as site:
+def _make_site(folder: Path, number: int) -> Site:
+    guests = [(f"guest-{index}", HOST) for index in range(number)]
+    return Site(folder, hosts=(HOST,), networks={"blue": "10.1.0.0/16"}, guests=guests)
+
+
+def _connect_all(site: Site, number: int) -> None:
+    site.admin.attach_nics([(f"guest-{index}", "blue") for index in range(number)])
+    site.simulator.sync()
+
+
+def _attach(number: int, folder: Path, before_s: float) -> Iterator[Measurement]:
+    with _make_site(folder, number) as site:
         manager = site.managers[HOST].start()
         manager.wait_in_sync()
+        site.simulator.set_latency(LATENCY_MS)
         site.simulator.hold_updates()
-        for guest in guests:
-            site.admin.change_network(guest, _NIC_KEY, "blue")
-        site.simulator.sync()
+        _connect_all(site, number)
         site.simulator.reset_calls()
-        before = _counts(site, manager)
+        http_before = manager.tf_calls()
         began_s = time.monotonic()
         site.simulator.release_updates()
-        wait_until(lambda: _are_open(site, guests), what=f"{number} NICs open")
+        _wait_open(site, number)
         took_s = time.monotonic() - began_s
-        after = _settled_counts(site, manager)
-        values = {
-            "soap_calls": after.soap,
-            "http_calls": after.http - before.http,
-            "agent_calls": after.agent - before.agent,
-        }
-        for metric, value in values.items():
-            yield Measurement(
-                bench=NAME,
-                case=str(number),
-                metric=metric,
-                value=value,
-                unit="calls",
-                baseline=BASELINES[number][metric],
-            )
-        yield Measurement(bench=NAME, case=str(number), metric="last_open", value=round(took_s, 3), unit="s")
+        settled_calls(site, manager)
+        soap, http = site.simulator.soap_calls(), manager.tf_calls() - http_before
+    case = str(number)
+    yield Measurement(
+        bench=NAME, case=case, metric="soap_calls", value=soap, unit="calls", baseline=SOAP_PER_NIC * number
+    )
+    yield Measurement(
+        bench=NAME, case=case, metric="http_calls", value=http, unit="calls", baseline=HTTP_PER_NIC * number
+    )
+    yield Measurement(
+        bench=NAME, case=case, metric="seconds", value=round(took_s, 3), unit="s", baseline=round(before_s, 3)
+    )
+    yield Measurement(bench=NAME, case=case, metric="speedup", value=round(before_s / took_s, 2), unit="times")
 
 
-def _counts(site: Site, manager: Daemon) -> _Counts:
-    http = manager.status()["calls"]["tf"]
-    return _Counts(soap=site.simulator.soap_calls(), http=sum(http.values()), agent=site.agents[HOST].calls["all"])
+def _wait_open(site: Site, number: int) -> None:
+    """Wait until every NIC on the network has an id and is open."""
+    generation = -1
+
+    def are_open() -> bool:
+        nonlocal generation
+        generation, nics = site.simulator.nics(after=generation, wait_s=1.0)
+        mine = [nic for nic in nics if nic["network"] == "blue"]
+        return len(mine) == number and all(not nic["blocked"] and nic["vlan"].get("access") for nic in mine)
+
+    wait_until(are_open, what=f"{number} NICs open", timeout_s=_PATIENCE_S)
 
 
-def _settled_counts(site: Site, manager: Daemon) -> _Counts:
-    """Return the counts once the manager is in sync and has called nobody for a while."""
-    manager.wait_in_sync()
-    last, quiet_since_s = _counts(site, manager), time.monotonic()
-
-    def is_quiet() -> bool:
-        nonlocal last, quiet_since_s
-        now = _counts(site, manager)
-        if now != last:
-            last, quiet_since_s = now, time.monotonic()
-        return time.monotonic() - quiet_since_s > _QUIET_S
-
-    wait_until(is_quiet, what="no more calls")
-    return last
-
-
-def _are_open(site: Site, guests: list[str]) -> bool:
-    _, nics = site.simulator.nics()
-    mine = [nic for nic in nics if nic["vm_name"] in guests]
-    return all(not nic["blocked"] and nic["vlan"].get("access") for nic in mine)
+def _replay(number: int, folder: Path) -> float:
+    """Return the seconds that the old program's calls for `number` NICs take."""
+    with _make_site(folder, number) as site:
+        _connect_all(site, number)
+        network = site.api.fqname_to_uuid("virtual-network", ("default-domain", "vCenter", "blue")) or ""
+        _, nics = site.simulator.nics()
+        keys = [nic["dvport_key"] for nic in nics if nic["network"] == "blue"]
+        with UpstreamReplay(site, HOST) as replay:
+            site.simulator.set_latency(LATENCY_MS)
+            site.simulator.reset_calls()
+            began_s = time.monotonic()
+            for vlan, key in enumerate(keys, 1):
+                replay.attach(key, vlan, network)
+            took_s = time.monotonic() - began_s
+            calls = site.simulator.soap_calls()
+    if calls != SOAP_PER_NIC * number:
+        raise RuntimeError(f"the replay made {calls} calls for {number} NICs, not {SOAP_PER_NIC} each")
+    return took_s

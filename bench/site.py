@@ -33,6 +33,7 @@ DVSWITCH = "dvs-tf"
 PROJECT = ("default-domain", "vCenter")
 OFFICE_VLAN = 700
 PATIENCE_S = 30.0
+_QUIET_S = 0.7
 _ROOT = Path(__file__).resolve().parent.parent
 _HTTP = urllib3.PoolManager(retries=False, timeout=5.0)
 
@@ -54,11 +55,11 @@ class Daemon:
 
     def __init__(self, module: str, settings: Mapping[str, Any], folder: Path, *, name: str) -> None:
         self._module = module
-        self._file = folder / f"{name}.yaml"
+        self.file = folder / f"{name}.yaml"
         self.log = folder / f"{name}.log"
         self.url = f"http://127.0.0.1:{_free_port()}"
         whole = {**settings, "status": {"listen": self.url.removeprefix("http://")}}
-        self._file.write_text(yaml.safe_dump(whole))
+        self.file.write_text(yaml.safe_dump(whole))
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Self:
@@ -76,12 +77,12 @@ class Daemon:
     def pid(self) -> int:
         """The running process's id; raises RuntimeError when it is not running."""
         if self._process is None:
-            raise RuntimeError(f"{self._file.stem} is not running")
+            raise RuntimeError(f"{self.file.stem} is not running")
         return self._process.pid
 
     def command(self, *arguments: str) -> Sequence[str]:
         """Return the command line."""
-        return [sys.executable, "-m", self._module, "-c", str(self._file), *arguments]
+        return [sys.executable, "-m", self._module, "-c", str(self.file), *arguments]
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run it to its end with more arguments, and return what it wrote."""
@@ -107,15 +108,36 @@ class Daemon:
         status: Mapping[str, Any] = json.loads(answer.data)
         return status
 
-    def wait_in_sync(self) -> Mapping[str, Any]:
+    def tf_calls(self) -> int:
+        """Return how many calls it has made to the config API."""
+        return sum(self.status()["calls"]["tf"].values())
+
+    def wait_in_sync(self, *, timeout_s: float = PATIENCE_S) -> Mapping[str, Any]:
         """Wait until it says that nothing is left to do, and return its status then."""
         try:
             return wait_until(
-                lambda: status if (status := self.status()).get("in_sync") else None, what=f"{self._file.stem} in sync"
+                lambda: status if (status := self.status()).get("in_sync") else None,
+                what=f"{self.file.stem} in sync",
+                timeout_s=timeout_s,
             )
         except TimeoutError as error:
             log = self.log.read_text(errors="replace")[-2000:]
             raise TimeoutError(f"{error}; it says {self.status()}; its log ends: {log}") from error
+
+
+def settled_calls(site: Site, manager: Daemon, *, timeout_s: float = PATIENCE_S) -> None:
+    """Wait until the manager is in sync and has called nobody for a while."""
+    manager.wait_in_sync(timeout_s=timeout_s)
+    last, quiet_since_s = (site.simulator.soap_calls(), manager.tf_calls()), time.monotonic()
+
+    def is_quiet() -> bool:
+        nonlocal last, quiet_since_s
+        now = (site.simulator.soap_calls(), manager.tf_calls())
+        if now != last:
+            last, quiet_since_s = now, time.monotonic()
+        return time.monotonic() - quiet_since_s > _QUIET_S
+
+    wait_until(is_quiet, what="no more calls", timeout_s=timeout_s)
 
 
 class Site:

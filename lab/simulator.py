@@ -142,6 +142,22 @@ class Simulator:
         """Let every vMotion take so long before its switch-over."""
         self._request("POST", "/migration-delay", {"ms": milliseconds})
 
+    def fail_migrations(self, count: int) -> None:
+        """Let the next `count` vMotions fail at their switch-over."""
+        self._request("POST", "/migration-failure", {"count": count})
+
+    def set_port_reset(self, *, is_on: bool) -> None:
+        """Say whether ports lose their overrides at disconnect where their portgroup's policy says so."""
+        self._request("POST", "/port-reset", {"on": is_on})
+
+    def freeze(self, at: str = "vcenter") -> None:
+        """Let an endpoint accept requests and answer none."""
+        self._request("POST", "/freeze", {"at": at})
+
+    def thaw(self, at: str = "vcenter") -> None:
+        """Let a frozen endpoint answer again; what it was asked meanwhile is lost."""
+        self._request("POST", "/thaw", {"at": at})
+
     def nics(self, *, after: int = -1, wait_s: float = 0.0) -> tuple[int, list[dict[str, Any]]]:
         """Return the generation of the NIC table and the NICs, at once if the generation is above `after`."""
         query = urllib.parse.urlencode({"after": after, "wait_s": wait_s})

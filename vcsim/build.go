@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -143,8 +144,12 @@ func (b *builder) makeSwitch() error {
 	for _, h := range b.site.Hosts {
 		members = append(members, types.DistributedVirtualSwitchHostMemberConfigSpec{Operation: "add", Host: b.hosts[h.Name]})
 	}
+	var pvlans []types.VMwareDVSPvlanConfigSpec
+	for _, p := range b.site.Pvlans {
+		pvlans = append(pvlans, types.VMwareDVSPvlanConfigSpec{PvlanEntry: p.entry(), Operation: "add"})
+	}
 	join := b.dvs.ReconfigureDvsTask(b.v.newContext(), &types.ReconfigureDvs_Task{
-		This: b.dvs.Self, Spec: &types.VMwareDVSConfigSpec{DVSConfigSpec: types.DVSConfigSpec{Host: members}},
+		This: b.dvs.Self, Spec: &types.VMwareDVSConfigSpec{DVSConfigSpec: types.DVSConfigSpec{Host: members}, PvlanConfigSpec: pvlans},
 	}).(*methods.ReconfigureDvs_TaskBody)
 	_, err = b.wait("hosts of switch "+b.site.DVS, join.Res.Returnval)
 	return err
@@ -203,12 +208,46 @@ func (b *builder) makeVMs() error {
 			return err
 		}
 	}
-	for i := range b.site.VMs {
+	listed := len(b.site.VMs)
+	if b.site.Generate != nil {
+		listed -= b.site.Generate.VMs
+	}
+	for i := range b.site.VMs[:listed] {
 		if err := b.makeVM(&b.site.VMs[i], nil); err != nil {
 			return err
 		}
 	}
-	return nil
+	return b.makeTogether(b.site.VMs[listed:])
+}
+
+// buildersAtOnce is how many generated VMs are made at a time: each waits for
+// its tasks most of the time.
+const buildersAtOnce = 16
+
+// makeTogether makes VMs whose order does not matter.
+func (b *builder) makeTogether(vms []vmSpec) error {
+	todo := make(chan *vmSpec, len(vms))
+	for i := range vms {
+		todo <- &vms[i]
+	}
+	close(todo)
+	outcomes := make(chan error, buildersAtOnce)
+	for range buildersAtOnce {
+		go func() {
+			for vm := range todo {
+				if err := b.makeVM(vm, nil); err != nil {
+					outcomes <- err
+					return
+				}
+			}
+			outcomes <- nil
+		}()
+	}
+	var failures []error
+	for range buildersAtOnce {
+		failures = append(failures, <-outcomes)
+	}
+	return errors.Join(failures...)
 }
 
 // makeVM creates a VM; macs are addresses set by hand, by position of the NIC.

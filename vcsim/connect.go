@@ -170,7 +170,7 @@ func (s *dvswitch) choosePort(c *types.DistributedVirtualSwitchPortConnection, o
 	return s.free(g)
 }
 
-// disconnect frees p; it honours portConfigResetAtDisconnect.
+// disconnect frees p; it honours portConfigResetAtDisconnect unless it is told not to.
 func (v *vcenter) disconnect(s *dvswitch, p *dvport, changes *portChanges) {
 	changes.touched[p.portgroup] = true
 	changes.events = append(changes.events, &types.DvsPortDisconnectedEvent{
@@ -178,7 +178,7 @@ func (v *vcenter) disconnect(s *dvswitch, p *dvport, changes *portChanges) {
 	})
 	p.nic, p.cookie, p.host, p.linkUp, p.mac, p.peer, p.changedAt = nil, 0, nil, false, "", "", time.Now()
 	g := s.portgroups[p.portgroup]
-	if g.policy.PortConfigResetAtDisconnect {
+	if g.policy.PortConfigResetAtDisconnect && !v.keepsPorts.Load() {
 		p.reset()
 	}
 	if g.binding == ephemeral {

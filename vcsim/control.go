@@ -35,7 +35,47 @@ func (s *server) controlMux() http.Handler {
 	})
 	mux.HandleFunc("POST /migration-delay", func(w http.ResponseWriter, r *http.Request) {
 		if d, ok := readMilliseconds(w, r); ok {
-			s.v.setMigrationTime(d)
+			s.v.moves.setDelay(d)
+			reply(w, struct{}{})
+		}
+	})
+	mux.HandleFunc("POST /migration-failure", func(w http.ResponseWriter, r *http.Request) {
+		var body struct {
+			Count *int `json:"count"`
+		}
+		if !decode(w, r, &body) {
+			return
+		}
+		if body.Count == nil || *body.Count < 0 {
+			refuse(w, http.StatusBadRequest, "count: allowed is a number of moves, 0 or more")
+			return
+		}
+		s.v.moves.setFailures(*body.Count)
+		reply(w, struct{}{})
+	})
+	mux.HandleFunc("POST /port-reset", func(w http.ResponseWriter, r *http.Request) {
+		var body struct {
+			On *bool `json:"on"`
+		}
+		if !decode(w, r, &body) {
+			return
+		}
+		if body.On == nil {
+			refuse(w, http.StatusBadRequest, "on: allowed are true and false")
+			return
+		}
+		s.v.keepsPorts.Store(!*body.On)
+		reply(w, struct{}{})
+	})
+	mux.HandleFunc("POST /freeze", func(w http.ResponseWriter, r *http.Request) {
+		if at, ok := s.readEndpoint(w, r); ok {
+			s.v.freezer.freeze(at)
+			reply(w, struct{}{})
+		}
+	})
+	mux.HandleFunc("POST /thaw", func(w http.ResponseWriter, r *http.Request) {
+		if at, ok := s.readEndpoint(w, r); ok {
+			s.v.freezer.thaw(at)
 			reply(w, struct{}{})
 		}
 	})
@@ -102,6 +142,21 @@ func readMilliseconds(w http.ResponseWriter, r *http.Request) (time.Duration, bo
 		return 0, false
 	}
 	return time.Duration(*body.MS * float64(time.Millisecond)), true
+}
+
+// readEndpoint reads the name of an endpoint, vCenter if none is given.
+func (s *server) readEndpoint(w http.ResponseWriter, r *http.Request) (string, bool) {
+	body := struct {
+		At string `json:"at"`
+	}{At: vcenterName}
+	if !decode(w, r, &body) {
+		return "", false
+	}
+	if _, _, ok := s.endpoint(body.At); !ok {
+		refuse(w, http.StatusBadRequest, fmt.Sprintf("at %q: allowed are %v", body.At, s.endpointNames()))
+		return "", false
+	}
+	return body.At, true
 }
 
 func (s *server) getNics(w http.ResponseWriter, r *http.Request) {

@@ -112,18 +112,23 @@ func (d *switchMethods) ReconfigureDvsTask(ctx *simulator.Context, req *types.Re
 			if spec.ConfigVersion != "" && spec.ConfigVersion != cfg.ConfigVersion {
 				return nil, &types.ConcurrentAccess{}
 			}
+			pvlans, fault := changedPvlans(cfg.PvlanConfig, req.Spec)
+			if fault != nil {
+				return nil, fault
+			}
 			if result, fault := stock(t); fault != nil {
 				return result, fault
 			}
-			d.reconfigured(ctx, req.Spec)
+			d.reconfigured(ctx, req.Spec, pvlans)
 			return nil, nil
 		}
 	}, func() soap.HasFault { return d.DistributedVirtualSwitch.ReconfigureDvsTask(ctx, withoutEdits(req)) })
 }
 
-func (d *switchMethods) reconfigured(ctx *simulator.Context, base types.BaseDVSConfigSpec) {
+func (d *switchMethods) reconfigured(ctx *simulator.Context, base types.BaseDVSConfigSpec, pvlans []types.VMwareDVSPvlanMapEntry) {
 	spec := base.GetDVSConfigSpec()
 	cfg := *d.Config.(*types.VMwareDVSConfigInfo)
+	cfg.PvlanConfig = pvlans
 	for _, h := range spec.Host {
 		d.uplinks(h, &cfg)
 	}

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
+	"sync/atomic"
 
 	"github.com/vmware/govmomi/simulator"
 	"github.com/vmware/govmomi/vim25/mo"
@@ -46,9 +46,9 @@ type vcenter struct {
 	lists     dueSet[string] // portgroups whose lists are due
 	lastEvent int32
 
-	moveMu         sync.Mutex
-	moving         map[ref]ref // the task of each VM on the move
-	migrationDelay time.Duration
+	moves moves
+
+	keepsPorts atomic.Bool // ports keep their overrides at disconnect, whatever the policy says
 }
 
 // world is what the endpoints of one simulated site share.
@@ -57,6 +57,7 @@ type world struct {
 	calls   callCounter
 	latency latency
 	gate    *gate
+	freezer freezer
 }
 
 func newWorld() *world { return &world{gate: newGate()} }
@@ -81,7 +82,6 @@ func newVcenter(w *world, service *simulator.Service) *vcenter {
 		parked:   map[string]*types.VirtualMachineConfigInfo{},
 		complete: map[ref]bool{},
 		placed:   map[ref]ref{},
-		moving:   map[ref]ref{},
 		nics:     newNicTable(),
 		hosts:    map[ref]*esxi{},
 	}
@@ -130,6 +130,8 @@ func (v *vcenter) dispatch(ctx *simulator.Context, method *simulator.Method) (mo
 		wrapper = &checkerMethods{o, v}
 	case *simulator.AuthorizationManager:
 		wrapper = &authorizationMethods{o, v.service}
+	case *simulator.Task:
+		wrapper = &taskMethods{o, v}
 	default:
 		return nil, nil
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"slices"
-	"time"
 
 	"github.com/google/uuid"
 
@@ -16,19 +15,19 @@ import (
 
 // RelocateVMTask moves a VM to another host, pool or datastore.
 func (m *vmMethods) RelocateVMTask(ctx *simulator.Context, req *types.RelocateVM_Task) soap.HasFault {
-	task := m.runUnlocked(ctx, "relocateVm", func(ctx *simulator.Context) (types.AnyType, types.BaseMethodFault) {
-		return nil, m.migrate(ctx, &req.Spec)
+	task := m.runUnlocked(ctx, "relocateVm", func(ctx *simulator.Context, mv *move) (types.AnyType, types.BaseMethodFault) {
+		return nil, m.migrate(ctx, &req.Spec, mv)
 	})
 	return &methods.RelocateVM_TaskBody{Res: &types.RelocateVM_TaskResponse{Returnval: task}}
 }
 
 // MigrateVMTask moves a VM to another host or pool.
 func (m *vmMethods) MigrateVMTask(ctx *simulator.Context, req *types.MigrateVM_Task) soap.HasFault {
-	task := m.runUnlocked(ctx, "migrateVm", func(ctx *simulator.Context) (types.AnyType, types.BaseMethodFault) {
+	task := m.runUnlocked(ctx, "migrateVm", func(ctx *simulator.Context, mv *move) (types.AnyType, types.BaseMethodFault) {
 		if req.State != "" && req.State != m.Runtime.PowerState {
 			return nil, &types.InvalidPowerState{RequestedState: req.State, ExistingState: m.Runtime.PowerState}
 		}
-		return nil, m.migrate(ctx, &types.VirtualMachineRelocateSpec{Host: req.Host, Pool: req.Pool})
+		return nil, m.migrate(ctx, &types.VirtualMachineRelocateSpec{Host: req.Host, Pool: req.Pool}, mv)
 	})
 	return &methods.MigrateVM_TaskBody{Res: &types.MigrateVM_TaskResponse{Returnval: task}}
 }
@@ -38,51 +37,42 @@ func (m *vmMethods) MigrateVMTask(ctx *simulator.Context, req *types.MigrateVM_T
 // this task runs under a name that nobody else locks, and shows the VM as its
 // entity. A VM makes one move at a time.
 func (m *vmMethods) runUnlocked(
-	ctx *simulator.Context, name string, run func(*simulator.Context) (types.AnyType, types.BaseMethodFault),
+	ctx *simulator.Context, name string, run func(*simulator.Context, *move) (types.AnyType, types.BaseMethodFault),
 ) ref {
 	inner := freshContext(ctx)
 	stand := ref{Type: "VirtualMachine", Value: m.Self.Value + "#" + uuid.NewString()}
 	t := simulator.CreateTask(stand, name, func(t *simulator.Task) (types.AnyType, types.BaseMethodFault) {
-		if other, busy := m.v.startMove(m.Self, t.Self); busy {
+		mv, other := m.v.startMove(m.Self, t.Self)
+		if mv == nil {
 			return nil, &types.TaskInProgress{Task: other}
 		}
 		defer m.v.endMove(m.Self)
-		return run(inner)
+		return run(inner, mv)
 	})
 	r := t.Run(ctx)
 	self, vmName := m.Self, m.Name
 	ctx.Map.AtomicUpdate(freshContext(ctx), t, []types.PropertyChange{
-		{Name: "info.entity", Val: &self}, {Name: "info.entityName", Val: vmName},
+		{Name: "info.entity", Val: &self}, {Name: "info.entityName", Val: vmName}, {Name: "info.cancelable", Val: true},
 	})
 	return r
 }
 
-// startMove notes the task that moves a VM, or returns the one that does already.
-func (v *vcenter) startMove(vm, task ref) (other ref, busy bool) {
-	v.moveMu.Lock()
-	defer v.moveMu.Unlock()
-	if other, busy = v.moving[vm]; !busy {
-		v.moving[vm] = task
-	}
-	return other, busy
-}
-
-func (v *vcenter) endMove(vm ref) {
-	v.moveMu.Lock()
-	defer v.moveMu.Unlock()
-	delete(v.moving, vm)
-}
-
 // migrate runs without the VM's lock, which it takes for the switch-over only.
-func (m *vmMethods) migrate(ctx *simulator.Context, spec *types.VirtualMachineRelocateSpec) types.BaseMethodFault {
+func (m *vmMethods) migrate(ctx *simulator.Context, spec *types.VirtualMachineRelocateSpec, mv *move) types.BaseMethodFault {
 	v, source := m.v, *m.Runtime.Host
 	moves := spec.Host != nil && *spec.Host != source
+	history := m.moveHistory(source, spec)
 	if moves {
 		if f := m.checkDestination(*spec.Host); f != nil {
 			return f
 		}
-		m.announce(source, *spec.Host)
-		time.Sleep(v.migrationTime())
+	}
+	if moves || spec.Datastore != nil {
+		v.postLater(history.begin()...)
+		if f := v.untilSwitchOver(mv); f != nil {
+			v.postLater(history.fail(f))
+			return f
+		}
 	}
 	unlock := ctx.Map.AcquireLock(ctx, m.VirtualMachine)
 	defer unlock()
@@ -113,11 +103,9 @@ func (m *vmMethods) migrate(ctx *simulator.Context, spec *types.VirtualMachineRe
 	}
 	if moves {
 		v.placeNow(ctx, m.Self) // the lists are right when the task ends
-		sourceArgument, _ := v.hostArgument(source)
-		v.postLater(&types.VmMigratedEvent{
-			VmEvent: v.vmEvent(m.VirtualMachine, *spec.Host), SourceHost: sourceArgument,
-			SourceDatacenter: v.datacenterArgument(m.VirtualMachine), SourceDatastore: v.vmEvent(m.VirtualMachine, source).Ds,
-		})
+	}
+	if moves || spec.Datastore != nil {
+		v.postLater(history.end())
 	}
 	return nil
 }
@@ -144,31 +132,4 @@ func (m *vmMethods) checkDestination(destination ref) types.BaseMethodFault {
 		}
 	}
 	return nil
-}
-
-// announce posts the events at the start of a move.
-func (m *vmMethods) announce(source, destination ref) {
-	event := m.v.vmEvent(m.VirtualMachine, source)
-	argument, _ := m.v.hostArgument(destination)
-	datacenter := m.v.datacenterArgument(m.VirtualMachine)
-	var start types.BaseEvent
-	if poweredOn(&m.VirtualMachine.VirtualMachine) {
-		start = &types.VmBeingHotMigratedEvent{VmEvent: event, DestHost: argument, DestDatacenter: datacenter, DestDatastore: event.Ds}
-	} else {
-		start = &types.VmBeingMigratedEvent{VmEvent: event, DestHost: argument, DestDatacenter: datacenter, DestDatastore: event.Ds}
-	}
-	m.v.postLater(start, &types.VmEmigratingEvent{VmEvent: event})
-}
-
-// migrationTime is how long a move takes before its switch-over.
-func (v *vcenter) migrationTime() time.Duration {
-	v.moveMu.Lock()
-	defer v.moveMu.Unlock()
-	return v.migrationDelay
-}
-
-func (v *vcenter) setMigrationTime(d time.Duration) {
-	v.moveMu.Lock()
-	defer v.moveMu.Unlock()
-	v.migrationDelay = d
 }

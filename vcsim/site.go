@@ -26,6 +26,8 @@ type site struct {
 	Portgroups       []portgroupSpec `json:"portgroups"`
 	StandardNetworks []string        `json:"standard_networks"`
 	VMs              []vmSpec        `json:"vms"`
+	Pvlans           []pvlanSpec     `json:"pvlans"`
+	Generate         *generateSpec   `json:"generate"`
 }
 
 type vcenterSpec struct {
@@ -116,6 +118,9 @@ func parseSite(data []byte) (*site, error) {
 		}
 		return nil, err
 	}
+	if err := s.generate(); err != nil {
+		return nil, err
+	}
 	s.fillDefaults()
 	return s, s.check()
 }
@@ -201,7 +206,7 @@ func (s *site) fillDefaults() {
 }
 
 func (s *site) check() error {
-	for _, c := range []func() error{s.checkEndpoints, s.checkPortgroups, s.checkNetworks, s.checkVMs} {
+	for _, c := range []func() error{s.checkEndpoints, s.checkPortgroups, s.checkPvlans, s.checkNetworks, s.checkVMs} {
 		if err := c(); err != nil {
 			return err
 		}

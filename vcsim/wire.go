@@ -64,6 +64,10 @@ func (w *world) wrap(at string, next http.Handler) http.Handler {
 		}
 		w.calls.add(counted, method)
 		if !admin {
+			if !w.freezer.wait(req.Context(), at) {
+				drop(out)
+				return
+			}
 			w.latency.wait()
 			if r := w.rules.match(levelHTTP, at, method, ""); r != nil && r.spoil(out, req, next) {
 				return
@@ -71,6 +75,10 @@ func (w *world) wrap(at string, next http.Handler) http.Handler {
 		}
 		answer := &recorder{header: out.Header(), code: http.StatusOK}
 		next.ServeHTTP(answer, req)
+		if !admin && !w.freezer.wait(req.Context(), at) { // it came before the frost
+			drop(out)
+			return
+		}
 		out.WriteHeader(answer.code)
 		_, _ = out.Write(toClient.replace(answer.body.Bytes())) // a client that is gone is no error here
 	})

@@ -1,6 +1,7 @@
 """The command `tfv`.
 
     tfv status [-c tfv.yaml] [--json]     guests, ports, vifs and the daemons' health
+    tfv routes [-c tfv.yaml] [--json]     where each host's networks send which address, and its BGP peers
     tfv check [-c FILE] [--json]          is the site ready: one line per check, with what to do
     tfv role [NAME ...] [--format ...]    which privileges each account needs, and why
     tfv seal --key KEY NAME=FILE ...      a vRouter VM's secrets, encrypted to that VM
@@ -20,6 +21,7 @@ from pathlib import Path
 
 from tf_cli.preflight.command import add_check_parser, add_role_parser
 from tf_cli.report import as_data, render
+from tf_cli.routes import add_routes_parser
 from tf_cli.seal import add_seal_parser
 from tf_cli.settings import TfvSettings
 from tf_cli.status import observe_site
@@ -56,6 +58,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     status.add_argument("--json", action="store_true", help="the same as JSON")
     status.set_defaults(run=_run_status)
+    add_routes_parser(commands, default_config=default)
     add_check_parser(commands)
     add_role_parser(commands)
     add_seal_parser(commands)

@@ -1,0 +1,151 @@
+"""`tfv routes`: where each host's networks send which address, and how each host stands with its BGP peers.
+
+Called by `tf_cli.__main__`. Asks every vRouter agent of the configuration once; what comes back is its own view, so two
+hosts that differ are seen side by side. `parse_overlay` and `render_overlays` are pure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import urllib3
+
+from tf_cli.report import table
+from tf_cli.settings import DaemonSettings, TfvSettings
+from tf_runtime.daemon import EXIT_OK
+from tf_runtime.settings import load_settings, read_secret
+
+TIMEOUT_S = 5.0
+EXIT_TROUBLE = 1
+_OK = 200
+_HEADINGS = ("HOST", "VRF", "PREFIX", "TO", "VNI", "GENERATION")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenRoute:
+    """A route that a host follows. `vif`: to a guest of its own; else by `next_hop`, the VTEP of another host."""
+
+    vrf: str
+    prefix: str
+    vif: str | None
+    next_hop: str | None
+    vni: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenOverlay:
+    """One host's view. `trouble` is empty when all is well; without an answer it says why and the rest is empty."""
+
+    host: str
+    trouble: str
+    sessions: Mapping[str, bool]
+    stale: int
+    routes: tuple[SeenRoute, ...]
+
+
+def add_routes_parser(commands: Any, *, default_config: Path) -> None:
+    """Add the command to a parser's commands."""
+    parser = commands.add_parser("routes", help="where each host's networks send which address")
+    parser.add_argument("-c", "--config", type=Path, default=default_config)
+    parser.add_argument("--host", help="only this ESXi host")
+    parser.add_argument("--json", action="store_true", help="the same as JSON")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    file = str(arguments.config)
+    overlays = observe_overlays(load_settings(arguments.config, TfvSettings), file=file, only_host=arguments.host)
+    if arguments.json:
+        print(json.dumps([asdict(overlay) for overlay in overlays], indent=2))
+    else:
+        print("\n".join(render_overlays(overlays)))
+    return EXIT_TROUBLE if any(overlay.trouble for overlay in overlays) else EXIT_OK
+
+
+def observe_overlays(settings: TfvSettings, *, file: str, only_host: str | None = None) -> list[SeenOverlay]:
+    """Return the view of every daemon that works for a host and has one. Raises `ConfigError` for a bad token file."""
+    found = []
+    for index, daemon in enumerate(settings.daemons):
+        if daemon.host is None or only_host not in {None, daemon.host}:
+            continue
+        overlay = _ask(daemon, file=file, index=index)
+        if overlay is not None:
+            found.append(overlay)
+    return found
+
+
+def parse_overlay(status: Mapping[str, Any], *, host: str) -> SeenOverlay | None:
+    """Return the overlay in a vRouter agent's `/status`, or None when it has none, or is another daemon's."""
+    overlay = status.get("overlay")
+    if not isinstance(overlay, Mapping):
+        return None
+    sessions = {str(peer): bool(is_up) for peer, is_up in overlay["sessions"].items()}
+    down = sorted(peer for peer, is_up in sessions.items() if not is_up)
+    trouble = str(overlay["error"]) or ", ".join(f"no session with {peer}" for peer in down)
+    return SeenOverlay(
+        host=host,
+        trouble=trouble,
+        sessions=sessions,
+        stale=int(overlay["stale"]),
+        routes=tuple(
+            SeenRoute(
+                vrf=str(route["vrf"]),
+                prefix=str(route["prefix"]),
+                vif=route["vif"],
+                next_hop=route["next_hop"],
+                vni=int(route["vni"]),
+                generation=int(route["generation"]),
+            )
+            for route in sorted(overlay["routes"], key=_order)
+        ),
+    )
+
+
+def render_overlays(overlays: Sequence[SeenOverlay]) -> list[str]:
+    """Return the table of routes and a line per host for a terminal."""
+    if not overlays:
+        return ["no vRouter agent with an overlay in the configuration"]
+    lines = table(_HEADINGS, (_cells(overlay.host, route) for overlay in overlays for route in overlay.routes))
+    return [*lines, "", *table(("HOST", "PEERS"), ((overlay.host, _health(overlay)) for overlay in overlays))]
+
+
+def _ask(daemon: DaemonSettings, *, file: str, index: int) -> SeenOverlay | None:
+    headers = {}
+    if daemon.token_file is not None:
+        token = read_secret(Path(daemon.token_file), file=file, key=f"daemons[{index}].token_file")
+        headers = {"Authorization": f"Bearer {token}"}
+    host = daemon.host or ""
+    with urllib3.PoolManager(headers=headers, timeout=TIMEOUT_S, retries=False) as pool:
+        try:
+            answer = pool.request("GET", f"{daemon.url}/status")
+        except urllib3.exceptions.HTTPError as error:
+            return _silent(host, f"{daemon.name} does not answer: {error}")
+    if answer.status != _OK:
+        return _silent(host, f"HTTP {answer.status} from {daemon.url}/status")
+    return parse_overlay(json.loads(answer.data), host=host)
+
+
+def _silent(host: str, reason: str) -> SeenOverlay:
+    return SeenOverlay(host=host, trouble=reason, sessions={}, stale=0, routes=())
+
+
+def _order(route: Mapping[str, Any]) -> tuple[str, int, int, int]:
+    prefix = ip_network(route["prefix"])
+    return str(route["vrf"]), prefix.version, int(prefix.network_address), prefix.prefixlen
+
+
+def _cells(host: str, route: SeenRoute) -> Sequence[str]:
+    to = f"vif {route.vif}" if route.vif else f"VTEP {route.next_hop}"
+    return host, route.vrf, route.prefix, to, str(route.vni), str(route.generation)
+
+
+def _health(overlay: SeenOverlay) -> str:
+    told = overlay.trouble or f"in session with {', '.join(sorted(overlay.sessions)) or 'nobody'}"
+    return f"{told}; {overlay.stale} routes unconfirmed" if overlay.stale else told

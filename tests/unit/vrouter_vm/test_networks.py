@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
+from tests.fakes.network_api import network_json
 from tests.fakes.vrouter_host import make_network
+from tf_api.client import ConfigApi
 from tf_reconcile.errors import Rejected, Transient
-from vrouter_vm.model import Network, VnUuid
-from vrouter_vm.networks import SYSTEM, NetworkFeed, format_cache, parse_cache
+from vrouter_vm.model import Network, RouteTarget, RouteTargets, VnUuid
+from vrouter_vm.networks import SYSTEM, NetworkFeed, TfNetworks, format_cache, parse_cache
 
 RED, BLUE = make_network("red", 5, "10.1.1.0/24", "fd00:1::/64"), make_network("blue", 6)
 
@@ -169,3 +173,94 @@ def test_a_cache_that_cannot_be_written_stops_nothing(site: Site) -> None:
     assert site.turn() == ()
     assert site.feed.view(frozenset({RED.vn_uuid})).known == {RED.vn_uuid: RED}
     assert site.feed.status.cached_at is None
+
+
+class Lists:
+    """TF's lists, and which were asked for."""
+
+    def __init__(self, **lists: list[dict[str, Any]]) -> None:
+        self.lists = {name.replace("_", "-"): found for name, found in lists.items()}
+        self.asked: list[str] = []
+
+    def list(
+        self, resource: str, *, uuids: Sequence[str] | None = None, fields: Sequence[str] = ()
+    ) -> list[dict[str, Any]]:
+        self.asked.append(resource)
+        known = {"uuid", "fq_name", "parent_type", "parent_uuid", *fields}
+        return [
+            {key: value for key, value in raw.items() if key in known}
+            for raw in self.lists.get(resource, [])
+            if uuids is None or raw["uuid"] in uuids
+        ]
+
+
+def fetch(lists: Lists, *, has_overlay: bool = True) -> Network:
+    source = TfNetworks(cast(ConfigApi, lists), has_overlay=has_overlay)
+    return source.fetch(frozenset({VnUuid("vn-5")}))[VnUuid("vn-5")]
+
+
+def in_tf(**changes: object) -> dict[str, Any]:
+    return network_json("vn-5", "red", 5, [("10.1.1.0/24", "10.1.1.1")]) | changes
+
+
+def targets(*texts: str) -> dict[str, list[str]]:
+    return {"route_target": [f"target:{text}" for text in texts]}
+
+
+def instance(uuid: str, *refs: tuple[str, str | None]) -> dict[str, Any]:
+    return {
+        "uuid": uuid,
+        "route_target_refs": [
+            {"to": [f"target:{text}"], "attr": {"import_export": direction} if direction else None}
+            for text, direction in refs
+        ],
+    }
+
+
+def test_route_targets_are_the_routing_instances_own_and_those_that_users_have_added() -> None:
+    lists = Lists(
+        virtual_network=[
+            in_tf(
+                route_target_list=targets("64512:1"),
+                import_route_target_list=targets("64512:2", "nonsense"),
+                export_route_target_list=targets("64512:3"),
+                routing_instances=[{"uuid": "ri-1"}, {"uuid": "ri-2"}],
+            )
+        ],
+        routing_instance=[
+            instance("ri-1", ("64512:8000005", None), ("64512:8000007", "import"), ("64512:8000008", "export")),
+            instance("ri-2"),
+        ],
+    )
+    assert fetch(lists).targets == RouteTargets(
+        own=frozenset({RouteTarget("64512:8000005")}),
+        imports=frozenset(map(RouteTarget, ("64512:1", "64512:2", "64512:8000007"))),
+        exports=frozenset(map(RouteTarget, ("64512:1", "64512:3", "64512:8000008"))),
+    )
+
+
+def test_a_network_without_any_target_has_none_and_costs_one_list_when_there_is_no_overlay() -> None:
+    lists = Lists(virtual_network=[in_tf()])
+    assert fetch(lists).targets == RouteTargets()
+    lists = Lists(virtual_network=[in_tf(route_target_list=targets("64512:1"))])
+    assert fetch(lists, has_overlay=False).targets == RouteTargets()
+    assert lists.asked == ["virtual-network"]
+
+
+@pytest.mark.parametrize(("mode", "vni"), [("configured", 7000), ("automatic", None), (None, None)])
+def test_a_vni_that_users_set_counts_where_tf_takes_it(mode: str | None, vni: int | None) -> None:
+    lists = Lists(
+        virtual_network=[in_tf(virtual_network_properties={"vxlan_network_identifier": 7000})],
+        global_vrouter_config=[{"uuid": "gvc", "vxlan_network_identifier_mode": mode}],
+    )
+    assert fetch(lists).vni == vni
+
+
+def test_the_cache_keeps_vnis_and_route_targets_and_reads_files_that_have_none() -> None:
+    known = RouteTargets(own=frozenset({RouteTarget("64512:5")}), imports=frozenset({RouteTarget("64512:7")}))
+    network = replace(RED, vni=7000, targets=known)
+    cached = json.loads(json.dumps(format_cache([network], saved_at=1.0)))
+    assert parse_cache(cached) == [network]
+    for key in ("vni", "targets"):
+        del cached["networks"][0][key]
+    assert parse_cache(cached) == [RED]

@@ -9,10 +9,26 @@ import yaml
 from tf_reconcile.errors import ConfigError
 from vrouter_vm.gateway_mac import MacRange, check_gateway_mac, parse_mac
 from vrouter_vm.model import MacAddress, Trunk
-from vrouter_vm.settings import AgentSettings, PortApiSettings, gateway_macs, load_agent_settings
+from vrouter_vm.settings import (
+    AgentSettings,
+    BgpSettings,
+    OverlaySettings,
+    PeerSection,
+    PortApiSettings,
+    gateway_macs,
+    load_agent_settings,
+    peer_settings,
+)
 
 SAMPLE = Path(__file__).resolve().parents[3] / "config" / "vrouter-agent.yaml"
 GOOD: dict[str, Any] = {"trunk": {"interface": "eth1"}, "tf": {"servers": ["http://192.0.2.10:8082"]}}
+
+
+OVERLAY: dict[str, Any] = {
+    "interface": "eth2",
+    "vtep": "192.0.2.1",
+    "bgp": {"asn": 64512, "peers": [{"address": "192.0.2.100"}]},
+}
 
 
 def load(tmp_path: Path, changes: dict[str, Any]) -> AgentSettings:
@@ -55,6 +71,15 @@ def test_the_sample_is_loaded_and_says_what_the_defaults_are() -> None:
         ({"port_api": {"stale_timeout_s": 0}}, ["port_api.stale_timeout_s"]),
         ({"full_period_s": "often"}, ["full_period_s", "wrong type"]),
         ({"vlan": 5}, ["vlan", "unknown key"]),
+        ({"overlay": OVERLAY | {"interface": "eth1"}}, ["overlay.interface", "not the trunk"]),
+        ({"overlay": OVERLAY | {"interface": "eth*"}}, ["overlay.interface", "letters, digits"]),
+        ({"overlay": OVERLAY | {"vtep": "fd00::1"}}, ["overlay.vtep", "'fd00::1'", "192.0.2.1"]),
+        ({"overlay": OVERLAY | {"bgp": {"asn": 64512, "peers": []}}}, ["overlay.bgp.peers"]),
+        (
+            {"overlay": OVERLAY | {"bgp": {"asn": 64512, "peers": [{"address": "rr.example"}]}}},
+            ["overlay.bgp.peers[0].address", "rr.example"],
+        ),
+        ({"overlay": OVERLAY | {"bgp": {"asn": 0, "peers": [{"address": "192.0.2.100"}]}}}, ["overlay.bgp.asn"]),
     ],
 )
 def test_bad_settings_name_the_file_the_key_and_what_is_allowed(
@@ -96,3 +121,38 @@ def test_only_macs_in_the_range_can_be_the_gateways(mac: str, is_allowed: bool) 
     trunk = Trunk(name="eth1", mac=MacAddress(mac), is_up=True)
     if is_allowed:
         check_gateway_mac(trunk, allowed)
+
+
+def test_there_is_no_overlay_unless_one_is_configured(tmp_path: Path) -> None:
+    assert load(tmp_path, {}).overlay is None
+
+
+def test_the_peers_come_with_their_passwords_and_one_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("secret\n")
+    peers = [{"address": "192.0.2.100", "password_file": str(tmp_path / "password")}, {"address": "192.0.2.101"}]
+    settings = load(tmp_path, {"overlay": OVERLAY | {"bgp": {"asn": 64512, "peers": peers}}}).overlay
+    assert settings is not None
+    assert [(peer.address, peer.port, peer.password) for peer in peer_settings(settings, file="f")] == [
+        ("192.0.2.100", 179, "secret"),
+        ("192.0.2.101", 179, None),
+    ]
+    (tmp_path / "password").unlink()
+    with pytest.raises(ConfigError, match=r"overlay\.bgp\.peers\[0\]\.password_file"):
+        peer_settings(settings, file="f")
+
+
+def test_the_sample_has_every_key_of_the_overlay_with_its_default(tmp_path: Path) -> None:
+    lines = SAMPLE.read_text().splitlines()
+    first = lines.index("# overlay:")
+    section = []
+    for line in lines[first:]:
+        if not line.startswith("# "):
+            break
+        section.append(line.removeprefix("# "))
+    sample = load(tmp_path, yaml.safe_load("\n".join(section))).overlay
+    assert sample is not None
+    peer = PeerSection(address="192.0.2.100", password_file="/etc/tf-vsphere/bgp-password")
+    bgp = BgpSettings(asn=64512, peers=(peer,))
+    assert sample == OverlaySettings(interface="eth2", vtep="192.0.2.1", bgp=bgp)
+    keys = {key for part in (OverlaySettings, BgpSettings, PeerSection) for key in part.__struct_fields__}
+    assert all(f"{key}:" in "\n".join(section) for key in keys)

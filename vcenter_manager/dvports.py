@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from pyVmomi import vim
 
-from tf_reconcile.errors import BoundaryError, Rejected
+from tf_reconcile.errors import BoundaryError, Conflict, Rejected, Transient
 from tf_vsphere.collector import MoRef, filter_spec, retrieve
 from tf_vsphere.dvswitch import DvSwitch
 from tf_vsphere.portgroup_mark import find_mark
@@ -40,8 +41,9 @@ _Vmware = vim.dvs.VmwareDistributedVirtualSwitch
 _HARDWARE_UUID = "hardware.systemInfo.uuid"
 _MOST_NAMED = 5
 
-MOST_IN_ONE_TASK: Final = 200
-"""vSphere documents no limit; another vDS driver stops at 500 elements, and a port has one VLAN and one block."""
+MOST_IN_ONE_TASK: Final = 256
+"""vSphere documents no limit; another vDS driver stops at 500 elements, and a port has one VLAN and one block. A task
+that does not end in time halves it, one that does doubles it again."""
 
 
 class VsphereDvports:
@@ -61,6 +63,7 @@ class VsphereDvports:
         self._host = host
         self._task_timeout_s = task_timeout_s
         self._tasks = TaskWaiter(session)
+        self._most = MOST_IN_ONE_TASK
         self._watch = watch
 
     def observe_switch(self) -> Switch:
@@ -121,12 +124,54 @@ class VsphereDvports:
     def apply(self, actions: Sequence[DvportAction]) -> Failures:
         """As promised in `boundary`."""
         failures: dict[AnyAction, BoundaryError] = {}
-        for first in range(0, len(actions), MOST_IN_ONE_TASK):
-            failures |= self._write(actions[first : first + MOST_IN_ONE_TASK])
+        left = [*actions]
+        while left:
+            batch, left = left[: self._most], left[self._most :]
+            found = self._write(batch)
+            has_stalled = any(isinstance(error, Transient) for error in found.values())
+            self._most = max(1, len(batch) // 2) if has_stalled else min(MOST_IN_ONE_TASK, self._most * 2)
+            failures |= found
         return failures
 
     def _write(self, actions: Sequence[DvportAction]) -> Failures:
         """Write a batch; when it is refused for good, halve it until the refused port stands alone."""
+        try:
+            self._reconfigure(actions)
+        except Rejected as error:
+            if len(actions) == 1:
+                return {actions[0]: error}
+            half = len(actions) // 2
+            return {**self._write(actions[:half]), **self._write(actions[half:])}
+        except Conflict as error:
+            return self._write_again(actions, error)
+        except BoundaryError as error:
+            return dict.fromkeys(actions, error)
+        return {}
+
+    def _write_again(self, actions: Sequence[DvportAction], conflict: Conflict) -> Failures:
+        """Read the ports of a refused batch again and write those, once, for which the decision still holds.
+
+        One port that somebody else has written refuses the whole batch; the others are not to wait for it.
+        """
+        try:
+            fresh = self.observe([action.dvport.key for action in actions])
+        except BoundaryError as error:
+            return dict.fromkeys(actions, error)
+        again = {
+            action: replace(action, dvport=fresh[action.dvport.key])
+            for action in actions
+            if is_still_right(action, fresh.get(action.dvport.key))
+        }
+        failures: dict[AnyAction, BoundaryError] = {action: conflict for action in actions if action not in again}
+        try:
+            if again:
+                self._reconfigure([*again.values()])
+        except BoundaryError as error:
+            failures |= dict.fromkeys(again, error)
+        return failures
+
+    def _reconfigure(self, actions: Sequence[DvportAction]) -> None:
+        """Run one task to its end; raises what it, or the waiting for it, fails with."""
         subject = _name(actions)
         specs = [format_spec(action) for action in actions]
         try:
@@ -134,14 +179,9 @@ class VsphereDvports:
                 "reconfigure dvPorts", subject, lambda: self._dvswitch.managed_object.ReconfigureDVPort_Task(specs)
             )
             self._tasks.wait_for_task("reconfigure dvPorts", subject, task, timeout_s=self._task_timeout_s)
-        except Rejected as error:
-            if len(actions) == 1:
-                return {actions[0]: error}
-            half = len(actions) // 2
-            return {**self._write(actions[:half]), **self._write(actions[half:])}
-        except BoundaryError as error:
-            return dict.fromkeys(actions, error)
-        return {}
+        except Transient as error:
+            if not is_fault_of_others(error.__cause__, self._host):
+                raise
 
     def _fetch(self, criteria: Any) -> Sequence[Dvport]:
         dvs = self._dvswitch.managed_object
@@ -193,6 +233,22 @@ def parse_dvport(port: Any) -> Dvport:
         connection_cookie=int(port.connectionCookie) if port.connectionCookie is not None else None,
         is_connected=port.connectee is not None,
     )
+
+
+def is_still_right(action: DvportAction, fresh: Dvport | None) -> bool:
+    """Say whether `action` may be done on the port as it is now: only its version has changed, not what it rests on.
+
+    Another connection cookie means that another NIC owns the port by now.
+    """
+    return fresh is not None and replace(fresh, config_version=action.dvport.config_version) == action.dvport
+
+
+def is_fault_of_others(fault: object, host: HostMoref) -> bool:
+    """Say whether a write was taken by vCenter and by `host`, and only other hosts of the switch failed to take it."""
+    if not isinstance(fault, vim.fault.DvsOperationBulkFault):
+        return False
+    failed = {MoRef.of(each.host).value for each in fault.hostFault or ()}
+    return bool(failed) and host not in failed
 
 
 def format_spec(action: DvportAction) -> Any:

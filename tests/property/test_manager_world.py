@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -9,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from tests.fakes.manager_world import World, vm_uuid_of
 from tf_reconcile.errors import Conflict, Rejected
 from vcenter_manager.actions import AnyAction
-from vcenter_manager.model import HostMoref
+from vcenter_manager.model import HostMoref, Snapshot
 
 NAMES = ("g0", "g1", "g2", "g3")
 HOSTS = ("host-a", "host-b")
@@ -23,6 +25,7 @@ class ManagersInAWorld(RuleBasedStateMachine):
 
     resets_at_disconnect = True
     starts_disabled = False
+    blind: Callable[[Snapshot], Snapshot] = staticmethod(lambda snapshot: snapshot)
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,6 +35,7 @@ class ManagersInAWorld(RuleBasedStateMachine):
             ranges=((1, 5), (8, 12)),  # 2 and 3 are reserved: eight ids, for at most eight NICs
             starts_alike=True,
         )
+        self.world.blind = self.blind
         self.todo: dict[str, list[AnyAction]] = {host: [] for host in HOSTS}
 
     @initialize(placed=st.tuples(*[st.tuples(hosts, st.sampled_from(NETWORKS[:2]))] * len(NAMES)), quiet=st.booleans())
@@ -115,6 +119,13 @@ class ManagersInAWorld(RuleBasedStateMachine):
     def manager_passes(self, host: str, knows_domain: bool) -> None:
         self.todo[host] = []
         self.world.pass_of(host, knows_domain=knows_domain)
+
+    @rule(host=hosts, passes=st.integers(min_value=2, max_value=5))
+    def manager_and_agent_are_left_alone(self, host: str, passes: int) -> None:
+        self.todo[host] = []
+        for _ in range(passes):
+            self.world.pass_of(host)
+            self.world.agents[HostMoref(host)].settle()
 
     @rule(host=hosts)
     def manager_is_killed(self, host: str) -> None:

@@ -46,7 +46,7 @@ The site is up. To look around:
   tfv status                            guests, dvPorts, VLANs, vifs, addresses, and the daemons' health
   lab network create green 10.2.0.0/24; lab vm create green-1 esx-a green; lab vm move green-1 esx-b
   on blue-1 ping 10.1.1.1               run something in a guest (or in vrouter-a, vrouter-b, fabric)
-  on vrouter-a ip route show vrf v1     the VRF of a network; `on vrouter-a nft list ruleset` its filters
+  on vrouter-a ip route show table all proto 80   what the vRouter agent routes (`nft list ruleset`: its filters)
   bridge -n fabric vlan                 the dvSwitch: who is in which VLAN
   ls {logs}
 Leaving the shell ends it all.

@@ -9,8 +9,8 @@ from pyVmomi import vim
 
 from tf_vsphere.portgroup_mark import MARK_KEY, format_mark
 from vcenter_manager.actions import BlockDvport, OpenDvport, ReleaseDvport
-from vcenter_manager.dvports import format_spec, parse_dvport, parse_portgroup
-from vcenter_manager.model import Dvport, DvportKey, PortgroupKey, Vlan
+from vcenter_manager.dvports import format_spec, is_fault_of_others, parse_dvport, parse_portgroup
+from vcenter_manager.model import Dvport, DvportKey, HostMoref, PortgroupKey, Vlan
 
 _Vmware = vim.dvs.VmwareDistributedVirtualSwitch
 VN = "cccccccc-0000-0000-0000-000000000001"
@@ -97,3 +97,25 @@ def test_a_portgroup_is_ours_by_its_mark_and_not_by_its_name() -> None:
     assert (ours.vn_uuid, ours.access_vlan, ours.is_blocked) == (VN, None, True)
     foreign = parse_portgroup(PortgroupKey("dvportgroup-8"), {"name": "blue"})
     assert (foreign.vn_uuid, foreign.is_blocked) == (None, False)
+
+
+def _bulk_fault(*hosts: str) -> object:
+    faults = [
+        vim.fault.DvsOperationBulkFault.FaultOnHost(host=vim.HostSystem(host), fault=vim.fault.Timedout())
+        for host in hosts
+    ]
+    return vim.fault.DvsOperationBulkFault(hostFault=faults)
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        (_bulk_fault("host-2", "host-3"), True),
+        (_bulk_fault("host-1", "host-2"), False),
+        (vim.fault.Timedout(), False),
+        (None, False),
+    ],
+    ids=["others only", "ours too", "another fault", "none"],
+)
+def test_a_write_that_only_other_hosts_did_not_take_was_taken_by_ours(fault: object, expected: bool) -> None:
+    assert is_fault_of_others(fault, HostMoref("host-1")) is expected

@@ -1,0 +1,92 @@
+"""Batches of dvPort writes against a real vCenter: conflicts, lost answers, and what is written again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from bench.site import DVSWITCH, Site
+from tests.contract.vcenter_manager.test_guests import A, clean, nic
+from tf_reconcile.errors import Conflict, Transient
+from tf_vsphere.dvswitch import find_dvswitch
+from tf_vsphere.session import connect
+from tf_vsphere.settings import VsphereSettings
+from vcenter_manager.actions import DvportAction, OpenDvport
+from vcenter_manager.dvports import VsphereDvports
+from vcenter_manager.model import Dvport, DvportKey, HostMoref, Vlan
+from vcenter_manager.vcenter_watch import VcenterWatch
+
+__all__ = ["clean"]
+
+NAMES = ("web", "db", "cache")
+
+
+@pytest.fixture
+def dvports(site: Site, tmp_path: Path) -> Iterator[VsphereDvports]:
+    """The adapter alone, on ports that no manager serves meanwhile."""
+    site.managers[A].end()
+    for name in NAMES:
+        site.admin.create_vm(name, A, ["blue"])
+    settings = msgspec.convert(site.vsphere(site.simulator.vcenter), VsphereSettings)
+    session = connect(settings, str(tmp_path), "vcenter")
+    dvswitch = find_dvswitch(session, DVSWITCH, None, file="")
+    watch = VcenterWatch(session, dvswitch, lambda: None, with_events=False)
+    host = HostMoref(site.simulator.host(A).moid)
+    yield VsphereDvports(session, dvswitch, watch, host=host, task_timeout_s=10.0)
+    session.close()
+    site.simulator.clear_rules()
+    site.managers[A].start()
+    site.managers[A].wait_in_sync()
+
+
+def read(site: Site, dvports: VsphereDvports) -> Mapping[str, Dvport]:
+    keys = {name: DvportKey(nic(site, name)["dvport_key"]) for name in NAMES}
+    found = dvports.observe(keys.values())
+    return {name: found[key] for name, key in keys.items()}
+
+
+def open_all(ports: Mapping[str, Dvport]) -> list[DvportAction]:
+    return [OpenDvport(subject=name, dvport=ports[name], vlan=Vlan(101 + index)) for index, name in enumerate(NAMES)]
+
+
+def test_a_port_that_somebody_else_wrote_fails_alone_and_the_rest_of_its_batch_is_written(
+    site: Site, dvports: VsphereDvports
+) -> None:
+    before = read(site, dvports)
+    site.admin.set_dvport(before["db"].key, vlan=150)
+    site.simulator.reset_calls()
+    failures = dvports.apply(open_all(before))
+    assert {action.subject: type(error) for action, error in failures.items()} == {"db": Conflict}
+    assert {name: port.vlan for name, port in read(site, dvports).items()} == {"web": 101, "db": 150, "cache": 103}
+    calls = site.simulator.calls()["vcenter"]
+    assert (calls["ReconfigureDVPort_Task"], calls["FetchDVPorts"]) == (2, 2)
+
+
+def test_a_port_that_only_has_another_version_is_written_at_once(site: Site, dvports: VsphereDvports) -> None:
+    before = read(site, dvports)
+    stale = {name: replace(port, config_version="17") for name, port in before.items()}
+    assert dvports.apply(open_all(stale)) == {}
+    assert [port.is_blocked for port in read(site, dvports).values()] == [False] * 3
+
+
+def test_a_port_that_another_nic_owns_by_now_is_not_written(site: Site, dvports: VsphereDvports) -> None:
+    before = read(site, dvports)
+    stale = replace(before["web"], config_version="17", connection_cookie=4711)
+    failures = dvports.apply(open_all({**before, "web": stale}))
+    assert [action.subject for action in failures] == ["web"]
+    assert read(site, dvports)["web"].is_blocked
+
+
+def test_a_batch_whose_answer_is_lost_is_not_repeated_before_somebody_looks(
+    site: Site, dvports: VsphereDvports
+) -> None:
+    before = read(site, dvports)
+    site.simulator.add_rule(level="http", method="ReconfigureDVPort_Task", drop="after", count=1)
+    site.simulator.reset_calls()
+    failures = dvports.apply(open_all(before))
+    assert {type(error) for error in failures.values()} == {Transient}
+    assert site.simulator.calls()["vcenter"]["ReconfigureDVPort_Task"] == 1

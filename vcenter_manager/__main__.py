@@ -18,7 +18,7 @@ from tf_api.client import ConfigApi
 from tf_api.settings import open_config_api
 from tf_api.watch import Watch
 from tf_reconcile.backoff import Backoff
-from tf_reconcile.errors import BoundaryError, ConfigError
+from tf_reconcile.errors import BoundaryError, ConfigError, Rejected
 from tf_reconcile.result import PassReport
 from tf_runtime.daemon import (
     EXIT_OK,
@@ -38,10 +38,10 @@ from tf_vsphere.dvswitch import DvSwitch, find_dvswitch
 from tf_vsphere.session import Session, connect
 from vcenter_manager.actions import describe
 from vcenter_manager.boundary import Inventory
-from vcenter_manager.dvports import VsphereDvports, find_hosts
+from vcenter_manager.dvports import VsphereDvports, find_host
 from vcenter_manager.identity import find_own_vm, smbios_forms
 from vcenter_manager.inventory import EsxiInventory, VcenterInventory
-from vcenter_manager.model import HostMoref, MacAddress, Snapshot
+from vcenter_manager.model import HostMoref, MacAddress, Snapshot, Switch
 from vcenter_manager.moves import NoMoves, VcenterMoves
 from vcenter_manager.observer import Boundaries, Observer
 from vcenter_manager.plan import Decision
@@ -104,11 +104,6 @@ class _Watched:
     inventory: Inventory
     vcenter: VcenterWatch
     esxi: EsxiInventory | None
-
-    def start(self) -> None:
-        if self.esxi is not None:
-            self.esxi.start()
-        self.vcenter.start()
 
     def stop(self) -> None:
         if self.esxi is not None:
@@ -227,12 +222,12 @@ def _wire(given: _Given, opened: ExitStack, *, is_removal_confirmed: bool) -> Ma
     settings, file, vcenter = given.settings, given.file, given.vcenter
     wakeup, picture = _Wakeup(), _Picture()
     dvswitch = find_dvswitch(vcenter, settings.dvswitch, settings.datacenter, file=file)
-    watched = _make_watched(given, dvswitch, wakeup)
+    watched = _make_watched(given, dvswitch, wakeup, opened)
     host, watch = watched.host, watched.vcenter
     dvports = VsphereDvports(vcenter, dvswitch, watch, host=host, task_timeout_s=settings.task_timeout_s)
-    switch = dvports.observe_switch()
-    opened.callback(watched.stop)
-    watched.start()
+    switch = _observe_switch(dvports, given, dvswitch)
+    opened.callback(watch.stop)
+    watch.start()
     _prove_place(watched, given)
     moves = VcenterMoves(vcenter, watch, host=host, clock=time.monotonic) if settings.vmotion.prepare else NoMoves()
     agent = VrouterAgent(
@@ -271,11 +266,13 @@ def _wire(given: _Given, opened: ExitStack, *, is_removal_confirmed: bool) -> Ma
     )
 
 
-def _make_watched(given: _Given, dvswitch: DvSwitch, on_change: Callable[[], None]) -> _Watched:
-    """Find out which host is ours, and prepare to follow its VMs on itself or through vCenter."""
+def _make_watched(given: _Given, dvswitch: DvSwitch, on_change: Callable[[], None], opened: ExitStack) -> _Watched:
+    """Find out which host is ours, and follow its VMs on itself, or prepare to follow them through vCenter."""
     with_events = given.settings.vmotion.prepare
     if given.esxi is not None:
         inventory = EsxiInventory(given.esxi, on_change)
+        opened.callback(inventory.stop)
+        inventory.start()
         host = _find_host(inventory, given, dvswitch)
         watch = VcenterWatch(given.vcenter, dvswitch, on_change, with_events=with_events)
         return _Watched(host=host, inventory=inventory, vcenter=watch, esxi=inventory)
@@ -289,17 +286,37 @@ def _make_watched(given: _Given, dvswitch: DvSwitch, on_change: Callable[[], Non
 
 def _find_host(inventory: EsxiInventory, given: _Given, dvswitch: DvSwitch) -> HostMoref:
     """Return vCenter's id of the configured ESXi: the member of the switch with the same hardware uuid."""
-    uuid = inventory.read_hardware_uuid()
-    host = find_hosts(given.vcenter, dvswitch).get(uuid)
+    account = given.settings.esxi or given.settings.vcenter
+    if not inventory.wait_until_complete(account.timeout_s):
+        raise _no_list_of_vms(given, "esxi.host", account.host)
+    uuid = inventory.hardware_uuid()
+    host = find_host(given.vcenter, uuid)
     if host is None:
-        raise ConfigError(
-            f"this ESXi (hardware uuid {uuid}) is no host of {dvswitch.name} in {given.settings.vcenter.host}",
-            file=given.file,
-            key="esxi.host",
-            value=given.settings.esxi.host if given.settings.esxi is not None else None,
-            allowed="a host of that vCenter which is a member of the distributed switch",
-        )
+        raise _no_member(given, dvswitch, f"this ESXi (hardware uuid {uuid})")
     return host
+
+
+def _observe_switch(dvports: VsphereDvports, given: _Given, dvswitch: DvSwitch) -> Switch:
+    """Return the switch, of which our host is a member."""
+    try:
+        return dvports.observe_switch()
+    except Rejected as error:
+        raise _no_member(given, dvswitch, "this ESXi") from error
+
+
+def _no_member(given: _Given, dvswitch: DvSwitch, what: str) -> ConfigError:
+    section = "vcenter" if given.settings.esxi is None else "esxi"
+    return ConfigError(
+        f"{what} is no host of {dvswitch.name} in {given.settings.vcenter.host}",
+        file=given.file,
+        key=f"{section}.host",
+        value=(given.settings.esxi or given.settings.vcenter).host,
+        allowed="a host of that vCenter which is a member of the distributed switch",
+    )
+
+
+def _no_list_of_vms(given: _Given, key: str, value: str) -> ConfigError:
+    return ConfigError("no list of this host's VMs", file=given.file, key=key, value=value)
 
 
 def _prove_place(watched: _Watched, given: _Given) -> None:
@@ -307,7 +324,7 @@ def _prove_place(watched: _Watched, given: _Given) -> None:
     section = "vcenter" if given.settings.esxi is None else "esxi"
     account = given.settings.esxi or given.settings.vcenter
     if not watched.wait_for_vms(account.timeout_s):
-        raise ConfigError("no list of this host's VMs", file=given.file, key=f"{section}.host", value=account.host)
+        raise _no_list_of_vms(given, f"{section}.host", account.host)
     if find_own_vm(watched.inventory.observe().guests, given.place.own_uuids) is None:
         raise _elsewhere(given, f"{section}.host", account.host, "the ESXi that this vRouter VM runs on")
 

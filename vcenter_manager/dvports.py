@@ -38,7 +38,6 @@ from vcenter_manager.model import (
 from vcenter_manager.vcenter_watch import VcenterWatch
 
 _Vmware = vim.dvs.VmwareDistributedVirtualSwitch
-_HARDWARE_UUID = "hardware.systemInfo.uuid"
 _MOST_NAMED = 5
 
 MOST_IN_ONE_TASK: Final = 256
@@ -189,19 +188,11 @@ class VsphereDvports:
         return [parse_dvport(port) for port in ports or ()]
 
 
-def find_hosts(session: Session, dvswitch: DvSwitch) -> Mapping[str, HostMoref]:
-    """Return the hosts of the switch by the SMBIOS uuid of their hardware, lower case."""
-    spec = filter_spec([dvswitch.managed_object], {vim.DistributedVirtualSwitch: ("config.host",)})
-    (seen,) = retrieve(session, dvswitch.name, spec).values()
-    hosts = [member.config.host for member in seen.properties.get("config.host") or () if member.config.host]
-    if not hosts:
-        return {}
-    mirror = retrieve(session, "hosts", filter_spec(hosts, {vim.HostSystem: (_HARDWARE_UUID,)}))
-    return {
-        str(host.properties[_HARDWARE_UUID]).lower(): HostMoref(ref.value)
-        for ref, host in mirror.items()
-        if _HARDWARE_UUID in host.properties
-    }
+def find_host(session: Session, hardware_uuid: str) -> HostMoref | None:
+    """Return vCenter's id of the host with this SMBIOS uuid of its hardware; None when it has no such host."""
+    index = session.content.searchIndex
+    found = session.call("find host", hardware_uuid, lambda: index.FindByUuid(None, hardware_uuid, False))
+    return HostMoref(MoRef.of(found).value) if found is not None else None
 
 
 def parse_portgroup(key: PortgroupKey, properties: Mapping[str, Any]) -> Portgroup:

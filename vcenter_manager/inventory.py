@@ -11,7 +11,7 @@ from typing import Any
 from pyVmomi import vim
 
 from tf_reconcile.errors import Rejected
-from tf_vsphere.collector import Mirror, Step, filter_spec, retrieve
+from tf_vsphere.collector import Mirror, ObservedObject, Step, filter_spec, retrieve
 from tf_vsphere.session import Session
 from tf_vsphere.watch import PropertyWatch
 from vcenter_manager.boundary import GuestList
@@ -28,6 +28,8 @@ from vcenter_manager.model import (
 )
 from vcenter_manager.vcenter_watch import VM_PATHS, VcenterWatch
 
+_HARDWARE_UUID = "hardware.systemInfo.uuid"
+_HOST_KIND = "HostSystem"
 _VIEW = {"in view": Step(vim.view.ContainerView, "view")}
 _DvportBacking = vim.vm.device.VirtualEthernetCard.DistributedVirtualPortBackingInfo
 
@@ -55,21 +57,34 @@ class EsxiInventory:
         """As promised in `boundary`."""
         return parse_guests(self._watch.snapshot())
 
+    def hardware_uuid(self) -> str:
+        """Return the SMBIOS uuid of the ESXi's own hardware, lower case; costs no call once it is watched.
+
+        Raises `Transient` before the first answer, `Rejected` when this is no single host.
+        """
+        hosts = [seen for ref, seen in self._watch.snapshot().items() if ref.kind == _HOST_KIND]
+        return _only_uuid(self._session, hosts)
+
     def read_hardware_uuid(self) -> str:
-        """Return the SMBIOS uuid of the ESXi's own hardware, lower case: vCenter knows its host by the same."""
+        """Ask for the SMBIOS uuid of the ESXi's own hardware, lower case: vCenter knows its host by the same."""
         session = self._session
         view = _make_view(session, vim.HostSystem)
-        spec = filter_spec([view], {vim.HostSystem: ("hardware.systemInfo.uuid",)}, steps=_VIEW)
+        spec = filter_spec([view], {vim.HostSystem: (_HARDWARE_UUID,)}, steps=_VIEW)
         hosts = [*retrieve(session, "host", spec).values()]
         session.call("remove a view of", "hosts", view.DestroyView)
-        uuid = hosts[0].properties.get("hardware.systemInfo.uuid") if len(hosts) == 1 else None
-        if uuid is None:
-            raise Rejected(session.system, "read", "hardware uuid", "this is not a single ESXi host")
-        return str(uuid).lower()
+        return _only_uuid(session, hosts)
 
     def _filters(self) -> Sequence[Any]:
-        view = _make_view(self._session, vim.VirtualMachine)
-        return [filter_spec([view], {vim.VirtualMachine: VM_PATHS}, steps=_VIEW)]
+        view = _make_view(self._session, vim.VirtualMachine, vim.HostSystem)
+        wanted = {vim.VirtualMachine: VM_PATHS, vim.HostSystem: (_HARDWARE_UUID,)}
+        return [filter_spec([view], wanted, steps=_VIEW)]
+
+
+def _only_uuid(session: Session, hosts: Sequence[ObservedObject]) -> str:
+    uuid = hosts[0].properties.get(_HARDWARE_UUID) if len(hosts) == 1 else None
+    if uuid is None:
+        raise Rejected(session.system, "read", "hardware uuid", "this is not a single ESXi host")
+    return str(uuid).lower()
 
 
 class VcenterInventory:
@@ -83,11 +98,10 @@ class VcenterInventory:
         return parse_guests(self._watch.observe(vim.VirtualMachine))
 
 
-def _make_view(session: Session, kind: type[Any]) -> Any:
-    root = session.content.rootFolder
-    return session.call(
-        "create a view of", kind.__name__, lambda: session.content.viewManager.CreateContainerView(root, [kind], True)
-    )
+def _make_view(session: Session, *kinds: type[Any]) -> Any:
+    root, manager = session.content.rootFolder, session.content.viewManager
+    names = ", ".join(kind.__name__ for kind in kinds)
+    return session.call("create a view of", names, lambda: manager.CreateContainerView(root, [*kinds], True))
 
 
 def parse_guests(mirror: Mirror) -> GuestList:
@@ -95,6 +109,8 @@ def parse_guests(mirror: Mirror) -> GuestList:
     guests: dict[VmUuid, Guest] = {}
     unreadable: list[str] = []
     for ref, seen in mirror.items():
+        if ref.kind == _HOST_KIND:
+            continue
         guest = parse_guest(seen.properties)
         if guest is None:
             unreadable.append(str(seen.properties.get("name", ref.value)))

@@ -68,12 +68,16 @@ class _Patience:
 
 
 class Observer:
-    """Takes snapshots. `clock` is monotonic seconds. Remembers readings to save calls, and nothing else."""
+    """Takes snapshots. `switch` was just read, `clock` is monotonic seconds.
+
+    Remembers readings to save calls, and nothing else.
+    """
 
     def __init__(self, boundaries: Boundaries, *, switch: Switch, clock: Callable[[], float]) -> None:
         self._outside = boundaries
         self._clock = clock
         self._switch = switch
+        self._is_switch_new = True
         self._domain = DomainView()
         self._networks: Mapping[VnUuid, Network] = {}
         self._tenancy: Tenancy | None = None
@@ -176,7 +180,9 @@ class Observer:
         if Source.PORTGROUPS in self._missing:
             return
         marked = sorted(key for key, portgroup in portgroups.items() if portgroup.vn_uuid is not None)
-        self._switch = self._ask(Source.DVPORTS, dvports.observe_switch, patient=True) or self._switch
+        if not self._is_switch_new:
+            self._switch = self._ask(Source.DVPORTS, dvports.observe_switch, patient=True) or self._switch
+        self._is_switch_new = False
         if Source.DVPORTS not in self._missing:
             found = self._ask(Source.DVPORTS, lambda: dvports.observe_domain(marked), patient=True)
             self._domain = found or self._domain

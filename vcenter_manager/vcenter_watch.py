@@ -91,7 +91,7 @@ class VcenterWatch:
             filters.append(filter_spec([self._new_history()], {vim.event.EventHistoryCollector: ("latestPage",)}))
         if self._host is not None:
             filters.append(filter_spec([self._host], {vim.VirtualMachine: VM_PATHS}, steps=_VMS))
-        return filters
+        return [_merge(filters)]
 
     def _new_history(self) -> Any:
         """Return a new collector of the latest vMotion events; one left behind in the same session is given back."""
@@ -110,6 +110,15 @@ class VcenterWatch:
         session.call("limit the page of", "vMotion events", lambda: history.SetCollectorPageSize(_MOST_EVENTS))
         self._events, self._generation = history, session.generation
         return history
+
+
+def _merge(specs: Sequence[Any]) -> Any:
+    """Return one filter for what all of `specs` select: each filter costs a call."""
+    whole = specs[0]
+    for spec in specs[1:]:
+        whole.objectSet += spec.objectSet
+        whole.propSet += spec.propSet
+    return whole
 
 
 def find_host_of(session: Session, smbios_uuids: Sequence[str]) -> tuple[HostMoref, Any] | None:

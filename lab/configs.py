@@ -12,8 +12,20 @@ from typing import Any
 
 import yaml
 
-from lab.network import TRUNK_NIC
-from lab.site import DVSWITCH, FIRST_VLAN, LAST_VLAN, TENANT, Account, Host, Site
+from lab.network import TRUNK_NIC, UNDERLAY_NIC
+from lab.reflector import reflector_configuration
+from lab.site import (
+    AUTONOMOUS_SYSTEM,
+    DVSWITCH,
+    FIRST_VLAN,
+    LAST_VLAN,
+    REFLECTOR,
+    TENANT,
+    UNDERLAY,
+    Account,
+    Host,
+    Site,
+)
 
 CONTROLLER_PORT = 8082
 STATUS_PORT_PLUGIN = 9100
@@ -24,6 +36,8 @@ AGENT_URL = "http://127.0.0.1:9091"
 PLUGIN = "vcenter-plugin"
 CONTROLLER = "tf-controller"
 DVSWITCH_STAND_IN = "dvswitch"
+ROUTE_REFLECTOR = "route-reflector"
+SETTLE_S = 180.0  # a daemon takes a minute to start where the machine is emulated and busy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +108,12 @@ class ConfigFolder:
             },
         )
 
-    def agent(self, host: Host, *, ports: Path, cache: Path) -> Path:
+    def reflector(self) -> Path:
+        """The route reflector."""
+        clients = reflector_configuration(asn=AUTONOMOUS_SYSTEM, address=REFLECTOR, clients=UNDERLAY)
+        return self._write_text("route-reflector.toml", clients)
+
+    def agent(self, host: Host, *, ports: Path, cache: Path, routes: Path, speaker: Path) -> Path:
         """The vRouter agent of a host."""
         return self._write(
             f"vrouter-agent-{host.name}.yaml",
@@ -103,6 +122,17 @@ class ConfigFolder:
                 "tf": self._tf(),
                 "port_api": {"directory": str(ports)},
                 "network_cache": str(cache),
+                "overlay": {
+                    "interface": UNDERLAY_NIC,
+                    "vtep": str(host.underlay_address),
+                    "cache": str(routes),
+                    "settle_s": SETTLE_S,
+                    "bgp": {
+                        "asn": AUTONOMOUS_SYSTEM,
+                        "peers": [{"address": str(REFLECTOR)}],
+                        "socket": str(speaker),
+                    },
+                },
                 "status": self._status(agent_url(host)),
             },
         )
@@ -191,3 +221,8 @@ def manager_name(host: Host) -> str:
 def agent_name(host: Host) -> str:
     """What the vRouter agent of a host is called among the lab's services."""
     return f"vrouter-agent {host.name}"
+
+
+def speaker_name(host: Host) -> str:
+    """What the BGP speaker of a host is called among the lab's services."""
+    return f"bgp-speaker {host.name}"

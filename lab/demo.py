@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
-from lab.configs import PLUGIN, agent_name, manager_name
+from lab.configs import PLUGIN, ROUTE_REFLECTOR, agent_name, manager_name, speaker_name
 from lab.feed import Nic
 from lab.network import TRUNK_NIC
 from lab.networks import create_network
-from lab.pings import Ping, echo_requests_received, has_namespace
+from lab.pings import Ping, SteadyPing, echo_requests_received, has_namespace
 from lab.running import READY_S, Lab
 from lab.services import ServiceError, wait_until
 from lab.site import STANDARD_NETWORK, Site
@@ -53,15 +53,16 @@ class Crashes:
 
 
 def every_daemon_twice(site: Site) -> Crashes:
-    """Plugin, managers and agents, each in the start and at two points of the story where it has work to do."""
+    """Plugin, managers, agents and speakers, in the start and where each has work to do."""
     managers = [manager_name(host) for host in site.hosts]
     agents = [agent_name(host) for host in site.hosts]
+    speakers = [speaker_name(host) for host in site.hosts]
     return Crashes(
         at={
-            "start": [PLUGIN, *managers, *agents],
+            "start": [PLUGIN, *managers, *agents, *speakers],
             "networks created": [PLUGIN],
             "first port of many set up": [*managers, *agents],
-            "guest moved": [*managers, *agents],
+            "guest moved": [*managers, *agents, *speakers],
             "guest deleted": [PLUGIN],
         }
     )
@@ -88,6 +89,7 @@ class Demo:
         self._first_guests()
         self._more_guests()
         self._kept_apart()
+        self._daemons_die()
         self._not_set_up()
         self._vmotion()
         self._deletion()
@@ -146,8 +148,8 @@ class Demo:
                 *(self._to_gateway(name) for name in MORE_GUESTS),
                 self._between("blue-1", "blue-2", "same network, same host, through the vRouter"),
                 self._between("red-2", "red-1", "same network, same host, through the vRouter"),
-                self._between("blue-1", "blue-3", "same network, other host", must_answer=None),
-                self._between("red-1", "red-3", "same network, other host", must_answer=None),
+                self._between("blue-1", "blue-3", "same network, other host, through the overlay"),
+                self._between("red-3", "red-1", "same network, other host, through the overlay"),
             ]
         )
 
@@ -164,6 +166,21 @@ class Demo:
         received = echo_requests_received("red-1")
         self._teller.ping([self._between("blue-2", "blue-1", f"{SHARED} is also red-1's")])
         self._teller.judge("red-1 has seen nothing of it", echo_requests_received("red-1") == received)
+
+    def _daemons_die(self) -> None:
+        self._teller.heading("Agent, BGP speaker and route reflector are killed while guests talk")
+        host = self._lab.site.host("esx-a")
+        steady = {
+            "blue-1 to blue-2, on one host": SteadyPing("blue-1", str(self._address("blue-2"))),
+            "blue-1 to blue-3, on two hosts": SteadyPing("blue-1", str(self._address("blue-3"))),
+        }
+        for name in (ROUTE_REFLECTOR, speaker_name(host), agent_name(host)):
+            self._teller.say(f"kill -9 {name}")
+            self._lab.services[name].kill()
+        self._lab.services[agent_name(host)].wait_ready(self._lab.site.status_token, timeout_s=READY_S)
+        for pair, ping in steady.items():
+            sent, lost = ping.end()
+            self._teller.judge(f"{pair}: no packet is lost", sent > 0 and lost == 0, detail=f"{lost} of {sent}")
 
     def _not_set_up(self) -> None:
         self._teller.heading("Two guests come to esx-b while its manager is down: their ports are not set up")
@@ -194,7 +211,7 @@ class Demo:
         self._teller.ping([self._between(first, second, "same host, now set up"), self._to_gateway(first)])
 
     def _vmotion(self) -> None:
-        self._teller.heading("vMotion: blue-3 moves from esx-b to esx-a, where its network has peers")
+        self._teller.heading("vMotion: blue-3 moves from esx-b to esx-a, with peers on both")
         before = self._lab.nic("blue-3")
         self._lab.admin.migrate("blue-3", "esx-a")
         self.crash("guest moved")
@@ -208,6 +225,7 @@ class Demo:
             [
                 self._between("blue-3", "blue-1", "same network, now on one host"),
                 self._between("blue-2", "blue-3", "same network, now on one host"),
+                self._between(next(iter(LATE)), "blue-3", "same network, from the host that it has left"),
                 self._to_gateway("blue-3"),
             ]
         )
@@ -277,7 +295,7 @@ class Demo:
         label = f"{name} -> gateway {GATEWAY}"
         return Ping(source=name, target=str(GATEWAY), label=label, must_answer=must_answer)
 
-    def _between(self, source: str, target: str, why: str, *, must_answer: bool | None = True) -> Ping:
+    def _between(self, source: str, target: str, why: str, *, must_answer: bool = True) -> Ping:
         address = self._address(target)
         label = f"{source} -> {target} {address}, {why}"
         return Ping(source=source, target=str(address), label=label, must_answer=must_answer)

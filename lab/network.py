@@ -5,7 +5,8 @@ the private namespaces that `lab.__main__` makes), because it takes the names an
 
     management   bridge here; vCenter, ESXi hosts, controller, plugin have their addresses on it, each vRouter VM a port
     fabric       a namespace: per host a bridge for the dvSwitch and one for the standard switch (lab.dvswitch plugs the
-                 vNICs), a physical switch between their uplinks, and the underlay between the vRouter VMs
+                 vNICs), a physical switch between their uplinks, and the underlay between the vRouter VMs, with
+                 a route reflector on it
     vrouter-a    a namespace per vRouter VM: eth0 management, eth1 trunk (plugged by lab.dvswitch), eth2 underlay
 """
 
@@ -15,7 +16,7 @@ import json
 from collections.abc import Iterator
 
 from lab.dvswitch import FABRIC, UNTAGGED_VID, SwitchHost, SwitchSite
-from lab.site import MANAGEMENT, UNDERLAY, Host, Site
+from lab.site import MANAGEMENT, REFLECTOR, UNDERLAY, Host, Site
 from lab.tools import run_batch, run_tool
 
 MANAGEMENT_BRIDGE = "management"
@@ -67,6 +68,7 @@ def _fabric(site: Site) -> Iterator[str]:
     yield "link set lo up"
     yield "link add underlay type bridge"
     yield f"link set underlay mtu {UNDERLAY_MTU_BYTES} up"
+    yield f"addr add {REFLECTOR}/{UNDERLAY.prefixlen} dev underlay"
     yield _switch("physical")
     yield "link set physical up"
     for host in site.hosts:

@@ -5,25 +5,30 @@ Called by the lab's story and the end-to-end tests.
 
 from __future__ import annotations
 
+import re
+import signal
 import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab.tools import ToolError
+
 SILENT_PROBES = 3  # how many unanswered requests show that nothing comes through
 PROBE_WAIT_S = 1
 PATIENCE_S = 15.0
+STEADY_INTERVAL_S = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ping:
-    """One guest to one address. `must_answer` None: shown, but neither right nor wrong."""
+    """One guest to one address."""
 
     source: str
     target: str
     label: str
-    must_answer: bool | None = True
+    must_answer: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +40,8 @@ class Answer:
 
     @property
     def is_right(self) -> bool:
-        """Did it end as it must? A ping without an opinion is right either way."""
-        return self.ping.must_answer in (None, self.is_answered)
+        """Did it end as it must?"""
+        return self.ping.must_answer == self.is_answered
 
 
 def run_pings(pings: Sequence[Ping], *, patience_s: float = PATIENCE_S) -> list[Answer]:
@@ -80,3 +85,24 @@ def _command(ping: Ping) -> list[str]:
     probes = 1 if ping.must_answer else SILENT_PROBES
     options = ["-n", "-q", "-c", str(probes), "-i", "0.3", "-W", str(PROBE_WAIT_S)]
     return ["ip", "netns", "exec", ping.source, "ping", *options, ping.target]
+
+
+class SteadyPing:
+    """Pings without a pause from `start` to `end`, for a verdict on what was lost meanwhile."""
+
+    def __init__(self, source: str, target: str) -> None:
+        command = ["ip", "netns", "exec", source, "ping", "-n", "-q", "-i", str(STEADY_INTERVAL_S), target]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+
+    def end(self) -> tuple[int, int]:
+        """Packets sent, and of these lost. One that is on its way at the end is not lost."""
+        time.sleep(PROBE_WAIT_S)
+        self._process.send_signal(signal.SIGINT)
+        told, _ = self._process.communicate()
+        match = re.search(r"(\d+) packets transmitted, (\d+) received", told)
+        if match is None:
+            raise ToolError(f"ping said: {told}")
+        sent, received = map(int, match.groups())
+        return sent, sent - received

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterable
@@ -21,6 +22,7 @@ from lab.configs import (
     CONTROLLER,
     DVSWITCH_STAND_IN,
     PLUGIN,
+    ROUTE_REFLECTOR,
     Certificates,
     ConfigFolder,
     agent_name,
@@ -28,11 +30,12 @@ from lab.configs import (
     manager_name,
     manager_url,
     plugin_url,
+    speaker_name,
 )
-from lab.dvswitch import format_site, read_applied
+from lab.dvswitch import FABRIC, format_site, read_applied
 from lab.feed import Nic, read_feed
 from lab.guests import GuestAddresses
-from lab.services import Services, ServiceSpec, wait_until
+from lab.services import ServiceError, Services, ServiceSpec, wait_until
 from lab.simulator import Simulator
 from lab.site import TENANT, Host, Site, simulator_site
 from lab.tools import run_tool
@@ -48,6 +51,14 @@ from tf_runtime.settings import load_settings
 STATE = Path("/run/tfv-lab")
 ENDPOINT_FILE = STATE / "vcenter.json"
 READY_S = 400.0  # nothing takes that long unless the machine is emulated and busy
+
+
+def gobgpd_binary() -> str:
+    """The BGP speaker's program. Raises `ServiceError` where it has not been built."""
+    path = Path(os.environ.get("GOBGPD_BINARY", PROJECT / "build" / "gobgpd"))
+    if not path.exists():
+        raise ServiceError(f"{path} is missing: run make build/gobgpd")
+    return str(path)
 
 
 def log_folder() -> Path:
@@ -85,7 +96,7 @@ class Lab:
         self.simulator = self._stack.enter_context(Simulator(simulator_site(self.site), log=log_folder() / "vcsim.log"))
         self._stack.callback(self.services.stop)  # they end before what they talk to does
         self._start_dvswitch()
-        self._tell("plugin; manager and vRouter agent in each vRouter VM")
+        self._tell("plugin; manager, vRouter agent and BGP speaker in each vRouter VM; a route reflector")
         self._start_daemons()
         at_start()
         self._connect()
@@ -184,14 +195,29 @@ class Lab:
                 status_url=plugin_url(self.site),
             )
         )
+        self._start_speaker(ROUTE_REFLECTOR, FABRIC, "-f", str(self.config.reflector()))
         for host in self.site.hosts:
             self._start_vrouter(host, certificates)
+
+    def _start_speaker(self, name: str, namespace: str, *options: str) -> Path:
+        """Keep a gobgpd running; the socket of its API. One that is left over would let it run without an API."""
+        socket = STATE / f"{namespace}.gobgp.sock"
+        command = [gobgpd_binary(), "--api-hosts", f"unix://{socket}", "--pprof-disable", "--metrics-path=", *options]
+        script = f"rm -f {shlex.quote(str(socket))}; exec {shlex.join(command)}"
+        self.services.start(ServiceSpec(name=name, command=("sh", "-c", script), namespace=namespace))
+        return socket
 
     def _start_vrouter(self, host: Host, certificates: Certificates) -> None:
         folder = STATE / host.vrouter
         ports = folder / "ports"
         ports.mkdir(parents=True)
-        agent = self.config.agent(host, ports=ports, cache=folder / "networks.json")
+        agent = self.config.agent(
+            host,
+            ports=ports,
+            cache=folder / "networks.json",
+            routes=folder / "routes.json",
+            speaker=self._start_speaker(speaker_name(host), host.vrouter),
+        )
         manager = self.config.manager(host, certificates, ports=ports)
         for name, module, config, url in (
             (agent_name(host), "vrouter_vm", agent, agent_url(host)),

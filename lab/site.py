@@ -11,6 +11,8 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 MANAGEMENT = IPv4Network("198.51.100.0/24")
 UNDERLAY = IPv4Network("192.0.2.0/24")
+REFLECTOR = UNDERLAY[100]
+AUTONOMOUS_SYSTEM = 64512
 DVSWITCH = "dvs-tf"
 TRUNK_PORTGROUP = "tf-trunk"
 STANDARD_NETWORK = "VM Network"

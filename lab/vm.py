@@ -37,7 +37,7 @@ EXIT_DIED = 125
 CONSOLE_TAIL = 3000
 
 # Passed into the machine when set outside. No secret is among them.
-PASSED_ENVIRONMENT = ("CI", "PYTEST_ADDOPTS", "TERM", "VCSIM_BINARY")
+PASSED_ENVIRONMENT = ("CI", "GOBGPD_BINARY", "PYTEST_ADDOPTS", "TERM", "VCSIM_BINARY")
 
 _START = """
 export PATH={path} HOME=/root LANG=C.UTF-8 PYTHONDONTWRITEBYTECODE=1 TFV_GUEST=1 TFV_SHARED={shared} {environment}

@@ -20,7 +20,6 @@ from vrouter_vm.model import (
     Placement,
     Port,
     PortKind,
-    Route,
     Trunk,
     VmiUuid,
     VnUuid,
@@ -83,7 +82,10 @@ def _objects(
     neighbours = {neighbour for placement in served for neighbour in links.guest_neighbours(placement)}
     elements = policy.elements_of(served)
     if through is not None and overlay is not None:
-        routes = {route for route in routes if not _is_replaced(route, through)} | through.routes
+        elsewhere = {(route.table, route.prefix, route.metric) for route in through.routes}
+        # A subnet that another host routes as a whole is not unreachable.
+        routes = {route for route in routes if (route.table, route.prefix, route.metric) not in elsewhere}
+        routes |= through.routes
         neighbours |= through.neighbours
         sysctls |= through.sysctls
         elements = policy.merge_elements(
@@ -106,14 +108,6 @@ def _objects(
         tunnel_ends=through.tunnel_ends if through else frozenset(),
         announcements=through.announcements if through else {},
         choices=through.choices if through else (),
-    )
-
-
-def _is_replaced(end_route: Route, through: tunnels.Tunnels) -> bool:
-    """True when another host routes just this subnet: then it is not unreachable."""
-    return any(
-        (route.table, route.prefix, route.metric) == (end_route.table, end_route.prefix, end_route.metric)
-        for route in through.routes
     )
 
 

@@ -263,7 +263,7 @@ class BgpOverlay:
                 case bgp.Withdrawn(key=key):
                     is_changed = self._remote.withdraw(key, has_peers=any(self._sessions.values()), now=now)
                 case bgp.EndOfRib():
-                    self._remote.peers_back(now=now)
+                    self._remote.peer_told_all(now=now)
                     is_changed = True  # the reconciler has to look at the new deadline
                 case bgp.PeerState():
                     is_changed = self._take_session(event, now=now)
@@ -278,9 +278,11 @@ class BgpOverlay:
         if was_up != state.is_established:
             log.info("BGP session", extra={"peer": state.peer, "is_up": state.is_established})
         if state.is_established and state.is_initial:
-            self._remote.peers_back(now=now)  # it said so before we listened
+            self._remote.peer_told_all(now=now)  # it said so before we listened
             return True
-        if not any(self._sessions.values()):
+        if state.is_established:
+            self._remote.peer_up(now=now)
+        elif not any(self._sessions.values()):
             self._remote.peers_gone()
         return False
 

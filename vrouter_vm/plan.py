@@ -108,7 +108,10 @@ def plan_host(
 
 @dataclass(frozen=True, kw_only=True)
 class _Decision:
-    """Which devices stay as they are, which go, which are new (`doomed` and `new` both: made anew)."""
+    """Which devices stay as they are, which go, which are new (`doomed` and `new` both: made anew).
+
+    `replaced`: which route takes the place of which, in one step.
+    """
 
     kept: frozenset[str]
     doomed_vifs: frozenset[str]
@@ -117,11 +120,7 @@ class _Decision:
     new_vifs: frozenset[str]
     new_vrfs: frozenset[str]
     new_vxlans: frozenset[str]
-
-    @property
-    def doomed(self) -> frozenset[str]:
-        """All devices that go, or are made anew."""
-        return self.doomed_vifs | self.doomed_vrfs | self.doomed_vxlans
+    replaced: Mapping[Route, Route]
 
 
 def _decide(want: Desired, have: Observed) -> _Decision:
@@ -144,10 +143,21 @@ def _decide(want: Desired, have: Observed) -> _Decision:
         for name, vxlan in have.vxlans.items()
         if not _is_same(want.vxlans.get(name), vxlan) or vxlan.vrf in doomed_vrfs
     } - kept_vxlans
+    # A route over a device that goes is gone by then.
+    old = {
+        (route.table, route.prefix, route.metric): route
+        for route in have.routes - want.routes
+        if route.ifname not in doomed_vifs | doomed_vxlans
+    }
     return _Decision(
         kept=frozenset(kept_vifs | kept_vrfs | kept_vxlans),
         doomed_vxlans=frozenset(doomed_vxlans),
         new_vxlans=frozenset(name for name in want.vxlans if name not in have.vxlans or name in doomed_vxlans),
+        replaced={
+            route: old[key]
+            for route in want.routes - have.routes
+            if (key := (route.table, route.prefix, route.metric)) in old
+        },
         doomed_vifs=frozenset(doomed_vifs),
         doomed_vrfs=frozenset(doomed_vrfs),
         new_vifs=frozenset(name for name in want.vifs if name not in have.vifs or name in doomed_vifs),
@@ -181,7 +191,7 @@ def _host(want: Desired, have: Observed) -> Iterator[AnyAction]:
 
 def _withdrawals(want: Desired, have: Observed, decision: _Decision) -> Iterator[AnyAction]:
     kept_tables = _kept_tables(have, decision)
-    replaced = set(_replaced(want, have, decision).values())
+    replaced = set(decision.replaced.values())
     for route in sorted(have.routes - want.routes, key=_route_order):
         if route.ifname is None or route.ifname in decision.doomed_vifs or route.table in kept_tables:
             continue  # step 5, or it goes with its vif, or is nobody's to judge now
@@ -205,20 +215,6 @@ def _withdrawals(want: Desired, have: Observed, decision: _Decision) -> Iterator
         yield DeleteLink(subject=name, needs=_members(name, have), ifname=name)
 
 
-def _replaced(want: Desired, have: Observed, decision: _Decision) -> dict[Route, Route]:
-    """Return which route takes the place of which, in one step. One over a device that goes is gone by then."""
-    old = {
-        (route.table, route.prefix, route.metric): route
-        for route in have.routes - want.routes
-        if route.ifname not in decision.doomed
-    }
-    return {
-        route: old[key]
-        for route in want.routes - have.routes
-        if (key := (route.table, route.prefix, route.metric)) in old
-    }
-
-
 def _filters(want: Desired, have: Observed, decision: _Decision) -> Iterator[AnyAction]:
     elements = wanted_elements(want, have, decision.kept)
     if not have.filters.is_intact:
@@ -238,7 +234,6 @@ def _vrfs(want: Desired, have: Observed, decision: _Decision) -> Iterator[AnyAct
     end_routes = _grouped((route for route in want.routes if route.ifname is None), key=lambda route: route.table)
     wanted = _grouped(want.addresses, key=lambda address: address.ifname)
     wrong = _grouped(have.addresses - want.addresses, key=lambda address: address.ifname)
-    replaced = _replaced(want, have, decision)
     for name, vrf in sorted(want.vrfs.items()):
         is_new, needs = name in decision.new_vrfs, (HOST,)
         if is_new:
@@ -247,7 +242,7 @@ def _vrfs(want: Desired, have: Observed, decision: _Decision) -> Iterator[AnyAct
             if is_new or have.sysctls.get(sysctl) != want.sysctls[sysctl]:
                 yield SetSysctl(subject=name, needs=needs, sysctl=sysctl, value=want.sysctls[sysctl])
         for route in end_routes.get(vrf.table, ()):
-            yield from _set_route(route, replaced, is_there=route in have.routes, subject=name, needs=needs)
+            yield from _set_route(route, decision.replaced, is_there=route in have.routes, subject=name, needs=needs)
         if is_new or name not in have.links_up:
             yield SetUp(subject=name, needs=needs, ifname=name)
         for address in () if is_new else wrong.get(name, ()):
@@ -281,7 +276,6 @@ def _tunnels(want: Desired, have: Observed, decision: _Decision) -> Iterator[Any
 
 
 def _tunnel_routes(want: Desired, have: Observed, decision: _Decision) -> Iterator[AnyAction]:
-    replaced = _replaced(want, have, decision)
     vrf_of_table = {vrf.table: vrf.name for vrf in want.vrfs.values()}
     for route in sorted(want.routes, key=_route_order):
         if route.ifname is None or route.via is None:
@@ -289,7 +283,7 @@ def _tunnel_routes(want: Desired, have: Observed, decision: _Decision) -> Iterat
         vrf = vrf_of_table[route.table]
         yield from _set_route(
             route,
-            replaced,
+            decision.replaced,
             is_there=route in have.routes and route.ifname not in decision.new_vxlans,
             subject=f"{vrf} {route.prefix}",
             needs=(*_needs(vrf), route.ifname),
@@ -311,7 +305,6 @@ def _vifs(want: Desired, have: Observed, decision: _Decision) -> Iterator[AnyAct
     wrong = _grouped(have.addresses - want.addresses, key=lambda address: address.ifname)
     neighbours = _grouped(want.neighbours, key=lambda neighbour: neighbour.ifname)
     routes = _grouped(want.routes, key=lambda route: route.ifname)
-    replaced = _replaced(want, have, decision)
     for name, vif in sorted(want.vifs.items()):
         is_new = name in decision.new_vifs
         needs = _needs(vif.vrf)
@@ -332,7 +325,7 @@ def _vifs(want: Desired, have: Observed, decision: _Decision) -> Iterator[AnyAct
                 yield SetNeighbour(subject=name, needs=needs, neighbour=neighbour)
         for route in routes.get(name, ()):
             is_there = route in have.routes and not is_new
-            yield from _set_route(route, replaced, is_there=is_there, subject=name, needs=needs)
+            yield from _set_route(route, decision.replaced, is_there=is_there, subject=name, needs=needs)
 
 
 def _leftovers(want: Desired, have: Observed, decision: _Decision) -> Iterator[AnyAction]:
@@ -347,7 +340,7 @@ def _leftovers(want: Desired, have: Observed, decision: _Decision) -> Iterator[A
     for name in sorted(decision.doomed_vrfs - decision.new_vrfs):
         yield DeleteLink(subject=name, needs=_members(name, have), ifname=name)
     kept_tables = _kept_tables(have, decision)
-    replaced = set(_replaced(want, have, decision).values())
+    replaced = set(decision.replaced.values())
     vrf_of_table = {vrf.table: vrf.name for vrf in have.vrfs.values()}
     for route in sorted(have.routes - want.routes, key=_route_order):
         if route.ifname is None and route.table not in kept_tables and route not in replaced:

@@ -2,8 +2,12 @@
 
 Called by `overlay`; the time is an argument, in seconds of any clock that does not go back. The kernel follows this
 table, so nothing may leave it only because a speaker or a reflector died: then routes are *stale*, still used, and
-end at a deadline or when peers that have been back for a while have not told them again. A reflector that has just
-started says "that was all" (End-of-RIB, RFC 4724, 2) before it has heard of everything itself, hence the while.
+end at a deadline or when peers that have been back for a while have not told them again.
+
+The while is there because a reflector that has just started says "that was all" (End-of-RIB, RFC 4724, 2) before it has
+heard of everything itself. Our speaker then withdraws what it had kept. So for as long after a session has come up, the
+withdrawal of a route that was known before makes it stale, too. An owner that really withdraws it meanwhile is outranked
+by the next one all the same.
 """
 
 from __future__ import annotations
@@ -22,6 +26,8 @@ class RemoteRoutes:
         self._routes: dict[RouteKey, EvpnRoute] = {}
         self._stale: dict[RouteKey, float] = {}
         self._sweep_at: float | None = None
+        self._doubt_until: float | None = None
+        self._told: set[RouteKey] = set()  # since a session came up last
         self._unsettled_until: float | None = now + stale_s
 
     @property
@@ -56,6 +62,7 @@ class RemoteRoutes:
     def learn(self, route: EvpnRoute) -> bool:
         """Take in a route that a peer has told; return whether that changes the forwarding."""
         self._stale.pop(route.key, None)
+        self._told.add(route.key)
         is_new = self._routes.get(route.key) != route
         self._routes[route.key] = route
         return is_new
@@ -63,15 +70,18 @@ class RemoteRoutes:
     def withdraw(self, key: RouteKey, *, has_peers: bool, now: float) -> bool:
         """Take in a withdrawal; return whether that changes the forwarding.
 
-        Without any peer it is the speaker that gives up, not the owner that withdraws: the route turns stale.
+        Without any peer it is not the owner that withdraws, and it may not be soon after a session has come up: then the
+        route turns stale.
         """
         if key not in self._routes:
             return False
-        if not has_peers:
+        is_doubtful = self._doubt_until is not None and now < self._doubt_until and key not in self._told
+        if is_doubtful or not has_peers:
             self._stale.setdefault(key, now + self._stale_s)
             return False
         del self._routes[key]
         self._stale.pop(key, None)
+        self._told.discard(key)
         return True
 
     def lost(self, *, now: float) -> None:
@@ -80,10 +90,14 @@ class RemoteRoutes:
             self._stale.setdefault(key, now + self._stale_s)
         self._sweep_at = None
 
-    def peers_back(self, *, now: float) -> None:
-        """A peer has told all that it has. The first one starts the wait for the others."""
-        if self._sweep_at is None and (self._stale or not self.is_settled):
-            self._sweep_at = now + self._settle_s
+    def peer_up(self, *, now: float) -> None:
+        """A session has come up."""
+        self._told.clear()
+        self._doubt_until = now + self._settle_s
+
+    def peer_told_all(self, *, now: float) -> None:
+        """A peer has told all that it has. The last one to do so starts the wait anew."""
+        self._sweep_at = now + self._settle_s
 
     def peers_gone(self) -> None:
         """No peer is left: nobody can confirm anything now."""
@@ -100,4 +114,5 @@ class RemoteRoutes:
             self._unsettled_until = None
         for key in gone:
             del self._routes[key], self._stale[key]
+        self._told -= gone
         return bool(gone) or was_settled != self.is_settled

@@ -36,7 +36,7 @@ ASN = 64512
 UNDERLAY = IPv4Network("192.0.2.0/24")
 REFLECTOR = UNDERLAY[100]
 UNDERLAY_MTU_BYTES = 1600
-STALE_S, SETTLE_S = 600.0, 30.0
+STALE_S, SETTLE_S = 600.0, 180.0  # a daemon takes a minute to start where the machine is emulated and busy
 SPEAKER_OPTIONS = ("--pprof-disable", "--metrics-path=", "--log-plain")
 
 RED, BLUE, GREEN = (f"00000000-0000-4000-b000-00000000000{number}" for number in (5, 6, 7))

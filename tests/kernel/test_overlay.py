@@ -125,46 +125,6 @@ def test_the_host_is_as_closed_to_guests_elsewhere_as_to_its_own(site: Site) -> 
     assert R3.is_cut_off_from(str(site.a.vtep))
 
 
-@pytest.mark.parametrize("victim", ["speaker", "agent"])
-def test_a_daemon_that_is_killed_costs_no_packet(site: Site, victim: str) -> None:
-    across, home = Pinging(R1, R3.address), Pinging(R1, R2.address)
-    site.a.kill(victim)
-    if victim == "speaker":
-        wait_until(lambda: site.a.overlay()["error"] != "", what="the agent has noticed")
-        site.a.start_speaker()
-    else:
-        site.a.start_agent()
-    wait_until(lambda: site.a.overlay()["sessions"] == {str(REFLECTOR): True}, what="the session is back")
-    site.a.settled()
-    assert [pinging.end()[1] for pinging in (across, home)] == [0, 0]
-
-
-def test_a_reflector_that_is_killed_costs_no_packet(site: Site) -> None:
-    pinging = Pinging(R1, R3.address)
-    site.kill_reflector()
-    wait_until(lambda: site.a.overlay()["sessions"] == {str(REFLECTOR): False}, what="the session is down")
-    site.start_reflector()
-    wait_until(lambda: site.a.overlay()["sessions"] == {str(REFLECTOR): True}, what="the session is back")
-    site.a.settled()
-    assert pinging.end()[1] == 0
-
-
-def test_everything_that_is_killed_at_once_costs_no_packet(site: Site) -> None:
-    pinging = Pinging(R1, R3.address)
-    site.kill_reflector()
-    for host in site.hosts:
-        host.kill("agent")
-        host.kill("speaker")
-    site.start_reflector()
-    for host in site.hosts:
-        host.start_speaker()
-        host.start_agent()
-    for host in site.hosts:
-        wait_until(lambda host=host: host.overlay()["stale"] == 0, what="everything is confirmed")  # type: ignore[misc]
-    sent, lost = pinging.end()
-    assert lost == 0, f"{lost} of {sent}"
-
-
 def test_a_guest_that_is_deleted_is_unreachable_from_everywhere(site: Site) -> None:
     site.b.drop(R3)
     try:
@@ -204,6 +164,50 @@ def test_a_guest_that_moves_is_reached_at_its_new_host_even_while_the_old_one_st
     leads_to(site.b, f"via {site.a.vtep}")
     assert R3.reaches(MOVER.address, count=2)
     site.a.drop(MOVER)
+
+
+@pytest.mark.parametrize("victim", ["speaker", "agent"])
+def test_a_daemon_that_is_killed_costs_no_packet(site: Site, victim: str) -> None:
+    across, home = Pinging(R1, R3.address), Pinging(R1, R2.address)
+    site.a.kill(victim)
+    if victim == "speaker":
+        wait_until(lambda: site.a.overlay()["error"] != "", what="the agent has noticed")
+        site.a.start_speaker()
+    else:
+        site.a.start_agent()
+    wait_until(lambda: site.a.overlay()["sessions"] == {str(REFLECTOR): True}, what="the session is back")
+    site.a.settled()
+    assert [pinging.end()[1] for pinging in (across, home)] == [0, 0]
+
+
+def test_a_reflector_that_is_killed_costs_no_packet(site: Site) -> None:
+    pinging = Pinging(R1, R3.address)
+    site.kill_reflector()
+    wait_until(lambda: site.a.overlay()["sessions"] == {str(REFLECTOR): False}, what="the session is down")
+    site.start_reflector()
+    wait_until(lambda: site.a.overlay()["sessions"] == {str(REFLECTOR): True}, what="the session is back")
+    site.a.settled()
+    assert pinging.end()[1] == 0
+
+
+def test_everything_that_is_killed_at_once_costs_no_packet(site: Site) -> None:
+    pinging = Pinging(R1, R3.address)
+    site.kill_reflector()
+    for host in site.hosts:
+        host.kill("agent")
+        host.kill("speaker")
+    site.start_reflector()
+    for host in site.hosts:
+        host.start_speaker()
+        host.start_agent()
+    for host in site.hosts:
+        wait_until(
+            lambda host=host: host.overlay()["stale"] == 0,  # type: ignore[misc]
+            timeout_s=120.0,
+            what="everything is confirmed",
+        )
+    sent, lost = pinging.end()
+    assert lost == 0, f"{lost} of {sent}"
 
 
 def test_a_reboot_forwards_from_files_with_nobody_there(site: Site) -> None:

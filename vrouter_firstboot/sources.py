@@ -10,6 +10,8 @@ Sealed secrets are taken from where the settings came from: `guestinfo.tf.sealed
 from __future__ import annotations
 
 import base64
+import errno
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -114,13 +116,24 @@ def _read(path: Path) -> str:
         raise ConfigError(f"cannot be read: {error}", file=str(path), allowed="a readable file in UTF-8") from error
 
 
+def _has_medium(label_file: Path) -> bool:
+    """True when the drive is there with its medium. udev keeps the name of a CD for a while after it was taken out."""
+    try:
+        os.close(os.open(label_file, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOMEDIUM):
+            return False
+        raise Transient("config drive", "open", str(label_file), error.strerror or str(error)) from error
+    return True
+
+
 @contextmanager
 def mounted_drive(label_file: Path = Path("/dev/disk/by-label") / DRIVE_LABEL) -> Iterator[Path | None]:
     """Give the folder in which the config drive is mounted, read-only, or None when there is no such drive.
 
     Raises `Transient` when it is there and cannot be mounted.
     """
-    if not label_file.exists():
+    if not _has_medium(label_file):
         yield None
         return
     with TemporaryDirectory(prefix="config-drive-") as folder:

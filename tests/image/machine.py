@@ -86,6 +86,7 @@ class VrouterVm:
 
     def cut_power(self) -> None:
         """End the VM as a power cut does: nothing in it gets a chance to finish."""
+        self.hang_up()
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -111,15 +112,12 @@ class VrouterVm:
 
     def shell(self, command: str, *, timeout_s: float = 60.0, is_checked: bool = True) -> str:
         """Return what `command` prints in the VM, run as root by the account that the settings gave a key to."""
+        self._connect(timeout_s=timeout_s)
         done = subprocess.run(
-            [
-                *("ssh", "-i", str(self.key_file), "-p", str(self.ssh_port), "-o", "IdentitiesOnly=yes"),
-                *("-o", f"UserKnownHostsFile={self.folder / 'known_hosts'}", "-o", "StrictHostKeyChecking=accept-new"),
-                *("-o", "BatchMode=yes", "-o", "ConnectTimeout=20", "-o", "LogLevel=ERROR"),
-                *("tfadmin@127.0.0.1", f"sudo -n sh -c {shlex.quote(command)}"),
-            ],
+            [*self._ssh, f"sudo -n sh -c {shlex.quote(command)}"],
             capture_output=True,
             text=True,
+            errors="replace",
             check=False,
             timeout=timeout_s,
             stdin=subprocess.DEVNULL,
@@ -129,6 +127,37 @@ class VrouterVm:
                 f"{command!r} gave {done.returncode}: {done.stderr or done.stdout}\n{self.console_tail()}"
             )
         return done.stdout
+
+    @property
+    def _ssh(self) -> list[str]:
+        """The command to the VM. One connection serves all calls: a key exchange takes seconds under emulation."""
+        options = {
+            "IdentitiesOnly": "yes",
+            "UserKnownHostsFile": str(self.folder / "known_hosts"),
+            "StrictHostKeyChecking": "accept-new",
+            "BatchMode": "yes",
+            "ConnectTimeout": "20",
+            "LogLevel": "ERROR",
+            "ControlPath": str(self.folder / "ssh"),
+        }
+        words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+        return ["ssh", "-i", str(self.key_file), "-p", str(self.ssh_port), *words, "tfadmin@127.0.0.1"]
+
+    def _connect(self, *, timeout_s: float) -> None:
+        """Open the shared connection unless it is there. It stays in the background, so it must not hold our pipes."""
+        if subprocess.run([*self._ssh, "-O", "check"], capture_output=True, check=False).returncode == 0:
+            return
+        log = self.folder / "ssh.log"
+        log.unlink(missing_ok=True)
+        quiet = subprocess.DEVNULL
+        command = [*self._ssh, "-M", "-N", "-f", "-E", str(log)]
+        done = subprocess.run(command, stdin=quiet, stdout=quiet, stderr=quiet, timeout=timeout_s, check=False)
+        if done.returncode != 0:
+            raise MachineError(f"no SSH connection: {log.read_text(errors='replace') if log.exists() else ''}")
+
+    def hang_up(self) -> None:
+        """End the connection that the calls share; the next one makes a new one."""
+        subprocess.run([*self._ssh, "-O", "exit"], capture_output=True, check=False)
 
     def wait_for_shell(self, *, timeout_s: float) -> None:
         """Wait until a person could log in."""

@@ -167,8 +167,6 @@ def test_only_ssh_and_pings_reach_the_vm_itself(site: VlanSite) -> None:
 def test_a_wrong_setting_is_named_and_the_vm_stays_reachable_and_at_work(site: VlanSite) -> None:
     kept = "/etc/tf-vsphere/vrouter-vm.yaml"
     site.vm.detach_config_drive()
-    gone = "test ! -e /dev/disk/by-label/TFVROUTER && echo gone"
-    site.wait_for(lambda: "gone" in site.vm.shell(gone, is_checked=False), "the drive to be gone", timeout_s=60)
     site.vm.shell(f"cp {kept} /root/right.yaml && sed -i 's/^dvswitch:.*/dvswitch: [dvs-tf]/' {kept}")
     site.vm.shell("systemctl restart vrouter-firstboot", is_checked=False)
     assert "dvswitch: wrong type" in site.vm.shell("cat /etc/issue.d/50-tf-vsphere.issue")
@@ -195,6 +193,7 @@ def test_after_a_reboot_it_is_back_by_itself(site: VlanSite, measured: dict[str,
     before = site.vm.shell("cat /proc/sys/kernel/random/boot_id").strip()
     began = time.monotonic()
     site.vm.shell("systemd-run --quiet --on-active=1 systemctl reboot")
+    site.vm.hang_up()
     site.wait_for(lambda: not site.can_ping("blue-1", "blue-2", timeout_s=2), "the VM to go down", timeout_s=240)
     assert site.can_ping("blue-1", "blue-2", timeout_s=BOOT_S)
     measured["reboot: command to forwarding, wall s"] = round(time.monotonic() - began, 1)

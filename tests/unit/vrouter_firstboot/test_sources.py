@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from tf_reconcile.errors import ConfigError
-from vrouter_firstboot.sources import Found, find_settings
+from tf_reconcile.errors import ConfigError, Transient
+from vrouter_firstboot.sources import Found, find_settings, mounted_drive
 
 
 class Keys:
@@ -91,3 +91,11 @@ def test_base64_is_undone_when_it_is_declared(etc: Path) -> None:
 def test_what_cannot_be_read_is_refused_and_no_other_source_is_taken_instead(etc: Path, keys: Keys) -> None:
     with pytest.raises(ConfigError, match="guestinfo"):
         find_settings(guestinfo=keys, drive=None, etc=etc)
+
+
+def test_a_drive_that_is_not_there_is_none_and_one_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    with mounted_drive(tmp_path / "TFVROUTER") as drive:
+        assert drive is None
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(Transient, match="config drive: open"), mounted_drive(tmp_path / "loop"):
+        pass

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -175,6 +176,75 @@ def test_a_failed_wait_is_followed_by_a_new_collector_and_the_old_one_is_given_b
     assert (calls["CreatePropertyCollector"], calls["DestroyPropertyCollector"]) == (1, 1)
 
 
+def test_a_peer_that_falls_silent_is_noticed_in_bounded_time(own_vcenter: Vcenter) -> None:
+    """Requests are taken and nothing comes back; a peer that is gone altogether is given up by TCP even sooner."""
+    timeout_s = 2.0
+    session = connect(own_vcenter.settings(timeout_s=timeout_s), "test.yaml", "vcenter")
+    followed = Followed(session, find_dvswitch(session, "dvs-tf"))
+    followed.watch.start()
+    assert followed.watch.wait_until_complete(PATIENCE_S)
+    own_vcenter.simulator.freeze()
+    frozen_at_s = time.monotonic()
+
+    def is_noticed() -> bool:
+        try:
+            followed.watch.snapshot()
+        except Transient:
+            return True
+        return False
+
+    assert followed.wait_for(is_noticed)
+    assert time.monotonic() - frozen_at_s < 5 * timeout_s
+    own_vcenter.simulator.thaw()
+    with VsphereAdmin.connect(own_vcenter.simulator) as admin:
+        admin.create_portgroup("late")
+    assert followed.wait_for(lambda: "late" in followed.names())
+    followed.watch.stop()
+    session.close()
+
+
+def test_a_burst_of_changes_is_followed_to_its_end_in_few_calls(
+    vcenter: Vcenter, followed: Followed, session: Session, other: Session
+) -> None:
+    """Hundreds of changes of many objects while updates are withheld come in a few pages, each object once."""
+    assert followed.watch.wait_until_complete(PATIENCE_S)
+    switch = find_dvswitch(other, "dvs-tf")
+    before = set(followed.names())
+    specs = [
+        vim.dvs.DistributedVirtualPortgroup.ConfigSpec(name=f"burst-{number}", type="earlyBinding", numPorts=1)
+        for number in range(300)
+    ]
+    task = other.call("create", "burst", lambda: switch.managed_object.AddDVPortgroup_Task(specs))
+    vcenter.simulator.hold_updates()
+    TaskWaiter(other).wait_for_task("create", "burst", task, timeout_s=PATIENCE_S)
+    vcenter.forget_calls()
+    vcenter.simulator.release_updates()
+    names = {f"burst-{number}" for number in range(300)}
+    assert followed.wait_for(lambda: names <= set(followed.names()))
+    assert vcenter.calls()["WaitForUpdatesEx"] <= 10
+    for ref, seen in followed.watch.snapshot().items():
+        if seen.properties["name"] in names:
+            managed = vim.dvs.DistributedVirtualPortgroup(ref.value, other._stub)
+            task = other.call("destroy", ref.value, managed.Destroy_Task)
+    TaskWaiter(other).wait_for_task("destroy", "the last", task, timeout_s=PATIENCE_S)
+    assert followed.wait_for(lambda: set(followed.names()) == before)
+
+
+def test_a_server_that_restarts_is_followed_again_from_nothing(own_vcenter: Vcenter) -> None:
+    """The new process knows neither session nor collector, and shows another certificate, so the old pin is no use."""
+    session = connect(own_vcenter.settings(verify=False, thumbprint_sha256=None), "test.yaml", "vcenter")
+    followed = Followed(session, find_dvswitch(session, "dvs-tf"))
+    followed.watch.start()
+    assert followed.watch.wait_until_complete(PATIENCE_S)
+    own_vcenter.stop()
+    own_vcenter.start()
+    with VsphereAdmin.connect(own_vcenter.simulator) as admin:
+        admin.create_portgroup("after the restart")
+    assert followed.wait_for(lambda: "after the restart" in followed.names())
+    followed.watch.stop()
+    session.close()
+
+
 def test_a_property_that_may_not_be_read_breaks_the_watch(vcenter: Vcenter, session: Session, switch: DvSwitch) -> None:
     spec = filter_spec([switch.managed_object], {vim.DistributedVirtualSwitch: ("name", "noSuchProperty")})
     watch = PropertyWatch(session, lambda: [spec], lambda: None, name="broken")
@@ -257,7 +327,7 @@ def test_what_a_task_fails_with_comes_out_translated(
 def test_a_task_that_takes_too_long_is_left_alone_and_reported(
     vcenter: Vcenter, session: Session, switch: DvSwitch, fresh: Callable[[], str]
 ) -> None:
-    vcenter.add_rule(level="task", method="AddDVPortgroup_Task", delay_ms=1500, count=1)
+    vcenter.add_rule(level="task", method="AddDVPortgroup_Task", delay_ms=4000, count=1)
     task = add_portgroups(session, switch, fresh())
     with pytest.raises(Transient, match=r"still running after 0\.2 s"):
         TaskWaiter(session).wait_for_task("create", "portgroup", task, timeout_s=0.2)

@@ -45,17 +45,18 @@ class Site:
 
     # vCenter
 
-    def portgroups(self) -> dict[str, Any]:
-        """All portgroups of the switch as managed objects with their config, by name."""
-        switch = find_dvswitch(self.admin, "dvs-tf").managed_object
+    def portgroups(self, switch_name: str = "dvs-tf") -> dict[str, Any]:
+        """All portgroups of a switch as managed objects with their config, by name."""
+        switch = find_dvswitch(self.admin, switch_name).managed_object
         steps = {"portgroups": Step(vim.DistributedVirtualSwitch, "portgroup")}
         wanted = {vim.dvs.DistributedVirtualPortgroup: ("name", "config")}
         mirror = retrieve(self.admin, "portgroups", filter_spec([switch], wanted, steps=steps))
         return {str(seen.properties["name"]): seen for seen in mirror.values()}
 
-    def marked_networks(self) -> set[str]:
+    def marked_networks(self, switch_name: str = "dvs-tf") -> set[str]:
         """The virtual networks that have a portgroup, by uuid."""
-        marks = (find_mark(seen.properties["config"].vendorSpecificConfig) for seen in self.portgroups().values())
+        portgroups = self.portgroups(switch_name).values()
+        marks = (find_mark(seen.properties["config"].vendorSpecificConfig) for seen in portgroups)
         return {mark.vn_uuid for mark in marks if mark is not None}
 
     def config_of(self, name: str) -> Any:
@@ -72,6 +73,27 @@ class Site:
             configVersion=seen.properties["config"].configVersion, **changes
         )
         self.run("reconfigure", lambda: seen.managed_object.ReconfigureDVPortgroup_Task(spec))
+
+    def rename_portgroup(self, name: str, new_name: str) -> None:
+        seen = self.portgroups()[name]
+        self.run("rename", lambda: seen.managed_object.Rename_Task(new_name))
+
+    def create_switch(self, name: str) -> None:
+        """Make another distributed switch beside the first, with the same hosts."""
+        first = find_dvswitch(self.admin, "dvs-tf")
+        hosts = self.admin.call("read", "hosts", lambda: first.managed_object.summary.hostMember)
+        member: Any = vim.dvs.HostMember.ConfigSpec
+        config = vim.dvs.VmwareDistributedVirtualSwitch.ConfigSpec(
+            name=name, host=[member(operation="add", host=host) for host in hosts]
+        )
+        spec = vim.DistributedVirtualSwitch.CreateSpec(configSpec=config)
+        self.run("create a switch", lambda: first.folder.CreateDVS_Task(spec))
+
+    def add_portgroup(self, name: str, **config: Any) -> None:
+        """Make a portgroup as an administrator, or a restore, would."""
+        switch = find_dvswitch(self.admin, "dvs-tf").managed_object
+        spec = vim.dvs.DistributedVirtualPortgroup.ConfigSpec(**{"name": name, "type": "earlyBinding", **config})
+        self.run("create", lambda: switch.AddDVPortgroup_Task([spec]))
 
     def connect_vm(self, portgroup_name: str) -> None:
         """Move the NIC of the only VM to a portgroup."""

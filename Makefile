@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 
 PY := .venv/bin/python
-PACKAGES := tf_reconcile tf_runtime tf_vsphere tf_api tf_controller vcenter_plugin vcenter_manager vrouter_vm tf_cli lab bench
+PACKAGES := tf_reconcile tf_runtime tf_vsphere tf_api tf_controller vcenter_plugin vcenter_manager vrouter_vm tf_cli vrouter_firstboot images lab bench
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -6,8 +6,8 @@ end at a deadline or when peers that have been back for a while have not told th
 
 The while is there because a reflector that has just started says "that was all" (End-of-RIB, RFC 4724, 2) before it has
 heard of everything itself. Our speaker then withdraws what it had kept. So for as long after a session has come up, the
-withdrawal of a route that was known before makes it stale, too. An owner that really withdraws it meanwhile is outranked
-by the next one all the same.
+withdrawal of a route that was known before makes it stale, too. If it was its owner who withdrew it after all, the
+next owner outranks it all the same.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ class RemoteRoutes:
     def withdraw(self, key: RouteKey, *, has_peers: bool, now: float) -> bool:
         """Take in a withdrawal; return whether that changes the forwarding.
 
-        Without any peer it is not the owner that withdraws, and it may not be soon after a session has come up: then the
-        route turns stale.
+        Without any peer it is not the owner that withdraws, and soon after a session has come up it may not be: then
+        the route turns stale.
         """
         if key not in self._routes:
             return False

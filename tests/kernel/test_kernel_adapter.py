@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from ipaddress import IPv4Address, ip_network
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from pyroute2 import IPRoute
 from tests.fakes.vrouter_host import TRUNK_MAC, FakeFilters, FakeHost, make_network, make_port, make_view
 from tests.kernel.site import batch, run, vrouter_namespace
 from tf_reconcile.errors import BoundaryError, Conflict, Rejected, Transient
-from vrouter_vm import policy
+from vrouter_vm import names, policy
 from vrouter_vm.actions import (
     HOST,
     AddRoute,
@@ -27,15 +28,29 @@ from vrouter_vm.actions import (
     Withdraw,
 )
 from vrouter_vm.desired import desired_state
+from vrouter_vm.evpn import Vtep
 from vrouter_vm.kernel import Kernel
 from vrouter_vm.libnftables import LibNftables
 from vrouter_vm.links import host_route
-from vrouter_vm.model import Observed, Port, Route, Sysctl, Vrf
+from vrouter_vm.model import (
+    EvpnRoute,
+    Observed,
+    OverlayView,
+    Port,
+    Route,
+    RouteTarget,
+    Sysctl,
+    Underlay,
+    Vrf,
+)
 from vrouter_vm.nft import FilterTables
 from vrouter_vm.plan import plan_host
+from vrouter_vm.tunnels import Installed, Overlay
 
 pytestmark = pytest.mark.kernel
 
+HERE = IPv4Address("192.0.2.1")
+UNDERLAY = Underlay(name="eth2", mtu_bytes=1600)
 VIEW = make_view(make_network("red", 5, "10.1.1.0/24", "fd00:1::/64"), make_network("blue", 6))
 FIRST = [make_port(1, addresses=("10.1.1.11", "fd00:1::11")), make_port(2, vn="blue"), make_port(3, is_enabled=False)]
 THEN = [make_port(1, vn="blue"), make_port(4), make_port(3, mac="00:50:56:aa:00:99")]
@@ -45,7 +60,7 @@ class RealHost:
     """The adapters, side by side as the reconciler has them."""
 
     def __init__(self, netlink: IPRoute, nft: LibNftables) -> None:
-        self.kernel = Kernel(netlink, trunk="eth1")
+        self.kernel = Kernel(netlink, trunk="eth1", underlay="eth2")
         self.filters = FilterTables(nft, trunk="eth1")
 
     def see(self) -> Observed:
@@ -63,21 +78,54 @@ class RealHost:
 @pytest.fixture(scope="module")
 def host() -> Iterator[RealHost]:
     with vrouter_namespace():
+        batch(f"link add eth2 mtu {UNDERLAY.mtu_bytes} type dummy", "link set eth2 up")
         nft = LibNftables()
         with IPRoute() as netlink:
             yield RealHost(netlink, nft)
         nft.close()
 
 
-def plan(host: RealHost | FakeHost, ports: list[Port]) -> tuple[AnyAction, ...]:
+def plan(
+    host: RealHost | FakeHost, ports: list[Port], remote: Iterable[EvpnRoute] | None = None
+) -> tuple[AnyAction, ...]:
+    """The plan without what is for the speaker; with an overlay if `remote` is not None."""
     have = host.see()
-    want = desired_state(ports=ports, networks=VIEW, trunk=have.trunk, has_ipv6=have.has_ipv6)
-    return plan_host(want=want, have=have).actions
+    overlay = None if remote is None else overlay_with(remote)
+    want = desired_state(ports=ports, networks=VIEW, trunk=have.trunk, has_ipv6=have.has_ipv6, overlay=overlay)
+    actions = plan_host(want=want, have=have).actions
+    return tuple(action for action in actions if not isinstance(action, Announce | Withdraw))
 
 
-def turn(host: RealHost | FakeHost, ports: list[Port], *, most: int | None = None) -> None:
-    for action in plan(host, ports)[:most]:
+def turn(
+    host: RealHost | FakeHost,
+    ports: list[Port],
+    remote: Iterable[EvpnRoute] | None = None,
+    *,
+    most: int | None = None,
+) -> None:
+    for action in plan(host, ports, remote)[:most]:
         host.apply(action)
+
+
+def overlay_with(remote: Iterable[EvpnRoute]) -> Overlay:
+    view = OverlayView(
+        announced={}, generations={}, remote={route.key: route for route in remote}, is_settled=True, look_again_s=None
+    )
+    vtep = Vtep(address=HERE, router_mac=names.router_mac_of(HERE))
+    return Overlay(vtep=vtep, asn=64512, underlay=UNDERLAY, view=view, installed=Installed())
+
+
+def elsewhere(prefix: str, *, host: int = 2, network_id: int = 5, generation: int = 100) -> EvpnRoute:
+    vtep = IPv4Address(f"192.0.2.{host}")
+    return EvpnRoute(
+        rd=f"{vtep}:{network_id}",
+        prefix=ip_network(prefix),
+        vni=network_id,
+        next_hop=vtep,
+        router_mac=names.router_mac_of(vtep),
+        targets=frozenset({RouteTarget(f"64512:{network_id}")}),
+        generation=generation,
+    )
 
 
 def comparable(seen: Observed) -> Observed:
@@ -92,7 +140,7 @@ def comparable(seen: Observed) -> Observed:
 
 
 def test_the_fake_host_and_the_kernel_come_to_the_same(host: RealHost) -> None:
-    fake = FakeHost()
+    fake = FakeHost(underlay=UNDERLAY)
     assert host.see().trunk.mac == TRUNK_MAC
     for ports in (FIRST, THEN, [], FIRST):
         turn(host, ports)
@@ -101,6 +149,46 @@ def test_the_fake_host_and_the_kernel_come_to_the_same(host: RealHost) -> None:
         assert replace(comparable(host.see()), sysctls={}) == replace(comparable(fake.see()), sysctls={})
     assert comparable(host.see()) == comparable(fake.see())
     assert FakeFilters(fake).observe().elements == host.filters.observe().elements
+
+
+HEARD = [
+    [elsewhere("10.1.1.50/32"), elsewhere("fd00:1::50/128"), elsewhere("10.1.1.51/32", host=3), elsewhere("0.0.0.0/0")],
+    [elsewhere("10.1.1.50/32", host=3), elsewhere("fd00:1::/64"), elsewhere("10.1.1.0/24"), elsewhere("10.1.1.11/32")],
+    [elsewhere("10.1.1.11/32", generation=200), elsewhere("10.9.0.0/16", network_id=99), elsewhere("fd00:1::50/128")],
+    [],
+]
+
+
+def test_they_come_to_the_same_with_tunnels(host: RealHost) -> None:
+    fake = FakeHost(underlay=UNDERLAY)
+    for real_or_fake in (host, fake):
+        turn(real_or_fake, [])
+    for remote in (*HEARD, *reversed(HEARD)):
+        turn(host, FIRST, remote)
+        turn(fake, FIRST, remote)
+        assert plan(host, FIRST, remote) == ()
+        assert replace(comparable(host.see()), sysctls={}) == replace(comparable(fake.see()), sysctls={})
+    turn(host, FIRST)
+    assert host.see().vxlans == {}
+
+
+def test_a_change_of_the_underlays_mtu_is_followed_without_a_new_device(host: RealHost) -> None:
+    turn(host, FIRST, HEARD[0])
+    index = run("cat /sys/class/net/x5/ifindex")
+    batch("link set x5 mtu 1400")
+    turn(host, FIRST, HEARD[0])
+    assert run("cat /sys/class/net/x5/mtu").strip() == "1500"
+    assert run("cat /sys/class/net/x5/ifindex") == index
+    turn(host, FIRST)
+
+
+def test_a_tunnel_that_somebody_has_changed_is_made_anew(host: RealHost) -> None:
+    turn(host, FIRST, HEARD[0])
+    batch("link del x5", "link add x5 address 02:00:00:00:00:99 type vxlan id 77 local 192.0.2.9 dstport 4789")
+    turn(host, FIRST, HEARD[0])
+    assert plan(host, FIRST, HEARD[0]) == ()
+    assert host.see().vxlans["x5"].vtep == HERE
+    turn(host, FIRST)
 
 
 @pytest.mark.parametrize("cut", [3, 11, 19, 33, 47])

@@ -36,7 +36,7 @@ def route(number: int, address: str = "10.1.1.11/32", *, generation: int = 100, 
 class Host:
     """One host's side, and how often it was told that something changed."""
 
-    def __init__(self, fabric: Fabric, name: str, number: int, *, stale_s: float = 600.0) -> None:
+    def __init__(self, fabric: Fabric, name: str, number: int, *, settle_s: float = SETTLE_S) -> None:
         self.wakes = 0
         self.overlay = BgpOverlay(
             socket=fabric.folder / f"{name}.sock",
@@ -44,8 +44,8 @@ class Host:
             vtep=IPv4Address(f"127.0.0.{number}"),
             peers=fabric.peers(),
             cache=fabric.folder / f"{name}.json",
-            stale_s=stale_s,
-            settle_s=SETTLE_S,
+            stale_s=600.0,
+            settle_s=settle_s,
             clock=time.monotonic,
             wall_clock=time.time,
             on_change=self._wake,
@@ -173,6 +173,24 @@ def test_a_killed_reflector_loses_no_route(fabric: Fabric) -> None:
             wait_until(lambda: all(b.overlay.status.sessions.values()), "the session is back")
             time.sleep(SETTLE_S + 0.5)  # what is not told again would go now
         assert keys(seen[-1]) == keys(seen[0])
+
+
+def test_a_reflector_and_a_speaker_killed_at_once_lose_no_route(fabric: Fabric) -> None:
+    a, b = Host(fabric, "a", 1), Host(fabric, "b", 2, settle_s=60.0)
+    a.begin(route(1))
+    b.begin()
+    b.hears(route(1))
+    with watching(b) as seen:
+        fabric.speakers["a"].kill()
+        fabric.reflector.kill()
+        wait_until(lambda: not any(b.overlay.status.sessions.values()), "the session is down")
+        fabric.reflector.start()
+        wait_until(lambda: b.overlay.status.stale == 1, "the speaker gives up what the new reflector has not heard of")
+        fabric.speaker("a")
+        wait_until(lambda: b.overlay.status.stale == 0, "told again")
+    assert seen == [{route(1)}]
+    a.overlay.stop()
+    b.overlay.stop()
 
 
 def test_an_agent_that_starts_again_knows_what_it_knew_and_withdraws_what_is_not_there_any_more(

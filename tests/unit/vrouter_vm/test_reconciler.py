@@ -2,25 +2,39 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from ipaddress import IPv4Address, ip_network
 
 import pytest
 
+from tests.fakes.peers import FakePeers
 from tests.fakes.vrouter_host import FakeFilters, FakeHost, make_network, make_port, make_view
 from tf_reconcile.errors import Conflict, DesiredStateError, Rejected
+from vrouter_vm import names
 from vrouter_vm.actions import CreateVif, ReplaceFilters
+from vrouter_vm.evpn import Vtep
 from vrouter_vm.gateway_mac import MacRange
-from vrouter_vm.model import MacAddress, NetworkView, Port, PortState, VnUuid
-from vrouter_vm.reconciler import Reconciler
+from vrouter_vm.model import (
+    EvpnRoute,
+    MacAddress,
+    NetworkView,
+    Port,
+    PortState,
+    RouteTarget,
+    Underlay,
+    VnUuid,
+)
+from vrouter_vm.reconciler import OverlaySide, Reconciler
 from vrouter_vm.status import StatusBoard
 
 RED = make_network("red", 5)
+HERE = Vtep(address=IPv4Address("192.0.2.1"), router_mac=names.router_mac_of(IPv4Address("192.0.2.1")))
 MACS = MacRange(first=MacAddress("00:50:56:00:00:00"), last=MacAddress("00:50:56:3f:ff:ff"))
 
 
 class Site:
     """Ports, networks and a host."""
 
-    def __init__(self, *ports: Port, host: FakeHost | None = None) -> None:
+    def __init__(self, *ports: Port, host: FakeHost | None = None, peers: FakePeers | None = None) -> None:
         self.wanted = ports
         self.known = make_view(RED)
         self.host = host or FakeHost()
@@ -32,7 +46,9 @@ class Site:
             filtering=FakeFilters(self.host),
             gateway_macs=MACS,
             board=self.board,
+            overlay=OverlaySide(peers=peers, vtep=HERE, asn=64512) if peers else None,
         )
+        self.host.underlay = Underlay(name="eth2", mtu_bytes=1600) if peers else None
 
     def ports(self) -> tuple[Port, ...]:
         return self.wanted
@@ -136,3 +152,94 @@ def test_who_waits_for_a_pass_gets_one_that_began_later_and_is_settled() -> None
     site.reconciler.run_once(is_full=False)
     waiting.join()
     assert got == [after + 2], "the pass that still waited for TF does not count"
+
+
+def elsewhere(address: str, *, generation: int = 100) -> EvpnRoute:
+    vtep = IPv4Address("192.0.2.2")
+    return EvpnRoute(
+        rd=f"{vtep}:5",
+        prefix=ip_network(address),
+        vni=5,
+        next_hop=vtep,
+        router_mac=names.router_mac_of(vtep),
+        targets=frozenset({RouteTarget("64512:5")}),
+        generation=generation,
+    )
+
+
+def test_active_guests_are_announced_and_those_elsewhere_are_routed() -> None:
+    peers = FakePeers()
+    peers.hear(elsewhere("10.1.1.99/32"))
+    site = Site(make_port(1), make_port(2, is_enabled=False), peers=peers)
+    site.reconciler.run_once(is_full=True)
+    assert [str(route.prefix) for route in peers.announced.values()] == ["10.1.1.11/32"]
+    assert {str(route.prefix): route.ifname for route in site.host.routes if route.ifname} == {
+        "10.1.1.11/32": "eth1.101",
+        "10.1.1.99/32": "x5",
+    }
+    assert site.reconciler.run_once(is_full=False).is_in_sync
+    assert peers.passes == 2
+
+
+def test_what_is_not_in_place_is_not_announced_and_the_others_are() -> None:
+    peers = FakePeers()
+    rehearsal = Site(make_port(1), make_port(2), peers=FakePeers())
+    rehearsal.reconciler.run_once(is_full=True)
+    site = Site(make_port(1), make_port(2), peers=peers)
+    site.host.fail_at = [type(action) for action in rehearsal.host.applied].index(CreateVif)
+    site.reconciler.run_once(is_full=True)
+    assert [str(route.prefix) for route in peers.announced.values()] == ["10.1.1.12/32"]
+    site.reconciler.run_once(is_full=False)
+    assert len(peers.announced) == 2
+
+
+def test_a_route_that_the_speaker_refuses_is_a_failure_and_leaves_the_forwarding_alone() -> None:
+    peers = FakePeers(is_refusing=True)
+    site = Site(make_port(1), peers=peers)
+    report = site.reconciler.run_once(is_full=True)
+    assert len(report.failed) == 1
+    assert "told to refuse" in report.failed[0].reason
+    assert site.states() == [PortState.ACTIVE]
+
+
+def test_a_guest_that_is_newer_elsewhere_is_routed_there_and_its_vif_stays() -> None:
+    peers = FakePeers()
+    site = Site(make_port(1), peers=peers)
+    site.reconciler.run_once(is_full=True)
+    peers.hear(elsewhere("10.1.1.11/32", generation=101))
+    site.reconciler.run_once(is_full=False)
+    assert [route.ifname for route in site.host.routes if route.ifname] == ["x5"]
+    assert set(site.host.vifs) == {"eth1.101"}
+    peers.hear()
+    site.reconciler.run_once(is_full=False)
+    assert [route.ifname for route in site.host.routes if route.ifname] == ["eth1.101"]
+
+
+def test_a_generation_of_the_last_run_is_kept() -> None:
+    key = (f"{HERE.address}:5", ip_network("10.1.1.11/32"))
+    peers = FakePeers(generations={key: 107})
+    Site(make_port(1), peers=peers).reconciler.run_once(is_full=True)
+    assert peers.announced[key].generation == 107
+
+
+def test_the_next_look_is_when_a_route_ends_to_be_believed() -> None:
+    site = Site(make_port(1), peers=FakePeers(look_again_s=12.5))
+    assert site.reconciler.run_once(is_full=True).look_again_s == 12.5
+
+
+def test_a_dry_run_tells_other_hosts_nothing() -> None:
+    peers = FakePeers()
+    site = Site(make_port(1), peers=peers)
+    report = replace(site.reconciler, is_dry_run=True).run_once(is_full=True)
+    assert "announce 10.1.1.11/32 of 192.0.2.1:5, generation 100" in report.done
+    assert (peers.announced, peers.passes) == ({}, 0)
+
+
+def test_two_networks_with_one_vni_are_kept_apart_by_holding_the_second() -> None:
+    twin = replace(make_network("twin", 8), vni=5)
+    site = Site(make_port(1), make_port(2, vn="twin"), peers=FakePeers())
+    site.known = make_view(RED, twin)
+    site.reconciler.run_once(is_full=True)
+    assert site.states() == [PortState.ACTIVE, PortState.HELD]
+    reason = site.board.outcome.statuses[make_port(2).vmi_uuid].reason
+    assert reason == "VNI 5 of twin is also that of virtual network red"

@@ -1,0 +1,45 @@
+"""The other hosts of an overlay, in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tf_reconcile.errors import Rejected
+from vrouter_vm.model import EvpnRoute, OverlayView, RouteKey
+
+
+@dataclass(kw_only=True)
+class FakePeers:
+    """What they say, and what they have been told. `is_refusing`: the speaker takes nothing."""
+
+    remote: dict[RouteKey, EvpnRoute] = field(default_factory=dict)
+    announced: dict[RouteKey, EvpnRoute] = field(default_factory=dict)
+    generations: dict[RouteKey, int] = field(default_factory=dict)
+    is_settled: bool = True
+    is_refusing: bool = False
+    look_again_s: float | None = None
+    passes: int = 0
+
+    def view(self) -> OverlayView:
+        return OverlayView(
+            announced=dict(self.announced),
+            generations=self.generations | {key: route.generation for key, route in self.announced.items()},
+            remote=dict(self.remote),
+            is_settled=self.is_settled,
+            look_again_s=self.look_again_s,
+        )
+
+    def announce(self, route: EvpnRoute) -> None:
+        if self.is_refusing:
+            raise Rejected("fake speaker", "announce", str(route.prefix), "told to refuse")
+        self.announced[route.key] = route
+
+    def withdraw(self, route: EvpnRoute) -> None:
+        del self.announced[route.key]
+
+    def settle(self) -> None:
+        self.passes += 1
+
+    def hear(self, *routes: EvpnRoute) -> None:
+        """Take these as what other hosts say from now on."""
+        self.remote = {route.key: route for route in routes}

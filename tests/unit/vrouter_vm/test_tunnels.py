@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Address, ip_address, ip_network
+
+import pytest
+
+from tests.fakes.vrouter_host import FakeHost, make_network, make_port, make_view
+from vrouter_vm import names, policy
+from vrouter_vm.desired import desired_state
+from vrouter_vm.evpn import Vtep
+from vrouter_vm.model import (
+    Desired,
+    EvpnRoute,
+    Neighbour,
+    Network,
+    OverlayView,
+    Port,
+    Route,
+    RouteTarget,
+    RouteTargets,
+    Sysctl,
+    TunnelEnd,
+    Underlay,
+    Vxlan,
+)
+from vrouter_vm.tunnels import Installed, Overlay, mtu_of, via_of, vni_of
+
+HERE, THERE = IPv4Address("192.0.2.1"), IPv4Address("192.0.2.2")
+RED = make_network("red", 5, "10.1.1.0/24", "fd00:1::/64")
+GUEST = make_port(1, addresses=("10.1.1.11", "fd00:1::11"))
+
+
+def elsewhere(prefix: str, *, network_id: int = 5, vni: int | None = None) -> EvpnRoute:
+    return EvpnRoute(
+        rd=f"{THERE}:{network_id}",
+        prefix=ip_network(prefix),
+        vni=network_id if vni is None else vni,
+        next_hop=THERE,
+        router_mac=names.router_mac_of(THERE),
+        targets=frozenset({RouteTarget(f"64512:{network_id}")}),
+        generation=100,
+    )
+
+
+def wanted(*remote: EvpnRoute, network: Network = RED, ports: tuple[Port, ...] = (GUEST,)) -> Desired:
+    view = OverlayView(
+        announced={}, generations={}, remote={route.key: route for route in remote}, is_settled=True, look_again_s=None
+    )
+    overlay = Overlay(
+        vtep=Vtep(address=HERE, router_mac=names.router_mac_of(HERE)),
+        asn=64512,
+        underlay=Underlay(name="eth2", mtu_bytes=1600),
+        view=view,
+        installed=Installed(),
+    )
+    trunk = FakeHost().trunk
+    return desired_state(ports=ports, networks=make_view(network), trunk=trunk, has_ipv6=True, overlay=overlay)
+
+
+def tunnelled(want: Desired) -> set[Route]:
+    return {route for route in want.routes if route.via is not None}
+
+
+@pytest.mark.parametrize(("underlay", "tunnel"), [(1500, 1450), (1549, 1499), (1550, 1500), (1600, 1500), (9000, 1500)])
+def test_the_tunnels_mtu_is_the_underlays_less_the_headers_and_no_more_than_guests_use(
+    underlay: int, tunnel: int
+) -> None:
+    assert mtu_of(Underlay(name="eth2", mtu_bytes=underlay)) == tunnel
+
+
+def test_the_vni_is_the_network_id_unless_users_have_set_one() -> None:
+    assert vni_of(RED) == 5
+    assert vni_of(replace(RED, vni=7000)) == 7000
+
+
+def test_an_ipv6_route_names_the_vtep_as_an_ipv4_mapped_address() -> None:
+    assert via_of(THERE, 4) == THERE
+    assert via_of(THERE, 6) == ip_address("::ffff:192.0.2.2")
+
+
+def test_a_network_has_its_tunnel_before_anything_is_heard() -> None:
+    want = wanted()
+    assert want.vxlans == {
+        "x5": Vxlan(name="x5", vni=5, vrf="v5", vtep=HERE, mac=names.router_mac_of(HERE), mtu_bytes=1500)
+    }
+    assert tunnelled(want) == set()
+    assert want.sysctls[Sysctl(path="ipv4/conf/x5/rp_filter", ifname="x5")] == 0
+    assert want.sysctls[Sysctl(path="ipv4/conf/all/rp_filter", ifname=None)] == 0
+
+
+def test_an_address_elsewhere_is_a_route_by_the_vtep_and_a_far_end_for_each_way_to_name_it() -> None:
+    want = wanted(elsewhere("10.1.1.12/32"), elsewhere("fd00:1::12/128"))
+    mapped, mac = ip_address("::ffff:192.0.2.2"), names.router_mac_of(THERE)
+    assert tunnelled(want) == {
+        Route(table=100005, prefix=ip_network("10.1.1.12/32"), ifname="x5", via=THERE),
+        Route(table=100005, prefix=ip_network("fd00:1::12/128"), ifname="x5", via=mapped, metric=1024),
+    }
+    assert {neighbour for neighbour in want.neighbours if neighbour.ifname == "x5"} == {
+        Neighbour(ifname="x5", address=THERE, mac=mac),
+        Neighbour(ifname="x5", address=mapped, mac=mac),
+    }
+    assert want.tunnel_ends == {TunnelEnd(ifname="x5", mac=mac, vtep=THERE)}
+    assert want.elements[policy.VTEPS] == {("eth2", "192.0.2.2")}
+    assert ("x5", "5") in want.elements[policy.ZONES]
+
+
+def test_a_network_without_a_guest_here_is_sent_to_through_a_device_that_takes_nothing_in() -> None:
+    network = replace(RED, targets=RouteTargets(imports=frozenset({RouteTarget("64512:7")})))
+    want = wanted(elsewhere("10.2.0.11/32", network_id=7, vni=7000), network=network)
+    assert want.vxlans["x7000"].vrf is None
+    assert tunnelled(want) == {Route(table=100005, prefix=ip_network("10.2.0.11/32"), ifname="x7000", via=THERE)}
+    assert want.elements[policy.SEND_ONLY] == {("x7000",)}
+    assert want.elements[policy.TUNNELS] == {("x5",)}
+
+
+def test_a_subnet_that_a_fabric_routes_as_a_whole_is_not_unreachable_any_more() -> None:
+    subnet = ip_network("10.1.1.0/24")
+    assert [route.ifname for route in wanted().routes if route.prefix == subnet] == [None]
+    assert [route.ifname for route in wanted(elsewhere("10.1.1.0/24")).routes if route.prefix == subnet] == ["x5"]
+
+
+def test_a_default_route_elsewhere_stands_before_the_end_of_the_table() -> None:
+    everything = ip_network("0.0.0.0/0")
+    want = wanted(elsewhere("0.0.0.0/0"))
+    assert {(route.ifname, route.metric) for route in want.routes if route.prefix == everything} == {
+        ("x5", 0),
+        (None, names.UNREACHABLE_METRIC),
+    }
+
+
+def test_an_announcement_relies_on_vif_vrf_and_tunnel() -> None:
+    announcements = wanted().announcements.values()
+    assert {str(announcement.route.prefix) for announcement in announcements} == {"10.1.1.11/32", "fd00:1::11/128"}
+    assert {announcement.needs for announcement in announcements} == {("eth1.101", "v5", "x5")}
+
+
+def test_a_vtep_whose_routes_no_network_here_takes_may_still_send() -> None:
+    want = wanted(elsewhere("10.3.0.1/32", network_id=99))
+    assert tunnelled(want) == set()
+    assert want.elements[policy.VTEPS] == {("eth2", "192.0.2.2")}

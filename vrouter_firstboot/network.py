@@ -72,6 +72,9 @@ def render_management(settings: ManagementSettings, *, file: str) -> Iterator[Fi
     yield _profile(Role.MANAGEMENT, ethernet=[], ip=ip)
     if settings.hostname is not None:
         yield File(path="/etc/hostname", content=f"{settings.hostname}\n")
+        # sudo and others look their own name up, and would wait for a name server that is not there.
+        hosts = f"127.0.0.1 localhost\n::1 localhost\n127.0.1.1 {settings.hostname}\n"
+        yield File(path="/etc/hosts", content=hosts)
     for index, name in enumerate(settings.ntp):
         if not name or any(char.isspace() for char in name):
             raise ConfigError(

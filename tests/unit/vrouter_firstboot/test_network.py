@@ -65,6 +65,7 @@ def test_keys_time_servers_and_name_are_files_and_empty_lists_are_empty_files() 
     assert files["/etc/chrony/sources.d/tf-vsphere.sources"].content == "server 198.51.100.123 iburst\n"
     assert files["/etc/ssh/authorized_keys.d/tfadmin"].content == "ssh-ed25519 AAAA me\n"
     assert files["/etc/hostname"].content == "vr-a\n"
+    assert "127.0.1.1 vr-a\n" in files["/etc/hosts"].content
     nothing = by_path(render_management(ManagementSettings(), file="settings"))
     assert nothing["/etc/ssh/authorized_keys.d/tfadmin"].content == ""
     assert "/etc/hostname" not in nothing

@@ -8,6 +8,7 @@ vif and an open port.
 from __future__ import annotations
 
 import uuid
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -79,14 +80,19 @@ def attachments_of(snapshot: Snapshot, guests: Iterable[Guest]) -> Mapping[VmiUu
     """Return the NICs of `guests` that are ours, by interface; none of a template, none on a foreign portgroup."""
     if snapshot.switch is None:
         return {}
+    on_agent: dict[VmUuid, dict[VmiUuid, MacAddress]] = defaultdict(dict)
+    for seen in snapshot.agent.ports.values():
+        on_agent[seen.port.vm_uuid][seen.port.vmi_uuid] = seen.port.mac
     found: dict[VmiUuid, Attachment] = {}
     for guest in guests:
-        for attachment in _attachments_of_guest(guest, snapshot, snapshot.switch):
+        for attachment in _attachments_of_guest(guest, snapshot, snapshot.switch, on_agent.get(guest.vm_uuid, {})):
             found[attachment.vmi_uuid] = attachment
     return found
 
 
-def _attachments_of_guest(guest: Guest, snapshot: Snapshot, switch: Switch) -> Iterable[Attachment]:
+def _attachments_of_guest(
+    guest: Guest, snapshot: Snapshot, switch: Switch, on_agent: Mapping[VmiUuid, MacAddress]
+) -> Iterable[Attachment]:
     if guest.is_template:
         return
     ours = [
@@ -94,7 +100,7 @@ def _attachments_of_guest(guest: Guest, snapshot: Snapshot, switch: Switch) -> I
         for nic in sorted(guest.nics, key=lambda nic: nic.device_key)
         if nic.dvport is not None and (vn_uuid := marked_network(nic, switch, snapshot.portgroups)) is not None
     ]
-    uuids = _interface_uuids(guest, [nic for nic, _, _ in ours], snapshot)
+    uuids = _interface_uuids(guest, [nic for nic, _, _ in ours], snapshot, on_agent)
     for nic, dvport, vn_uuid in ours:
         yield Attachment(
             vmi_uuid=uuids[nic.device_key],
@@ -116,13 +122,11 @@ def marked_network(nic: Nic, switch: Switch, portgroups: Mapping[PortgroupKey, P
     return portgroup.vn_uuid if portgroup is not None else None
 
 
-def _interface_uuids(guest: Guest, nics: list[Nic], snapshot: Snapshot) -> Mapping[DeviceKey, VmiUuid]:
+def _interface_uuids(
+    guest: Guest, nics: list[Nic], snapshot: Snapshot, on_agent: Mapping[VmiUuid, MacAddress]
+) -> Mapping[DeviceKey, VmiUuid]:
     """Return the interface of each NIC: the derived uuid, unless an older manager left one for that VM and MAC."""
-    known: dict[VmiUuid, MacAddress] = {
-        seen.port.vmi_uuid: seen.port.mac
-        for seen in snapshot.agent.ports.values()
-        if seen.port.vm_uuid == guest.vm_uuid
-    }
+    known = dict(on_agent)
     in_tf = snapshot.objects.get(guest.vm_uuid, TfGuest()).interfaces
     known.update({vmi: seen.mac for vmi, seen in in_tf.items() if seen.is_ours and seen.mac is not None})
     derived = {nic.device_key: vmi_uuid_of(guest.vm_uuid, nic.device_key) for nic in nics}

@@ -245,11 +245,18 @@ class AgentView:
 
     ports: Mapping[VmiUuid, ObservedAgentPort]
     lingering_vlans: frozenset[Vlan] = frozenset()
+    _users: Mapping[Vlan, frozenset[VmiUuid]] = field(init=False, repr=False, compare=False)
 
-    def vlans_of_others(self, vmi_uuid: VmiUuid) -> frozenset[Vlan]:
-        """Return the ids that vifs of other interfaces use."""
-        others = {seen.port.vlan for uuid, seen in self.ports.items() if uuid != vmi_uuid}
-        return self.lingering_vlans | others
+    def __post_init__(self) -> None:
+        """Index the ports by id."""
+        users: dict[Vlan, set[VmiUuid]] = {}
+        for uuid, seen in self.ports.items():
+            users.setdefault(seen.port.vlan, set()).add(uuid)
+        object.__setattr__(self, "_users", {vlan: frozenset(uuids) for vlan, uuids in users.items()})
+
+    def is_used_by_another(self, vlan: Vlan, vmi_uuid: VmiUuid) -> bool:
+        """Say whether a vif of another interface has the id `vlan`."""
+        return vlan in self.lingering_vlans or not self._users.get(vlan, frozenset()) <= {vmi_uuid}
 
 
 # One look at everything

@@ -7,6 +7,7 @@ nothing but an earlier link of the same chain. Order, and what a missing source 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -103,10 +104,11 @@ def decide(snapshot: Snapshot, policy: Policy) -> Decision:
         for attachment in arriving.values():
             _plan_arriving(draft, snapshot, attachment, choice)
         _plan_strays(draft, snapshot)
+    nics_of: dict[VmUuid, list[Attachment]] = defaultdict(list)
+    for attachment in attachments.values():
+        nics_of[attachment.vm_uuid].append(attachment)
     for guest in snapshot.guests.values():
-        plan_tf(
-            draft, snapshot, policy, guest, [each for each in attachments.values() if each.vm_uuid == guest.vm_uuid]
-        )
+        plan_tf(draft, snapshot, policy, guest, nics_of[guest.vm_uuid])
     _limit_removals(draft, snapshot, policy)
     return Decision(
         plan=Plan(actions=tuple(sorted(draft.actions, key=order_of)), held=draft.held_only()),
@@ -152,7 +154,7 @@ def _plan_arrived(draft: Draft, snapshot: Snapshot) -> None:
 
 def _plan_enabling(draft: Draft, snapshot: Snapshot, seen: ObservedAgentPort, subject: str) -> None:
     uuid = seen.port.vmi_uuid
-    if seen.state is AgentState.DISABLED and seen.port.vlan not in snapshot.agent.vlans_of_others(uuid):
+    if seen.state is AgentState.DISABLED and not snapshot.agent.is_used_by_another(seen.port.vlan, uuid):
         draft.act(EnableAgentPort(subject=subject, vmi_uuid=uuid))
 
 
@@ -229,7 +231,7 @@ def _plan_served(
         draft.act(ReplaceAgentPort(subject=attachment.subject, vmi_uuid=attachment.vmi_uuid))
     elif seen is None:
         _plan_new_vif(draft, snapshot, attachment, interface, vlan)
-    elif vlan in snapshot.agent.vlans_of_others(attachment.vmi_uuid):
+    elif snapshot.agent.is_used_by_another(vlan, attachment.vmi_uuid):
         draft.hold(attachment.subject, f"another vif still has VLAN {vlan}")
     elif seen.state is AgentState.DISABLED:
         draft.act(EnableAgentPort(subject=attachment.subject, vmi_uuid=attachment.vmi_uuid))
@@ -248,7 +250,7 @@ def _plan_new_vif(
         draft.hold(attachment.subject, f"waits for {', '.join(absent)}")
         return
     reason = unready_reason(attachment, interface, snapshot.networks.get(attachment.vn_uuid))
-    if reason is None and vlan in snapshot.agent.vlans_of_others(attachment.vmi_uuid):
+    if reason is None and snapshot.agent.is_used_by_another(vlan, attachment.vmi_uuid):
         reason = f"another vif still has VLAN {vlan}"
     if reason is not None or interface is None:
         draft.hold(attachment.subject, reason or "no interface in TF yet")

@@ -91,8 +91,9 @@ def allocate(
     # What a dvPort has stays taken until it is written, also where its owner has to give it up.
     used |= {request.on_dvport for request in requests if request.on_dvport is not None}
     for request in in_order:
-        vifs_of_others = {vlan for uuid, vlan in occupied.on_vifs.items() if uuid != request.vmi_uuid}
-        keep(request, request.on_vif, occupied.lingering | vifs_of_others)
+        if request.vmi_uuid not in chosen:
+            vifs_of_others = {vlan for uuid, vlan in occupied.on_vifs.items() if uuid != request.vmi_uuid}
+            keep(request, request.on_vif, occupied.lingering | vifs_of_others)
     taken = used | occupied.lingering | set(occupied.on_vifs.values())
     free = _free(ids, start=start, taken=frozenset(taken), avoid=occupied.in_domain)
     for request in in_order:

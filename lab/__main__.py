@@ -44,6 +44,7 @@ cat <<'BANNER'
 
 The site is up. To look around:
   tfv status                            guests, dvPorts, VLANs, vifs, addresses, and the daemons' health
+  tfv routes                            where each host sends which address, and its BGP peers
   lab network create green 10.2.0.0/24; lab vm create green-1 esx-a green; lab vm move green-1 esx-b
   on blue-1 ping 10.1.1.1               run something in a guest (or in vrouter-a, vrouter-b, fabric)
   on vrouter-a ip route show table all proto 80   what the vRouter agent routes (`nft list ruleset`: its filters)

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from lab.network import TRUNK_NIC, UNDERLAY_NIC
-from lab.reflector import reflector_configuration
+from lab.reflector import HOLD_TIME_S, reflector_configuration
 from lab.site import (
     AUTONOMOUS_SYSTEM,
     DVSWITCH,
@@ -131,6 +131,7 @@ class ConfigFolder:
                         "asn": AUTONOMOUS_SYSTEM,
                         "peers": [{"address": str(REFLECTOR)}],
                         "socket": str(speaker),
+                        "hold_time_s": HOLD_TIME_S,
                     },
                 },
                 "status": self._status(agent_url(host)),

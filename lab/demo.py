@@ -23,6 +23,7 @@ from lab.site import STANDARD_NETWORK, Site
 from lab.story import Teller
 from lab.vsphere_admin import VmRequest
 from tf_cli.report import render, render_rows
+from tf_cli.routes import render_overlays
 
 SUBNET = IPv4Network("10.1.1.0/24")
 GATEWAY = SUBNET[1]
@@ -254,7 +255,10 @@ class Demo:
         self._teller.judge(claim, bool(before) and not changed, detail=", ".join(changed))
 
     def _final_state(self) -> None:
-        self._teller.heading("At the end: tfv status")
+        self._teller.heading("At the end: tfv routes, tfv status")
+        in_session = self._becomes(lambda: not any(overlay.trouble for overlay in self._lab.overlays()))
+        self._teller.lines(render_overlays(self._lab.overlays()))
+        self._teller.judge("every host's speaker is in session with the route reflector", in_session)
         is_settled = self._becomes(lambda: self._lab.status().is_healthy)
         status = self._lab.status()
         self._teller.lines(render(status).splitlines())

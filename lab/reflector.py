@@ -10,7 +10,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv4Network
 
 BGP_PORT = 179
-HOLD_TIME_S = 9
+HOLD_TIME_S = 30  # the emulated machine may be busy for a while
 RESTART_TIME_S = 120
 
 _CONFIGURATION = """\

@@ -43,6 +43,7 @@ from lab.vm import CACHE, PROJECT
 from lab.vsphere_admin import VsphereAdmin
 from tf_api.client import ConfigApi
 from tf_cli.model import SiteStatus
+from tf_cli.routes import SeenOverlay, observe_overlays
 from tf_cli.settings import TfvSettings
 from tf_cli.status import observe_site
 from tf_reconcile.errors import BoundaryError
@@ -139,6 +140,10 @@ class Lab:
     def status(self) -> SiteStatus:
         """What `tfv status` shows."""
         return observe_site(load_settings(self.tfv_file, TfvSettings), file=str(self.tfv_file))
+
+    def overlays(self) -> list[SeenOverlay]:
+        """What `tfv routes` shows."""
+        return observe_overlays(load_settings(self.tfv_file, TfvSettings), file=str(self.tfv_file))
 
     def vifs(self, host: str) -> frozenset[str]:
         """The VLAN sub-interfaces that the kernel of the host's vRouter VM has now."""

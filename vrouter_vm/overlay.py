@@ -280,7 +280,7 @@ class BgpOverlay:
         if state.is_established and state.is_initial:
             self._remote.peer_told_all(now=now)  # it said so before we listened
             return True
-        if state.is_established:
+        if state.is_established and not was_up:
             self._remote.peer_up(now=now)
         elif not any(self._sessions.values()):
             self._remote.peers_gone()

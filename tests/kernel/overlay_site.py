@@ -27,7 +27,7 @@ from typing import Any
 import urllib3
 import yaml
 
-from lab.reflector import reflector_configuration
+from lab.reflector import HOLD_TIME_S, reflector_configuration
 from tests.kernel.site import GATEWAY_MAC, ROOT, Guest, batch, inside, run, wait_until
 from vrouter_vm.model import Network, RouteTarget, RouteTargets, Subnet, VnUuid
 from vrouter_vm.networks import format_cache
@@ -126,7 +126,12 @@ class Host:
                 "stale_s": STALE_S,
                 "settle_s": SETTLE_S,
                 "cache": str(self.folder / "routes.json"),
-                "bgp": {"asn": ASN, "peers": [{"address": str(REFLECTOR)}], "socket": str(self.socket)},
+                "bgp": {
+                    "asn": ASN,
+                    "peers": [{"address": str(REFLECTOR)}],
+                    "socket": str(self.socket),
+                    "hold_time_s": HOLD_TIME_S,
+                },
             },
         }
         config = self.folder / "vrouter-agent.yaml"

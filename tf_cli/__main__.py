@@ -4,6 +4,8 @@
     tfv routes [-c tfv.yaml] [--json]     where each host's networks send which address, and its BGP peers
     tfv check [-c FILE] [--json]          is the site ready: one line per check, with what to do
     tfv role [NAME ...] [--format ...]    which privileges each account needs, and why
+    tfv adopt [NAME ...] [-c FILE] [--yes]   existing portgroups become those of the networks of their names
+    tfv remove [NAME ...] [-c FILE] [--yes]  what was made on this vCenter goes again
     tfv seal --key KEY NAME=FILE ...      a vRouter VM's secrets, encrypted to that VM
 
 Exit status: 0 all is well; 1 something is not (a daemon in trouble, a source that does not answer, a failed check); 2
@@ -19,6 +21,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tf_cli.handover import add_adopt_parser, add_remove_parser
 from tf_cli.preflight.command import add_check_parser, add_role_parser
 from tf_cli.report import as_data, render
 from tf_cli.routes import add_routes_parser
@@ -61,6 +64,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     add_routes_parser(commands, default_config=default)
     add_check_parser(commands)
     add_role_parser(commands)
+    add_adopt_parser(commands)
+    add_remove_parser(commands)
     add_seal_parser(commands)
     return parser.parse_args(argv)
 

@@ -1,4 +1,4 @@
-"""Observes and changes the dv-portgroups of one distributed switch; the only module here that knows pyVmomi.
+"""Observes and changes the dv-portgroups of one distributed switch; with `handover_ports` all that knows pyVmomi here.
 
 Reads come from a property watch, or from one call when everything is to be read anew. Creating any number of portgroups
 is one task; each change and each removal is a task of its own, all started before the first is waited for.
@@ -17,7 +17,7 @@ from pyVmomi import vim
 from tf_reconcile.errors import BoundaryError, Conflict
 from tf_vsphere.collector import Mirror, MoRef, ObservedObject, Step, filter_spec, retrieve
 from tf_vsphere.dvswitch import DvSwitch
-from tf_vsphere.portgroup_mark import MARK_KEY, Mark, find_mark, format_mark
+from tf_vsphere.portgroup_mark import MARK_KEY, Mark, Phase, find_mark, find_mark_of_any_phase, format_mark
 from tf_vsphere.session import Session
 from tf_vsphere.tasks import TaskWaiter
 from tf_vsphere.watch import PropertyWatch
@@ -134,7 +134,7 @@ class VspherePortgroups:
                 self._seen[portgroup.key] = seen
             elif ref != MoRef.of(self._switch.folder):
                 name = parse_name(str(seen.properties["name"]))
-                foreign[name_key(name)] = f"{ref.kind} {ref.value}, which is not ours"
+                foreign[name_key(name)] = f"{ref.kind} {ref.value}, {_whose(seen)}"
         return ObservedSwitch(portgroups=tuple(sorted(ours, key=lambda one: one.key)), foreign_names=foreign)
 
     def _mark_of(self, seen: ObservedObject) -> Mark | None:
@@ -176,7 +176,7 @@ class VspherePortgroups:
                 return partial(self._look_up(key).managed_object.Destroy_Task)
             case ReconfigurePortgroup(key=key, spec=spec):
                 seen = self._look_up(key)
-                changed = _changed_config(seen.properties["config"], spec)
+                changed = changed_config(seen.properties["config"], spec)
                 return partial(seen.managed_object.ReconfigureDVPortgroup_Task, changed)
             case CreatePortgroup():
                 raise AssertionError("portgroups are created together")
@@ -216,6 +216,15 @@ class VspherePortgroups:
         return config
 
 
+def _whose(seen: ObservedObject) -> str:
+    """Say of an object that is none of ours why not."""
+    is_portgroup = isinstance(seen.managed_object, _Portgroup)
+    mark = find_mark_of_any_phase(seen.properties["config"].vendorSpecificConfig) if is_portgroup else None
+    if mark is None or mark.phase is Phase.ACTIVE:
+        return "which is not ours"
+    return f"whose handover is not finished ({mark.phase}): run tfv again"
+
+
 def _observed(seen: ObservedObject, mark: Mark) -> ObservedPortgroup:
     config = seen.properties["config"]
     project_uuid = None if mark.project_uuid is None else ProjectUuid(mark.project_uuid)
@@ -253,7 +262,7 @@ def _is_allowed(port: Any, field: str) -> bool:
     return any(_is_true(getattr(view, field)) for view in views)
 
 
-def _changed_config(config: Any, spec: PortgroupSpec) -> Any:
+def changed_config(config: Any, spec: PortgroupSpec) -> Any:
     """Return a change to `spec` that says everything else as it was found.
 
     Nested values are sent whole, because what is left out of them counts as unset. The number of ports is left out:

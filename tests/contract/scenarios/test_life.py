@@ -282,41 +282,6 @@ def test_an_address_of_a_service_chain_is_neither_taken_nor_deleted(guests: Gues
     )
 
 
-def test_an_interface_with_a_floating_ip_stays_until_that_is_gone(guests: Guests) -> None:
-    """TF refuses to delete what a floating IP refers to; the user's floating IP is not ours to take away."""
-    api = guests.site.api
-    guests.create("web")
-    guests.wait_open("web")
-    vmi = guests.vmi_in_tf("web")
-    assert vmi is not None
-    vmi_uuid = str(vmi["uuid"])
-    (ip,) = api.list("instance-ip", back_ref_uuids=[vmi_uuid], detail=True)
-    floating = api.create(
-        "floating-ip",
-        {
-            "fq_name": [*ip["fq_name"], "floating"],
-            "parent_type": "instance-ip",
-            "floating_ip_address": "192.0.2.9",
-            "virtual_machine_interface_refs": [{"to": vmi["fq_name"], "uuid": vmi_uuid, "attr": None}],
-        },
-    )
-    guests.site.admin.detach_nic("web", NIC)
-    guests.wait_ports(A)
-
-    def is_told() -> bool:
-        status = guests.site.managers[A].status()
-        return any(vmi_uuid in str(one) for one in [*status.get("held", ()), *status.get("failed", ())])
-
-    wait_until(is_told, what="the interface that cannot go told in the status")
-    assert api.read("floating-ip", floating) is not None
-    guests.create("db")
-    guests.wait_open("db")
-    api.delete("floating-ip", floating)
-    wait_until(
-        lambda: api.read("virtual-machine-interface", vmi_uuid) is None, what="the interface gone", timeout_s=60.0
-    )
-
-
 def test_a_portgroup_that_is_made_while_the_manager_runs_is_served(guests: Guests) -> None:
     site = guests.site
     blue = site.api.list("virtual-network", detail=True, fields=("network_ipam_refs",))

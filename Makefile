@@ -1,6 +1,6 @@
 # Everything a person needs: make demo | lab | test | check | bench. Each does its own set-up on a fresh Debian or Ubuntu machine.
 
-.PHONY: demo lab test test-native test-guest test-image check format setup clean
+.PHONY: demo lab test test-native test-guest test-image check format setup setup-test clean
 .DEFAULT_GOAL := help
 
 PY := .venv/bin/python
@@ -11,6 +11,9 @@ help:  ## this list
 
 setup:  ## Debian packages and .venv
 	@tools/setup
+
+setup-test: setup
+	@tools/setup test
 
 build/vcsim: $(wildcard vcsim/*.go) vcsim/go.mod vcsim/go.sum | setup
 	cd vcsim && ../tools/go build -o ../build/vcsim .
@@ -26,14 +29,14 @@ lab: setup build/vcsim build/gobgpd  ## bring the lab up and leave it running wi
 
 test: test-native test-guest  ## every test: unit, property, golden, contract, Go; kernel and end to end
 
-test-native: setup build/vcsim build/gobgpd
+test-native: setup-test build/vcsim build/gobgpd
 	cd vcsim && ../tools/go test ./...
 	$(PY) -m pytest -q -n 2 -m "not kernel and not e2e and not e2e_image"
 
-test-guest: setup build/vcsim build/gobgpd
+test-guest: setup-test build/vcsim build/gobgpd
 	$(PY) -m lab test
 
-test-image: setup build/vcsim build/gobgpd  ## the vRouter VM as an image, on a Debian base, booted in QEMU
+test-image: setup-test build/vcsim build/gobgpd  ## the vRouter VM as an image, on a Debian base, booted in QEMU
 	$(PY) -m pytest -q -m e2e_image
 
 check: setup  ## format, lint, types, import rules

@@ -143,7 +143,8 @@ def settled_calls(site: Site, manager: Daemon, *, timeout_s: float = PATIENCE_S)
 class Site:
     """`hosts` with a vRouter VM each, networks with their portgroups, and guests on a standard switch to begin with.
 
-    Every guest is (name, host), every network its subnets' prefixes. Managers are made, not started.
+    Every guest is (name, host), every network its subnets' prefixes. `simulation`: more keys of the simulator's site.
+    Managers are made, not started.
     """
 
     def __init__(
@@ -154,12 +155,14 @@ class Site:
         networks: Mapping[str, str],
         guests: Sequence[tuple[str, str]] = (),
         manager_settings: Mapping[str, Any] | None = None,
+        simulation: Mapping[str, Any] | None = None,
     ) -> None:
         self._folder = folder
         self._hosts = hosts
         self._networks = networks
         self._guests = guests
         self._manager_settings = dict(manager_settings or {})
+        self._simulation = dict(simulation or {})
         self._opened = ExitStack()
         self.agents: dict[str, PortAgent] = {}
         self.managers: dict[str, Daemon] = {}
@@ -292,6 +295,7 @@ class Site:
             "vms": [
                 {"name": name, "host": host, "networks": ["VM Network"], "power": "on"} for name, host in self._guests
             ],
+            **self._simulation,
         }
 
 

@@ -376,10 +376,7 @@ def _run_once(manager: Manager, settings: ManagerSettings) -> int:
 def _serve(manager: Manager, settings: ManagerSettings, file: str) -> int:
     """Run until a signal comes; nothing is left half done, since every pass begins by looking."""
     metrics = DaemonMetrics(NAME)
-    free_vlans = Gauge(
-        "free_vlans", "VLAN ids that this host could still give out.", namespace=PREFIX, registry=metrics.registry
-    )
-    free_vlans.set_function(lambda: manager.picture.decision.free_vlans if manager.picture.decision else 0)
+    _add_vlan_metrics(metrics, manager.picture)
     loop = _loop(manager, settings, metrics)
     server = start_status_server(
         settings.status, file=file, loop=loop, metrics=metrics, status=lambda: _status(manager, loop.last_report)
@@ -408,6 +405,17 @@ def _serve(manager: Manager, settings: ManagerSettings, file: str) -> int:
     return EXIT_OK
 
 
+def _add_vlan_metrics(metrics: DaemonMetrics, picture: _Picture) -> None:
+    free = Gauge(
+        "free_vlans", "VLAN ids that this host could still give out.", namespace=PREFIX, registry=metrics.registry
+    )
+    free.set_function(lambda: picture.decision.free_vlans if picture.decision else 0)
+    waiting = Gauge(
+        "nics_without_vlan", "NICs that wait for a free VLAN id.", namespace=PREFIX, registry=metrics.registry
+    )
+    waiting.set_function(lambda: picture.decision.waiting_for_vlan if picture.decision else 0)
+
+
 def _status(manager: Manager, report: PassReport | None) -> Mapping[str, Any]:
     """Return what /status shows: the NICs of this host, and the last pass."""
     decision, names = manager.picture.decision, manager.picture.network_names
@@ -417,6 +425,7 @@ def _status(manager: Manager, report: PassReport | None) -> Mapping[str, Any]:
         **describe_report(report),
         "nics": [asdict(nic) | {"network": names.get(nic.vn_uuid)} for nic in nics],
         "free_vlans": decision.free_vlans if decision is not None else None,
+        "nics_without_vlan": decision.waiting_for_vlan if decision is not None else None,
         "calls": {"tf": dict(manager.api.calls), "agent": dict(manager.agent.calls)},
     }
 

@@ -169,11 +169,13 @@ def readiness_of(attachment: Attachment, dvport: Dvport | None, switch: Switch) 
 class VlanChoice:
     """The ids of the NICs that are served here, and how many ids are left for more.
 
-    `moving`: those whose present id is fine here and in use where their guest is moving to. `pool`: every id there is.
+    `waiting`: how many found none. `moving`: those whose present id is fine here and in use where their guest is moving
+    to. `pool`: every id there is.
     """
 
     vlans: Mapping[VmiUuid, Vlan]
     free: int
+    waiting: int = 0
     moving: frozenset[VmiUuid] = frozenset()
     pool: frozenset[Vlan] = frozenset()
 
@@ -212,6 +214,7 @@ def choose_vlans(
     return VlanChoice(
         vlans={**vlans, **others},
         free=count_free(pool, occupied, vlans),
+        waiting=len(requests) - len(vlans),
         moving=frozenset(request.vmi_uuid for request in requests if vlans.get(request.vmi_uuid) == request.on_dvport)
         & frozenset(others),
         pool=frozenset(pool.ids()),

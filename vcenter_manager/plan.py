@@ -74,11 +74,12 @@ class NicState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """A plan, and the picture it was made from."""
+    """A plan, and the picture it was made from. `waiting_for_vlan`: NICs for which no id is free."""
 
     plan: Plan[AnyAction]
     nics: tuple[NicState, ...] = ()
     free_vlans: int = 0
+    waiting_for_vlan: int = 0
 
 
 def decide(snapshot: Snapshot, policy: Policy) -> Decision:
@@ -114,6 +115,7 @@ def decide(snapshot: Snapshot, policy: Policy) -> Decision:
         plan=Plan(actions=tuple(sorted(draft.actions, key=order_of)), held=draft.held_only()),
         nics=tuple(_state(snapshot, each, readiness[uuid]) for uuid, each in sorted(attachments.items())),
         free_vlans=choice.free,
+        waiting_for_vlan=choice.waiting,
     )
 
 

@@ -20,7 +20,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         "full": "10.3.0.0/30",  # gateway and service address take both
     }
     settings = {"vlan": {"ranges": [[101, 110], [120, 160]]}, "full_period_s": 60.0}
-    with Site(folder, networks=networks, manager_settings=settings) as running:
+    simulation = {"pvlans": [{"primary": 102, "secondary": 103, "type": "isolated"}]}
+    with Site(folder, networks=networks, manager_settings=settings, simulation=simulation) as running:
         for manager in running.managers.values():
             manager.start()
         for manager in running.managers.values():

@@ -16,6 +16,7 @@ from vcenter_manager.model import DeviceKey, VmUuid
 NIC = 4000
 A, B = "esx-a", "esx-b"
 RANGES = {*range(101, 111), *range(120, 161)}
+PVLANS = {102, 103}
 
 
 @pytest.fixture(autouse=True)
@@ -108,6 +109,13 @@ def test_neighbours_on_one_host_and_network_get_different_ids(site: Site) -> Non
     for name in ("web", "db", "cache"):
         site.admin.create_vm(name, A, ["blue"])
     assert len(set(wait_open(site, "web", "db", "cache"))) == 3
+
+
+def test_ids_of_the_pvlan_map_are_not_given_out(site: Site) -> None:
+    names = [f"web-{index}" for index in range(4)]  # A begins at the first id of the range
+    for name in names:
+        site.admin.create_vm(name, A, ["blue"])
+    assert not PVLANS & {*wait_open(site, *names)}
 
 
 def test_hosts_choose_ids_that_are_free_in_the_whole_domain(site: Site) -> None:

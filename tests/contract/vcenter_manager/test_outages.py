@@ -1,0 +1,111 @@
+"""vCenter or ESXi silent, restarted, or busy: what can go on goes on, and what was missed is done afterwards."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import urllib3
+
+from bench.site import Daemon, Site, wait_until
+from tests.contract.vcenter_manager.test_guests import A, B, clean, is_released, nic, wait_open
+from tests.contract.vcenter_manager.test_vmotion import port_at, wait_served
+
+__all__ = ["clean"]
+
+TIMEOUT_S = 1.0
+WAIT_LIMITS = 4  # a silent peer is noticed within so many time limits
+
+
+@pytest.fixture
+def manager(site: Site, tmp_path: Path) -> Iterator[Daemon]:
+    """The manager of A with a short time limit and only a handful of ids, in place of the usual one."""
+    site.managers[A].end()
+    settings = {**site.settings[A], "vlan": {"ranges": [[151, 152]]}}
+    for section in ("esxi", "vcenter"):
+        settings[section] = {**settings[section], "timeout_s": TIMEOUT_S}
+    daemon = Daemon("vcenter_manager", settings, tmp_path, name="manager")
+    daemon.start().wait_in_sync()
+    yield daemon
+    for endpoint in ("vcenter", A):
+        site.simulator.thaw(endpoint)
+    daemon.end()
+    site.managers[A].start().wait_in_sync()
+
+
+def is_missing(manager: Daemon, source: str) -> bool:
+    return any(text.startswith(source) for text in manager.status().get("missing_sources", ()))
+
+
+def test_a_vcenter_that_falls_silent_is_noticed_in_time_the_esxi_is_still_watched_and_the_rest_is_done_afterwards(
+    site: Site, manager: Daemon
+) -> None:
+    for name in ("leaves", "stops"):
+        site.admin.create_vm(name, A, ["blue"])
+    wait_open(site, "leaves", "stops")
+    manager.wait_in_sync()
+    site.simulator.freeze("vcenter")
+    frozen_s = time.monotonic()
+    wait_until(lambda: is_missing(manager, "vCenter portgroups"), what="the silence noticed")
+    assert time.monotonic() - frozen_s < WAIT_LIMITS * TIMEOUT_S + 5.0
+    key = nic(site, "stops")["dvport_key"]
+    site.admin.power_off("stops")
+    site.admin.migrate("leaves", B)
+    wait_until(lambda: port_at(site, A, "leaves") is None, what="the vif of the guest that left gone")
+    assert not is_released(site, key)
+    site.simulator.thaw("vcenter")
+    wait_until(lambda: is_released(site, key), what="the port of the guest at rest released")
+    wait_served(site, B, "leaves")
+    manager.wait_in_sync()
+
+
+def test_an_esxi_that_falls_silent_is_noticed_nothing_is_taken_away_and_the_rest_is_done_afterwards(
+    site: Site, manager: Daemon
+) -> None:
+    site.admin.create_vm("web", A, ["blue"])
+    wait_open(site, "web")
+    site.simulator.freeze(A)
+    wait_until(lambda: is_missing(manager, "ESXi inventory"), what="the silence noticed")
+    site.admin.create_vm("late", A, ["blue"])
+    assert port_at(site, A, "web") is not None
+    assert nic(site, "late")["blocked"]
+    site.simulator.thaw(A)
+    wait_served(site, A, "web", "late")
+
+
+def test_a_guest_for_which_no_id_is_free_waits_with_an_alarm_and_is_served_when_one_comes_free(
+    site: Site, manager: Daemon
+) -> None:
+    for name in ("one", "two"):
+        site.admin.create_vm(name, A, ["blue"])
+    wait_open(site, "one", "two")
+    site.admin.create_vm("three", A, ["blue"])
+
+    def reasons() -> list[str]:
+        return [held["reason"] for held in manager.status().get("held", ()) if held["subject"] == "three NIC 4000"]
+
+    wait_until(lambda: any(reason.startswith("no free VLAN id") for reason in reasons()), what="held for want of an id")
+    assert manager.status()["nics_without_vlan"] == 1
+    metrics = urllib3.request("GET", f"{manager.url}/metrics").data.decode()
+    assert "\ntf_vsphere_nics_without_vlan 1.0\n" in metrics
+    assert "\ntf_vsphere_free_vlans 0.0\n" in metrics
+    assert nic(site, "three")["blocked"]
+    site.admin.power_off("one")
+    wait_open(site, "three")
+    assert manager.wait_in_sync()["nics_without_vlan"] == 0
+
+
+def test_many_changes_in_one_burst_are_all_done(site: Site) -> None:
+    names = [f"burst-{index}" for index in range(16)]
+    site.simulator.hold_updates()
+    for name in names:
+        site.admin.create_vm(name, A, ["blue"], power_on=False)
+    for _ in range(4):
+        site.admin.power_on(*names)
+        site.admin.power_off(*names)
+    site.admin.power_on(*names)
+    site.simulator.sync()
+    site.simulator.release_updates()
+    wait_served(site, A, *names)

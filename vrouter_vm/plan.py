@@ -277,17 +277,12 @@ def _tunnels(want: Desired, have: Observed, decision: _Decision) -> Iterator[Any
 
 def _tunnel_routes(want: Desired, have: Observed, decision: _Decision) -> Iterator[AnyAction]:
     vrf_of_table = {vrf.table: vrf.name for vrf in want.vrfs.values()}
-    for route in sorted(want.routes, key=_route_order):
-        if route.ifname is None or route.via is None:
-            continue
-        vrf = vrf_of_table[route.table]
-        yield from _set_route(
-            route,
-            decision.replaced,
-            is_there=route in have.routes and route.ifname not in decision.new_vxlans,
-            subject=f"{vrf} {route.prefix}",
-            needs=(*_needs(vrf), route.ifname),
-        )
+    wrong = want.routes - have.routes
+    wrong |= {route for route in want.routes if route.ifname in decision.new_vxlans}  # gone with the old device
+    for route in sorted((route for route in wrong if route.via is not None), key=_route_order):
+        vrf, device = vrf_of_table[route.table], route.ifname or ""
+        subject, needs = f"{vrf} {route.prefix}", (*_needs(vrf), device)
+        yield from _set_route(route, decision.replaced, is_there=False, subject=subject, needs=needs)
 
 
 def _set_route(
@@ -304,7 +299,7 @@ def _vifs(want: Desired, have: Observed, decision: _Decision) -> Iterator[AnyAct
     addresses = _grouped(want.addresses, key=lambda address: address.ifname)
     wrong = _grouped(have.addresses - want.addresses, key=lambda address: address.ifname)
     neighbours = _grouped(want.neighbours, key=lambda neighbour: neighbour.ifname)
-    routes = _grouped(want.routes, key=lambda route: route.ifname)
+    routes = _grouped((route for route in want.routes if route.via is None), key=lambda route: route.ifname)
     for name, vif in sorted(want.vifs.items()):
         is_new = name in decision.new_vifs
         needs = _needs(vif.vrf)

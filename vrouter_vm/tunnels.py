@@ -217,5 +217,7 @@ def _announcements(
     return found
 
 
-def _order(choice: Choice) -> tuple[int, str, str]:
-    return choice.network_id, str(choice.route.prefix), choice.route.rd
+def _order(choice: Choice) -> tuple[int, int, int, str]:
+    """Return what makes the outcome the same in every pass, should two routes of a VTEP have two router MACs."""
+    prefix = choice.route.prefix
+    return choice.network_id, int(prefix.network_address), prefix.prefixlen, choice.route.rd

@@ -273,6 +273,10 @@ RouteKey: TypeAlias = tuple[str, IpNetwork]
 """Route distinguisher and prefix: what a withdrawal names."""
 
 
+Way: TypeAlias = tuple[IpNetwork, IPv4Address]
+"""A prefix and the VTEP that delivers it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvpnRoute:
     """One type-5 route. `next_hop` is the VTEP that delivers the prefix, labelled `vni` and sent to `router_mac`."""
@@ -316,14 +320,15 @@ class OverlayView:
     """What is known of the overlay now.
 
     `announced`: what other hosts have been told of this one. `generations`: which generation each of our prefixes has,
-    also from the last run. `is_settled` false: `remote` may lack what the kernel still holds rightly. `look_again_s`:
-    when the view changes by itself.
+    also from the last run. `is_settled` false: `remote` may lack what the kernel still holds rightly, but for what is
+    `gone`. `look_again_s`: when the view changes by itself.
     """
 
     announced: Mapping[RouteKey, EvpnRoute]
     generations: Mapping[RouteKey, int]
     remote: Mapping[RouteKey, EvpnRoute]
     is_settled: bool
+    gone: frozenset[Way]
     look_again_s: float | None
 
 

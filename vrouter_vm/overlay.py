@@ -148,6 +148,7 @@ class BgpOverlay:
                 generations=self._generations | {key: route.generation for key, route in self._announced.items()},
                 remote=self._remote.routes,
                 is_settled=self._remote.is_settled,
+                gone=self._remote.gone,
                 look_again_s=None if deadline is None else max(0.0, deadline - now),
             )
 

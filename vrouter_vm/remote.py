@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from vrouter_vm.model import EvpnRoute, RouteKey
+from vrouter_vm.model import EvpnRoute, RouteKey, Way
 
 
 class RemoteRoutes:
@@ -28,6 +28,7 @@ class RemoteRoutes:
         self._sweep_at: float | None = None
         self._doubt_until: float | None = None
         self._told: set[RouteKey] = set()  # since a session came up last
+        self._gone: set[Way] = set()
         self._unsettled_until: float | None = now + stale_s
 
     @property
@@ -44,6 +45,11 @@ class RemoteRoutes:
     def is_settled(self) -> bool:
         """True once the table is known to be all there is; until then what the kernel holds is not wrong."""
         return self._unsettled_until is None
+
+    @property
+    def gone(self) -> frozenset[Way]:
+        """What has been withdrawn before the table was settled: that the kernel holds it proves nothing any more."""
+        return frozenset(self._gone)
 
     @property
     def next_deadline(self) -> float | None:
@@ -63,6 +69,7 @@ class RemoteRoutes:
         """Take in a route that a peer has told; return whether that changes the forwarding."""
         self._stale.pop(route.key, None)
         self._told.add(route.key)
+        self._gone.discard((route.prefix, route.next_hop))
         is_new = self._routes.get(route.key) != route
         self._routes[route.key] = route
         return is_new
@@ -79,9 +86,11 @@ class RemoteRoutes:
         if is_doubtful or not has_peers:
             self._stale.setdefault(key, now + self._stale_s)
             return False
-        del self._routes[key]
+        route = self._routes.pop(key)
         self._stale.pop(key, None)
         self._told.discard(key)
+        if not self.is_settled:
+            self._gone.add((route.prefix, route.next_hop))
         return True
 
     def lost(self, *, now: float) -> None:
@@ -112,6 +121,8 @@ class RemoteRoutes:
             self._sweep_at = self._unsettled_until = None
         if self._unsettled_until is not None and self._unsettled_until <= now:
             self._unsettled_until = None
+        if self.is_settled:
+            self._gone.clear()
         for key in gone:
             del self._routes[key], self._stale[key]
         self._told -= gone

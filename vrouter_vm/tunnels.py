@@ -136,7 +136,10 @@ def plan_tunnels(members: Iterable[Member], overlay: Overlay, *, has_ipv6: bool)
             neighbours[route.ifname, route.via] = Neighbour(ifname=route.ifname, address=route.via, mac=sent.router_mac)
             ends[route.ifname, sent.next_hop] = TunnelEnd(ifname=route.ifname, mac=sent.router_mac, vtep=sent.next_hop)
     tables = {names.table_of(member.network_id) for member in members}
-    installed = [route for route in overlay.installed.routes if route.table in tables]
+    gone = {(prefix, via_of(vtep, prefix.version)) for prefix, vtep in overlay.view.gone}
+    installed = [
+        route for route in overlay.installed.routes if route.table in tables and (route.prefix, route.via) not in gone
+    ]
     _keep(installed, overlay.installed, vxlans=vxlans, routes=routes, neighbours=neighbours, ends=ends)
     with_ipv6 = {names.format_vxlan(member.vni) for member in members if member.has_ipv6}
     with_ipv6 |= {route.ifname for route in routes.values() if route.ifname and route.prefix.version == 6}  # noqa: PLR2004

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tf_reconcile.errors import Rejected
-from vrouter_vm.model import EvpnRoute, OverlayView, RouteKey
+from vrouter_vm.model import EvpnRoute, OverlayView, RouteKey, Way
 
 
 @dataclass(kw_only=True)
@@ -16,6 +16,7 @@ class FakePeers:
     announced: dict[RouteKey, EvpnRoute] = field(default_factory=dict)
     generations: dict[RouteKey, int] = field(default_factory=dict)
     is_settled: bool = True
+    gone: set[Way] = field(default_factory=set)
     is_refusing: bool = False
     look_again_s: float | None = None
     passes: int = 0
@@ -26,6 +27,7 @@ class FakePeers:
             generations=self.generations | {key: route.generation for key, route in self.announced.items()},
             remote=dict(self.remote),
             is_settled=self.is_settled,
+            gone=frozenset(self.gone),
             look_again_s=self.look_again_s,
         )
 

@@ -109,7 +109,12 @@ def turn(
 
 def overlay_with(remote: Iterable[EvpnRoute]) -> Overlay:
     view = OverlayView(
-        announced={}, generations={}, remote={route.key: route for route in remote}, is_settled=True, look_again_s=None
+        announced={},
+        generations={},
+        remote={route.key: route for route in remote},
+        is_settled=True,
+        gone=frozenset(),
+        look_again_s=None,
     )
     vtep = Vtep(address=HERE, router_mac=names.router_mac_of(HERE))
     return Overlay(vtep=vtep, asn=64512, underlay=UNDERLAY, view=view, installed=Installed())

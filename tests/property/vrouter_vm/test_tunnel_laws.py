@@ -92,6 +92,7 @@ class World:
             generations={key: route.generation for key, route in self.announced.items()},
             remote=remote,
             is_settled=is_settled,
+            gone=frozenset(),
             look_again_s=None,
         )
         overlay = Overlay(

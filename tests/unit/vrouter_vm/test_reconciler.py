@@ -222,6 +222,23 @@ def test_a_generation_of_the_last_run_is_kept() -> None:
     assert peers.announced[key].generation == 107
 
 
+def test_what_an_agent_that_has_just_started_finds_in_the_kernel_stays_unless_it_hears_that_it_is_gone() -> None:
+    peers, there = FakePeers(), [elsewhere("10.1.1.98/32"), elsewhere("10.1.1.99/32")]
+    peers.hear(*there)
+    site = Site(make_port(1), peers=peers)
+    site.reconciler.run_once(is_full=True)
+    peers.hear()
+    peers.is_settled = False
+    site.reconciler.run_once(is_full=False)
+    assert {str(route.prefix) for route in site.host.routes if route.via} == {"10.1.1.98/32", "10.1.1.99/32"}
+    peers.gone = {(there[0].prefix, there[0].next_hop)}
+    site.reconciler.run_once(is_full=False)
+    assert {str(route.prefix) for route in site.host.routes if route.via} == {"10.1.1.99/32"}
+    peers.is_settled = True
+    site.reconciler.run_once(is_full=False)
+    assert not [route for route in site.host.routes if route.via]
+
+
 def test_the_next_look_is_when_a_route_ends_to_be_believed() -> None:
     site = Site(make_port(1), peers=FakePeers(look_again_s=12.5))
     assert site.reconciler.run_once(is_full=True).look_again_s == 12.5

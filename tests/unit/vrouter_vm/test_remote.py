@@ -128,6 +128,19 @@ def test_the_table_is_settled_when_peers_have_been_there_for_a_while() -> None:
     assert not routes.expire(now=36.0)
 
 
+def test_what_is_withdrawn_before_the_table_is_settled_is_known_to_be_gone() -> None:
+    routes = table()
+    for route in (A, B):
+        routes.learn(route)
+        routes.withdraw(route.key, has_peers=True, now=1.0)
+    assert routes.gone == {(A.prefix, A.next_hop), (B.prefix, B.next_hop)}
+    routes.learn(A)
+    assert routes.gone == {(B.prefix, B.next_hop)}
+    routes.peer_told_all(now=5.0)
+    routes.expire(now=35.0)
+    assert routes.gone == frozenset()
+
+
 def test_the_table_is_settled_when_nobody_came_in_the_time_that_a_route_is_believed() -> None:
     routes = table()
     assert not routes.expire(now=599.0)

@@ -45,7 +45,12 @@ def elsewhere(prefix: str, *, network_id: int = 5, vni: int | None = None) -> Ev
 
 def wanted(*remote: EvpnRoute, network: Network = RED, ports: tuple[Port, ...] = (GUEST,)) -> Desired:
     view = OverlayView(
-        announced={}, generations={}, remote={route.key: route for route in remote}, is_settled=True, look_again_s=None
+        announced={},
+        generations={},
+        remote={route.key: route for route in remote},
+        is_settled=True,
+        gone=frozenset(),
+        look_again_s=None,
     )
     overlay = Overlay(
         vtep=Vtep(address=HERE, router_mac=names.router_mac_of(HERE)),

@@ -162,7 +162,12 @@ class BgpOverlay:
             self._generations.pop(route.key, None)
             speaker = self._speaker
         if speaker is not None:
-            self._tell(speaker, lambda: speaker.announce([route]))
+            try:
+                self._tell(speaker, lambda: speaker.announce([route]))
+            except Rejected:
+                with self._condition:
+                    self._announced.pop(route.key, None)
+                raise
 
     def withdraw(self, route: EvpnRoute) -> None:
         """Withdraw a route, and forget its generation."""

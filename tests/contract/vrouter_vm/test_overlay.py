@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.contract.vrouter_vm.speakers import ASN, Fabric, running_fabric, wait_until
+from tf_reconcile.errors import Rejected
 from vrouter_vm.bgp import Speaker
 from vrouter_vm.model import EvpnRoute, MacAddress, RouteKey, RouteTarget
 from vrouter_vm.overlay import BgpOverlay
@@ -231,6 +232,16 @@ def test_a_damaged_cache_is_ignored(fabric: Fabric) -> None:
     host = Host(fabric, "a", 1)
     host.overlay.load_cache()
     assert host.overlay.view().remote == {}
+
+
+def test_a_route_that_the_speaker_refuses_is_told_and_does_not_count_as_announced(fabric: Fabric) -> None:
+    with hosts(fabric) as (a, b):
+        bad = replace(route(1, "10.1.1.14/32"), rd="no address:5")
+        with pytest.raises(Rejected, match="BGP speaker"):
+            a.overlay.announce(bad)
+        assert bad.key not in a.overlay.view().announced
+        a.overlay.announce(route(1, "10.1.1.13/32"))
+        b.hears(route(1), route(1, "fd00:1::11/128"), route(1, "10.1.1.13/32"))
 
 
 def test_without_a_speaker_nothing_waits_and_the_routes_are_told_later(fabric: Fabric) -> None:

@@ -194,7 +194,8 @@ def test_after_a_reboot_it_is_back_by_itself(site: VlanSite, measured: dict[str,
     began = time.monotonic()
     site.vm.shell("systemd-run --quiet --on-active=1 systemctl reboot")
     site.vm.hang_up()
-    site.wait_for(lambda: not site.can_ping("blue-1", "blue-2", timeout_s=2), "the VM to go down", timeout_s=240)
+    last_word = "reboot: Restarting system"  # of the kernel, on the console
+    site.wait_for(lambda: last_word in site.vm.console.read_text(errors="replace"), "the VM to go down", timeout_s=240)
     assert site.can_ping("blue-1", "blue-2", timeout_s=BOOT_S)
     measured["reboot: command to forwarding, wall s"] = round(time.monotonic() - began, 1)
     site.vm.wait_for_shell(timeout_s=SETTLE_S)

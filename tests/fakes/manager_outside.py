@@ -35,8 +35,15 @@ T = TypeVar("T")
 TRUNK_MAC = MacAddress("00:50:56:00:00:01")
 
 
+class Killed(BaseException):
+    """The manager's process is gone, at once and wherever it was."""
+
+
 class Outside:
-    """Everything outside the manager of `host`. `fails` is asked before each call, with its name and number."""
+    """Everything outside the manager of `host`. `fails` is asked before each call, with its name and number.
+
+    A call that fails raises `fault`, after it was carried out if `is_carried_out`.
+    """
 
     def __init__(self, world: World, host: str) -> None:
         self.world = world
@@ -45,13 +52,17 @@ class Outside:
         self.order: list[str] = []
         self.now_s = 0.0
         self.fails: Callable[[str, int], bool] = lambda name, number: False
+        self.fault: Callable[[str], BaseException] = lambda name: Transient("outside", name, "", "made to fail")
+        self.is_carried_out = False
         self.is_settled_by_asking = True
 
     def call(self, name: str, answer: Callable[[], T]) -> T:
         self.calls[name] += 1
         self.order.append(name)
         if self.fails(name, sum(self.calls.values())):
-            raise Transient("outside", name, "", "made to fail")
+            if self.is_carried_out:
+                answer()
+            raise self.fault(name)
         return answer()
 
     def apply(self, name: str, actions: Sequence[AnyAction]) -> Failures:

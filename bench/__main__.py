@@ -7,13 +7,13 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
-from bench import attach, idle, memory, resync, vmotion
+from bench import attach, idle, memory, plugin, resync, vmotion
 from bench.report import Measurement
 
 Bench = Callable[[Sequence[str]], Iterator[Measurement]]
 
 BENCHES: Final[Mapping[str, tuple[Bench, Sequence[str]]]] = {
-    module.NAME: (module.measure, module.CASES) for module in (attach, idle, memory, resync, vmotion)
+    module.NAME: (module.measure, module.CASES) for module in (attach, idle, memory, plugin, resync, vmotion)
 }
 
 

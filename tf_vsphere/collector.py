@@ -16,7 +16,8 @@ from tf_vsphere.faults import translate
 from tf_vsphere.session import Session
 
 _PC = vmodl.query.PropertyCollector
-_PAGE = 500
+_PAGE = 10_000
+"""Objects in one answer at most; a server may send fewer, and then is asked on. Answers are read as they come in."""
 
 
 class MoRef(NamedTuple):

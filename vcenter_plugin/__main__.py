@@ -26,12 +26,13 @@ from tf_runtime.daemon import (
 )
 from tf_runtime.health import describe_report
 from tf_runtime.log import configure_logging
-from tf_runtime.loop import ReconcileLoop
+from tf_runtime.loop import ReconcileLoop, RunOnce
 from tf_runtime.metrics import DaemonMetrics
 from tf_runtime.settings import load_settings
 from tf_vsphere.dvswitch import DvSwitch, find_dvswitch
 from tf_vsphere.inventory import VmInventory
 from tf_vsphere.session import Session, connect
+from tf_vsphere.watch import PropertyWatch
 from vcenter_plugin.guard import RemovalLimit
 from vcenter_plugin.leftovers import TfLeftovers
 from vcenter_plugin.model import describe
@@ -163,9 +164,9 @@ def _print_plan(plugin: Plugin) -> int:
     return EXIT_TROUBLE if missing else EXIT_OK
 
 
-def _loop(plugin: Plugin, settings: PluginSettings, metrics: DaemonMetrics) -> ReconcileLoop:
+def _loop(run_once: RunOnce, settings: PluginSettings, metrics: DaemonMetrics) -> ReconcileLoop:
     return ReconcileLoop(
-        plugin.reconciler.run_once,
+        run_once,
         name="vcenter_plugin",
         full_period_s=settings.full_period_s,
         metrics=metrics,
@@ -174,19 +175,28 @@ def _loop(plugin: Plugin, settings: PluginSettings, metrics: DaemonMetrics) -> R
 
 
 def _run_once(plugin: Plugin, settings: PluginSettings) -> int:
-    return exit_code_of(_loop(plugin, settings, DaemonMetrics(NAME)).run_pass())
+    return exit_code_of(_loop(plugin.reconciler.run_once, settings, DaemonMetrics(NAME)).run_pass())
 
 
 def _serve(plugin: Plugin, settings: PluginSettings, file: str) -> int:
     """Run until a signal comes; then end the watches, so that nothing is half done, and log out."""
     metrics = DaemonMetrics(NAME)
-    loop = _loop(plugin, settings, metrics)
+    portgroup_watches: list[PropertyWatch] = []
+
+    def run_once(*, is_full: bool) -> PassReport:
+        """Run a pass, and follow the portgroups from the end of the first one: it may make thousands of them."""
+        try:
+            return plugin.reconciler.run_once(is_full=is_full)
+        finally:
+            if not portgroup_watches:
+                portgroup_watches.append(plugin.portgroups.watch(loop.wake))
+
+    loop = _loop(run_once, settings, metrics)
     server = start_status_server(
         settings.status, file=file, loop=loop, metrics=metrics, status=lambda: _status(plugin, loop.last_report)
     )
     stop_on_signals(loop.stop)
     loop.every(settings.vcenter.keep_alive_s, plugin.session.keep_alive)
-    portgroup_watch = plugin.portgroups.watch(loop.wake)
     network_watch = Watch(plugin.api, _WATCHED, loop.wake)
     network_watch.start()
     host, port = server.address
@@ -195,7 +205,8 @@ def _serve(plugin: Plugin, settings: PluginSettings, file: str) -> int:
         loop.run()
     finally:
         network_watch.stop()
-        portgroup_watch.stop()
+        for watch in portgroup_watches:
+            watch.stop()
         server.stop()
         log.info("stopped")
     return EXIT_OK

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from itertools import groupby
 from typing import Any, assert_never
 
@@ -53,7 +53,7 @@ _PROPERTIES = {
     vim.DistributedVirtualSwitch: ("name",),
     vim.Folder: ("name",),
 }
-_MOST_IN_ONE_TASK = 100
+MOST_IN_ONE_TASK = 100
 
 
 class VspherePortgroups:
@@ -70,9 +70,13 @@ class VspherePortgroups:
         self._seen: dict[PortgroupKey, ObservedObject] = {}
 
     def watch(self, on_change: Callable[[], None]) -> PropertyWatch:
-        """Follow the portgroups from now on and call `on_change` when anything about them changes."""
+        """Follow the portgroups from now on and call `on_change` when anything about them changes.
+
+        The watch's first word is younger than everything written before, so it makes nothing stale.
+        """
         self._watch = PropertyWatch(self._session, lambda: [self._filter()], on_change, name=self._switch.name)
         self._watch.start()
+        self._is_stale = False
         return self._watch
 
     @property
@@ -83,7 +87,7 @@ class VspherePortgroups:
 
     def observe(self, *, is_full: bool) -> ObservedSwitch:
         """As promised in `boundary`. After our own writes everything is read anew too, since updates come later."""
-        if is_full or self._is_stale or self._watch is None:
+        if is_full or self._is_stale or self._watch is None or self._watch.last_good() is None:
             mirror = retrieve(self._session, f"portgroups of {self._switch.name}", self._filter())
             self._is_stale = False
         else:
@@ -110,7 +114,7 @@ class VspherePortgroups:
             self._is_stale = True
             same = list(group)
             if kind is CreatePortgroup:
-                results |= in_batches(same, self._create, most=_MOST_IN_ONE_TASK)
+                results |= in_batches(same, self._create, most=MOST_IN_ONE_TASK)
             else:
                 results |= self._run_tasks(same)
         return results
@@ -147,7 +151,11 @@ class VspherePortgroups:
         return find_mark(config.vendorSpecificConfig)
 
     def _create(self, actions: Sequence[Action]) -> None:
-        specs = [self._new_config(action.wanted) for action in actions if isinstance(action, CreatePortgroup)]
+        specs = [
+            new_config(action.wanted, initial_ports=self._initial_ports)
+            for action in actions
+            if isinstance(action, CreatePortgroup)
+        ]
         subject = f"{len(specs)} portgroups of {self._switch.name}"
         task = self._session.call("create", subject, lambda: self._object.AddDVPortgroup_Task(specs))
         self._tasks.wait_for_task("create", subject, task, timeout_s=self._task_timeout_s)
@@ -187,33 +195,6 @@ class VspherePortgroups:
         if key not in self._seen:
             raise Conflict(self._session.system, "look up", f"portgroup {key}", "it was not in the last listing")
         return self._seen[key]
-
-    def _new_config(self, wanted: WantedPortgroup) -> Any:
-        mark, settings = wanted.mark, wanted.spec.settings
-        policy = _Vmware.VMwarePortgroupPolicy(
-            shapingOverrideAllowed=False,
-            vendorConfigOverrideAllowed=False,
-            livePortMovingAllowed=False,
-            networkResourcePoolOverrideAllowed=False,
-            trafficFilterOverrideAllowed=False,
-            uplinkTeamingOverrideAllowed=False,
-            securityPolicyOverrideAllowed=False,
-            ipfixOverrideAllowed=False,
-        )
-        config = _Portgroup.ConfigSpec(
-            name=format_name(wanted.spec.name),
-            numPorts=self._initial_ports,
-            description=f"Tungsten Fabric virtual network {':'.join(mark.fq_name)} ({mark.vn_uuid})",
-            vendorSpecificConfig=[
-                vim.dvs.KeyedOpaqueBlob(
-                    key=MARK_KEY, opaqueData=format_mark(mark.vn_uuid, mark.fq_name, mark.project_uuid)
-                )
-            ],
-            policy=policy,
-            defaultPortConfig=_Vmware.VmwarePortConfigPolicy(securityPolicy=_Vmware.SecurityPolicy(inherited=False)),
-        )
-        _put_settings(config, settings)
-        return config
 
 
 def _whose(seen: ObservedObject) -> str:
@@ -262,29 +243,64 @@ def _is_allowed(port: Any, field: str) -> bool:
     return any(_is_true(getattr(view, field)) for view in views)
 
 
+def new_config(wanted: WantedPortgroup, *, initial_ports: int) -> Any:
+    """Return the specification of a new portgroup with its mark."""
+    mark, settings = wanted.mark, wanted.spec.settings
+    policy, port = _new_defaults(settings)
+    return _Portgroup.ConfigSpec(
+        name=format_name(wanted.spec.name),
+        numPorts=initial_ports,
+        description=f"Tungsten Fabric virtual network {':'.join(mark.fq_name)} ({mark.vn_uuid})",
+        vendorSpecificConfig=[
+            vim.dvs.KeyedOpaqueBlob(key=MARK_KEY, opaqueData=format_mark(mark.vn_uuid, mark.fq_name, mark.project_uuid))
+        ],
+        type=settings.binding,
+        autoExpand=settings.is_auto_expanding,
+        policy=policy,
+        defaultPortConfig=port,
+    )
+
+
+@cache
+def _new_defaults(settings: PortgroupSettings) -> tuple[Any, Any]:
+    """Return policy and port defaults of a new portgroup: read only, thousands of specifications share them."""
+    policy = _Vmware.VMwarePortgroupPolicy(
+        shapingOverrideAllowed=False,
+        vendorConfigOverrideAllowed=False,
+        livePortMovingAllowed=False,
+        networkResourcePoolOverrideAllowed=False,
+        trafficFilterOverrideAllowed=False,
+        uplinkTeamingOverrideAllowed=False,
+        securityPolicyOverrideAllowed=False,
+        ipfixOverrideAllowed=False,
+    )
+    port = _Vmware.VmwarePortConfigPolicy(securityPolicy=_Vmware.SecurityPolicy(inherited=False))
+    _put_settings(policy, port, settings)
+    return policy, port
+
+
 def changed_config(config: Any, spec: PortgroupSpec) -> Any:
     """Return a change to `spec` that says everything else as it was found.
 
     Nested values are sent whole, because what is left out of them counts as unset. The number of ports is left out:
     vCenter lets it grow by itself. `configVersion` makes vCenter refuse the change if somebody was faster.
     """
-    changed = _Portgroup.ConfigSpec(
+    policy, port = copy.deepcopy(config.policy), copy.deepcopy(config.defaultPortConfig)
+    _put_settings(policy, port, spec.settings)
+    return _Portgroup.ConfigSpec(
         configVersion=config.configVersion,
         name=format_name(spec.name),
         description=config.description,
         vendorSpecificConfig=config.vendorSpecificConfig,
-        policy=copy.deepcopy(config.policy),
-        defaultPortConfig=copy.deepcopy(config.defaultPortConfig),
+        type=spec.settings.binding,
+        autoExpand=spec.settings.is_auto_expanding,
+        policy=policy,
+        defaultPortConfig=port,
     )
-    _put_settings(changed, spec.settings)
-    return changed
 
 
-def _put_settings(config: Any, settings: PortgroupSettings) -> None:
-    """Write our settings into a ConfigSpec whose `policy` and `defaultPortConfig` are there."""
-    port, policy = config.defaultPortConfig, config.policy
-    config.type = settings.binding
-    config.autoExpand = settings.is_auto_expanding
+def _put_settings(policy: Any, port: Any, settings: PortgroupSettings) -> None:
+    """Write our settings into a portgroup's policy and its ports' defaults."""
     port.vlan = _Vmware.VlanIdSpec(inherited=False, vlanId=settings.vlan_id)
     port.blocked = vim.BoolPolicy(inherited=False, value=settings.is_blocked)
     allowed = {

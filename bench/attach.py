@@ -11,14 +11,13 @@ the same site (`bench.upstream`). It is strictly linear, so for the largest case
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from bench.report import Measurement
-from bench.site import Site, settled_calls, wait_until
+from bench.site import Site, scratch, settled_calls, wait_until
 from bench.upstream import HTTP_PER_NIC, SOAP_PER_NIC, UpstreamReplay
 
 NAME: Final = "attach"
@@ -33,10 +32,10 @@ def measure(cases: Sequence[str] = CASES) -> Iterator[Measurement]:
     """Yield every case's metrics; each case has sites of its own."""
     for case in cases:
         number = int(case)
-        with tempfile.TemporaryDirectory(prefix="bench-attach-") as folder:
-            before_s = _replay(min(number, _MOST_REPLAYED), Path(folder)) * max(1.0, number / _MOST_REPLAYED)
-        with tempfile.TemporaryDirectory(prefix="bench-attach-") as folder:
-            yield from _attach(number, Path(folder), before_s)
+        with scratch(NAME) as folder:
+            before_s = _replay(min(number, _MOST_REPLAYED), folder) * max(1.0, number / _MOST_REPLAYED)
+        with scratch(NAME) as folder:
+            yield from _attach(number, folder, before_s)
 
 
 def _make_site(folder: Path, number: int) -> Site:

@@ -5,7 +5,6 @@ Ten minutes of real time and real keep-alives; the start is left out. The bar is
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Final
 from bench.attach import HOST
 from bench.plugin import count_idle_calls
 from bench.report import Measurement
-from bench.site import Site, settled_calls
+from bench.site import Site, scratch, settled_calls
 
 NAME: Final = "idle"
 CASES: Final = ("manager", "plugin")
@@ -26,13 +25,13 @@ _GUESTS: Final = 20
 def measure(cases: Sequence[str] = CASES) -> Iterator[Measurement]:
     """Yield the calls per minute, on all endpoints together; `baseline` is the bar."""
     for case in cases:
-        with tempfile.TemporaryDirectory(prefix="bench-idle-") as folder:
+        with scratch(NAME) as folder:
             count = {"manager": _count_of_manager, "plugin": _count_of_plugin}[case]
             yield Measurement(
                 bench=NAME,
                 case=case,
                 metric="soap_calls_per_minute",
-                value=round(count(Path(folder)) / (PERIOD_S / 60), 2),
+                value=round(count(folder) / (PERIOD_S / 60), 2),
                 unit="calls/min",
                 baseline=BAR,
             )

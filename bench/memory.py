@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from bench.attach import HOST
 from bench.report import Measurement
-from bench.site import Site, settled_calls
+from bench.site import Site, scratch, settled_calls
 
 NAME: Final = "memory"
 CASES: Final = ("1000",)
@@ -20,8 +19,8 @@ _PATIENCE_S: Final = 240.0
 def measure(cases: Sequence[str] = CASES) -> Iterator[Measurement]:
     """Yield resident memory now and at its peak; `baseline` is the bar."""
     for case in cases:
-        with tempfile.TemporaryDirectory(prefix="bench-memory-") as folder:
-            yield from _measure(int(case), Path(folder))
+        with scratch(NAME) as folder:
+            yield from _measure(int(case), folder)
 
 
 def _measure(number: int, folder: Path) -> Iterator[Measurement]:

@@ -8,7 +8,6 @@ Python. The baseline, measured right after it over sessions of its own: one raw 
 from __future__ import annotations
 
 import resource
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any, Final
 from pyVmomi import vim
 
 from bench.report import Measurement
-from bench.site import DVSWITCH, Site, settled_calls
+from bench.site import DVSWITCH, Site, scratch, settled_calls
 from tf_api.client import ConfigApi
 from tf_runtime.loop import ReconcileLoop
 from tf_runtime.metrics import DaemonMetrics
@@ -41,8 +40,8 @@ _MOST_PASSES: Final = 10
 def measure(cases: Sequence[str] = CASES) -> Iterator[Measurement]:
     """Yield every case's metrics."""
     for case in cases:
-        with tempfile.TemporaryDirectory(prefix="bench-resync-") as folder:
-            yield from _measure(int(case), Path(folder))
+        with scratch(NAME) as folder:
+            yield from _measure(int(case), folder)
 
 
 def _measure(number: int, folder: Path) -> Iterator[Measurement]:

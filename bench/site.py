@@ -10,10 +10,11 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -36,6 +37,18 @@ PATIENCE_S = 30.0
 _QUIET_S = 0.7
 _ROOT = Path(__file__).resolve().parent.parent
 _HTTP = urllib3.PoolManager(retries=False, timeout=5.0)
+
+
+@contextmanager
+def scratch(name: str) -> Iterator[Path]:
+    """Within this block there is an empty folder, in memory where the system has such a place.
+
+    The config API and the port files are synced to disk at each write; how fast this machine's disk does that is not
+    what the benches are about.
+    """
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(prefix=f"bench-{name}-", dir=memory if memory.is_dir() else None) as folder:
+        yield Path(folder)
 
 
 def wait_until(condition: Callable[[], T | None], *, what: str, timeout_s: float = PATIENCE_S) -> T:

@@ -8,14 +8,13 @@ another before it leaves. Two managers, one move that takes two seconds before i
 from __future__ import annotations
 
 import signal
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from bench.overlap import OverlapWatch
 from bench.report import Measurement
-from bench.site import Site, wait_until
+from bench.site import Site, scratch, wait_until
 
 NAME: Final = "vmotion"
 CASES: Final = ("free", "taken")
@@ -28,8 +27,8 @@ _WRITE: Final = "ReconfigureDVPort_Task"
 def measure(cases: Sequence[str] = CASES) -> Iterator[Measurement]:
     """Yield every case's metrics."""
     for case in cases:
-        with tempfile.TemporaryDirectory(prefix="bench-vmotion-") as folder:
-            yield from _measure(case, Path(folder))
+        with scratch(NAME) as folder:
+            yield from _measure(case, folder)
 
 
 def _measure(case: str, folder: Path) -> Iterator[Measurement]:

@@ -34,6 +34,7 @@ def guests(running_site: Site) -> Iterator[Guests]:
     for at in ("vcenter", A, B):
         running_site.simulator.thaw(at)
     running_site.simulator.set_migration_delay(0)
+    running_site.simulator.set_port_reset(is_on=True)
     for manager in running_site.managers.values():
         if not manager.status():
             manager.end()

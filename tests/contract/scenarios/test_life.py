@@ -78,6 +78,20 @@ def test_the_port_that_a_nic_left_keeps_neither_id_nor_opening(guests: Guests) -
     assert guests.nic("web")["portgroup_key"] == red.key
 
 
+def test_where_vcenter_keeps_the_settings_of_a_port_that_is_left_we_close_it(guests: Guests) -> None:
+    """portConfigResetAtDisconnect is not relied upon: the next guest on that port would be open in a stranger's id."""
+    guests.site.simulator.set_port_reset(is_on=False)
+    for name in ("web", "db"):
+        guests.create(name)
+    guests.wait_open("web", "db")
+    moved, deleted = guests.nic("web")["dvport_key"], guests.nic("db")["dvport_key"]
+    guests.site.admin.change_network("web", NIC, "red")
+    guests.site.admin.delete_vm("db")
+    guests.wait_released(moved)
+    guests.wait_released(deleted)
+    guests.wait_open("web")
+
+
 def test_nics_come_and_go_while_the_guest_runs_and_its_machine_goes_with_the_last(guests: Guests) -> None:
     guests.create("web")
     guests.wait_open("web")

@@ -273,9 +273,13 @@ func (b *builder) makeVM(vm *vmSpec, macs map[int]string) error {
 	}
 	folder := &folderMethods{lookup[*simulator.Folder](b.v.registry, b.datacenter.VmFolder), b.v}
 	host := b.hosts[vm.Host]
-	create := folder.CreateVMTask(b.v.newContext(), &types.CreateVM_Task{
-		This: folder.Self, Config: spec, Pool: *b.cluster.ResourcePool, Host: &host,
-	}).(*methods.CreateVM_TaskBody)
+	ctx := b.v.newContext()
+	var create *methods.CreateVM_TaskBody
+	ctx.WithLock(folder.Folder, func() { // as for a call from outside: taskWrappers.around counts on it
+		create = folder.CreateVMTask(ctx, &types.CreateVM_Task{
+			This: folder.Self, Config: spec, Pool: *b.cluster.ResourcePool, Host: &host,
+		}).(*methods.CreateVM_TaskBody)
+	})
 	result, err := b.wait("VM "+vm.Name, create.Res.Returnval)
 	if err != nil || vm.Power == "off" {
 		return err

@@ -6,6 +6,7 @@ Used by the benches and by the manager's contract tests.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -70,7 +71,7 @@ class Daemon:
         self._module = module
         self.file = folder / f"{name}.yaml"
         self.log = folder / f"{name}.log"
-        self.url = f"http://127.0.0.1:{_free_port()}"
+        self.url = f"http://127.0.0.1:{_kept_port()}"
         whole = {**settings, "status": {"listen": self.url.removeprefix("http://")}}
         self.file.write_text(yaml.safe_dump(whole))
         self._process: subprocess.Popen[bytes] | None = None
@@ -320,7 +321,21 @@ def _trunk_mac(index: int) -> str:
     return f"00:50:56:00:00:{index:02x}"
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+_FIRST_PORT = 20000 + os.getpid() % 100 * 100
+_kept_ports = iter([*range(_FIRST_PORT, 30000), *range(20000, _FIRST_PORT)])
+
+
+def _kept_port() -> int:
+    """Return a port that is free, and stays so while its process restarts.
+
+    It is below the range that the kernel gives ports out of (ip_local_port_range, 32768 and up), so that nobody else
+    is given it meanwhile; processes side by side begin at different places.
+    """
+    for port in _kept_ports:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError("no port is free in 20000..29999")

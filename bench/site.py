@@ -321,8 +321,8 @@ def _trunk_mac(index: int) -> str:
     return f"00:50:56:00:00:{index:02x}"
 
 
-_FIRST_PORT = 20000 + os.getpid() % 100 * 100
-_kept_ports = iter([*range(_FIRST_PORT, 30000), *range(20000, _FIRST_PORT)])
+_FIRST_PORT: int = 20000 + os.getpid() % 100 * 100
+_kept_ports: Iterator[int] = iter([*range(_FIRST_PORT, 30000), *range(20000, _FIRST_PORT)])
 
 
 def _kept_port() -> int:

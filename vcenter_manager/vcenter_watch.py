@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from pyVmomi import vim
 
-from tf_reconcile.errors import BoundaryError
+from tf_reconcile.errors import BoundaryError, Transient
 from tf_vsphere.collector import Mirror, Step, filter_spec
 from tf_vsphere.dvswitch import DvSwitch
 from tf_vsphere.session import Session
@@ -64,6 +64,7 @@ class VcenterWatch:
         self._with_events = with_events
         self._host = host
         self._events: Any = None
+        self._events_error: BoundaryError | None = None
         self._generation = 0
         self._watch = PropertyWatch(session, self._filters, on_change, name=f"portgroups of {dvswitch.name}")
 
@@ -80,18 +81,36 @@ class VcenterWatch:
         return self._watch.wait_until_complete(timeout_s)
 
     def observe(self, kind: type[Any]) -> Mirror:
-        """Return the mirrored objects of one kind; costs no call. Raises `Transient` while the watch is broken."""
+        """Return the mirrored objects of one kind; costs no call.
+
+        Raises `Transient` while the watch is broken, and for events that vCenter does not let us follow.
+        """
+        if kind is vim.event.EventHistoryCollector and self._events_error is not None:
+            raise Transient(self._session.system, "follow", "vMotion events", str(self._events_error))
         wanted = str(kind._wsdlName)
         return {ref: seen for ref, seen in self._watch.snapshot().items() if ref.kind == wanted}
 
     def _filters(self) -> Sequence[Any]:
         kind = vim.dvs.DistributedVirtualPortgroup
         filters = [filter_spec([self._dvswitch.managed_object], {kind: _PORTGROUP_PATHS}, steps=_PORTGROUPS)]
-        if self._with_events:
-            filters.append(filter_spec([self._new_history()], {vim.event.EventHistoryCollector: ("latestPage",)}))
+        if self._with_events and (history := self._try_new_history()) is not None:
+            filters.append(filter_spec([history], {vim.event.EventHistoryCollector: ("latestPage",)}))
         if self._host is not None:
             filters.append(filter_spec([self._host], {vim.VirtualMachine: VM_PATHS}, steps=_VMS))
         return [_merge(filters)]
+
+    def _try_new_history(self) -> Any:
+        """Return a new collector, or None: without events guests are set up when they arrive, all else goes on.
+
+        It is tried again with the next property collector.
+        """
+        try:
+            history = self._new_history()
+        except BoundaryError as error:
+            self._events_error = error
+            return None
+        self._events_error = None
+        return history
 
     def _new_history(self) -> Any:
         """Return a new collector of the latest vMotion events; one left behind in the same session is given back."""

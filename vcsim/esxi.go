@@ -46,6 +46,7 @@ func newESXi(v *vcenter, host *simulator.HostSystem, listen string, login *url.U
 	}
 	installCollector(e.registry, v.gate)
 	repairEventTemplates(e.registry)
+	liftCollectorLimit(e.registry)
 	e.registry.Handler = e.dispatch
 	own := e.registry.Any("HostSystem").(*simulator.HostSystem)
 	own.Name = host.Name

@@ -88,6 +88,7 @@ func newVcenter(w *world, service *simulator.Service) *vcenter {
 	v.worker = newWorker(v.newContext)
 	installCollector(v.registry, w.gate)
 	repairEventTemplates(v.registry)
+	liftCollectorLimit(v.registry)
 	v.registry.AddHandler(v)
 	v.registry.Handler = v.dispatch
 	return v

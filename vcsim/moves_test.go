@@ -134,3 +134,14 @@ func TestTaskThatIsOverCannotBeCancelled(t *testing.T) {
 		t.Error("cancelled")
 	}
 }
+
+func TestEventCollectorsOfEndedSessionsDoNotUseUpALimit(t *testing.T) {
+	f := start(t)
+	for i := range 40 {
+		if _, err := methods.CreateCollectorForEvents(f.ctx, f.client, &types.CreateCollectorForEvents{
+			This: *f.client.ServiceContent.EventManager,
+		}); err != nil {
+			t.Fatalf("collector %d: %v", i+1, err)
+		}
+	}
+}

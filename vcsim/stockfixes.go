@@ -1,6 +1,7 @@
 package main
 
 import (
+	"math"
 	"text/template"
 
 	"github.com/vmware/govmomi/simulator"
@@ -33,4 +34,11 @@ func repairEventTemplates(m *simulator.Registry) {
 		}
 	}
 	m.EventManager().Description.EventInfo = info
+}
+
+// liftCollectorLimit lets any number of event collectors exist. vCenter allows
+// each client 32; stock counts those of all clients together, and goes on
+// counting those of sessions that ended.
+func liftCollectorLimit(m *simulator.Registry) {
+	m.EventManager().MaxCollector = math.MaxInt32
 }

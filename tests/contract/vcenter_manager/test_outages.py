@@ -109,3 +109,18 @@ def test_many_changes_in_one_burst_are_all_done(site: Site) -> None:
     site.simulator.sync()
     site.simulator.release_updates()
     wait_served(site, A, *names)
+
+
+def test_where_vcenter_gives_no_event_collector_guests_are_served_all_the_same(site: Site, tmp_path: Path) -> None:
+    site.managers[A].end()
+    rule = {"level": "soap", "at": "vcenter", "method": "CreateCollectorForEvents", "fault": "InvalidState"}
+    site.simulator.add_rule(**rule)
+    try:
+        daemon = Daemon("vcenter_manager", site.settings[A], tmp_path, name="manager").start()
+        site.admin.create_vm("plain", A, ["blue"])
+        wait_open(site, "plain")
+        wait_until(lambda: is_missing(daemon, "vCenter vMotion events"), what="the missing events told")
+        daemon.end()
+    finally:
+        site.simulator.clear_rules()
+        site.managers[A].start().wait_in_sync()

@@ -31,7 +31,7 @@ test: test-native test-guest  ## every test: unit, property, golden, contract, G
 
 test-native: setup-test build/vcsim build/gobgpd
 	cd vcsim && ../tools/go test ./...
-	$(PY) -m pytest -q -n 2 -m "not kernel and not e2e and not e2e_image"
+	$(PY) -m pytest -q -n 2 --dist loadfile -m "not kernel and not e2e and not e2e_image"
 
 test-guest: setup-test build/vcsim build/gobgpd
 	$(PY) -m lab test

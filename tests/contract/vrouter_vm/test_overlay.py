@@ -99,7 +99,9 @@ def watching(host: Host) -> Iterator[list[set[EvpnRoute]]]:
     is_over = threading.Event()
 
     def look() -> None:
-        while not is_over.wait(0.01):
+        is_last = False
+        while not is_last:
+            is_last = is_over.wait(0.01)  # one more look after the end: the last change may just have come
             if (now := host.heard) != seen[-1]:
                 seen.append(now)
 

@@ -160,12 +160,12 @@ def test_a_frame_on_a_foreign_vlan_enters_no_network(agent: Agent) -> None:
 def test_services_of_the_host_are_closed_to_guests(agent: Agent) -> None:
     before = agent.drops()["to_host"]
     with subprocess.Popen(["busybox", "nc", "-ll", "-p", "2222", "-e", "echo", "open"]) as server:
-        run("sysctl -qw net.ipv4.tcp_l3mdev_accept=1")  # the worst case: unbound services listen in every VRF
         try:
+            run("sysctl -qw net.ipv4.tcp_l3mdev_accept=1")  # the worst case: unbound services listen in every VRF
             answer = R1.run("busybox nc -w 1 10.1.1.1 2222")
         finally:
-            run("sysctl -qw net.ipv4.tcp_l3mdev_accept=0")
             server.kill()
+            run("sysctl -qw net.ipv4.tcp_l3mdev_accept=0")
     assert "open" not in answer.stdout
     assert agent.drops()["to_host"] > before
 

@@ -2,7 +2,8 @@
 
 A running manager, a simulated vCenter and ESXi, the embedded config API. The NICs are attached while the simulator
 withholds its updates; then they are released, and everything is counted until the manager says that nothing is left to
-do, its last look included: SOAP calls at the simulator, on all endpoints; HTTP calls to the config API at its client.
+do, its last look included: SOAP calls at the simulator, on all endpoints; HTTP calls to the config API and to the
+agent's port API at their clients.
 `seconds`: from the release until the last NIC is open, seen at the simulator's ports.
 
 The baseline is the call sequence of contrail-vcenter-manager, replayed for as many NICs against another simulator of
@@ -18,10 +19,10 @@ from typing import Final
 
 from bench.report import Measurement
 from bench.site import Site, scratch, settled_calls, wait_until
-from bench.upstream import HTTP_PER_NIC, SOAP_PER_NIC, UpstreamReplay
+from bench.upstream import AGENT_PER_NIC, HTTP_PER_NIC, SOAP_PER_NIC, UpstreamReplay
 
 NAME: Final = "attach"
-CASES: Final = ("1", "16", "128", "512")
+CASES: Final = ("1", "16", "64", "128", "512")
 LATENCY_MS: Final = 5.0
 HOST: Final = "esx-a"
 _MOST_REPLAYED: Final = 128
@@ -56,19 +57,23 @@ def _attach(number: int, folder: Path, before_s: float) -> Iterator[Measurement]
         site.simulator.hold_updates()
         _connect_all(site, number)
         site.simulator.reset_calls()
-        http_before = manager.tf_calls()
+        http_before, agent_before = manager.tf_calls(), manager.agent_calls()
         began_s = time.monotonic()
         site.simulator.release_updates()
         _wait_open(site, number)
         took_s = time.monotonic() - began_s
         settled_calls(site, manager)
         soap, http = site.simulator.soap_calls(), manager.tf_calls() - http_before
+        agent = manager.agent_calls() - agent_before
     case = str(number)
     yield Measurement(
         bench=NAME, case=case, metric="soap_calls", value=soap, unit="calls", baseline=SOAP_PER_NIC * number
     )
     yield Measurement(
         bench=NAME, case=case, metric="http_calls", value=http, unit="calls", baseline=HTTP_PER_NIC * number
+    )
+    yield Measurement(
+        bench=NAME, case=case, metric="agent_calls", value=agent, unit="calls", baseline=AGENT_PER_NIC * number
     )
     yield Measurement(
         bench=NAME, case=case, metric="seconds", value=round(took_s, 3), unit="s", baseline=round(before_s, 3)

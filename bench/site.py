@@ -126,6 +126,10 @@ class Daemon:
         """Return how many calls it has made to the config API."""
         return sum(self.status()["calls"]["tf"].values())
 
+    def agent_calls(self) -> int:
+        """Return how many requests it has sent to the agent's port API."""
+        return sum(self.status()["calls"]["agent"].values())
+
     def wait_in_sync(self, *, timeout_s: float = PATIENCE_S) -> Mapping[str, Any]:
         """Wait until it says that nothing is left to do, and return its status then."""
         try:

@@ -23,6 +23,8 @@ from lab.simulator import Endpoint
 
 SOAP_PER_NIC: Final = 51
 HTTP_PER_NIC: Final = 9
+AGENT_PER_NIC: Final = 3
+"""One GET, and one request from each of the two processes that it forks."""
 _READS_ON_ESXI: Final = 9
 _READS_BEFORE_TASK: Final = 5
 _PC = vmodl.query.PropertyCollector

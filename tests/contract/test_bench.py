@@ -11,7 +11,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 Line = dict[str, object]
-MOST = {("1", "soap_calls"): 10, ("1", "http_calls"): 6, ("16", "soap_calls"): 14, ("16", "http_calls"): 52}
+MOST = {
+    ("1", "soap_calls"): 10,
+    ("1", "http_calls"): 6,
+    ("1", "agent_calls"): 3,
+    ("64", "soap_calls"): 20,
+    ("64", "http_calls"): 200,
+    ("64", "agent_calls"): 12,
+}
 
 
 def run(*arguments: str) -> list[Line]:
@@ -28,7 +35,7 @@ def run(*arguments: str) -> list[Line]:
 
 @pytest.fixture(scope="module")
 def lines() -> list[Line]:
-    return run("attach", "--case", "1", "--case", "16")
+    return run("attach", "--case", "1", "--case", "64")
 
 
 def test_every_line_is_one_metric_with_its_baseline(lines: list[Line]) -> None:
@@ -38,8 +45,8 @@ def test_every_line_is_one_metric_with_its_baseline(lines: list[Line]) -> None:
         if "baseline" in line:
             assert line["ratio"] == pytest.approx(float(str(line["value"])) / float(str(line["baseline"])), abs=1e-4)
     metrics = {(line["case"], line["metric"]) for line in lines}
-    wanted = ("soap_calls", "http_calls", "seconds", "speedup")
-    assert metrics == {(case, metric) for case in ("1", "16") for metric in wanted}
+    wanted = ("soap_calls", "http_calls", "agent_calls", "seconds", "speedup")
+    assert metrics == {(case, metric) for case in ("1", "64") for metric in wanted}
 
 
 @pytest.mark.parametrize(("which", "most"), [*MOST.items()], ids=str)
@@ -65,4 +72,4 @@ def test_a_case_that_is_none_is_refused_with_those_there_are() -> None:
         check=False,
     )
     assert done.returncode == 2
-    assert "allowed: 1, 16, 128, 512" in done.stderr
+    assert "allowed: 1, 16, 64, 128, 512" in done.stderr

@@ -144,6 +144,7 @@ class Demo:
         self._lab.wait_set_up(MORE_GUESTS)
         self._show()
         self._judge_vlans()
+        self._teller.judge("each host knows by BGP where all guests are", self._becomes(self._is_overlay_complete))
         self._teller.ping(
             [
                 *(self._to_gateway(name) for name in MORE_GUESTS),
@@ -268,6 +269,14 @@ class Demo:
         self._teller.judge("exactly the guests that should be there are there, each active", seen == wanted)
 
     # What the chapters are made of
+
+    def _is_overlay_complete(self) -> bool:
+        """Does every host have a route to every guest? An agent that was just killed has to come back first."""
+        everybody = {f"{self._address(name)}/32" for name in {**FIRST_GUESTS, **MORE_GUESTS}}
+        return all(
+            not overlay.trouble and everybody <= {route.prefix for route in overlay.routes}
+            for overlay in self._lab.overlays()
+        )
 
     def _attach(self, guests: Mapping[str, tuple[str, str]]) -> None:
         self._lab.admin.create_vms(

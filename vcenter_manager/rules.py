@@ -101,9 +101,10 @@ def order_of(action: Action) -> int:
 
 @dataclass(slots=True)
 class Draft:
-    """Collects actions and what is held; applies `NEEDS` to each."""
+    """Collects actions and what is held, as they are found, and applies `NEEDS` to each action.
 
-    """Actions and what is held, as they are found. What is under way is not held too."""
+    What is under way is not held too.
+    """
 
     missing: Mapping[Source, str]
     actions: list[AnyAction] = field(default_factory=list)

@@ -2,6 +2,8 @@
 
     tfv status [-c tfv.yaml] [--json]     guests, ports, vifs and the daemons' health
     tfv routes [-c tfv.yaml] [--json]     where each host's networks send which address, and its BGP peers
+    tfv vifs [-c tfv.yaml] [--json]       each host's vifs: guest, VLAN, VRF, addresses, state, packets
+    tfv vrf [NAME] [-c tfv.yaml] [--json] each host's VRFs: network, subnets, VNI, route targets
     tfv check [-c FILE] [--json]          is the site ready: one line per check, with what to do
     tfv role [NAME ...] [--format ...]    which privileges each account needs, and why
     tfv adopt [NAME ...] [-c FILE] [--yes]   existing portgroups become those of the networks of their names
@@ -28,6 +30,7 @@ from tf_cli.routes import add_routes_parser
 from tf_cli.seal import add_seal_parser
 from tf_cli.settings import TfvSettings
 from tf_cli.status import observe_site
+from tf_cli.vifs import add_vif_parsers
 from tf_runtime.daemon import EXIT_OK, run_main
 from tf_runtime.log import LogFormat, LogLevel, configure_logging
 from tf_runtime.settings import load_settings
@@ -62,6 +65,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     status.add_argument("--json", action="store_true", help="the same as JSON")
     status.set_defaults(run=_run_status)
     add_routes_parser(commands, default_config=default)
+    add_vif_parsers(commands, default_config=default)
     add_check_parser(commands)
     add_role_parser(commands)
     add_adopt_parser(commands)

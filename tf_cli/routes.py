@@ -1,7 +1,6 @@
 """`tfv routes`: where each host's networks send which address, and how each host stands with its BGP peers.
 
-Called by `tf_cli.__main__`. Asks every vRouter agent of the configuration once; what comes back is its own view, so two
-hosts that differ are seen side by side. `parse_overlay` and `render_overlays` are pure.
+Called by `tf_cli.__main__`. `parse_overlay` and `render_overlays` are pure.
 """
 
 from __future__ import annotations
@@ -14,16 +13,12 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
-import urllib3
-
+from tf_cli.agents import EXIT_TROUBLE, AgentAnswer, ask_agents
 from tf_cli.report import table
-from tf_cli.settings import DaemonSettings, TfvSettings
+from tf_cli.settings import TfvSettings
 from tf_runtime.daemon import EXIT_OK
-from tf_runtime.settings import load_settings, read_secret
+from tf_runtime.settings import load_settings
 
-TIMEOUT_S = 5.0
-EXIT_TROUBLE = 1
-_OK = 200
 _HEADINGS = ("HOST", "VRF", "PREFIX", "TO", "VNI", "GENERATION")
 
 
@@ -71,14 +66,11 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def observe_overlays(settings: TfvSettings, *, file: str, only_host: str | None = None) -> list[SeenOverlay]:
     """Return the view of every daemon that works for a host and has one. Raises `ConfigError` for a bad token file."""
-    found = []
-    for index, daemon in enumerate(settings.daemons):
-        if daemon.host is None or only_host not in {None, daemon.host}:
-            continue
-        overlay = _ask(daemon, file=file, index=index)
-        if overlay is not None:
-            found.append(overlay)
-    return found
+    answers = ask_agents(settings, file=file, only_host=only_host)
+    overlays = (
+        _silent(answer) if answer.trouble else parse_overlay(answer.status, host=answer.host) for answer in answers
+    )
+    return [overlay for overlay in overlays if overlay is not None]
 
 
 def parse_overlay(status: Mapping[str, Any], *, host: str) -> SeenOverlay | None:
@@ -116,24 +108,8 @@ def render_overlays(overlays: Sequence[SeenOverlay]) -> list[str]:
     return [*lines, "", *table(("HOST", "PEERS"), ((overlay.host, _health(overlay)) for overlay in overlays))]
 
 
-def _ask(daemon: DaemonSettings, *, file: str, index: int) -> SeenOverlay | None:
-    headers = {}
-    if daemon.token_file is not None:
-        token = read_secret(Path(daemon.token_file), file=file, key=f"daemons[{index}].token_file")
-        headers = {"Authorization": f"Bearer {token}"}
-    host = daemon.host or ""
-    with urllib3.PoolManager(headers=headers, timeout=TIMEOUT_S, retries=False) as pool:
-        try:
-            answer = pool.request("GET", f"{daemon.url}/status")
-        except urllib3.exceptions.HTTPError as error:
-            return _silent(host, f"{daemon.name} does not answer: {error}")
-    if answer.status != _OK:
-        return _silent(host, f"HTTP {answer.status} from {daemon.url}/status")
-    return parse_overlay(json.loads(answer.data), host=host)
-
-
-def _silent(host: str, reason: str) -> SeenOverlay:
-    return SeenOverlay(host=host, trouble=reason, sessions={}, stale=0, routes=())
+def _silent(answer: AgentAnswer) -> SeenOverlay:
+    return SeenOverlay(host=answer.host, trouble=answer.trouble, sessions={}, stale=0, routes=())
 
 
 def _order(route: Mapping[str, Any]) -> tuple[str, int, int, int]:

@@ -38,7 +38,8 @@ from vrouter_vm.port_api import PortApi, PortServer, describe_status
 from vrouter_vm.port_files import PortStore
 from vrouter_vm.reconciler import OverlaySide, Reconciler
 from vrouter_vm.settings import AgentSettings, OverlaySettings, gateway_macs, load_agent_settings, peer_settings
-from vrouter_vm.status import StatusBoard
+from vrouter_vm.status import StatusBoard, describe_vrfs
+from vrouter_vm.traffic import read_traffic
 
 NAME = "vrouter-agent"
 
@@ -248,6 +249,8 @@ def _print_plan(reconciler: Reconciler) -> int:
 def _status(parts: _Parts, report: PassReport | None) -> dict[str, Any]:
     """Return what /status shows: the last pass, every port, the overlay, and how fresh the networks are."""
     fresh, now, outcome, overlay = parts.feed.status, time.time(), parts.board.outcome, parts.overlay
+    statuses = outcome.statuses.values()
+    traffic = read_traffic(status.placement.vif for status in statuses if status.placement is not None)
     return {
         "daemon": NAME,
         **describe_report(report),
@@ -260,6 +263,8 @@ def _status(parts: _Parts, report: PassReport | None) -> dict[str, Any]:
             "cache_age_s": None if fresh.cached_at is None else round(now - fresh.cached_at, 1),
             "error": fresh.error,
         },
+        "vrfs": describe_vrfs(statuses, asn=parts.settings.overlay.bgp.asn if parts.settings.overlay else None),
+        "traffic": {vif: asdict(counters) for vif, counters in sorted(traffic.items())},
         "drops": dict(outcome.drops),
         **({"overlay": describe_overlay(overlay.status, outcome.choices, now=now)} if overlay else {}),
     }

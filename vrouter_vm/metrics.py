@@ -12,10 +12,11 @@ from tf_runtime.metrics import PREFIX
 from vrouter_vm.model import PortState
 from vrouter_vm.overlay import BgpOverlay
 from vrouter_vm.status import StatusBoard
+from vrouter_vm.traffic import read_traffic
 
 
 class PortMetrics(Collector):
-    """Ports by state, and packets that the filters dropped by reason, as the last pass saw them."""
+    """Ports by state and packets dropped by reason, as the last pass saw them; each vif's traffic as it is now."""
 
     def __init__(self, board: StatusBoard) -> None:
         self._board = board
@@ -34,6 +35,21 @@ class PortMetrics(Collector):
         for reason, packets in sorted(outcome.drops.items()):
             drops.add_metric([reason], packets)
         yield drops
+        labels = ["vif", "network", "direction"]
+        packets_of = CounterMetricFamily(f"{PREFIX}_vif_packets", "Packets from and to a guest.", labels=labels)
+        bytes_of = CounterMetricFamily(f"{PREFIX}_vif_bytes", "Bytes from and to a guest.", labels=labels)
+        networks = {
+            status.placement.vif: status.placement.network.name
+            for status in outcome.statuses.values()
+            if status.placement is not None
+        }
+        for vif, traffic in read_traffic(networks).items():
+            packets_of.add_metric([vif, networks[vif], "from_guest"], traffic.received_packets)
+            packets_of.add_metric([vif, networks[vif], "to_guest"], traffic.sent_packets)
+            bytes_of.add_metric([vif, networks[vif], "from_guest"], traffic.received_bytes)
+            bytes_of.add_metric([vif, networks[vif], "to_guest"], traffic.sent_bytes)
+        yield packets_of
+        yield bytes_of
 
 
 class OverlayMetrics(Collector):

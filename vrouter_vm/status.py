@@ -1,6 +1,7 @@
 """What became of each port, for the port API, `/status` and whoever waits for a pass.
 
-`port_statuses` is pure; `StatusBoard` is where the reconciler's thread leaves the outcome and other threads read it.
+`port_statuses` and `describe_vrfs` are pure; `StatusBoard` is where the reconciler's thread leaves the outcome and
+other threads read it.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 from tf_reconcile.result import Failure, Held
+from vrouter_vm import names, tunnels
 from vrouter_vm.actions import FILTERS, HOST
 from vrouter_vm.model import Choice, Desired, Network, Placement, Port, PortState, VmiUuid
 
@@ -47,6 +50,37 @@ def port_statuses(
             state = PortState.HELD if reason else PortState.ACTIVE if placement.is_active else PortState.PREPARED
         statuses[port.vmi_uuid] = PortStatus(port=port, state=state, reason=reason, placement=placement)
     return statuses
+
+
+def describe_vrfs(statuses: Iterable[PortStatus], *, asn: int | None) -> dict[str, Any]:
+    """Return the VRFs that ports are placed in, by name, as plain data for `/status`.
+
+    `asn` is the overlay's AS number; without one a VRF has neither VNI nor route targets.
+    """
+    members: dict[str, list[Placement]] = {}
+    for status in statuses:
+        if status.placement is not None:
+            members.setdefault(status.placement.vrf, []).append(status.placement)
+    return {vrf: _describe_vrf(placements, asn=asn) for vrf, placements in sorted(members.items())}
+
+
+def _describe_vrf(placements: list[Placement], *, asn: int | None) -> dict[str, Any]:
+    network = placements[0].network
+    described: dict[str, Any] = {
+        "virtual_network": network.vn_uuid,
+        "network_name": network.name,
+        "network_id": network.network_id,
+        "table": names.table_of(network.network_id),
+        "subnets": [
+            {"prefix": str(subnet.prefix), "gateway": str(subnet.gateway) if subnet.gateway else None}
+            for subnet in network.subnets
+        ],
+        "vifs": sorted(placement.vif for placement in placements),
+    }
+    if asn is not None:
+        member = tunnels.member_of(placements, asn=asn)
+        described |= {"vni": member.vni, "imports": sorted(member.imports), "exports": sorted(member.exports)}
+    return described
 
 
 @dataclass(frozen=True, kw_only=True)

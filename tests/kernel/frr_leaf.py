@@ -1,9 +1,15 @@
-"""A stock FRR as the fabric's leaf: the L3VNI of network red in a VRF of its own, and a host behind it.
+"""A stock FRR as the fabric's leaf: two VRFs with an L3VNI and a host each. One is network red's, one is its own.
 
-    leaf      eth2 underlay, VRF `red` with the bridge and VXLAN device of VNI 5, eth3 to the host
+    leaf      eth2 underlay; VRF `red` with the bridge and VXLAN device of VNI 5, eth3 to `backend`;
+              VRF `black` with those of VNI 9, eth4 to `office`
     backend   eth0 10.9.0.10, fd00:9::10
+    office    eth0 10.10.0.10, fd00:10::10
 
-It knows nothing of us but the route reflector's address.
+It knows nothing of us but the route reflector's address and the route targets.
+
+Black shares routes with red by route targets. FRR 8.4 sends with the VNI of the VRF that takes a route in, not with the
+one that the route says (RFC 8365, 5.1.3), so black takes red's routes in from the leaf's own VRF red and not straight
+from EVPN; and it does not announce them again as its own.
 """
 
 from __future__ import annotations
@@ -20,12 +26,24 @@ from tests.kernel.site import batch, run, wait_until
 
 VTEP = UNDERLAY[3]
 BACKEND, BACKEND6 = "10.9.0.10", "fd00:9::10"
+OFFICE, OFFICE6 = "10.10.0.10", "fd00:10::10"
 DAEMONS = Path("/usr/lib/frr")
 
 _CONFIGURATION = f"""\
 vrf red
  vni 5
 exit-vrf
+vrf black
+ vni 9
+exit-vrf
+ip prefix-list OFFICE permit 10.10.0.0/24
+ipv6 prefix-list OFFICE6 permit fd00:10::/64
+route-map OFFICE permit 10
+ match ip address prefix-list OFFICE
+exit
+route-map OFFICE6 permit 10
+ match ipv6 address prefix-list OFFICE6
+exit
 router bgp {ASN}
  bgp router-id {VTEP}
  no bgp default ipv4-unicast
@@ -41,9 +59,15 @@ router bgp {ASN} vrf red
  bgp router-id {VTEP}
  address-family ipv4 unicast
   redistribute connected
+  rd vpn export {VTEP}:105
+  rt vpn export {ASN}:5
+  export vpn
  exit-address-family
  address-family ipv6 unicast
   redistribute connected
+  rd vpn export {VTEP}:105
+  rt vpn export {ASN}:5
+  export vpn
  exit-address-family
  address-family l2vpn evpn
   advertise ipv4 unicast
@@ -51,6 +75,26 @@ router bgp {ASN} vrf red
   rd {VTEP}:5
   route-target import {ASN}:5
   route-target export {ASN}:5
+ exit-address-family
+exit
+router bgp {ASN} vrf black
+ bgp router-id {VTEP}
+ address-family ipv4 unicast
+  redistribute connected
+  rt vpn import {ASN}:5
+  import vpn
+ exit-address-family
+ address-family ipv6 unicast
+  redistribute connected
+  rt vpn import {ASN}:5
+  import vpn
+ exit-address-family
+ address-family l2vpn evpn
+  advertise ipv4 unicast route-map OFFICE
+  advertise ipv6 unicast route-map OFFICE6
+  rd {VTEP}:9
+  route-target import {ASN}:9
+  route-target export {ASN}:9
  exit-address-family
 exit
 """
@@ -74,35 +118,32 @@ class Leaf:
         batch(
             "netns add leaf",
             "netns add backend",
+            "netns add office",
             f"link add eth2 netns leaf mtu {mtu} type veth peer name leaf netns wire mtu {mtu}",
             "link add eth3 netns leaf type veth peer name eth0 netns backend",
+            "link add eth4 netns leaf type veth peer name eth0 netns office",
         )
         batch("link set leaf master underlay up", namespace="wire")
         batch(
             "link set lo up",
             f"addr add {VTEP}/24 dev eth2",
             "link set eth2 up",
-            "link add red type vrf table 1005",
-            "link set red up",
-            "link add br5 address 02:00:00:00:03:05 type bridge",
-            "link set br5 master red up",
-            f"link add vx5 type vxlan id 5 local {VTEP} dstport 4789 nolearning",
-            "link set vx5 master br5 up",
-            "link set eth3 master red up",
-            "addr add 10.9.0.1/24 dev eth3",
-            "addr add fd00:9::1/64 dev eth3 nodad",
+            *_vrf("red", vni=5, nic="eth3", gateways=("10.9.0.1/24", "fd00:9::1/64")),
+            *_vrf("black", vni=9, nic="eth4", gateways=("10.10.0.1/24", "fd00:10::1/64")),
             namespace="leaf",
         )
         run("ip netns exec leaf sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")
-        run("bridge -n leaf link set dev vx5 neigh_suppress on learning off")
-        batch(
-            "link set eth0 up",
-            f"addr add {BACKEND}/24 dev eth0",
-            f"addr add {BACKEND6}/64 dev eth0 nodad",
-            "route add default via 10.9.0.1",
-            "route add default via fd00:9::1",
-            namespace="backend",
-        )
+        for name in ("vx5", "vx9"):
+            run(f"bridge -n leaf link set dev {name} neigh_suppress on learning off")
+        for host, address, address6 in (("backend", BACKEND, BACKEND6), ("office", OFFICE, OFFICE6)):
+            batch(
+                "link set eth0 up",
+                f"addr add {address}/24 dev eth0",
+                f"addr add {address6}/64 dev eth0 nodad",
+                f"route add default via {address.removesuffix('0')}",
+                f"route add default via {address6.removesuffix('0')}",
+                namespace=host,
+            )
 
     def start(self) -> None:
         """Start zebra and bgpd and give them their configuration."""
@@ -136,18 +177,32 @@ class Leaf:
     def remove(self) -> None:
         """End everything."""
         self.stop(signal.SIGKILL)
-        for name in ("leaf", "backend"):
+        for name in ("leaf", "backend", "office"):
             with suppress(RuntimeError):
                 run(f"ip netns del {name}")
 
     @staticmethod
-    def has_route(prefix: str) -> bool:
-        """Has its VRF a way to `prefix`?"""
+    def has_route(prefix: str, *, vrf: str = "red") -> bool:
+        """Has a VRF of its own a way to `prefix`?"""
         version = "-6 " if ":" in prefix else ""
-        return prefix in run(f"ip -n leaf {version}route show vrf red {prefix}")
+        return prefix in run(f"ip -n leaf {version}route show vrf {vrf} {prefix}")
 
     @staticmethod
-    def reaches(address: str) -> bool:
-        """Does the host behind it reach `address`?"""
-        command = ["ip", "netns", "exec", "backend", "ping", "-n", "-c", "2", "-i", "0.2", "-W", "5", address]
+    def reaches(address: str, *, host: str = "backend") -> bool:
+        """Does a host behind it reach `address`?"""
+        command = ["ip", "netns", "exec", host, "ping", "-n", "-c", "2", "-i", "0.2", "-W", "5", address]
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def _vrf(name: str, *, vni: int, nic: str, gateways: tuple[str, ...]) -> list[str]:
+    """Commands for a VRF with its L3VNI, in the bridge variant that FRR wants, and a NIC to a host."""
+    return [
+        f"link add {name} type vrf table {1000 + vni}",
+        f"link set {name} up",
+        f"link add br{vni} address 02:00:00:00:03:{vni:02x} type bridge",
+        f"link set br{vni} master {name} up",
+        f"link add vx{vni} type vxlan id {vni} local {VTEP} dstport 4789 nolearning",
+        f"link set vx{vni} master br{vni} up",
+        f"link set {nic} master {name} up",
+        *(f"addr add {gateway} dev {nic}{' nodad' if ':' in gateway else ''}" for gateway in gateways),
+    ]

@@ -65,18 +65,19 @@ def network(vn: str, name: str, number: int, *prefixes: str, imports: tuple[str,
 
 
 NETWORKS = (
-    network(RED, "red", 5, "10.1.1.0/24", "fd00:1::/64", imports=("64512:7",)),
+    network(RED, "red", 5, "10.1.1.0/24", "fd00:1::/64", imports=("64512:7", "64512:9")),
     network(BLUE, "blue", 6, "10.1.1.0/24"),
-    network(GREEN, "green", 7, "10.2.0.0/16", imports=("64512:5",)),
+    network(GREEN, "green", 7, "10.2.0.0/16", "fd00:2::/64", imports=("64512:5",)),
 )
-"""Red and green import each other's routes; blue has red's addresses and nothing to do with it."""
+"""Red and green import each other's routes; blue has red's addresses and nothing to do with it. Red also imports those
+of a VRF of the fabric (`frr_leaf`)."""
 
 R1 = Guest(name="r1", vlan=101, address="10.1.1.11", vn=RED, ipv6="fd00:1::11")
 R2 = Guest(name="r2", vlan=102, address="10.1.1.12", vn=RED, ipv6="fd00:1::12")
 B1 = Guest(name="b1", vlan=201, address="10.1.1.11", vn=BLUE)
 R3 = Guest(name="r3", vlan=103, address="10.1.1.13", vn=RED, ipv6="fd00:1::13")
 B3 = Guest(name="b3", vlan=203, address="10.1.1.13", vn=BLUE)
-G3 = Guest(name="g3", vlan=303, address="10.2.0.13", vn=GREEN, gateway="10.2.0.1", prefixlen=16)
+G3 = Guest(name="g3", vlan=303, address="10.2.0.13", vn=GREEN, gateway="10.2.0.1", prefixlen=16, ipv6="fd00:2::13")
 MOVER = Guest(name="m1", vlan=110, address="10.1.1.20", vn=RED)
 """A guest that is wired to both hosts; which of them carries it is a matter of `Site.connect`."""
 

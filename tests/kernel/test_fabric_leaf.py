@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.kernel.frr_leaf import BACKEND, BACKEND6, VTEP, Leaf, is_installed
+from tests.kernel.frr_leaf import BACKEND, BACKEND6, OFFICE, OFFICE6, VTEP, Leaf, is_installed
 from tests.kernel.overlay_site import B1, R1, R3, Pinging, Site, running_site
 from tests.kernel.site import batch, wait_until
 
@@ -15,6 +15,7 @@ pytestmark = pytest.mark.kernel
 
 WAY = f"via {VTEP}"
 SUBNET, SUBNET6 = "10.9.0.0/24", "fd00:9::/64"
+OFFICES, OFFICES6 = "10.10.0.0/24", "fd00:10::/64"
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +60,21 @@ def test_they_do_by_ipv6(site: Site, leaf: Leaf) -> None:
 
 def test_another_network_does_not_get_there(site: Site, leaf: Leaf) -> None:
     assert B1.is_told_unreachable(BACKEND)
+
+
+def test_a_network_and_a_vrf_of_the_fabric_that_import_each_others_route_targets_reach_each_other(
+    site: Site, leaf: Leaf
+) -> None:
+    wait_until(lambda: site.a.has_route(5, OFFICES, f"{WAY} dev x9"), what="the way to the offices")
+    wait_until(lambda: site.a.has_route(5, OFFICES6, f"via ::ffff:{VTEP} dev x9"), what="the same by IPv6")
+    for prefix in (R1.address, R3.address, R3.ipv6 or ""):
+        wait_until(lambda prefix=prefix: Leaf.has_route(prefix, vrf="black"), what=f"the leaf's black has {prefix}")  # type: ignore[misc]
+    assert "master" not in site.a.ip("link show x9"), "no guest here is in VNI 9: it only sends"
+    for address in (OFFICE, OFFICE6):
+        assert R1.reaches(address, count=2)
+    for address in (R1.address, R3.address, R3.ipv6 or ""):
+        assert leaf.reaches(address, host="office")
+    assert B1.is_told_unreachable(OFFICE)
 
 
 def test_a_route_of_the_fabric_comes_and_goes(site: Site, leaf: Leaf) -> None:

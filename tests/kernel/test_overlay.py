@@ -69,9 +69,12 @@ def test_networks_with_the_same_addresses_are_apart_on_the_way_too(site: Site) -
 def test_networks_that_import_each_others_routes_reach_each_other(site: Site) -> None:
     wait_until(lambda: site.a.has_route(5, G3.address, "x7"), what="the way to g3 in red's VRF")
     assert "master" not in site.a.ip("link show x7"), "host a has no guest of green: it only sends with green's VNI"
-    assert R1.reaches(G3.address, count=2)
-    assert R3.reaches(G3.address), "on one host, without a tunnel"
-    assert G3.reaches(R2.address)
+    wait_until(lambda: site.a.has_route(5, G3.ipv6 or "", "x7"), what="the way to g3 by IPv6")
+    for address in (G3.address, G3.ipv6 or ""):
+        assert R1.reaches(address, count=2)
+        assert R3.reaches(address), "on one host, without a tunnel"
+    for address in (R2.address, R2.ipv6 or "", R3.ipv6 or ""):
+        assert G3.reaches(address)
     assert B1.is_told_unreachable(G3.address)
 
 

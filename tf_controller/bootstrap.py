@@ -62,6 +62,8 @@ def _fresh(*, domain_uuid: str) -> list[tuple[str, JsonObject]]:
             ("virtual-network", _of_project(name))
             for name in ("ip-fabric", "__link_local__", "dci-network", "default-virtual-network")
         ),
+        # Beside each network's own: the parent of every bgp-router, by the name that TF's provisioning uses.
+        ("routing-instance", {"fq_name": [*_PROJECT, "ip-fabric", "__default__"], "parent_type": "virtual-network"}),
         ("security-group", _of_project("__no_rule__")),
     ]
 

@@ -20,14 +20,17 @@ JsonObject: TypeAlias = dict[str, Any]
 SERVED: Final = frozenset(
     {
         "application-policy-set",
+        "bgp-router",
         "domain",
         "global-qos-config",
         "global-system-config",
         "global-vrouter-config",
         "instance-ip",
+        "interface-route-table",
         "network-ipam",
         "policy-management",
         "project",
+        "route-table",
         "routing-instance",
         "security-group",
         "subnet",

@@ -17,13 +17,13 @@ SKIPPED_CORE = {
 }
 SKIPPED_SUBNETS = {
     59: "allocation in blocks (alloc_unit): refused here with 400 rather than ignored",
-    **dict.fromkeys(range(81, 92), "types not served: network-policy, route-target, route-table and its kin"),
+    **dict.fromkeys(range(81, 89), "types not served: network-policy, route-target"),
     **dict.fromkeys((93, 94), "type not served: route-target"),
     **dict.fromkeys(range(98, 125), "types not served: tag-type, tag, address-group, service-group, firewall-*"),
     **dict.fromkeys(range(131, 136), "types not served: logical-router"),
     **dict.fromkeys(range(136, 143), "types not served: floating-ip-pool, floating-ip"),
     147: "the system configuration has children of types not served: alarm, fabric",
-    **dict.fromkeys(range(148, 154), "types not served: bgp-router, fabric, virtual-port-group"),
+    **dict.fromkeys(range(151, 154), "types not served: fabric, virtual-port-group"),
     156: "type not served: port-profile",
     158: "lists an application-policy-set made in a skipped record",
     **dict.fromkeys(range(159, 162), "quotas are not served"),

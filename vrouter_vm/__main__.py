@@ -26,6 +26,7 @@ from tf_runtime.metrics import DaemonMetrics
 from tf_runtime.notify import Notifier
 from tf_runtime.settings import parse_listen
 from vrouter_vm import names
+from vrouter_vm.bgp_routers import PeerFeed, SessionTimes, TfBgpRouters, describe_peer_feed
 from vrouter_vm.evpn import Vtep
 from vrouter_vm.gateway_mac import check_gateway_mac
 from vrouter_vm.kernel import Kernel
@@ -64,7 +65,8 @@ def main(argv: Sequence[str]) -> int:
         clock=time.time,
         on_change=wake,
     )
-    overlay = _overlay(settings.overlay, file=file, on_change=wake) if settings.overlay else None
+    peer_feed = _peer_feed(settings.overlay, api, file=file) if settings.overlay else None
+    overlay = _overlay(settings.overlay, peer_feed, on_change=wake) if settings.overlay and peer_feed else None
     reconciler = Reconciler(
         ports=store,
         networks=feed,
@@ -93,6 +95,7 @@ def main(argv: Sequence[str]) -> int:
             store=store,
             feed=feed,
             overlay=overlay,
+            peer_feed=peer_feed,
             api=api,
             wake=wake,
         )
@@ -110,6 +113,7 @@ class _Parts:
     store: PortStore
     feed: NetworkFeed
     overlay: BgpOverlay | None
+    peer_feed: PeerFeed | None
     api: ConfigApi
     wake: _Wake
 
@@ -146,31 +150,39 @@ def _serve(parts: _Parts) -> int:
         is_ready=lambda: store.is_loaded and board.outcome.pass_number > 0,
     )
     watched = ["virtual-network", "routing-instance"] if overlay else ["virtual-network"]
-    watch = Watch(parts.api, watched, feed_loop.wake)
+    watches = [Watch(parts.api, watched, feed_loop.wake)]
+    feed_loops = {"networks": feed_loop}
+    if (peer_loop := _peer_loop(parts)) is not None:
+        watches.append(Watch(parts.api, ["bgp-router"], peer_loop.wake))
+        feed_loops["bgp-peers"] = peer_loop
     is_asked_to_stop = threading.Event()
 
-    def run_feed() -> None:
+    def run_feed(fed: ReconcileLoop) -> None:
         try:
-            feed_loop.run()
+            fed.run()
         finally:
             loop.stop()  # after a bug there, carrying on with what was known would hide it
 
     def stop() -> None:
         is_asked_to_stop.set()
         loop.stop()
-        feed_loop.stop()
+        for each in feed_loops.values():
+            each.stop()
 
     if overlay:
         overlay.start(on_bug=loop.stop)
-    watch.start()
-    threading.Thread(target=run_feed, name="networks", daemon=True).start()
+    for watch in watches:
+        watch.start()
+    for name, each in feed_loops.items():
+        threading.Thread(target=run_feed, args=(each,), name=name, daemon=True).start()
     stop_on_signals(stop)
     try:
         loop.run()
     finally:
         port_server.stop()
         status_server.stop()
-        watch.stop()
+        for watch in watches:
+            watch.stop()
         if overlay:
             overlay.stop()
     return EXIT_OK if is_asked_to_stop.is_set() else EXIT_BUG
@@ -186,12 +198,43 @@ class _Wake:
             self.target.wake()
 
 
-def _overlay(settings: OverlaySettings, *, file: str, on_change: Callable[[], None]) -> BgpOverlay:
+def _peer_feed(settings: OverlaySettings, api: ConfigApi, *, file: str) -> PeerFeed:
+    """Return the neighbours of the settings and, where TF is to be asked, those of its last answer."""
+    peers = PeerFeed(
+        TfBgpRouters(api),
+        settled=peer_settings(settings, file=file),
+        asn=settings.bgp.asn,
+        own_address=IPv4Address(settings.vtep),
+        times=SessionTimes(hold_time_s=settings.bgp.hold_time_s, restart_time_s=settings.bgp.restart_time_s),
+        cache=Path(settings.bgp.peers_cache),
+        clock=time.time,
+    )
+    if settings.bgp.peers_from_tf:
+        peers.load_cache()
+    return peers
+
+
+def _peer_loop(parts: _Parts) -> ReconcileLoop | None:
+    """Return the loop that keeps the neighbours as TF has them, if that is wanted."""
+    settings, peers, overlay = parts.settings.overlay, parts.peer_feed, parts.overlay
+    if settings is None or peers is None or overlay is None or not settings.bgp.peers_from_tf:
+        return None
+    peers.call_when_changed(overlay.use_peers)
+    return ReconcileLoop(
+        peers.run_once,
+        name=f"{NAME}.peers",
+        full_period_s=parts.settings.full_period_s,
+        metrics=DaemonMetrics(NAME),  # not exported: /status says how fresh they are
+        notifier=Notifier(None),
+    )
+
+
+def _overlay(settings: OverlaySettings, peers: PeerFeed, *, on_change: Callable[[], None]) -> BgpOverlay:
     return BgpOverlay(
         socket=Path(settings.bgp.socket),
         asn=settings.bgp.asn,
         vtep=IPv4Address(settings.vtep),
-        peers=peer_settings(settings, file=file),
+        peers=peers.peers,
         cache=Path(settings.cache),
         stale_s=settings.stale_s,
         settle_s=settings.settle_s,
@@ -266,8 +309,16 @@ def _status(parts: _Parts, report: PassReport | None) -> dict[str, Any]:
         "vrfs": describe_vrfs(statuses, asn=parts.settings.overlay.bgp.asn if parts.settings.overlay else None),
         "traffic": {vif: asdict(counters) for vif, counters in sorted(traffic.items())},
         "drops": dict(outcome.drops),
-        **({"overlay": describe_overlay(overlay.status, outcome.choices, now=now)} if overlay else {}),
+        **({"overlay": _overlay_status(parts, overlay, now=now)} if overlay else {}),
     }
+
+
+def _overlay_status(parts: _Parts, overlay: BgpOverlay, *, now: float) -> dict[str, Any]:
+    shown = describe_overlay(overlay.status, parts.board.outcome.choices, now=now)
+    settings, peers = parts.settings.overlay, parts.peer_feed
+    if settings and settings.bgp.peers_from_tf and peers:
+        shown["tf_peers"] = describe_peer_feed(peers.status, now=now)
+    return shown
 
 
 def entry_point() -> None:

@@ -72,7 +72,8 @@ class BgpOverlay:
         self._socket = socket
         self._asn = asn
         self._vtep = vtep
-        self._peers = peers
+        self._peers = tuple(peers)
+        self._peers_lock = threading.Lock()  # one writer of the speaker's peers at a time
         self._cache = cache
         self._clock = clock
         self._wall_clock = wall_clock
@@ -178,6 +179,18 @@ class BgpOverlay:
         if speaker is not None:
             self._tell(speaker, lambda: speaker.withdraw(route))
 
+    def use_peers(self, peers: Sequence[PeerSettings]) -> None:
+        """Let these be the speaker's neighbours from now on, and no other; raises `Rejected` when it refuses one."""
+        with self._condition:
+            self._peers = tuple(peers)
+            addresses = {peer.address for peer in peers}
+            self._sessions = {peer: is_up for peer, is_up in self._sessions.items() if peer in addresses}
+            if not any(self._sessions.values()):
+                self._remote.peers_gone()
+            speaker = self._speaker
+        if speaker is not None:
+            self._tell(speaker, lambda: self._set_peers(speaker))
+
     def settle(self) -> None:
         """Take note that a pass is over: what has been announced by now is all that this host has."""
         with self._condition:
@@ -186,6 +199,12 @@ class BgpOverlay:
                 self._is_begun = True
                 self._condition.notify_all()
         self._save()
+
+    def _set_peers(self, speaker: Speaker) -> None:
+        with self._peers_lock:
+            with self._condition:
+                peers = self._peers
+            speaker.set_peers(peers, asn=self._asn, local_address=self._vtep)
 
     def _tell(self, speaker: Speaker, call: Callable[[], None]) -> None:
         """Call the speaker. One that does not answer is no failure here: the next connection tells it everything."""
@@ -244,7 +263,7 @@ class BgpOverlay:
                     self._error = ""
                     break
             known = wanted
-        speaker.set_peers(self._peers, asn=self._asn, local_address=self._vtep)
+        self._set_peers(speaker)
         log.info("speaker has our routes", extra={"routes": len(wanted), "was_fresh": is_fresh})
 
     def _lose(self, error: BoundaryError) -> None:
@@ -279,6 +298,8 @@ class BgpOverlay:
             self._on_change()
 
     def _take_session(self, state: PeerState, *, now: float) -> bool:
+        if state.peer not in {peer.address for peer in self._peers}:
+            return False  # the last words of one that is no neighbour any more
         was_up = self._sessions.get(state.peer, False)
         self._sessions[state.peer] = state.is_established
         if was_up != state.is_established:

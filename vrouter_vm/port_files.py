@@ -259,13 +259,14 @@ class PortStore:
             log.info("port deleted", extra=_fields(entry.port))
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, text: str, *, mode: int = 0o644) -> None:
     """Replace the file `path` by `text`: it holds either all of it, also after a crash, or what it held before.
 
-    Which of the two is certain only after `sync_directory`.
+    Which of the two is certain only after `sync_directory`. `mode`: its permissions, less the process's umask.
     """
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
+    partial.unlink(missing_ok=True)  # one that a crash has left may have other permissions
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

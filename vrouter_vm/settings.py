@@ -59,8 +59,13 @@ class BgpSettings(Settings, frozen=True, kw_only=True):
 
     asn: Annotated[int, Meta(ge=1, le=4294967295)]
     """The site's AS, the same on all hosts and reflectors: TF's global autonomous system."""
-    peers: Annotated[tuple[PeerSection, ...], Meta(min_length=1)]
+    peers: tuple[PeerSection, ...] = ()
     """Two reflectors, so that one can be restarted unnoticed."""
+    peers_from_tf: bool = False
+    """Also the control nodes and route reflectors among TF's bgp-routers, as they come and go. Off by default: a
+    control node talks only to neighbours that are bgp-routers in TF themselves."""
+    peers_cache: str = "/var/lib/vrouter-agent/peers.json"
+    """Those of TF's last answer, with their passwords, so that a start without TF has its sessions."""
     socket: str = "/run/vrouter-speaker/api.sock"
     """Where the speaker's API is. Only root may open it."""
     hold_time_s: Annotated[int, Meta(ge=3, le=3600)] = 9
@@ -155,6 +160,14 @@ def _check_overlay(settings: OverlaySettings, *, trunk: str, file: str) -> None:
             key="overlay.interface",
             value=settings.interface,
             allowed="letters, digits, '-' and '_', and not the trunk",
+        )
+    if not settings.bgp.peers and not settings.bgp.peers_from_tf:
+        raise ConfigError(
+            "nobody to tell routes to",
+            file=file,
+            key="overlay.bgp.peers",
+            value="[]",
+            allowed="at least one peer, or overlay.bgp.peers_from_tf: true",
         )
     addresses = {"overlay.vtep": settings.vtep}
     addresses |= {f"overlay.bgp.peers[{index}].address": peer.address for index, peer in enumerate(settings.bgp.peers)}

@@ -93,6 +93,13 @@ class Fabric:
         process.start()
         return process
 
+    def another_reflector(self, address: str) -> Process:
+        """One more reflector on the same port, started."""
+        configuration = reflector_configuration(asn=ASN, address=IPv4Address(address), clients=LOOPBACK, port=self.port)
+        process = self.speakers[address] = Process(folder=self.folder, name=address, configuration=configuration)
+        process.start()
+        return process
+
     def peers(self) -> list[PeerSettings]:
         """What a host is told of the reflector."""
         return [PeerSettings(address="127.0.0.100", port=self.port, password=None, hold_time_s=9, restart_time_s=120)]

@@ -39,10 +39,11 @@ class Host:
 
     def __init__(self, fabric: Fabric, name: str, number: int, *, settle_s: float = SETTLE_S) -> None:
         self.wakes = 0
+        self.vtep = IPv4Address(f"127.0.0.{number}")
         self.overlay = BgpOverlay(
             socket=fabric.folder / f"{name}.sock",
             asn=ASN,
-            vtep=IPv4Address(f"127.0.0.{number}"),
+            vtep=self.vtep,
             peers=fabric.peers(),
             cache=fabric.folder / f"{name}.json",
             stale_s=600.0,

@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 import time
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -163,6 +163,20 @@ class Simulator:
         query = urllib.parse.urlencode({"after": after, "wait_s": wait_s})
         answer = self._request("GET", f"/nics?{query}")
         return answer["generation"], answer["nics"]
+
+    def report_from_guest(self, vm: str, addresses: Mapping[int, Sequence[Mapping[str, str] | str]]) -> None:
+        """Let VMware Tools in `vm` report these addresses, by device key of the NIC; none: they tell of no NIC.
+
+        An address is its text, or a mapping with `address` and optionally `state` and `origin`.
+        """
+        nics = [
+            {
+                "device_key": key,
+                "addresses": [{"address": each} if isinstance(each, str) else dict(each) for each in told],
+            }
+            for key, told in addresses.items()
+        ]
+        self._request("POST", "/guest-net", {"vm": vm, "nics": nics})
 
     def hold_updates(self) -> None:
         """Withhold property updates on all endpoints; full reads and updates of tasks go on."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from vcenter_manager.model import (
+    Address,
     AgentPort,
     Dvport,
     Family,
@@ -122,7 +123,7 @@ class UpdateInterface(Action):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateInstanceIp(Action):
-    """Ask TF for an address."""
+    """Ask TF for an address: for `address` where the guest has it already, else for any."""
 
     vm_uuid: VmUuid
     vmi_uuid: VmiUuid
@@ -130,6 +131,7 @@ class CreateInstanceIp(Action):
     instance_ip_uuid: InstanceIpUuid
     family: Family
     network: Network
+    address: Address | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ raises nothing.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from tf_reconcile.errors import BoundaryError
@@ -23,6 +23,7 @@ from vcenter_manager.model import (
     Network,
     Portgroup,
     PortgroupKey,
+    Reported,
     Switch,
     Tenancy,
     TfGuest,
@@ -36,10 +37,14 @@ Failures = Mapping[AnyAction, BoundaryError]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuestList:
-    """The VMs of this ESXi; `unreadable` names those whose identity cannot be told now."""
+    """The VMs of this ESXi; `unreadable` names those whose identity cannot be told now.
+
+    `reported` is apart from the guests: an address that changes inside a guest is no reason to read its dvPort again.
+    """
 
     guests: Mapping[VmUuid, Guest]
     unreadable: tuple[str, ...] = ()
+    reported: Reported = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,9 +47,14 @@ def vmi_uuid_of(vm_uuid: VmUuid, device_key: DeviceKey) -> VmiUuid:
     return VmiUuid(str(uuid.uuid5(uuid.UUID(vm_uuid), f"nic {device_key}")))
 
 
-def instance_ip_uuid_of(vmi_uuid: VmiUuid, family: Family) -> InstanceIpUuid:
-    """Return the uuid of an interface's instance-ip of one address family."""
-    return InstanceIpUuid(str(uuid.uuid5(uuid.UUID(vmi_uuid), f"instance-ip {family.value}")))
+def instance_ip_uuid_of(vmi_uuid: VmiUuid, family: Family, address: Address | None = None) -> InstanceIpUuid:
+    """Return the uuid of an interface's instance-ip of one address family.
+
+    One whose address the guest chose has a uuid of its own: TF does not change the address of an instance-ip, so the
+    next one is made before the last one goes.
+    """
+    chosen = "" if address is None else f" {address}"
+    return InstanceIpUuid(str(uuid.uuid5(uuid.UUID(vmi_uuid), f"instance-ip {family.value}{chosen}")))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,15 +248,16 @@ def unready_reason(attachment: Attachment, interface: Interface | None, network:
     """Return why there can be no agent port for `attachment` yet; None when TF has all that it needs."""
     if network is None:
         return "its virtual network is not in TF"
-    if network.is_external_ipam:
-        return "addresses of networks with external_ipam are not supported"
     if not network.families:
         return "its virtual network has no subnet"
     if interface is None or interface.vn_uuid != attachment.vn_uuid:
         return "no interface in TF yet"
     if interface.project_uuid is None:
         return "its interface in TF has no project"
-    if {family_of(address) for address in addresses_of(interface)} < network.families:
+    present = {family_of(address) for address in addresses_of(interface)}
+    if network.is_external_ipam:
+        return None if present else "no address yet: the network takes the one that VMware Tools report"
+    if present < network.families:
         return "no address yet"
     return None
 

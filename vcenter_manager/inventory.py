@@ -5,8 +5,9 @@ The only reader of VM hardware. `observe` costs no call: the watch keeps the mir
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from ipaddress import ip_address
+from typing import Any, Final
 
 from pyVmomi import vim
 
@@ -16,6 +17,7 @@ from tf_vsphere.session import Session
 from tf_vsphere.watch import PropertyWatch
 from vcenter_manager.boundary import GuestList
 from vcenter_manager.model import (
+    Address,
     DeviceKey,
     DvportKey,
     DvportRef,
@@ -31,6 +33,9 @@ from vcenter_manager.vcenter_watch import VM_PATHS, VcenterWatch
 _HARDWARE_UUID = "hardware.systemInfo.uuid"
 _HOST_KIND = "HostSystem"
 _VIEW = {"in view": Step(vim.view.ContainerView, "view")}
+_UNUSABLE: Final = ("invalid", "inaccessible", "tentative", "duplicate")
+"""`vim.net.IpConfigInfo.IpAddressStatus` of an address that a guest has and cannot use (RFC 4293)."""
+
 _DvportBacking = vim.vm.device.VirtualEthernetCard.DistributedVirtualPortBackingInfo
 
 
@@ -108,6 +113,7 @@ def parse_guests(mirror: Mirror) -> GuestList:
     """Return the VMs of a mirror."""
     guests: dict[VmUuid, Guest] = {}
     unreadable: list[str] = []
+    reported: dict[VmUuid, Mapping[DeviceKey, tuple[Address, ...]]] = {}
     for ref, seen in mirror.items():
         if ref.kind == _HOST_KIND:
             continue
@@ -116,7 +122,9 @@ def parse_guests(mirror: Mirror) -> GuestList:
             unreadable.append(str(seen.properties.get("name", ref.value)))
         else:
             guests[guest.vm_uuid] = guest
-    return GuestList(guests=guests, unreadable=tuple(sorted(unreadable)))
+            if addresses := parse_reported(seen.properties):
+                reported[guest.vm_uuid] = addresses
+    return GuestList(guests=guests, unreadable=tuple(sorted(unreadable)), reported=reported)
 
 
 def parse_guest(properties: Mapping[str, Any]) -> Guest | None:
@@ -133,6 +141,43 @@ def parse_guest(properties: Mapping[str, Any]) -> Guest | None:
         is_template=bool(properties.get("config.template")),
         nics=tuple(_parse_nic(device) for device in devices if isinstance(device, vim.vm.device.VirtualEthernetCard)),
     )
+
+
+def parse_reported(properties: Mapping[str, Any]) -> Mapping[DeviceKey, tuple[Address, ...]]:
+    """Return the addresses that VMware Tools report for each NIC, those to prefer first; none where there are none.
+
+    A NIC is told by its device key, or by its MAC where Tools do not know the key (`vim.vm.GuestInfo.NicInfo`).
+    Addresses that the guest made up at random (RFC 8981) come after lasting ones, and those it phases out come last.
+    """
+    told = properties.get("guest.net") or ()
+    if not told:
+        return {}
+    cards = [
+        device
+        for device in properties.get("config.hardware.device") or ()
+        if isinstance(device, vim.vm.device.VirtualEthernetCard)
+    ]
+    keys = {int(card.key) for card in cards}
+    key_of_mac = {str(card.macAddress or "").lower(): int(card.key) for card in cards}
+    found: dict[DeviceKey, tuple[Address, ...]] = {}
+    for nic in told:
+        key = int(nic.deviceConfigId) if nic.deviceConfigId in keys else key_of_mac.get(str(nic.macAddress).lower())
+        if key is not None:
+            ranked = sorted(_parse_addresses(nic), key=lambda each: each[0])
+            found[DeviceKey(key)] = (*found.get(DeviceKey(key), ()), *(address for _, address in ranked))
+    return {key: addresses for key, addresses in found.items() if addresses}
+
+
+def _parse_addresses(nic: Any) -> Iterator[tuple[tuple[bool, bool], Address]]:
+    """Yield each usable address of a `NicInfo` with its rank; what is not an address is none."""
+    for each in nic.ipConfig.ipAddress or () if nic.ipConfig is not None else ():
+        state, origin = str(each.state or ""), str(each.origin or "")
+        try:
+            address = ip_address(str(each.ipAddress))
+        except ValueError:
+            continue
+        if state not in _UNUSABLE:
+            yield (state == "deprecated", origin == "random"), address
 
 
 def _parse_nic(card: Any) -> Nic:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Final, NewType, TypeAlias
 
 VmUuid = NewType("VmUuid", str)
@@ -25,6 +25,8 @@ MacAddress = NewType("MacAddress", str)
 """Lower case, with colons."""
 
 Address: TypeAlias = IPv4Address | IPv6Address
+Reported: TypeAlias = Mapping[VmUuid, Mapping[DeviceKey, tuple[Address, ...]]]
+"""What VMware Tools say inside the guests: the addresses of each NIC, the one to prefer first."""
 FqName: TypeAlias = tuple[str, ...]
 
 VLAN_FIRST: Final = Vlan(1)
@@ -143,13 +145,26 @@ class Dvport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Subnet:
+    """A subnet of a virtual network; `gateway` and `service` are the vRouter's own addresses in it, if any."""
+
+    prefix: IPv4Network | IPv6Network
+    gateway: Address | None = None
+    service: Address | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """A virtual network; `families` are those it has a subnet for."""
+    """A virtual network; `families` are those it has a subnet for.
+
+    `is_external_ipam`: TF gives out no address there, a guest's is the one that it has by itself.
+    """
 
     vn_uuid: VnUuid
     fq_name: FqName
     families: frozenset[Family]
     is_external_ipam: bool = False
+    subnets: tuple[Subnet, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -288,6 +303,7 @@ class Snapshot:
 
     guests: Mapping[VmUuid, Guest] = field(default_factory=dict)
     unreadable_guests: tuple[str, ...] = ()
+    reported: Reported = field(default_factory=dict)
     moves: Mapping[VmUuid, Move] = field(default_factory=dict)
     switch: Switch | None = None
     portgroups: Mapping[PortgroupKey, Portgroup] = field(default_factory=dict)

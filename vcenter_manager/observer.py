@@ -137,6 +137,7 @@ class Observer:
         agent = self._observe_agent(is_full=is_full)
         return replace(
             seen,
+            reported=listed.reported,
             switch=self._switch,
             portgroups=portgroups,
             dvports=dvports,

@@ -8,7 +8,7 @@ from tf_api.client import ConfigApi
 from tf_api.faults import SYSTEM
 from tf_api.model import VIRTUAL_NETWORK_FIELDS, VirtualNetwork, parse_virtual_network
 from tf_reconcile.errors import Rejected
-from vcenter_manager.model import Family, FqName, Network, ProjectUuid, Tenancy, VnUuid
+from vcenter_manager.model import Family, FqName, Network, ProjectUuid, Subnet, Tenancy, VnUuid
 
 
 class TfNetworks:
@@ -49,4 +49,7 @@ def _network(found: VirtualNetwork) -> Network:
         fq_name=found.fq_name,
         families=frozenset(by_version[version] for version in versions),
         is_external_ipam=found.external_ipam,
+        subnets=tuple(
+            Subnet(prefix=subnet.prefix, gateway=subnet.gateway, service=subnet.dns) for subnet in found.subnets
+        ),
     )

@@ -223,7 +223,8 @@ def _interface_json(action: CreateInterface) -> dict[str, Any]:
 
 
 def _instance_ip_json(action: CreateInstanceIp) -> dict[str, Any]:
-    return {
+    given = {} if action.address is None else {"instance_ip_address": str(action.address)}
+    return given | {
         "fq_name": [action.instance_ip_uuid],
         "uuid": action.instance_ip_uuid,
         "display_name": action.subject,

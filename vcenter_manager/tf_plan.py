@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from vcenter_manager.actions import (
     CreateInstanceIp,
     CreateInterface,
@@ -13,7 +15,20 @@ from vcenter_manager.actions import (
     UpdateVm,
 )
 from vcenter_manager.desired import Attachment, instance_ip_uuid_of
-from vcenter_manager.model import Guest, Interface, Network, Snapshot, Source, Tenancy, TfGuest, family_of
+from vcenter_manager.external_ipam import choose
+from vcenter_manager.model import (
+    Address,
+    Family,
+    FqName,
+    Guest,
+    InstanceIp,
+    Interface,
+    Network,
+    Snapshot,
+    Source,
+    TfGuest,
+    family_of,
+)
 from vcenter_manager.rules import Draft, Policy
 
 
@@ -87,31 +102,70 @@ def _plan_interface(
                 subject=attachment.subject, vm_uuid=guest.vm_uuid, vmi_uuid=attachment.vmi_uuid, mac=attachment.mac
             )
         )
-    _plan_addresses(draft, attachment, have, network, tenancy)
-
-
-def _plan_addresses(
-    draft: Draft, attachment: Attachment, have: Interface | None, network: Network, tenancy: Tenancy
-) -> None:
+    addresses = _Addresses(
+        draft=draft,
+        attachment=attachment,
+        network=network,
+        interface_fq_name=have.fq_name if have is not None else (*tenancy.project, attachment.vmi_uuid),
+        ours=tuple(ip for ip in have.instance_ips if ip.is_ours) if have is not None else (),
+    )
     if network.is_external_ipam:
-        return
-    mine = [ip for ip in have.instance_ips if ip.is_ours] if have is not None else []
-    present = {family_of(ip.address) for ip in mine if ip.address is not None}
-    uuids = {ip.instance_ip_uuid for ip in mine}
-    for family in sorted(network.families - present):
-        instance_ip_uuid = instance_ip_uuid_of(attachment.vmi_uuid, family)
-        if instance_ip_uuid not in uuids:
-            draft.act(
-                CreateInstanceIp(
-                    subject=attachment.subject,
-                    vm_uuid=attachment.vm_uuid,
-                    vmi_uuid=attachment.vmi_uuid,
-                    instance_ip_uuid=instance_ip_uuid,
-                    interface_fq_name=have.fq_name if have is not None else (*tenancy.project, attachment.vmi_uuid),
-                    family=family,
-                    network=network,
+        addresses.follow(snapshot.reported.get(attachment.vm_uuid, {}).get(attachment.device_key, ()))
+    else:
+        addresses.ask()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Addresses:
+    """The addresses of one NIC; `ours`: the instance-ips that we made for it."""
+
+    draft: Draft
+    attachment: Attachment
+    network: Network
+    interface_fq_name: FqName
+    ours: tuple[InstanceIp, ...]
+
+    def ask(self) -> None:
+        """Ask TF for an address of each family that the network has."""
+        present = {family_of(ip.address) for ip in self.ours if ip.address is not None}
+        for family in sorted(self.network.families - present):
+            self._create(family)
+
+    def follow(self, reported: tuple[Address, ...]) -> None:
+        """Let TF know the addresses that the guest has by itself."""
+        for family in sorted(self.network.families):
+            choice = choose(family, reported, self.ours, self.network)
+            if choice.wanted is not None:
+                self._create(family, choice.wanted)
+            if choice.refusal is not None:
+                self.draft.hold(self.attachment.subject, choice.refusal)
+            for ip in choice.surplus:
+                self.draft.act(
+                    DeleteInstanceIp(
+                        subject=self.attachment.subject,
+                        vm_uuid=self.attachment.vm_uuid,
+                        instance_ip_uuid=ip.instance_ip_uuid,
+                        is_replaced=True,
+                    )
                 )
+
+    def _create(self, family: Family, address: Address | None = None) -> None:
+        attachment = self.attachment
+        instance_ip_uuid = instance_ip_uuid_of(attachment.vmi_uuid, family, address)
+        if instance_ip_uuid in {ip.instance_ip_uuid for ip in self.ours}:
+            return
+        self.draft.act(
+            CreateInstanceIp(
+                subject=attachment.subject,
+                vm_uuid=attachment.vm_uuid,
+                vmi_uuid=attachment.vmi_uuid,
+                instance_ip_uuid=instance_ip_uuid,
+                interface_fq_name=self.interface_fq_name,
+                family=family,
+                network=self.network,
+                address=address,
             )
+        )
 
 
 def _plan_interface_removal(

@@ -39,6 +39,7 @@ VM_PATHS: Final = (
     "name",
     "runtime.powerState",
     "config.hardware.device",
+    "guest.net",
 )
 
 _PORTGROUP_PATHS = ("name", "config.vendorSpecificConfig", "config.defaultPortConfig")

@@ -80,6 +80,7 @@ func (s *server) controlMux() http.Handler {
 		}
 	})
 	mux.HandleFunc("GET /nics", s.getNics)
+	mux.HandleFunc("POST /guest-net", s.reportFromGuest)
 	mux.HandleFunc("POST /updates/hold", func(w http.ResponseWriter, _ *http.Request) {
 		s.v.gate.hold()
 		reply(w, struct{}{})

@@ -178,6 +178,7 @@ func (v *vcenter) UpdateObject(_ *simulator.Context, o mo.Reference, changes []t
 	case *mo.VirtualMachine:
 		if touchesNics(changes) {
 			v.connectNics(o)
+			v.forgetGuestNet(o.Self)
 		}
 		if v.isComplete(o.Self, changes) {
 			v.placeVM(o.Self)

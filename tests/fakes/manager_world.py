@@ -32,6 +32,7 @@ from vcenter_manager.actions import (
     UpdateVm,
 )
 from vcenter_manager.model import (
+    Address,
     AgentPort,
     AgentState,
     AgentView,
@@ -173,6 +174,7 @@ class World:
             key=FOREIGN, name="office", vn_uuid=None, access_vlan=FOREIGN_VLAN, is_blocked=False
         )
         self.writes = 0
+        self.reported: dict[VmUuid, dict[DeviceKey, tuple[Address, ...]]] = {}
         self.blind: Callable[[Snapshot], Snapshot] = lambda snapshot: snapshot
         self._numbers: Iterator[int] = itertools.count(1)
 
@@ -292,6 +294,7 @@ class World:
         agent = self.agents[here]
         whole = Snapshot(
             guests=guests,
+            reported={vm: nics for vm, nics in self.reported.items() if vm in guests},
             moves=moves,
             vlans_at={host: self._vlans_at(host) for host in self.hosts},
             switch=Switch(
@@ -432,7 +435,10 @@ class World:
             case CreateInstanceIp():
                 if action.vmi_uuid not in self.interfaces:
                     raise Conflict("TF", "create", action.instance_ip_uuid)
-                self.add_instance_ip(action.vmi_uuid, action.instance_ip_uuid)
+                in_use = {ip.address for _, seen in self.interfaces.values() for ip in seen.instance_ips}
+                if action.address is not None and action.address in in_use:
+                    raise Conflict("TF", "create", action.instance_ip_uuid, "IP address already in use")
+                self.add_instance_ip(action.vmi_uuid, action.instance_ip_uuid, address=action.address)
             case DeleteInstanceIp():
                 for uuid_, (owner, interface) in self.interfaces.items():
                     left = tuple(ip for ip in interface.instance_ips if ip.instance_ip_uuid != action.instance_ip_uuid)
@@ -448,14 +454,16 @@ class World:
             case _:
                 raise AssertionError(f"unknown action {action}")
 
-    def add_instance_ip(self, vmi: VmiUuid, instance_ip: InstanceIpUuid, *, is_ours: bool = True) -> None:
+    def add_instance_ip(
+        self, vmi: VmiUuid, instance_ip: InstanceIpUuid, *, is_ours: bool = True, address: Address | None = None
+    ) -> None:
         owner, interface = self.interfaces[vmi]
-        address = InstanceIp(
+        added = InstanceIp(
             instance_ip_uuid=instance_ip,
-            address=IPv4Address("10.1.0.0") + next(self._numbers),
+            address=address or IPv4Address("10.1.0.0") + next(self._numbers),
             is_ours=is_ours,
         )
-        self.interfaces[vmi] = (owner, replace(interface, instance_ips=(*interface.instance_ips, address)))
+        self.interfaces[vmi] = (owner, replace(interface, instance_ips=(*interface.instance_ips, added)))
 
     # Time going by
 

@@ -311,10 +311,6 @@ def with_network(change: Callable[[Network], Network]) -> Callable[[Snapshot], S
             with_network(lambda network: replace(network, families=frozenset({Family.V4, Family.V6}))),
             "no address yet",
         ),
-        (
-            with_network(lambda network: replace(network, is_external_ipam=True)),
-            "addresses of networks with external_ipam are not supported",
-        ),
     ],
 )
 def test_a_nic_that_tf_cannot_serve_is_held_with_the_reason(

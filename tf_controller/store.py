@@ -1,10 +1,10 @@
 """Objects, references, addresses and numbers in one SQLite file.
 
-Called by `objects`, `hooks`, `listing` and `app`. A write is a transaction of the only writer, and its answer goes
-out after the commit: the write-ahead log is synced to disk at each commit (`synchronous=FULL`,
-https://sqlite.org/wal.html), so what was acknowledged survives `kill -9` and a power cut. Readers each see one
-consistent state and never wait for the writer. That an address or a number has one owner is a primary key here,
-whatever the rules above do.
+Called by `objects`, `hooks`, `listing` and `app`. A write is all or nothing, and its answer goes out after the commit:
+the write-ahead log is synced to disk at each commit (`synchronous=FULL`, https://sqlite.org/wal.html), so what was
+acknowledged survives `kill -9` and a power cut. Writes that come while a commit waits for the disk are committed
+together by the next one (group commit). Readers each see one consistent state and never wait for the writer. That an
+address or a number has one owner is a primary key here, whatever the rules above do.
 """
 
 from __future__ import annotations
@@ -257,6 +257,60 @@ class Transaction(Snapshot):
         )
 
 
+class _Group:
+    """Writes that are committed together. All but `wait` only by the thread that has the writer."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        connection.execute("BEGIN IMMEDIATE")
+        self._sql = connection
+        self._events: list[Event] = []
+        self._error: BaseException | None = None
+        self._is_over = threading.Event()
+
+    @property
+    def is_broken(self) -> bool:
+        """Tell whether SQLite has undone all of it."""
+        return self._error is not None
+
+    @contextmanager
+    def member(self) -> Iterator[Transaction]:
+        """Give read and write access; when the block raises, what it did is undone and nothing else."""
+        transaction = Transaction(self._sql)
+        self._sql.execute("SAVEPOINT member")
+        try:
+            yield transaction
+        except BaseException as error:
+            if self._sql.in_transaction:
+                self._sql.execute("ROLLBACK TO member")
+                self._sql.execute("RELEASE member")
+            else:  # SQLite has undone all of it, as when the disk is full: https://sqlite.org/lang_transaction.html
+                self._error = error
+            raise
+        self._sql.execute("RELEASE member")
+        self._events += transaction.events
+
+    def commit(self, on_commit: Callable[[Sequence[Event]], None]) -> None:
+        """Commit, tell the events and let the waiting go on; raises nothing of the database's."""
+        try:
+            if self._error is None:
+                self._sql.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._error = error
+            if self._sql.in_transaction:
+                self._sql.execute("ROLLBACK")
+        else:
+            if self._error is None:
+                on_commit(self._events)
+        finally:
+            self._is_over.set()
+
+    def wait(self) -> None:
+        """Return when the group is committed; `sqlite3.Error` when it was not."""
+        self._is_over.wait()
+        if self._error is not None:
+            raise sqlite3.OperationalError(f"not committed: {self._error}") from self._error
+
+
 class Store:
     """The database file; safe to share between threads. `on_commit` gets the events of each commit, in the order of
     the commits.
@@ -268,7 +322,10 @@ class Store:
         self._path = path
         self._settings_file = settings_file
         self._on_commit = on_commit
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # who has it has the writer
+        self._queue_lock = threading.Lock()
+        self._queued = 0  # threads that wait for the writer
+        self._group: _Group | None = None
         self._of_thread = threading.local()
         self._writer: sqlite3.Connection | None = None
         self._opened = ExitStack()
@@ -297,6 +354,7 @@ class Store:
     def close(self) -> None:
         """Close the writer's connection and release the file."""
         with self._lock:
+            self._commit()
             self._writer = None
             self._opened.close()
 
@@ -306,6 +364,11 @@ class Store:
             return False
         self._lock.release()
         return self._writer is not None
+
+    @property
+    def queued(self) -> int:
+        """How many threads wait for the writer."""
+        return self._queued
 
     @contextmanager
     def reading(self) -> Iterator[Snapshot]:
@@ -321,20 +384,46 @@ class Store:
 
     @contextmanager
     def writing(self) -> Iterator[Transaction]:
-        """Give read and write access; what the block did is on disk when it ends, or nothing of it when it raises."""
-        with self._lock:
-            if self._writer is None:
-                raise sqlite3.OperationalError("the database is closed")
-            self._writer.execute("BEGIN IMMEDIATE")
-            transaction = Transaction(self._writer)
-            try:
+        """Give read and write access; what the block did is on disk when it ends, or nothing of it when it raises.
+
+        Blocks of several threads run one after the other and may be committed together, so each sees what those before
+        it did. Nobody returns before that commit, a block that raised included: what made it raise may have been done
+        by one of the others. `sqlite3.Error` for all of them when the commit fails.
+        """
+        group: _Group | None = None
+        try:
+            with self._turn() as group, group.member() as transaction:
                 yield transaction
-                self._writer.execute("COMMIT")
-            except BaseException:
-                if self._writer.in_transaction:
-                    self._writer.execute("ROLLBACK")
-                raise
-            self._on_commit(transaction.events)
+        finally:
+            if group is not None:
+                group.wait()
+
+    @contextmanager
+    def _turn(self) -> Iterator[_Group]:
+        """Give the writer to this thread. The last of those who wait for it commits for all before it."""
+        with self._queue_lock:
+            self._queued += 1
+        with self._lock:
+            with self._queue_lock:
+                self._queued -= 1
+            if self._group is None:
+                self._group = _Group(self._connection())
+            try:
+                yield self._group
+            finally:
+                if self._queued == 0 or self._group.is_broken:  # who joins the queue from now on finds it committed
+                    self._commit()
+
+    def _connection(self) -> sqlite3.Connection:
+        if self._writer is None:
+            raise sqlite3.OperationalError("the database is closed")
+        return self._writer
+
+    def _commit(self) -> None:
+        """Commit the open group, if there is one, and tell its events; the caller has the writer."""
+        group, self._group = self._group, None
+        if group is not None:
+            group.commit(self._on_commit)
 
     def _unusable(self, reason: str) -> ConfigError:
         return ConfigError(

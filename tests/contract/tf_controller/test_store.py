@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
@@ -12,12 +15,17 @@ from tf_controller.records import Record, Ref
 from tf_controller.store import Event, Selection, Store
 from tf_reconcile.errors import ConfigError
 
+WRITERS = 6
+PATIENCE_S = 20.0
+
 
 class Told:
     def __init__(self) -> None:
         self.events: list[tuple[str, str]] = []
+        self.commits = 0
 
     def __call__(self, events: Sequence[Event]) -> None:
+        self.commits += 1
         self.events += [(event.operation, event.uuid) for event in events]
 
 
@@ -128,3 +136,75 @@ def test_a_database_of_another_version_is_left_alone(tmp_path: Path, store: Stor
         leftover.unlink()
     with pytest.raises(ConfigError, match="version 99"):
         Store(tmp_path / "db", told).open()
+
+
+def write(store: Store, uuid: str) -> None:
+    with store.writing() as transaction:
+        transaction.insert(thing(uuid))
+
+
+def queued(store: Store, *writes: Callable[[], None]) -> list[Future[None]]:
+    """Start `writes` on a thread each while another write is in its block, end that one when all of them wait."""
+    with ThreadPoolExecutor(len(writes)) as pool:
+        with store.writing() as transaction:
+            transaction.insert(thing("first"))
+            futures = [pool.submit(each) for each in writes]
+            patience = threading.Event()
+            for _ in range(int(PATIENCE_S * 100)):
+                if store.queued == len(writes):
+                    break
+                patience.wait(0.01)
+            assert store.queued == len(writes)
+        return futures
+
+
+def stored(store: Store) -> set[str]:
+    with store.reading() as snapshot:
+        return {record.uuid for record in snapshot.records("virtual-machine", Selection())}
+
+
+def test_writes_that_wait_for_the_writer_are_committed_together(store: Store, told: Told) -> None:
+    uuids = [f"queued-{number}" for number in range(WRITERS)]
+    for future in queued(store, *(lambda uuid=uuid: write(store, uuid) for uuid in uuids)):
+        future.result()
+    assert stored(store) == {"first", *uuids}
+    assert told.commits == 1
+    assert {uuid for _, uuid in told.events} == {"first", *uuids}
+
+
+def test_a_write_that_is_refused_takes_nothing_of_its_group_along(store: Store, told: Told) -> None:
+    def refused() -> None:
+        with store.writing() as transaction:
+            transaction.insert(thing("refused"))
+            raise ZeroDivisionError
+
+    good, bad = queued(store, lambda: write(store, "good"), refused)
+    good.result()
+    with pytest.raises(ZeroDivisionError):
+        bad.result()
+    assert stored(store) == {"first", "good"}
+    assert ("create", "refused") not in told.events
+
+
+def test_when_a_group_cannot_be_committed_none_of_it_is_acknowledged_and_the_next_write_goes_on(
+    store: Store, told: Told
+) -> None:
+    def dangling() -> None:
+        with store.writing() as transaction:
+            transaction.insert(thing("child", parent="nobody"))
+
+    with pytest.raises(sqlite3.OperationalError, match="not committed: FOREIGN KEY"):
+        queued(store, lambda: write(store, "neighbour"), dangling)
+    assert stored(store) == set()
+    assert told.events == []
+    write(store, "next")
+    assert stored(store) == {"next"}
+
+
+def test_after_the_close_writes_are_refused_and_what_was_written_is_there(store: Store) -> None:
+    write(store, "before")
+    store.close()
+    with pytest.raises(sqlite3.OperationalError, match="closed"):
+        write(store, "after")
+    store.open()
+    assert stored(store) == {"before"}

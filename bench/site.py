@@ -42,13 +42,14 @@ _HTTP = urllib3.PoolManager(retries=False, timeout=5.0)
 
 @contextmanager
 def scratch(name: str) -> Iterator[Path]:
-    """Within this block there is an empty folder, in memory where the system has such a place.
+    """Within this block there is an empty folder: in BENCH_FOLDER, else in memory where the system has such a place.
 
     The config API and the port files are synced to disk at each write; how fast this machine's disk does that is not
-    what the benches are about.
+    what the benches are about, unless they are told to use it.
     """
     memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(prefix=f"bench-{name}-", dir=memory if memory.is_dir() else None) as folder:
+    parent = os.environ.get("BENCH_FOLDER") or (memory if memory.is_dir() else None)
+    with tempfile.TemporaryDirectory(prefix=f"bench-{name}-", dir=parent) as folder:
         yield Path(folder)
 
 

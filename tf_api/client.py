@@ -38,7 +38,7 @@ _MAX_UUIDS_IN_URL: Final = 25  # the same bound as in TF's own client: above it 
 _MAX_UUIDS_IN_BODY: Final = 10_000  # the real server refuses bodies above 1 MB
 _CREATE_ATTEMPTS: Final = 3
 _CONNECT_TIMEOUT_S: Final = 5.0
-_POOL_CONNECTIONS: Final = 4
+_POOL_CONNECTIONS: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, assert_never
 
 from tf_api.client import ConfigApi
@@ -57,6 +58,12 @@ VCENTER_ANNOTATION: Final = "tf-vsphere.vcenter"
 _VM: Final = "virtual-machine"
 _VMI: Final = "virtual-machine-interface"
 _IP: Final = "instance-ip"
+_MOST_AT_ONCE: Final = 8
+"""Requests to TF at a time; a whole host's guests may come at once, and TF serves other hosts too."""
+
+_Outcome = tuple[int, BoundaryError | None]
+"""How many actions of a VM were carried out, and what the next one failed with."""
+
 _Interfaces = dict[VmUuid, dict[VmiUuid, VirtualMachineInterface]]
 
 
@@ -90,19 +97,19 @@ class TfObjects:
         return {vm_uuid: self._guest(vm_uuid) for vm_uuid in vm_uuids if vm_uuid in self._vms}
 
     def apply(self, actions: Sequence[TfAction]) -> Failures:
-        """As promised in `boundary`."""
-        failures: dict[AnyAction, BoundaryError] = {}
-        failed_vms: dict[VmUuid, BoundaryError] = {}
+        """As promised in `boundary`. The guests' requests go side by side: each answer waits for TF's database."""
+        by_vm: dict[VmUuid, list[TfAction]] = defaultdict(list)
         for action in actions:
-            if action.vm_uuid in failed_vms:
-                failures[action] = failed_vms[action.vm_uuid]
-                continue
-            try:
-                self._apply(action)
-            except BoundaryError as error:
-                failures[action] = failed_vms[action.vm_uuid] = error
-        for vm_uuid in failed_vms:
-            self._forget(vm_uuid)
+            by_vm[action.vm_uuid].append(action)
+        failures: dict[AnyAction, BoundaryError] = {}
+        for group, (number, error) in zip(by_vm.values(), self._send_all([*by_vm.values()]), strict=True):
+            if error is not None:
+                failures |= dict.fromkeys(group[number:], error)
+            if error is None and not any(isinstance(action, UpdateInterface) for action in group):
+                for action in group:
+                    self._note(action)
+            else:
+                self._forget(group[0].vm_uuid)
         return failures
 
     # Reading
@@ -153,42 +160,68 @@ class TfObjects:
 
     # Writing
 
-    def _apply(self, action: TfAction) -> None:
+    def _send_all(self, groups: Sequence[Sequence[TfAction]]) -> Sequence[_Outcome]:
+        if len(groups) <= 1:
+            return [self._send_group(group) for group in groups]
+        with ThreadPoolExecutor(_MOST_AT_ONCE, thread_name_prefix="tf-objects") as pool:
+            return [*pool.map(self._send_group, groups)]
+
+    def _send_group(self, actions: Sequence[TfAction]) -> _Outcome:
+        """Carry out the actions of one VM in order, up to the first that fails. Reads our memory and leaves it."""
+        for number, action in enumerate(actions):
+            try:
+                self._send(action)
+            except BoundaryError as error:
+                return number, error
+        return len(actions), None
+
+    def _send(self, action: TfAction) -> None:
         api = self._api
         match action:
             case CreateVm():
                 body = {"fq_name": [action.vm_uuid], "uuid": action.vm_uuid, "id_perms": _id_perms()}
                 api.create(_VM, body | _vm_properties(action, {}))
-                self._vms[action.vm_uuid] = _written_vm(action)
             case UpdateVm():
                 api.update(_VM, action.vm_uuid, _vm_properties(action, self._annotations.get(action.vm_uuid, {})))
-                self._vms[action.vm_uuid] = _written_vm(action)
             case DeleteVm():
                 api.delete(_VM, action.vm_uuid)
+            case CreateInterface():
+                api.create(_VMI, _interface_json(action))
+            case UpdateInterface():
+                api.update(_VMI, action.vmi_uuid, _mac_property(action.mac))
+            case DeleteInterface():
+                api.delete(_VMI, action.vmi_uuid)
+            case CreateInstanceIp():
+                api.create(_IP, _instance_ip_json(action))
+            case DeleteInstanceIp():
+                api.delete(_IP, action.instance_ip_uuid)
+            case _:
+                assert_never(action)
+
+    def _note(self, action: TfAction) -> None:
+        """Remember what an action that was carried out has made of TF; after an `UpdateInterface` it is read anew."""
+        match action:
+            case CreateVm() | UpdateVm():
+                self._vms[action.vm_uuid] = _written_vm(action)
+            case DeleteVm():
                 self._vms[action.vm_uuid] = None
             case CreateInterface():
-                json = _interface_json(action)
-                api.create(_VMI, json)
                 self._interfaces[action.vm_uuid][action.vmi_uuid] = parse_virtual_machine_interface(
-                    json | {"parent_uuid": action.tenancy.project_uuid}
+                    _interface_json(action) | {"parent_uuid": action.tenancy.project_uuid}
                 )
                 self._unread_ips.add(action.vmi_uuid)
             case UpdateInterface():
-                api.update(_VMI, action.vmi_uuid, _mac_property(action.mac))
-                self._forget(action.vm_uuid)
+                pass
             case DeleteInterface():
-                api.delete(_VMI, action.vmi_uuid)
-                self._interfaces.get(action.vm_uuid, {}).pop(action.vmi_uuid, None)
+                self._interfaces[action.vm_uuid].pop(action.vmi_uuid, None)
                 self._ips.pop(action.vmi_uuid, None)
+                self._unread_ips.discard(action.vmi_uuid)
             case CreateInstanceIp():
-                api.create(_IP, _instance_ip_json(action))
                 self._unread_ips.add(action.vmi_uuid)
             case DeleteInstanceIp():
-                api.delete(_IP, action.instance_ip_uuid)
-                self._unread_ips |= set(self._interfaces.get(action.vm_uuid, {}))
+                self._unread_ips |= set(self._interfaces[action.vm_uuid])
             case _:
                 assert_never(action)
-        self._unread_ips &= {vmi_uuid for each in self._interfaces.values() for vmi_uuid in each}
 
 
 def _id_perms() -> dict[str, Any]:

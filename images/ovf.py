@@ -95,6 +95,8 @@ TEXTS: Final[Mapping[str, str]] = {
     "underlay.gateway": "Next hop to VTEPs in other subnets.",
     "underlay.routes": "Prefixes reached by it, with commas between them.",
     "underlay.mtu": "1600 without one.",
+    "overlay.bgp.asn": "AS of the whole site; without it, guests reach only guests on the same host.",
+    "overlay.bgp.peers": "Addresses of the route reflectors, with commas between them. A password comes sealed.",
     "nics.management": "MAC, only if the order of the NICs was changed.",
     "nics.underlay": "MAC, only if the order of the NICs was changed.",
     "nics.trunk": "MAC, only if several NICs have one of the gateway's range.",

@@ -1,12 +1,14 @@
 """The payload: all that turns a minimal system into a vRouter VM, as one archive, the same for the same inputs.
 
-It holds the wheels of the project and of what it needs, `images/provision` with its lists and files, the units and the
-operations manual. The installer's %pre unpacks it; nothing else is fetched, then or later.
+It holds the wheels of the project and of what it needs, the BGP speaker, `images/provision` with its lists and files,
+the units and the operations manual. The installer's %pre unpacks it; nothing else is fetched, then or later.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +20,9 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 PROJECT: Final = Path(__file__).resolve().parent.parent
+
+SPEAKER: Final = PROJECT / "build" / "gobgpd"
+GOBGP: Final = "github.com/osrg/gobgp/v4"
 
 CONTENT: Final = ("images/provision", "images/packages", "images/files", "config", "docs/operations")
 
@@ -51,6 +56,7 @@ def build_payload(target: Path, *, system: str) -> None:
     wheels.mkdir(parents=True)
     fetch_wheels(wheels, python_version=PYTHON_OF[system])
     build_wheel(wheels)
+    add_speaker(target / "bin")
     for name in CONTENT:
         source, copy = PROJECT / name, target / name
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -58,6 +64,47 @@ def build_payload(target: Path, *, system: str) -> None:
             shutil.copytree(source, copy, copy_function=shutil.copy)
         else:
             shutil.copy(source, copy)
+
+
+def add_speaker(target: Path) -> None:
+    """Put gobgpd into the new folder `target`, with its checksum and what it was built of.
+
+    Raises `BuildError` when it has not been built, or is not a static build of the sources that `speaker/` pins.
+    """
+    if not SPEAKER.is_file():
+        raise BuildError(f"{SPEAKER} is missing: make build/gobgpd")
+    built = run([str(PROJECT / "tools/go"), "version", "-m", SPEAKER.name], folder=SPEAKER.parent)
+    check_speaker(
+        built,
+        go_mod=(PROJECT / "speaker/go.mod").read_text(encoding="utf-8"),
+        go_sum=(PROJECT / "speaker/go.sum").read_text(encoding="utf-8"),
+    )
+    target.mkdir()
+    shutil.copy(SPEAKER, target / SPEAKER.name)
+    (target / f"{SPEAKER.name}.build").write_text(built, encoding="utf-8")
+    with SPEAKER.open("rb") as program:
+        digest = hashlib.file_digest(program, "sha256").hexdigest()
+    (target / f"{SPEAKER.name}.sha256").write_text(f"{digest}  {SPEAKER.name}\n", encoding="ascii")
+
+
+def check_speaker(built: str, *, go_mod: str, go_sum: str) -> None:
+    """Raise `BuildError` unless `built`, what `go version -m` says of a program, is what `speaker/` asks for.
+
+    That is: the pinned release of GoBGP, every module with the checksum of go.sum (h1, the hash of the module's files:
+    https://go.dev/ref/mod#go-sum-files), and a static program without paths of the machine that built it.
+    """
+    sums = {(module, version): checksum for module, version, checksum in map(str.split, go_sum.splitlines())}
+    lines = [line.split() for line in built.splitlines()[1:]]
+    modules = [(words[1], words[2], words[3]) for words in lines if words[0] in ("mod", "dep")]
+    for module, version, checksum in modules:
+        if sums.get((module, version)) != checksum:
+            raise BuildError(f"gobgpd has {module} {version} {checksum}, which is not in speaker/go.sum: build it anew")
+    wanted = re.search(rf"{re.escape(GOBGP)} (\S+)", go_mod)
+    if wanted is None or (GOBGP, wanted[1]) not in [(module, version) for module, version, _ in modules]:
+        raise BuildError(f"gobgpd is not {GOBGP} {wanted[1] if wanted else ''} of speaker/go.mod: build it anew")
+    options = {words[1] for words in lines if words[0] == "build"}
+    if not {"CGO_ENABLED=0", "-trimpath=true"} <= options:
+        raise BuildError("gobgpd is not a static build: make build/gobgpd")
 
 
 def fetch_wheels(target: Path, *, python_version: str) -> None:

@@ -48,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
 def check_document(path: Path) -> None:
     """Raise `ConfigError` for the first thing in the document `path` that a vRouter VM would refuse."""
     settings = load_settings(path, SiteSettings)
-    daemons.check_daemons(settings, has_token=False, file=str(path))
+    daemons.check_daemons(settings, secrets=(), file=str(path))
     for files in (
         network.render_management(settings.management, file=str(path)),
         network.render_underlay(settings.underlay, file=str(path)),

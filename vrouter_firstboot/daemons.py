@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -15,6 +15,7 @@ from tf_runtime.settings import load_settings
 from vcenter_manager.settings import ManagerSettings, check_ranges
 from vrouter_firstboot.files import File
 from vrouter_firstboot.nics import Role
+from vrouter_firstboot.overlay import overlay_section
 from vrouter_firstboot.settings import EndpointSettings, SiteSettings, TfSettings
 from vrouter_vm.settings import load_agent_settings
 
@@ -24,13 +25,16 @@ AGENT_FILE: Final = f"{FOLDER}/vrouter-agent.yaml"
 MANAGER_UNIT: Final = "vcenter-manager.service"
 AGENT_UNIT: Final = "vrouter-agent.service"
 
+TOKEN_SECRET: Final = "tf-token"
+BGP_SECRET: Final = "bgp-password"
+
 PORT_DIRECTORY: Final = "/var/lib/vrouter-agent/ports"
 
 _HEADER: Final = "# Written by vrouter-firstboot from the VM's settings at every boot. Change those, not this.\n"
 
 
-def render_daemons(settings: SiteSettings, *, has_token: bool) -> Iterator[File]:
-    """Yield the daemons' YAML and the certificates that it names. `has_token`: a token for the config API is kept."""
+def render_daemons(settings: SiteSettings, *, secrets: Collection[str], file: str) -> Iterator[File]:
+    """Yield the daemons' YAML and the certificates that it names. `secrets`: the names of those that the VM keeps."""
     for name, pem in (
         ("esxi", settings.esxi.ca_pem),
         ("vcenter", settings.vcenter.ca_pem),
@@ -38,17 +42,17 @@ def render_daemons(settings: SiteSettings, *, has_token: bool) -> Iterator[File]
     ):
         if pem is not None:
             yield File(path=_ca_file(name), content=pem.strip() + "\n")
-    yield _yaml(MANAGER_FILE, manager_document(settings, has_token=has_token))
-    yield _yaml(AGENT_FILE, agent_document(settings, has_token=has_token))
+    yield _yaml(MANAGER_FILE, manager_document(settings, secrets=secrets))
+    yield _yaml(AGENT_FILE, agent_document(settings, secrets=secrets, file=file))
 
 
-def manager_document(settings: SiteSettings, *, has_token: bool) -> dict[str, Any]:
+def manager_document(settings: SiteSettings, *, secrets: Collection[str]) -> dict[str, Any]:
     """Return the manager's configuration."""
     document: dict[str, Any] = {
         "esxi": _endpoint("esxi", settings.esxi),
         "vcenter": _endpoint("vcenter", settings.vcenter),
         "dvswitch": settings.dvswitch,
-        "tf": _tf(settings.tf, MANAGER_UNIT, has_token=has_token),
+        "tf": _tf(settings.tf, MANAGER_UNIT, secrets=secrets),
         "agent": {"kind": "native", "url": "http://127.0.0.1:9091", "port_directory": PORT_DIRECTORY},
         "identity": {"smbios_uuid_file": _credential(MANAGER_UNIT, "smbios-uuid"), "trunk_interface": str(Role.TRUNK)},
     }
@@ -57,26 +61,31 @@ def manager_document(settings: SiteSettings, *, has_token: bool) -> dict[str, An
     return _merged(document, settings.manager)
 
 
-def agent_document(settings: SiteSettings, *, has_token: bool) -> dict[str, Any]:
-    """Return the agent's configuration."""
+def agent_document(settings: SiteSettings, *, secrets: Collection[str], file: str) -> dict[str, Any]:
+    """Return the agent's configuration. Raises `ConfigError` when the overlay's part cannot be made."""
     macs = settings.trunk.gateway_macs
-    document = {
+    document: dict[str, Any] = {
         "trunk": {
             "interface": str(Role.TRUNK),
             "gateway_macs": {"first": macs.first.lower(), "last": macs.last.lower()},
         },
-        "tf": _tf(settings.tf, AGENT_UNIT, has_token=has_token),
+        "tf": _tf(settings.tf, AGENT_UNIT, secrets=secrets),
         "port_api": {"directory": PORT_DIRECTORY},
     }
+    if settings.overlay is not None:
+        password_file = _credential(AGENT_UNIT, BGP_SECRET) if BGP_SECRET in secrets else None
+        document["overlay"] = overlay_section(
+            settings.overlay, settings.underlay, password_file=password_file, file=file
+        )
     return _merged(document, settings.agent)
 
 
-def check_daemons(settings: SiteSettings, *, has_token: bool, file: str) -> None:
+def check_daemons(settings: SiteSettings, *, secrets: Collection[str], file: str) -> None:
     """Raise `ConfigError` for what a daemon would refuse, naming `file` and the key as the admin wrote it."""
     # The manager's further keys are below `manager` in the admin's file, the agent's below `agent`.
     checks: tuple[tuple[dict[str, Any], Mapping[str, Any], str, Callable[[Path], object]], ...] = (
-        (manager_document(settings, has_token=has_token), settings.manager, "manager", _load_manager),
-        (agent_document(settings, has_token=has_token), settings.agent, "agent", load_agent_settings),
+        (manager_document(settings, secrets=secrets), settings.manager, "manager", _load_manager),
+        (agent_document(settings, secrets=secrets, file=file), settings.agent, "agent", load_agent_settings),
     )
     with TemporaryDirectory(prefix="tf-vsphere-") as folder:
         for document, extra, section, load in checks:
@@ -117,10 +126,10 @@ def _endpoint(name: str, settings: EndpointSettings) -> dict[str, Any]:
     return section
 
 
-def _tf(settings: TfSettings, unit: str, *, has_token: bool) -> dict[str, Any]:
+def _tf(settings: TfSettings, unit: str, *, secrets: Collection[str]) -> dict[str, Any]:
     section: dict[str, Any] = {"servers": list(settings.servers)}
-    if has_token:
-        section["token_file"] = _credential(unit, "tf-token")
+    if TOKEN_SECRET in secrets:
+        section["token_file"] = _credential(unit, TOKEN_SECRET)
     if settings.ca_pem is not None:
         section["ca_file"] = _ca_file("tf")
     return section

@@ -50,7 +50,8 @@ _UNITS: Final[Mapping[str, tuple[str, ...]]] = {
     f"{daemons.FOLDER}/tf-ca.pem": (daemons.MANAGER_UNIT, daemons.AGENT_UNIT),
     f"{CREDENTIALS}/esxi-password": (daemons.MANAGER_UNIT,),
     f"{CREDENTIALS}/vcenter-password": (daemons.MANAGER_UNIT,),
-    f"{CREDENTIALS}/tf-token": (daemons.MANAGER_UNIT, daemons.AGENT_UNIT),
+    f"{CREDENTIALS}/{daemons.TOKEN_SECRET}": (daemons.MANAGER_UNIT, daemons.AGENT_UNIT),
+    f"{CREDENTIALS}/{daemons.BGP_SECRET}": (daemons.AGENT_UNIT,),
 }
 """Who has to start anew when a file changed. A credential is handed over at the start of a unit."""
 
@@ -135,16 +136,16 @@ class FirstBoot:
 
     def _take_settings(self, found: Found, findings: _Findings) -> None:
         """Add the files of a document that is right as a whole; else say what is wrong with it."""
-        has_token = self._below(f"{CREDENTIALS}/tf-token").is_file()
+        secrets = [name for name in SECRET_NAMES if self._below(f"{CREDENTIALS}/{name}").is_file()]
         try:
             settings = convert_settings({} if found.document is None else found.document, SiteSettings, file=found.file)
-            daemons.check_daemons(settings, has_token=has_token, file=found.file)
+            daemons.check_daemons(settings, secrets=secrets, file=found.file)
             roles = self._assign(settings.nics, settings.trunk, file=found.file)
             files = [
                 *network.render_links(roles),
                 *network.render_management(settings.management, file=found.file),
                 *network.render_underlay(settings.underlay, file=found.file),
-                *daemons.render_daemons(settings, has_token=has_token),
+                *daemons.render_daemons(settings, secrets=secrets, file=found.file),
             ]
         except ConfigError as error:
             findings.problems.append(_without_secrets(error))

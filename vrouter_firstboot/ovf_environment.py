@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any, Final, get_args, get_type_hints
+from typing import Any, Final, TypeGuard, get_args, get_type_hints
 from xml.etree import ElementTree
 
 import msgspec
@@ -43,8 +43,9 @@ def property_types(kind: type[msgspec.Struct] = SiteSettings, prefix: str = "") 
     hints = get_type_hints(kind, include_extras=False)
     for name in kind.__struct_fields__:
         hint = hints[name]
-        if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
-            yield from property_types(hint, f"{prefix}{name}.")
+        section = next((part for part in (hint, *get_args(hint)) if _is_section(part)), None)
+        if section is not None:
+            yield from property_types(section, f"{prefix}{name}.")
         elif not _is_mapping(hint):  # free keys of the daemons have no place in a form
             yield f"{prefix}{name}", hint
 
@@ -67,6 +68,10 @@ def _holds(hint: object, kind: type) -> bool:
 
 def _parts(hint: object) -> tuple[object, ...]:
     return () if getattr(hint, "__origin__", None) is tuple else get_args(hint)
+
+
+def _is_section(hint: object) -> TypeGuard[type[msgspec.Struct]]:
+    return isinstance(hint, type) and issubclass(hint, msgspec.Struct)
 
 
 def _is_mapping(hint: object) -> bool:

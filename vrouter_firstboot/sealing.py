@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 from collections.abc import Mapping
 from typing import Final
 
@@ -18,8 +19,11 @@ from nacl.public import PrivateKey, PublicKey, SealedBox
 
 from tf_reconcile.errors import ConfigError
 
-SECRET_NAMES: Final = ("esxi-password", "vcenter-password", "tf-token", "console-password-hash")
+SECRET_NAMES: Final = ("esxi-password", "vcenter-password", "tf-token", "bgp-password", "console-password-hash")
 """What a vRouter VM keeps: the names of its systemd credentials, and the hash for a log-in on the console."""
+
+MOST_BYTES: Final[Mapping[str, int]] = {"bgp-password": 80}
+"""Where there is a limit: that of TCP's MD5 signatures in Linux (TCP_MD5SIG_MAXKEYLEN)."""
 
 SEALED_PREFIX: Final = "tf-sealed-1:"
 PUBLIC_KEY_PREFIX: Final = "tf-seal-key-1:"
@@ -93,3 +97,5 @@ def check_secrets(secrets: Mapping[str, object], *, file: str) -> None:
             )
         if not isinstance(value, str) or not value or "\n" in value or "\0" in value:
             raise ConfigError("not a secret of one line", file=file, key=name, allowed="one line, not empty")
+        if len(value.encode()) > MOST_BYTES.get(name, sys.maxsize):
+            raise ConfigError("too long", file=file, key=name, allowed=f"at most {MOST_BYTES[name]} bytes")

@@ -61,6 +61,23 @@ class UnderlaySettings(Settings, frozen=True, kw_only=True):
     """Guests' 1500 bytes and 50 of VXLAN; 1550 at least, or guests' packets are fragmented."""
 
 
+class BgpSettings(Settings, frozen=True, kw_only=True):
+    """How hosts tell each other who has which guest address."""
+
+    asn: Annotated[int, Meta(ge=1, le=4294967295)]
+    """The AS of the whole site, as in TF's global system configuration."""
+
+    peers: Annotated[tuple[str, ...], Meta(min_length=1)]
+    """Route reflectors, two of them, so that one can be restarted unnoticed: `192.0.2.100`, or `192.0.2.100:1790` where
+    the port is not 179. The sessions' password, where they have one, is a secret of its own, never here."""
+
+
+class OverlaySettings(Settings, frozen=True, kw_only=True):
+    """The tunnels to other hosts, from `underlay.address`, which has to be IPv4."""
+
+    bgp: BgpSettings
+
+
 class NicsSettings(Settings, frozen=True, kw_only=True):
     """MACs of the VM's own NICs, where the order of the virtual hardware does not tell their roles."""
 
@@ -118,6 +135,9 @@ class SiteSettings(Settings, frozen=True, kw_only=True):
 
     management: ManagementSettings = ManagementSettings()
     underlay: UnderlaySettings = UnderlaySettings()
+    overlay: OverlaySettings | None = None
+    """None: guests reach only guests on the same host."""
+
     nics: NicsSettings = NicsSettings()
     trunk: TrunkSettings = TrunkSettings()
     manager: dict[str, Any] = field(default_factory=dict)

@@ -23,7 +23,16 @@ pytestmark = pytest.mark.e2e_image
 BOOT_S = 480.0
 SETTLE_S = 300.0
 MOST_MEMORY_MIB = 350
-UNITS = ("vrouter-firstboot", "vrouter-firewall", "vrouter-agent", "vcenter-manager", "NetworkManager", "chrony", "ssh")
+UNITS = (
+    "vrouter-firstboot",
+    "vrouter-firewall",
+    "vrouter-agent",
+    "vrouter-speaker",
+    "vcenter-manager",
+    "NetworkManager",
+    "chrony",
+    "ssh",
+)
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +128,7 @@ def test_what_the_agent_makes_is_left_alone_by_networkmanager_udev_and_sysctl(si
 
 
 def test_the_agent_has_one_capability_and_no_daemon_is_root(site: VlanSite) -> None:
-    for unit, capabilities in (("vrouter-agent", 1 << 12), ("vcenter-manager", 0)):
+    for unit, capabilities in (("vrouter-agent", 1 << 12), ("vrouter-speaker", 0), ("vcenter-manager", 0)):
         pid = properties(site, unit, "MainPID")["MainPID"]
         status = site.vm.shell(f"cat /proc/{pid}/status")
         effective = re.search(r"^CapEff:\s*([0-9a-f]+)", status, re.MULTILINE)
@@ -151,7 +160,7 @@ def test_memory_with_three_guests_is_small(site: VlanSite, measured: dict[str, f
     mib = {name: int(value.split()[0]) / 1024 for name, value in fields.items()}
     used = mib["MemTotal"] - mib["MemFree"] - mib["Buffers"] - mib["Cached"] - mib["SReclaimable"]
     measured["memory in use without page cache, MiB"] = round(used)
-    for unit in ("vrouter-agent", "vcenter-manager"):
+    for unit in ("vrouter-agent", "vrouter-speaker", "vcenter-manager"):
         measured[f"{unit}, MiB"] = round(int(properties(site, unit, "MemoryCurrent")["MemoryCurrent"]) / 2**20)
     assert used < MOST_MEMORY_MIB
 

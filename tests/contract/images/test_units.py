@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from vrouter_vm.settings import BgpSettings, PeerSection
+
 UNITS = Path(__file__).parents[3] / "config" / "systemd"
 SERVICES = sorted(path.name for path in UNITS.glob("*.service"))
 DAEMONS = ["tf-controller.service", "vcenter-manager.service", "vcenter-plugin.service", "vrouter-agent.service"]
+SPEAKER = "vrouter-speaker.service"
 MOST_EXPOSED = 4.0
 
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
@@ -49,7 +52,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The units with programs that are there, so that `verify` sees everything else."""
     folder = tmp_path_factory.mktemp("units")
     for path in [*UNITS.glob("*.service"), *UNITS.glob("*.timer")]:
-        text = re.sub(r"/opt/tf-vsphere/bin/\S+|/usr/sbin/nft", "/bin/true", path.read_text())
+        text = re.sub(r"/opt/tf-vsphere/bin/\S+|/usr/sbin/nft|/bin/rm", "/bin/true", path.read_text())
         (folder / path.name).write_text(text)
     return folder
 
@@ -80,7 +83,7 @@ def test_the_exposure_of_every_service_but_the_agents_is_under_four(installed: P
 
 
 def test_the_agent_has_one_capability_and_the_other_daemons_have_none() -> None:
-    for name in DAEMONS:
+    for name in [*DAEMONS, SPEAKER]:
         unit = Unit(name)
         expected = ["CAP_NET_ADMIN"] if name == "vrouter-agent.service" else []
         assert unit.settings["Service", "CapabilityBoundingSet"] == [" ".join(expected)]
@@ -97,11 +100,18 @@ def test_a_daemon_says_when_it_is_ready_is_watched_and_always_comes_back(name: s
     assert int(unit.values("Service", "RestartSec")[0]) >= 2
 
 
-@pytest.mark.parametrize("name", DAEMONS)
+@pytest.mark.parametrize("name", [*DAEMONS, SPEAKER])
 def test_a_daemon_runs_as_an_account_of_its_own_that_is_made_for_it(name: str) -> None:
     accounts = re.findall(r"^u (\S+)", (UNITS / "tf-vsphere-sysusers.conf").read_text(), re.MULTILINE)
     assert Unit(name).values("Service", "User") == [name.removesuffix(".service")]
     assert name.removesuffix(".service") in accounts
+
+
+def test_the_image_enables_the_units_of_a_vrouter_vm() -> None:
+    provision = (UNITS.parents[1] / "images/provision").read_text().replace("\\\n", " ")
+    enabled = set(re.findall(r"[\w-]+\.service", " ".join(re.findall(r"systemctl --quiet enable (.*)", provision))))
+    mine = {name for name in SERVICES if Unit(name).settings.get(("Install", "WantedBy"))}
+    assert mine - enabled == {"tf-controller.service", "vcenter-plugin.service"}
 
 
 def test_nothing_waits_for_the_network_to_be_online() -> None:
@@ -120,10 +130,50 @@ def test_settings_come_before_the_network_and_the_agent_before_the_manager() -> 
     assert not [name for name in agent.values("Unit", "After") if name in ("vcenter-manager.service", "network.target")]
 
 
+def test_the_agent_and_the_speaker_do_not_wait_for_each_other() -> None:
+    agent, speaker = Unit("vrouter-agent.service"), Unit(SPEAKER)
+    assert SPEAKER in agent.values("Unit", "Wants")
+    for unit, other in ((agent, SPEAKER), (speaker, "vrouter-agent.service")):
+        for key in ("After", "Before", "Requires", "BindsTo", "PartOf"):
+            assert other not in unit.values("Unit", key)
+    assert speaker.values("Unit", "After") == []
+
+
+def test_the_speakers_api_is_a_socket_for_the_agent_alone_and_nothing_else_listens() -> None:
+    speaker = Unit(SPEAKER)
+    command = speaker.values("Service", "ExecStart")
+    socket = command[command.index("--api-hosts") + 1].removeprefix("unix://")
+    assert socket == BgpSettings(asn=1, peers=(PeerSection(address="192.0.2.1"),)).socket
+    assert speaker.values("Service", "ExecStartPre") == ["/bin/rm", "-f", socket]
+    assert {"--pprof-disable", "--metrics-path=", "--sdnotify"} < set(command)
+    assert not [word for word in command if word.startswith(("-f", "--config", "-r", "--graceful-restart"))]
+    assert Path(socket).parent == Path("/run") / speaker.values("Service", "RuntimeDirectory")[0]
+    assert speaker.values("Service", "RuntimeDirectoryMode") == ["0750"]
+    assert int(speaker.values("Service", "UMask")[0], 8) & 0o007 == 0o007
+    with_its_group = [
+        name for name in SERVICES if "vrouter-speaker" in Unit(name).values("Service", "SupplementaryGroups")
+    ]
+    assert with_its_group == ["vrouter-agent.service"]
+
+
+def test_a_speaker_that_is_stopped_leaves_its_routes_with_the_peers_and_comes_back() -> None:
+    speaker = Unit(SPEAKER)
+    assert speaker.values("Service", "KillSignal") == ["SIGKILL"]
+    assert speaker.values("Service", "SuccessExitStatus") == ["SIGKILL"]
+    assert speaker.values("Service", "Restart") == ["always"]
+    assert speaker.values("Unit", "StartLimitIntervalSec") == ["0"]
+
+
 def test_only_the_daemon_that_logs_in_gets_a_password() -> None:
-    assert not any("password" in value for value in Unit("vrouter-agent.service").values("Service", "LoadCredential"))
+    agent = Unit("vrouter-agent.service").values("Service", "LoadCredential")
+    assert not {"esxi-password", "vcenter-password"} & set(agent)
     manager = Unit("vcenter-manager.service").values("Service", "LoadCredential")
     assert {"esxi-password", "vcenter-password", "tf-token"} < set(manager)
+
+
+def test_the_sessions_password_goes_to_the_agent_which_tells_the_speaker() -> None:
+    names = [name for name in SERVICES if "bgp-password" in Unit(name).values("Service", "LoadCredential")]
+    assert names == ["vrouter-agent.service"]
 
 
 def test_no_unit_has_a_secret_or_passes_one_by_environment() -> None:

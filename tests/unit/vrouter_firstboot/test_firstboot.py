@@ -205,6 +205,25 @@ def test_a_token_for_tf_reaches_both_daemons(ready_vm: Vm) -> None:
     assert set(ready_vm.machine.restarted) >= {"vcenter-manager.service", "vrouter-agent.service"}
 
 
+def test_reflectors_in_the_settings_become_the_agents_overlay_and_the_password_its_credential(ready_vm: Vm) -> None:
+    overlay = "overlay: {bgp: {asn: 64512, peers: [192.0.2.100, 192.0.2.101]}}\n"
+    ready_vm.guestinfo.values["tf.settings"] = SETTINGS + overlay
+    ready_vm.machine.restarted.clear()
+    ready_vm.seal({"bgp-password": "t0p"})
+    assert ready_vm.boot().state is State.OK
+    section = yaml.safe_load(ready_vm.text("/etc/tf-vsphere/vrouter-agent.yaml"))["overlay"]
+    assert (section["interface"], section["vtep"], section["bgp"]["asn"]) == ("underlay", "192.0.2.31", 64512)
+    assert [peer["address"] for peer in section["bgp"]["peers"]] == ["192.0.2.100", "192.0.2.101"]
+    for peer in section["bgp"]["peers"]:
+        assert peer["password_file"] == "/run/credentials/vrouter-agent.service/bgp-password"
+    assert ready_vm.text("/etc/credstore/bgp-password") == "t0p"
+    assert set(ready_vm.machine.restarted) == {"vrouter-agent.service"}
+
+
+def test_without_reflectors_the_agent_has_no_overlay(ready_vm: Vm) -> None:
+    assert "overlay" not in yaml.safe_load(ready_vm.text("/etc/tf-vsphere/vrouter-agent.yaml"))
+
+
 @pytest.mark.parametrize(
     ("change", "key", "allowed"),
     [
@@ -216,6 +235,10 @@ def test_a_token_for_tf_reaches_both_daemons(ready_vm: Vm) -> None:
         (("underlay: {", "agent: {full_period_s: 0}\nunderlay: {"), "agent.full_period_s", ""),
         (("underlay: {", "trunk: {gateway_macs: {first: '00:50:56:20:00:00'}}\nunderlay: {"), "nics.trunk", "one NIC"),
         (("192.0.2.31/24", "192.0.2.31"), "underlay.address", "/24"),
+        (("underlay: {", "overlay: {bgp: {asn: 64512}}\nunderlay: {"), "overlay.bgp.peers", "required"),
+        (("underlay: {", "overlay: {bgp: {asn: 0, peers: [192.0.2.1]}}\nunderlay: {"), "overlay.bgp.asn", "1"),
+        (("underlay: {", "overlay: {bgp: {asn: 1, peers: [rr1]}}\nunderlay: {"), "overlay.bgp.peers[0]", "IPv4"),
+        (("underlay: {", "agent: {overlay: {stale_s: 1}}\nunderlay: {"), "agent.overlay.interface", "required"),
     ],
 )
 def test_a_wrong_setting_is_named_and_the_last_right_ones_stay(

@@ -2,11 +2,13 @@
 
     images/build payload --system centos-9 --output payload.tar    what the kickstart needs
     images/build debian --output FOLDER    the same VM on a Debian base: disk.raw, kernel, initrd
-    images/build install --iso ISO --payload payload.tar --output disk.qcow2    CentOS by its own installer
+    images/build install --iso ISO|--location URL --payload payload.tar --output disk.qcow2
+                                                                  CentOS by its own installer
+    images/build volume --payload payload.tar --output OEMDRV.iso    the same elsewhere: a CD beside the installer's
     images/build ova --disk DISK --output tf-vrouter.ova    the OVA out of a disk in any of QEMU's formats
     images/build manifest --root FOLDER    a line per file, to compare two builds
 
-Needs root for `debian`, qemu-img for `ova`, QEMU for `install`.
+Needs root for `debian`, qemu-img for `ova`, QEMU and genisoimage for `install`.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from typing import Final
 
 from images.debian_root import base_name, build_base, build_debian_root
 from images.disk import build_disk, convert, manifest, virtual_size
-from images.installer import install
+from images.installer import Source, build_volume, install
 from images.ovf import pack_ova
 from images.payload import PROJECT, PYTHON_OF, BuildError, build_payload, pack
 
@@ -71,7 +73,10 @@ def main(argv: Sequence[str]) -> int:
             case "debian":
                 build_debian(options.output)
             case "install":
-                install(options.iso, payload=options.payload, disk=options.output)
+                source = Source(iso=options.iso, location=options.location)
+                install(source, payload=options.payload, disk=options.output)
+            case "volume":
+                build_volume(options.payload, options.output)
             case "ova":
                 build_ova(options.disk, options.output)
             case "manifest":
@@ -91,13 +96,15 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     payload.add_argument("--system", choices=sorted(PYTHON_OF), default="centos-9")
     debian = commands.add_parser("debian", help="the VM on a Debian base")
     installed = commands.add_parser("install", help="CentOS by its own installer")
-    installed.add_argument(
-        "--iso", type=Path, required=True, help="installer of CentOS Stream 9 or 10 with its packages"
-    )
-    installed.add_argument("--payload", type=Path, required=True)
+    source = installed.add_mutually_exclusive_group(required=True)
+    source.add_argument("--iso", type=Path, help="image of CentOS Stream 9 or 10 with its packages (dvd1)")
+    source.add_argument("--location", metavar="URL", help="a mirror's BaseOS/x86_64/os/, where there is no image")
+    volume = commands.add_parser("volume", help="kickstart and payload for an installer that runs elsewhere")
+    for command in (installed, volume):
+        command.add_argument("--payload", type=Path, required=True)
     ova = commands.add_parser("ova", help="the OVA")
     ova.add_argument("--disk", type=Path, required=True)
-    for command in (payload, debian, installed, ova):
+    for command in (payload, debian, installed, volume, ova):
         command.add_argument("--output", type=Path, required=True)
     listing = commands.add_parser("manifest", help="a line per file")
     listing.add_argument("--root", type=Path, required=True)

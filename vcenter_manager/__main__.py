@@ -39,6 +39,7 @@ from tf_vsphere.session import Session, connect
 from vcenter_manager.actions import describe
 from vcenter_manager.boundary import Inventory
 from vcenter_manager.dvports import VsphereDvports, find_host
+from vcenter_manager.errands import Errands
 from vcenter_manager.identity import find_own_vm, smbios_forms
 from vcenter_manager.inventory import EsxiInventory, VcenterInventory
 from vcenter_manager.model import HostMoref, MacAddress, Snapshot, Switch
@@ -62,12 +63,14 @@ _BACKOFF = Backoff(first_s=0.25, factor=2.0, most_s=30.0)  # a dvPort's proxyHos
 
 
 class _Wakeup:
-    """What the watches call: the loop, once there is one."""
+    """What the watches call: the loop, once there is one, and whatever waits for an errand meanwhile."""
 
-    def __init__(self) -> None:
+    def __init__(self, errands: Errands) -> None:
         self.loop: ReconcileLoop | None = None
+        self._errands = errands
 
     def __call__(self) -> None:
+        self._errands.news()
         if self.loop is not None:
             self.loop.wake()
 
@@ -125,12 +128,14 @@ class Manager:
     agent: VrouterAgent
     observer: Observer
     reconciler: Reconciler
+    errands: Errands
     wakeup: _Wakeup
     picture: _Picture
 
     def close(self) -> None:
         """End the watches and log out."""
         self.watched.stop()
+        self.errands.close()
         for session in self.sessions:
             session.close()
         self.api.close()
@@ -220,7 +225,9 @@ def read_place(settings: IdentitySettings, *, file: str) -> Place:
 
 def _wire(given: _Given, opened: ExitStack, *, is_removal_confirmed: bool) -> Manager:
     settings, file, vcenter = given.settings, given.file, given.vcenter
-    wakeup, picture = _Wakeup(), _Picture()
+    errands, picture = Errands(), _Picture()
+    opened.callback(errands.close)
+    wakeup = _Wakeup(errands)
     dvswitch = find_dvswitch(vcenter, settings.dvswitch, settings.datacenter, file=file)
     watched = _make_watched(given, dvswitch, wakeup, opened)
     host, watch = watched.host, watched.vcenter
@@ -245,14 +252,16 @@ def _wire(given: _Given, opened: ExitStack, *, is_removal_confirmed: bool) -> Ma
         objects=TfObjects(given.api),
         agent=agent,
     )
-    observer = Observer(boundaries, switch=switch, clock=time.monotonic)
+    observer = Observer(boundaries, switch=switch, clock=time.monotonic, errands=errands)
     policy = Policy(
         vlan_ranges=settings.vlan.ranges,
         vcenter_uuid=vcenter.instance_uuid,
         most_removals=None if is_removal_confirmed else settings.removal.most,
         most_removals_share=settings.removal.share,
     )
-    reconciler = Reconciler(boundaries, observer, place=given.place, policy=policy, on_decision=picture)
+    reconciler = Reconciler(
+        boundaries, observer, place=given.place, policy=policy, errands=errands, on_decision=picture
+    )
     return Manager(
         sessions=tuple(session for session in (given.esxi, vcenter) if session is not None),
         timeout_s=settings.vcenter.timeout_s,
@@ -261,6 +270,7 @@ def _wire(given: _Given, opened: ExitStack, *, is_removal_confirmed: bool) -> Ma
         agent=agent,
         observer=observer,
         reconciler=reconciler,
+        errands=errands,
         wakeup=wakeup,
         picture=picture,
     )

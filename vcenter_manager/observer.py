@@ -17,11 +17,13 @@ from typing import Final, TypeVar
 from tf_reconcile.backoff import Backoff
 from tf_reconcile.errors import BoundaryError
 from vcenter_manager.boundary import Agent, DomainView, DvPorts, GuestList, Inventory, Moves, Networks, Objects
+from vcenter_manager.errands import Errands
 from vcenter_manager.model import (
     AgentState,
     AgentView,
     Dvport,
     DvportKey,
+    Guest,
     HostMoref,
     Move,
     Network,
@@ -43,6 +45,8 @@ FRESH_S: Final = 1.0
 as we changed nothing there."""
 
 _FAR: Final = (Source.PORTGROUPS, Source.DVPORTS, Source.MOVES, Source.NETWORKS, Source.OBJECTS)
+_ERRANDS: Final = frozenset({Source.DVPORTS, Source.MOVES, Source.NETWORKS, Source.OBJECTS})
+"""Sources that are asked by a call to vCenter or TF, which may hang."""
 _BACKOFF: Final = Backoff(first_s=1.0, factor=2.0, most_s=60.0)
 
 
@@ -68,13 +72,14 @@ class _Patience:
 
 
 class Observer:
-    """Takes snapshots. `switch` was just read, `clock` is monotonic seconds.
+    """Takes snapshots. `switch` was just read, `clock` is monotonic seconds, `errands` make the calls that may hang.
 
     Remembers readings to save calls, and nothing else.
     """
 
-    def __init__(self, boundaries: Boundaries, *, switch: Switch, clock: Callable[[], float]) -> None:
+    def __init__(self, boundaries: Boundaries, *, switch: Switch, clock: Callable[[], float], errands: Errands) -> None:
         self._outside = boundaries
+        self._errands = errands
         self._clock = clock
         self._switch = switch
         self._is_switch_new = True
@@ -104,20 +109,23 @@ class Observer:
         """Take note that the agent was told something: the next look waits for what it makes of it."""
         self._is_agent_busy = True
 
-    def observe_near(self) -> Snapshot:
+    def observe_near(self, *, at_hand: bool = False) -> Snapshot:
         """Return what can be told without asking vCenter or TF: the ESXi's VMs and the agent's ports.
 
-        Enough to take away the vifs of guests that left, which a slow vCenter must not hold up.
+        Enough to take away the vifs of guests that left, which a slow vCenter must not hold up: it may be asked while
+        `observe` waits for others, and then a reading of the agent that is `at_hand` will do.
         """
-        self._missing = dict.fromkeys(_FAR, "not asked yet")
+        others, self._missing = self._missing, dict.fromkeys(_FAR, "not asked yet")
         listed = self._ask(Source.INVENTORY, self._outside.inventory.observe) or GuestList(guests={})
-        agent = self._observe_agent(is_full=False)
+        agent = self._agent if at_hand and not self._is_agent_busy else None
+        agent = agent or self._observe_agent(is_full=False)
+        near, self._missing = self._missing, others
         return Snapshot(
             guests=listed.guests,
             unreadable_guests=listed.unreadable,
             switch=self._switch,
             agent=agent or AgentView(ports={}),
-            missing=dict(self._missing),
+            missing=near,
         )
 
     def observe(self, *, is_full: bool) -> Snapshot:
@@ -137,6 +145,7 @@ class Observer:
         agent = self._observe_agent(is_full=is_full)
         return replace(
             seen,
+            guests=self._still_here(seen.guests),
             reported=listed.reported,
             switch=self._switch,
             portgroups=portgroups,
@@ -150,6 +159,21 @@ class Observer:
             agent=agent or AgentView(ports={}),
             missing=dict(self._missing),
         )
+
+    def _still_here(self, guests: Mapping[VmUuid, Guest]) -> Mapping[VmUuid, Guest]:
+        """Return `guests` without those, and without the NICs, that are gone by now.
+
+        The others took their time, and `observe_near` may have had their vifs taken away meanwhile.
+        """
+        listed = self._ask(Source.INVENTORY, self._outside.inventory.observe)
+        if listed is None or listed.guests == guests:
+            return guests
+        keys = {vm_uuid: {nic.device_key for nic in guest.nics} for vm_uuid, guest in listed.guests.items()}
+        return {
+            vm_uuid: replace(guest, nics=tuple(nic for nic in guest.nics if nic.device_key in keys[vm_uuid]))
+            for vm_uuid, guest in guests.items()
+            if vm_uuid in keys
+        }
 
     def _observe_dvports(
         self, seen: Snapshot, portgroups: Mapping[PortgroupKey, Portgroup], *, is_full: bool
@@ -224,7 +248,7 @@ class Observer:
             self._missing[source] = patience.reason
             return None
         try:
-            answer = question()
+            answer = self._errands.run(question) if source in _ERRANDS else question()
         except BoundaryError as error:
             patience.failures += 1
             patience.due_s = self._clock() + _BACKOFF.delay_s(patience.failures)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from tf_reconcile.errors import BoundaryError, Conflict
-from tf_reconcile.result import Failure, PassReport
+from tf_reconcile.result import Failure, Held, PassReport, merge_held
 from vcenter_manager import identity
 from vcenter_manager.actions import (
     AgentAction,
@@ -16,10 +17,16 @@ from vcenter_manager.actions import (
     TfAction,
     describe,
 )
+from vcenter_manager.boundary import Failures
+from vcenter_manager.errands import Errands
 from vcenter_manager.model import MacAddress, Snapshot, Source
 from vcenter_manager.observer import Boundaries, Observer
 from vcenter_manager.plan import Decision, decide, held_whole
 from vcenter_manager.rules import Policy
+
+VCENTER: Final = "vCenter"
+AGENT: Final = "vRouter agent"
+TF: Final = "TF"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +38,7 @@ class Place:
 
 
 class Reconciler:
-    """`run_once` is one pass. Thread: the loop's only."""
+    """`run_once` is one pass. Thread: the loop's only; what may hang is done by `errands`."""
 
     def __init__(
         self,
@@ -40,12 +47,16 @@ class Reconciler:
         *,
         place: Place,
         policy: Policy,
+        errands: Errands,
         on_decision: Callable[[Decision, Snapshot], None] = lambda decision, snapshot: None,
     ) -> None:
         self._outside = boundaries
         self._observer = observer
         self._place = place
         self._policy = policy
+        self._errands = errands
+        self._near: dict[AnyAction, BoundaryError | None] = {}
+        errands.while_waiting(lambda: self._clear(at_hand=True))
         self._on_decision = on_decision
         self._last: frozenset[AnyAction] = frozenset()
 
@@ -56,27 +67,45 @@ class Reconciler:
 
     def run_once(self, *, is_full: bool) -> PassReport:
         """Run one pass. Asks for the next at once as long as each pass brings something new about."""
-        near = self._decide(self._observer.observe_near()).plan.actions  # what left goes before anybody slow is asked
-        failures = self._apply(near)
+        self._near = {}
+        self._clear()  # what left goes before anybody slow is asked, and also while he does not answer
         decision, snapshot = self.decide(is_full=is_full)
         self._on_decision(decision, snapshot)
-        failures |= self._apply(decision.plan.actions)
-        actions = [*dict.fromkeys((*near, *decision.plan.actions))]
+        failures = self._apply(decision.plan.actions)
+        failures |= {action: error for action, error in self._near.items() if error is not None}
+        actions = [*dict.fromkeys((*self._near, *decision.plan.actions))]
         repeated = frozenset(actions) & self._last
         idle = repeated - set(failures)
         self._last = frozenset(actions)
+        told = [
+            Held(subject=action.subject, reason="the vRouter agent was told and has not taken it up yet")
+            for action in idle
+            if isinstance(action, AgentAction)
+        ]
         done = [action for action in actions if action not in failures and action not in idle]
         is_stale = any(isinstance(error, Conflict) for error in failures.values())
         return PassReport(
             done=tuple(describe(action) for action in done),
             failed=tuple(
                 [Failure(subject=action.subject, reason=str(error)) for action, error in failures.items()]
-                + [Failure(subject=action.subject, reason="was done before, without effect") for action in idle]
+                + [
+                    Failure(
+                        subject=action.subject, reason=f"{_system_of(action)} accepted this before and shows none of it"
+                    )
+                    for action in idle
+                    if not isinstance(action, AgentAction)
+                ]
             ),
-            held=decision.plan.held,
+            held=merge_held(decision.plan.held, told),
             missing_sources=tuple(f"{source}: {reason}" for source, reason in sorted(snapshot.missing.items())),
             look_again_s=0.0 if done or (is_stale and not repeated) else None,
         )
+
+    def _clear(self, *, at_hand: bool = False) -> None:
+        """Take away the vifs of guests that left, and enable those of guests that came; asks neither vCenter nor TF."""
+        actions = self._decide(self._observer.observe_near(at_hand=at_hand)).plan.actions
+        failures = self._apply(actions)
+        self._near |= {action: failures.get(action) for action in actions}
 
     def _decide(self, snapshot: Snapshot) -> Decision:
         problem = self._problem_of_place(snapshot)
@@ -97,18 +126,24 @@ class Reconciler:
         failures: dict[AnyAction, BoundaryError] = {}
         for system, group in itertools.groupby(actions, key=_system_of):
             together = [*group]
-            if system == "dvports":
-                failures |= self._outside.dvports.apply([a for a in together if isinstance(a, DvportAction)])
+            if system == VCENTER:
+                failures |= self._write_dvports([a for a in together if isinstance(a, DvportAction)])
                 self._observer.dvports_written()
-            elif system == "agent":
+            elif system == AGENT:
                 failures |= self._outside.agent.apply([a for a in together if isinstance(a, AgentAction)])
                 self._observer.agent_told()
             else:
-                failures |= self._outside.objects.apply([a for a in together if isinstance(a, TfAction)])
+                failures |= self._write_objects([a for a in together if isinstance(a, TfAction)])
         return failures
+
+    def _write_dvports(self, actions: Sequence[DvportAction]) -> Failures:
+        return self._errands.run(lambda: self._outside.dvports.apply(actions))
+
+    def _write_objects(self, actions: Sequence[TfAction]) -> Failures:
+        return self._errands.run(lambda: self._outside.objects.apply(actions))
 
 
 def _system_of(action: AnyAction) -> str:
     if isinstance(action, DvportAction):
-        return "dvports"
-    return "agent" if isinstance(action, AgentAction) else "tf"
+        return VCENTER
+    return AGENT if isinstance(action, AgentAction) else TF

@@ -10,6 +10,7 @@ from tests.fakes.manager_world import TENANCY, World
 from tf_reconcile.errors import BoundaryError, Transient
 from vcenter_manager.actions import AgentAction, AnyAction, DvportAction, TfAction
 from vcenter_manager.boundary import DomainView, Failures, GuestList
+from vcenter_manager.errands import Errands
 from vcenter_manager.model import (
     AgentView,
     Dvport,
@@ -39,6 +40,13 @@ class Killed(BaseException):
     """The manager's process is gone, at once and wherever it was."""
 
 
+class Here(Errands):
+    """Errands that are done on the spot."""
+
+    def run(self, call: Callable[[], T]) -> T:
+        return call()
+
+
 class Outside:
     """Everything outside the manager of `host`. `fails` is asked before each call, with its name and number.
 
@@ -55,6 +63,7 @@ class Outside:
         self.fault: Callable[[str], BaseException] = lambda name: Transient("outside", name, "", "made to fail")
         self.is_carried_out = False
         self.is_settled_by_asking = True
+        self.errands: Errands = Here()
 
     def call(self, name: str, answer: Callable[[], T]) -> T:
         self.calls[name] += 1
@@ -91,9 +100,10 @@ class Outside:
         assert switch is not None
         return Reconciler(
             boundaries,
-            Observer(boundaries, switch=switch, clock=lambda: self.now_s),
+            Observer(boundaries, switch=switch, clock=lambda: self.now_s, errands=self.errands),
             place=Place(own_uuids=frozenset({own_uuid}), trunk_mac=TRUNK_MAC),
             policy=self.world.policy,
+            errands=self.errands,
         )
 
 

@@ -12,6 +12,9 @@ from pyVmomi import vim
 from bench.site import Site, wait_until
 from tests.contract.scenarios.guests import A, Guests
 
+PENDING_S = 30.0
+"""How long a call waits for a silent vCenter: `timeout_s` of the managers here."""
+
 
 def test_while_vcenter_is_away_guests_that_leave_are_cleaned_up_and_afterwards_all_is_done(guests: Guests) -> None:
     for name in ("stays", "goes"):
@@ -40,6 +43,24 @@ def test_a_vcenter_that_is_silent_holds_up_nothing_that_does_not_need_it(guests:
     guests.site.simulator.thaw("vcenter")
     guests.create("web")
     guests.wait_open("web")
+
+
+def test_a_call_to_vcenter_that_is_pending_does_not_keep_the_vif_of_a_guest_that_leaves(guests: Guests) -> None:
+    guests.create("goes")
+    guests.create("stays")
+    guests.wait_open("goes", "stays")
+    guests.wait_in_sync()
+    simulator = guests.site.simulator
+    simulator.freeze("vcenter")
+    asked = simulator.calls()["vcenter"].get("FetchDVPorts", 0)
+    guests.create("comes")
+    wait_until(lambda: simulator.calls()["vcenter"].get("FetchDVPorts", 0) > asked, what="a call that hangs")
+    guests.site.admin.delete_vm("goes")
+    ports = guests.site.agents[A].ports
+    wait_until(lambda: "goes" not in ports(), what="its vif gone", timeout_s=PENDING_S / 2)
+    assert "stays" in ports()
+    simulator.thaw("vcenter")
+    guests.wait_open("stays", "comes")
 
 
 def test_ids_of_a_pvlan_map_are_not_given_out(tmp_path: Path) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from tests.fakes.manager_outside import TRUNK_MAC, Outside
 from tests.fakes.manager_world import SWITCH, World, vm_uuid_of
 from tf_reconcile.result import PassReport
+from vcenter_manager.errands import Errands
 from vcenter_manager.model import DeviceKey, DvportKey, DvportRef, HostMoref, Nic, PortgroupKey
 from vcenter_manager.reconciler import Reconciler
 
@@ -127,7 +130,37 @@ def test_the_vif_of_a_guest_that_left_goes_before_vcenter_or_tf_are_asked_anythi
     assert set(before) <= {"inventory", "agent"}
 
 
-def test_an_action_without_effect_is_a_failure_and_not_an_endless_hurry() -> None:
+@pytest.mark.parametrize("slow", ["fetch", "domain", "moves", "networks", "objects", "reconfigure", "tf"])
+def test_a_call_to_vcenter_or_tf_that_hangs_does_not_keep_the_vif_of_a_guest_that_leaves_meanwhile(slow: str) -> None:
+    outside = make("stays", "leaves")
+    outside.errands = Errands()
+    reconciler = outside.reconciler(OWN)
+    run(outside, reconciler)
+    world, ports = outside.world, outside.world.agents[HostMoref(A)].ports
+    world.create("comes", A, "blue")
+    gone = threading.Event()
+
+    def hang(name: str, _number: int) -> bool:
+        if name == slow and not gone.is_set():
+            if vm_uuid_of("leaves") in world.machines:
+                world.delete("leaves")
+            outside.errands.news()
+            assert gone.wait(5.0), f"the vif stays as long as {slow} takes"
+        elif name == "port api" and vm_uuid_of("leaves") not in world.machines:
+            gone.set()
+        return False
+
+    outside.fails = hang
+    for _ in range(6):
+        outside.now_s += 120.0
+        reconciler.run_once(is_full=True)
+        assert not gone.is_set() or all(seen.port.name != "leaves" for seen in ports.values()), "it came back"
+    assert gone.is_set()
+    world.assert_alive()
+    outside.errands.close()
+
+
+def test_an_agent_that_has_not_taken_up_yet_what_it_was_told_is_waited_for() -> None:
     outside = make("web")
     reconciler = outside.reconciler(OWN)
     reconciler.run_once(is_full=True)
@@ -136,9 +169,27 @@ def test_an_action_without_effect_is_a_failure_and_not_an_endless_hurry() -> Non
     for _ in range(4):
         report = reconciler.run_once(is_full=False)
         hurried.append(report.look_again_s)
-        agent.ports.clear()  # as TF's agent answers 200 to a list of ports that it refuses
+        agent.ports.clear()  # as TF's agent answers 200 to a list of ports that it refuses, or one that restarts
     assert hurried == [0.0, None, None, None]
-    assert [failure.reason for failure in report.failed] == ["was done before, without effect"]
+    assert not report.failed
+    assert [held.reason for held in report.held] == ["the vRouter agent was told and has not taken it up yet"]
+
+
+def test_an_action_without_effect_is_a_failure_and_not_an_endless_hurry() -> None:
+    outside = make("web")
+    reconciler = outside.reconciler(OWN)
+    run(outside, reconciler)
+    port = outside.world.port_of("web")
+    port.blocked = True
+    version = port.version
+    hurried = []
+    for _ in range(4):
+        port.blocked, port.version = True, version  # a write that is accepted and not done
+        outside.now_s += 2.0
+        report = reconciler.run_once(is_full=False)
+        hurried.append(report.look_again_s)
+    assert hurried == [0.0, None, None, None]
+    assert [failure.reason for failure in report.failed] == ["vCenter accepted this before and shows none of it"]
 
 
 def test_in_the_wrong_place_everything_is_held_with_the_reason() -> None:

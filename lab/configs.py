@@ -113,19 +113,20 @@ class ConfigFolder:
         clients = reflector_configuration(asn=AUTONOMOUS_SYSTEM, address=REFLECTOR, clients=UNDERLAY)
         return self._write_text("route-reflector.toml", clients)
 
-    def agent(self, host: Host, *, ports: Path, cache: Path, routes: Path, speaker: Path) -> Path:
-        """The vRouter agent of a host."""
+    def agent(self, host: Host, *, ports: Path, caches: Path, speaker: Path) -> Path:
+        """The vRouter agent of a host; what it has last known goes into the folder `caches`."""
         return self._write(
             f"vrouter-agent-{host.name}.yaml",
             {
                 "trunk": {"interface": TRUNK_NIC},
                 "tf": self._tf(),
                 "port_api": {"directory": str(ports)},
-                "network_cache": str(cache),
+                "network_cache": str(caches / "networks.json"),
+                "interface_cache": str(caches / "interfaces.json"),
                 "overlay": {
                     "interface": UNDERLAY_NIC,
                     "vtep": str(host.underlay_address),
-                    "cache": str(routes),
+                    "cache": str(caches / "routes.json"),
                     "settle_s": SETTLE_S,
                     "bgp": {
                         "asn": AUTONOMOUS_SYSTEM,

@@ -219,8 +219,7 @@ class Lab:
         agent = self.config.agent(
             host,
             ports=ports,
-            cache=folder / "networks.json",
-            routes=folder / "routes.json",
+            caches=folder,
             speaker=self._start_speaker(speaker_name(host), host.vrouter),
         )
         manager = self.config.manager(host, certificates, ports=ports)

@@ -29,10 +29,11 @@ from vrouter_vm import names
 from vrouter_vm.bgp_routers import PeerFeed, SessionTimes, TfBgpRouters, describe_peer_feed
 from vrouter_vm.evpn import Vtep
 from vrouter_vm.gateway_mac import check_gateway_mac
+from vrouter_vm.interfaces import WATCHED, InterfaceFeed, InterfaceStatus, TfInterfaces
 from vrouter_vm.kernel import Kernel
 from vrouter_vm.libnftables import LibNftables
 from vrouter_vm.metrics import OverlayMetrics, PortMetrics
-from vrouter_vm.networks import NetworkFeed, TfNetworks
+from vrouter_vm.networks import FeedStatus, NetworkFeed, TfNetworks
 from vrouter_vm.nft import FilterTables
 from vrouter_vm.overlay import BgpOverlay, describe_overlay
 from vrouter_vm.port_api import PortApi, PortServer, describe_status
@@ -65,11 +66,13 @@ def main(argv: Sequence[str]) -> int:
         clock=time.time,
         on_change=wake,
     )
+    interfaces = InterfaceFeed(TfInterfaces(api), cache=Path(settings.interface_cache), clock=time.time, on_change=wake)
     peer_feed = _peer_feed(settings.overlay, api, file=file) if settings.overlay else None
     overlay = _overlay(settings.overlay, peer_feed, on_change=wake) if settings.overlay and peer_feed else None
     reconciler = Reconciler(
         ports=store,
         networks=feed,
+        interfaces=interfaces,
         forwarding=kernel,
         filtering=FilterTables(LibNftables(), trunk=settings.trunk.interface),
         gateway_macs=gateway_macs(settings, file=file),
@@ -79,11 +82,14 @@ def main(argv: Sequence[str]) -> int:
     )
     _load(store, settings, file)
     feed.load_cache()
+    interfaces.load_cache()
     if overlay:
         overlay.load_cache()
     if arguments.dry_run:
         feed.view(frozenset(port.vn_uuid for port in store.ports()))
         feed.run_once(is_full=True)
+        interfaces.view(frozenset(port.vmi_uuid for port in store.ports()))
+        interfaces.run_once(is_full=True)
         return _print_plan(reconciler)
 
     return _serve(
@@ -94,6 +100,7 @@ def main(argv: Sequence[str]) -> int:
             board=board,
             store=store,
             feed=feed,
+            interfaces=interfaces,
             overlay=overlay,
             peer_feed=peer_feed,
             api=api,
@@ -112,6 +119,7 @@ class _Parts:
     board: StatusBoard
     store: PortStore
     feed: NetworkFeed
+    interfaces: InterfaceFeed
     overlay: BgpOverlay | None
     peer_feed: PeerFeed | None
     api: ConfigApi
@@ -123,15 +131,19 @@ def _serve(parts: _Parts) -> int:
     settings, file, store, feed, overlay = parts.settings, parts.file, parts.store, parts.feed, parts.overlay
     board, metrics = parts.board, DaemonMetrics(NAME)
     loop = ReconcileLoop(parts.reconciler.run_once, name=NAME, full_period_s=settings.full_period_s, metrics=metrics)
-    feed_loop = ReconcileLoop(
-        feed.run_once,
-        name=f"{NAME}.networks",
-        full_period_s=settings.full_period_s,
-        metrics=DaemonMetrics(NAME),  # not exported: /status says how fresh the networks are
-        notifier=Notifier(None),  # the service manager hears of the loop that forwards
+    feed_loop, interface_loop = (
+        ReconcileLoop(
+            run_once,
+            name=f"{NAME}.{of_what}",
+            full_period_s=settings.full_period_s,
+            metrics=DaemonMetrics(NAME),  # not exported: /status says how fresh they are
+            notifier=Notifier(None),  # the service manager hears of the loop that forwards
+        )
+        for of_what, run_once in (("networks", feed.run_once), ("interfaces", parts.interfaces.run_once))
     )
     parts.wake.target = loop
     feed.call_when_needed(feed_loop.wake)
+    parts.interfaces.call_when_needed(interface_loop.wake)
     metrics.registry.register(PortMetrics(board))
     if overlay:
         metrics.registry.register(OverlayMetrics(overlay))
@@ -150,8 +162,8 @@ def _serve(parts: _Parts) -> int:
         is_ready=lambda: store.is_loaded and board.outcome.pass_number > 0,
     )
     watched = ["virtual-network", "routing-instance"] if overlay else ["virtual-network"]
-    watches = [Watch(parts.api, watched, feed_loop.wake)]
-    feed_loops = {"networks": feed_loop}
+    watches = [Watch(parts.api, watched, feed_loop.wake), Watch(parts.api, WATCHED, interface_loop.wake)]
+    feed_loops = {"networks": feed_loop, "interfaces": interface_loop}
     if (peer_loop := _peer_loop(parts)) is not None:
         watches.append(Watch(parts.api, ["bgp-router"], peer_loop.wake))
         feed_loops["bgp-peers"] = peer_loop
@@ -290,8 +302,8 @@ def _print_plan(reconciler: Reconciler) -> int:
 
 
 def _status(parts: _Parts, report: PassReport | None) -> dict[str, Any]:
-    """Return what /status shows: the last pass, every port, the overlay, and how fresh the networks are."""
-    fresh, now, outcome, overlay = parts.feed.status, time.time(), parts.board.outcome, parts.overlay
+    """Return what /status shows: the last pass, every port, the overlay, and how fresh TF's answers are."""
+    now, outcome, overlay = time.time(), parts.board.outcome, parts.overlay
     statuses = outcome.statuses.values()
     traffic = read_traffic(status.placement.vif for status in statuses if status.placement is not None)
     return {
@@ -300,12 +312,8 @@ def _status(parts: _Parts, report: PassReport | None) -> dict[str, Any]:
         "trunk": parts.settings.trunk.interface,
         "ports": {vmi: describe_status(known) for vmi, known in sorted(outcome.statuses.items())},
         "skipped_port_files": [asdict(skipped) for skipped in parts.store.skipped],
-        "networks": {
-            "known": fresh.known,
-            "tf_answered_s_ago": None if fresh.answered_at is None else round(now - fresh.answered_at, 1),
-            "cache_age_s": None if fresh.cached_at is None else round(now - fresh.cached_at, 1),
-            "error": fresh.error,
-        },
+        "networks": _freshness(parts.feed.status, now=now),
+        "interfaces": _freshness(parts.interfaces.status, now=now),
         "vrfs": describe_vrfs(statuses, asn=parts.settings.overlay.bgp.asn if parts.settings.overlay else None),
         "traffic": {vif: asdict(counters) for vif, counters in sorted(traffic.items())},
         "drops": dict(outcome.drops),
@@ -319,6 +327,15 @@ def _overlay_status(parts: _Parts, overlay: BgpOverlay, *, now: float) -> dict[s
     if settings and settings.bgp.peers_from_tf and peers:
         shown["tf_peers"] = describe_peer_feed(peers.status, now=now)
     return shown
+
+
+def _freshness(fresh: FeedStatus | InterfaceStatus, *, now: float) -> dict[str, Any]:
+    return {
+        "known": fresh.known,
+        "tf_answered_s_ago": None if fresh.answered_at is None else round(now - fresh.answered_at, 1),
+        "cache_age_s": None if fresh.cached_at is None else round(now - fresh.cached_at, 1),
+        "error": fresh.error,
+    }
 
 
 def entry_point() -> None:

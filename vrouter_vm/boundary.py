@@ -1,20 +1,22 @@
-"""What the agent needs from outside, as it needs it. Adapters: `kernel`, `nft`, `networks`, `port_files`,
-`overlay`."""
+"""What the agent needs from outside, as it needs it. Adapters: `kernel`, `nft`, `networks`, `interfaces`,
+`port_files`, `overlay`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
 
 from vrouter_vm.actions import FilterAction, KernelAction
 from vrouter_vm.model import (
     EvpnRoute,
+    InterfaceView,
     Network,
     NetworkView,
     Observed,
     ObservedFilters,
     OverlayView,
     Port,
+    VmiUuid,
     VnUuid,
 )
 
@@ -64,6 +66,26 @@ class NetworkSource(Protocol):
 
     def fetch(self, vn_uuids: frozenset[VnUuid]) -> Mapping[VnUuid, Network]:
         """Return those of `vn_uuids` that exist, all of them; raise `AgentError` when that cannot be told."""
+        ...
+
+
+class Interfaces(Protocol):
+    """What is known of the ports' interfaces in TF. Never blocks."""
+
+    def view(self, needed: frozenset[VmiUuid]) -> InterfaceView:
+        """Return what is known of `needed` now."""
+        ...
+
+
+class InterfaceSource(Protocol):
+    """Where interfaces come from."""
+
+    def fetch(
+        self, vmi_uuids: frozenset[VmiUuid], *, kept: Iterable[dict[str, Any]]
+    ) -> Mapping[str, list[dict[str, Any]]]:
+        """Return TF's objects by type: those of `vmi_uuids` that exist or are in `kept`, and all that they refer to;
+        raise `AgentError` when that cannot be told.
+        """
         ...
 
 

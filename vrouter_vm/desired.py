@@ -14,6 +14,7 @@ from vrouter_vm.model import (
     VLAN_RANGE,
     Desired,
     Element,
+    InterfaceView,
     IpAddress,
     Network,
     NetworkView,
@@ -28,7 +29,13 @@ from vrouter_vm.tunnels import Overlay
 
 
 def desired_state(
-    *, ports: Iterable[Port], networks: NetworkView, trunk: Trunk, has_ipv6: bool, overlay: Overlay | None = None
+    *,
+    ports: Iterable[Port],
+    networks: NetworkView,
+    interfaces: InterfaceView,
+    trunk: Trunk,
+    has_ipv6: bool,
+    overlay: Overlay | None = None,
 ) -> Desired:
     """Return what should exist for `ports`; `has_ipv6` says whether the kernel can do IPv6 at all."""
     placements: dict[VmiUuid, Placement] = {}
@@ -40,8 +47,8 @@ def desired_state(
     )
     for port in sorted(ports, key=lambda port: (port.added_at, port.vmi_uuid)):
         try:
-            placements[port.vmi_uuid] = _place(port, networks, trunk, claims, has_ipv6=has_ipv6)
-        except _UnknownNetwork as unknown:
+            placements[port.vmi_uuid] = _place(port, networks, interfaces, trunk, claims, has_ipv6=has_ipv6)
+        except _NotKnown as unknown:
             held[port.vmi_uuid] = unknown.reason
             vif = names.format_vif(trunk.name, unknown.vlan)
             kept[vif] = policy.bindings_of(vif, port)
@@ -120,8 +127,8 @@ def _tunnels(
     return tunnels.plan_tunnels(members, overlay, has_ipv6=has_ipv6)
 
 
-class _UnknownNetwork(DesiredStateError):
-    """The port is sound as far as can be seen, but its network is not known."""
+class _NotKnown(DesiredStateError):
+    """The port is sound as far as can be seen, but its network or its interface is not known."""
 
     def __init__(self, subject: str, reason: str, *, vlan: int) -> None:
         super().__init__(subject, reason)
@@ -138,7 +145,9 @@ class _Claims:
         self.addresses: dict[tuple[VnUuid, IpAddress], Port] = {}
 
 
-def _place(port: Port, networks: NetworkView, trunk: Trunk, claims: _Claims, *, has_ipv6: bool) -> Placement:
+def _place(
+    port: Port, networks: NetworkView, interfaces: InterfaceView, trunk: Trunk, claims: _Claims, *, has_ipv6: bool
+) -> Placement:
     """Return where `port` is served; raises `DesiredStateError` with the reason why it is not."""
     vlan = _vlan_of(port)
     owner = claims.vlans.setdefault(vlan, port)
@@ -148,7 +157,11 @@ def _place(port: Port, networks: NetworkView, trunk: Trunk, claims: _Claims, *, 
     network = networks.known.get(port.vn_uuid)
     if network is None:
         reason = networks.missing.get(port.vn_uuid, "not asked for yet")
-        raise _UnknownNetwork(port.vmi_uuid, f"virtual network {port.vn_uuid} is not known: {reason}", vlan=vlan)
+        raise _NotKnown(port.vmi_uuid, f"virtual network {port.vn_uuid} is not known: {reason}", vlan=vlan)
+    settings = interfaces.known.get(port.vmi_uuid)
+    if settings is None:
+        reason = interfaces.missing.get(port.vmi_uuid, "not asked for yet")
+        raise _NotKnown(port.vmi_uuid, f"virtual-machine-interface {port.vmi_uuid} is not known: {reason}", vlan=vlan)
     _check_network(port, network, claims)
     for address in port.addresses:
         user = claims.addresses.setdefault((network.vn_uuid, address), port)
@@ -157,6 +170,7 @@ def _place(port: Port, networks: NetworkView, trunk: Trunk, claims: _Claims, *, 
     return Placement(
         port=port,
         network=network,
+        settings=settings,
         vlan=vlan,
         vif=names.format_vif(trunk.name, vlan),
         vrf=names.format_vrf(network.network_id),

@@ -111,6 +111,44 @@ class NetworkView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AddressPair:
+    """Addresses that a guest may use beside its own (TF's allowed address pair).
+
+    `mac` None: with the guest's own MAC. `is_shared`: several guests use them at once (TF's active-active).
+    """
+
+    prefix: IpNetwork
+    mac: MacAddress | None = None
+    is_shared: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InterfaceSettings:
+    """What TF has for a port's virtual-machine-interface, beside what the port itself says.
+
+    `is_secured` false: the guest may send from any MAC and address (TF's port security off). `is_exempt`: no policy is
+    applied at all (TF's virtual_machine_interface_disable_policy). Groups, tags and route tables by uuid.
+    """
+
+    vmi_uuid: VmiUuid
+    security_groups: frozenset[str] = frozenset()
+    tags: frozenset[str] = frozenset()
+    is_secured: bool = True
+    is_exempt: bool = False
+    address_pairs: tuple[AddressPair, ...] = ()
+    route_tables: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, kw_only=True)
+class InterfaceView:
+    """What is known of the interfaces of this host's ports, as `NetworkView` of their networks."""
+
+    known: Mapping[VmiUuid, InterfaceSettings]
+    missing: Mapping[VmiUuid, str]
+    is_pending: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trunk:
     """The NIC that carries every guest's VLAN. Its MAC is the gateway's MAC, as the vifs inherit it."""
 
@@ -348,6 +386,7 @@ class Placement:
 
     port: Port
     network: Network
+    settings: InterfaceSettings
     vlan: int
     vif: str
     vrf: str
@@ -367,9 +406,9 @@ class Desired:
     """What should exist on this host for the given ports and networks, and what other hosts should be told of it.
 
     `placements` are the ports that can be served, `held` the reason of each that cannot. `kept` has, for each port
-    whose network is not known, its vif and the bindings that this vif has if it is that port's: what the kernel holds
-    for such a port stays as it is, since nobody has said that it is wrong. `choices`: where each VRF sends what, for
-    people.
+    whose network or interface is not known, its vif and the bindings that this vif has if it is that port's: what the
+    kernel holds for such a port stays as it is, since nobody has said that it is wrong. `choices`: where each VRF sends
+    what, for people.
     """
 
     placements: Mapping[VmiUuid, Placement]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from tf_reconcile.errors import BoundaryError, Conflict
 from tf_reconcile.result import Failure, Held, PassReport, merge_held
 from vrouter_vm.actions import Announce, AnyAction, ChangeElements, ReplaceFilters, Withdraw, describe, summarize
-from vrouter_vm.boundary import Filtering, Forwarding, Networks, Peers, Ports
+from vrouter_vm.boundary import Filtering, Forwarding, Interfaces, Networks, Peers, Ports
 from vrouter_vm.desired import desired_state
 from vrouter_vm.evpn import Vtep
 from vrouter_vm.gateway_mac import MacRange, check_gateway_mac
@@ -33,6 +33,7 @@ class Reconciler:
 
     ports: Ports
     networks: Networks
+    interfaces: Interfaces
     forwarding: Forwarding
     filtering: Filtering
     gateway_macs: MacRange
@@ -45,12 +46,14 @@ class Reconciler:
         pass_number = self.board.begin_pass()
         ports = self.ports.ports()
         networks = self.networks.view(frozenset(port.vn_uuid for port in ports))
+        interfaces = self.interfaces.view(frozenset(port.vmi_uuid for port in ports))
         have = self.forwarding.observe(self.filtering.observe())
         check_gateway_mac(have.trunk, self.gateway_macs)
         view = self.overlay.peers.view() if self.overlay else None
         want = desired_state(
             ports=ports,
             networks=networks,
+            interfaces=interfaces,
             trunk=have.trunk,
             has_ipv6=have.has_ipv6,
             overlay=self._overlay(view, have),
@@ -65,7 +68,7 @@ class Reconciler:
                 pass_number=pass_number,
                 statuses=statuses,
                 drops=have.filters.drops,
-                is_settled=not networks.is_pending and not applied.is_stale,
+                is_settled=not networks.is_pending and not interfaces.is_pending and not applied.is_stale,
                 choices=want.choices,
             )
         )

@@ -100,6 +100,8 @@ class AgentSettings(Settings, frozen=True, kw_only=True):
     port_api: PortApiSettings = PortApiSettings()
     network_cache: str = "/var/lib/vrouter-agent/networks.json"
     """The last complete answer of TF, so that a start without TF forwards."""
+    interface_cache: str = "/var/lib/vrouter-agent/interfaces.json"
+    """The same for the ports' interfaces and the policies on them."""
     overlay: OverlaySettings | None = None
     """None: guests reach only guests on the same host."""
     full_period_s: Seconds = 60.0

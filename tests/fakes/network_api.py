@@ -1,4 +1,4 @@
-"""As much of TF's config API as the vRouter agent reads: a list of virtual networks by uuid, over real HTTP.
+"""As much of TF's config API as the vRouter agent reads: networks and interfaces by uuid, over real HTTP.
 
 `/watch` is not served, as by servers that have none. The shapes are those of tests/data/tf-config-api.
 """
@@ -48,10 +48,14 @@ def network_json(vn_uuid: str, name: str, network_id: int, subnets: Sequence[tup
 
 
 class NetworkApi:
-    """The server, on a free port of loopback, while the context lasts. `networks` may be changed at any time."""
+    """The server, on a free port of loopback, while the context lasts. `networks` may be changed at any time.
+
+    Every interface that is asked for exists, with what `interfaces` has for it, or nothing particular.
+    """
 
     def __init__(self, networks: Mapping[str, dict[str, Any]]) -> None:
         self.networks = dict(networks)
+        self.interfaces: dict[str, dict[str, Any]] = {}
         self.is_down = False
         self.requests = 0
         fake = self
@@ -96,7 +100,13 @@ class NetworkApi:
         parts = urlsplit(path)
         if self.is_down:
             return 503, "down"
-        if parts.path != "/virtual-networks":
-            return 404, "unknown"
-        wanted = parse_qs(parts.query)["obj_uuids"][0].split(",")
-        return 200, {"virtual-networks": [self.networks[uuid] for uuid in wanted if uuid in self.networks]}
+        wanted = parse_qs(parts.query).get("obj_uuids", [""])[0].split(",")
+        match parts.path:
+            case "/virtual-networks":
+                return 200, {"virtual-networks": [self.networks[uuid] for uuid in wanted if uuid in self.networks]}
+            case "/virtual-machine-interfaces":
+                plain = {uuid: {"uuid": uuid, "fq_name": ["default-domain", "vCenter", uuid]} for uuid in wanted}
+                return 200, {
+                    "virtual-machine-interfaces": [plain[uuid] | self.interfaces.get(uuid, {}) for uuid in wanted]
+                }
+        return 404, "unknown"

@@ -6,7 +6,7 @@ moment, whatever the agent is in the middle of, and raises `UnsafeMoment` otherw
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
 from typing import assert_never
@@ -42,6 +42,8 @@ from vrouter_vm.actions import (
 )
 from vrouter_vm.model import (
     Element,
+    InterfaceSettings,
+    InterfaceView,
     LinkAddress,
     MacAddress,
     Neighbour,
@@ -120,6 +122,28 @@ def make_view(*networks: Network, missing: Mapping[str, str] | None = None, is_p
         missing={VnUuid(vn): reason for vn, reason in (missing or {}).items()},
         is_pending=is_pending,
     )
+
+
+def make_interfaces(
+    ports: Iterable[Port], *settings: InterfaceSettings, missing: Mapping[str, str] | None = None
+) -> InterfaceView:
+    """What is known of these ports' interfaces: `settings`, for all others that TF has nothing particular for them."""
+    known = {port.vmi_uuid: InterfaceSettings(vmi_uuid=port.vmi_uuid) for port in ports}
+    known |= {given.vmi_uuid: given for given in settings}
+    unknown = {VmiUuid(vmi_uuid): reason for vmi_uuid, reason in (missing or {}).items()}
+    return InterfaceView(
+        known={vmi_uuid: given for vmi_uuid, given in known.items() if vmi_uuid not in unknown},
+        missing=unknown,
+        is_pending=False,
+    )
+
+
+class PlainInterfaces:
+    """The interfaces boundary of a TF that has every interface, with nothing particular for any."""
+
+    def view(self, needed: frozenset[VmiUuid]) -> InterfaceView:
+        known = {vmi_uuid: InterfaceSettings(vmi_uuid=vmi_uuid) for vmi_uuid in needed}
+        return InterfaceView(known=known, missing={}, is_pending=False)
 
 
 def fresh_rules() -> set[Rule]:

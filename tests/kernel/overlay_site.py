@@ -29,8 +29,10 @@ import yaml
 
 from lab.reflector import HOLD_TIME_S, reflector_configuration
 from tests.kernel.site import GATEWAY_MAC, ROOT, Guest, batch, inside, run, wait_until
+from vrouter_vm.interfaces import format_cache as format_interfaces
 from vrouter_vm.model import Network, RouteTarget, RouteTargets, Subnet, VnUuid
 from vrouter_vm.networks import format_cache
+from vrouter_vm.tf_interfaces import RESOURCE
 
 ASN = 64512
 UNDERLAY = IPv4Network("192.0.2.0/24")
@@ -121,6 +123,7 @@ class Host:
             "tf": {"servers": ["http://192.0.2.250:8082"], "timeout_s": 1.0},
             "port_api": {"directory": str(self.folder / "ports")},
             "network_cache": str(self.folder / "networks.json"),
+            "interface_cache": str(self.folder / "interfaces.json"),
             "overlay": {
                 "interface": "eth2",
                 "vtep": str(self.vtep),
@@ -277,6 +280,10 @@ def running_site(folder: Path) -> Iterator[Site]:
             (host.folder / "ports").mkdir(parents=True)
             cache = format_cache(NETWORKS, saved_at=time.time())
             (host.folder / "networks.json").write_text(json.dumps(cache))
+            interfaces = [{"uuid": guest.vmi} for guest in (*ON_A, *ON_B, MOVER)]
+            (host.folder / "interfaces.json").write_text(
+                format_interfaces({RESOURCE: interfaces}, saved_at=time.time())
+            )
             host.start_speaker()
             host.start_agent()
             host.serve(*guests)

@@ -254,6 +254,7 @@ class Agent:
             "tf": {"servers": [self.api_url]},
             "port_api": {"directory": str(self.directory / "ports")},
             "network_cache": str(self.directory / "networks.json"),
+            "interface_cache": str(self.directory / "interfaces.json"),
         }
 
     def start(self) -> None:

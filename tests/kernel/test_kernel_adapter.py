@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 from pyroute2 import IPRoute
 
-from tests.fakes.vrouter_host import TRUNK_MAC, FakeFilters, FakeHost, make_network, make_port, make_view
+from tests.fakes.vrouter_host import (
+    TRUNK_MAC,
+    FakeFilters,
+    FakeHost,
+    make_interfaces,
+    make_network,
+    make_port,
+    make_view,
+)
 from tests.kernel.site import batch, run, vrouter_namespace
 from tf_reconcile.errors import BoundaryError, Conflict, Rejected, Transient
 from vrouter_vm import names, policy
@@ -91,7 +99,14 @@ def plan(
     """The plan without what is for the speaker; with an overlay if `remote` is not None."""
     have = host.see()
     overlay = None if remote is None else overlay_with(remote)
-    want = desired_state(ports=ports, networks=VIEW, trunk=have.trunk, has_ipv6=have.has_ipv6, overlay=overlay)
+    want = desired_state(
+        ports=ports,
+        networks=VIEW,
+        interfaces=make_interfaces(ports),
+        trunk=have.trunk,
+        has_ipv6=have.has_ipv6,
+        overlay=overlay,
+    )
     actions = plan_host(want=want, have=have).actions
     return tuple(action for action in actions if not isinstance(action, Announce | Withdraw))
 
@@ -135,7 +150,9 @@ def elsewhere(prefix: str, *, host: int = 2, network_id: int = 5, generation: in
 
 def comparable(seen: Observed) -> Observed:
     """Without what a real host has of its own: other devices, settings that nobody asked for, counters."""
-    asked_for = desired_state(ports=FIRST, networks=VIEW, trunk=seen.trunk, has_ipv6=True).sysctls
+    asked_for = desired_state(
+        ports=FIRST, networks=VIEW, interfaces=make_interfaces(FIRST), trunk=seen.trunk, has_ipv6=True
+    ).sysctls
     return replace(
         seen,
         foreign_names=frozenset(),

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.vrouter_host import FakeFilters, FakeHost, make_network, make_view
+from tests.fakes.vrouter_host import FakeFilters, FakeHost, PlainInterfaces, make_network, make_view
 from tf_reconcile.errors import ConfigError
 from vrouter_vm.gateway_mac import MacRange
 from vrouter_vm.model import MacAddress, NetworkView, VnUuid
@@ -66,6 +66,7 @@ class Site:
         self._reconciler = Reconciler(
             ports=self.store,
             networks=self,
+            interfaces=PlainInterfaces(),
             forwarding=self.host,
             filtering=FakeFilters(self.host),
             gateway_macs=MacRange(first=MacAddress("00:50:56:00:00:00"), last=MacAddress("00:50:56:3f:ff:ff")),

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.vrouter_host import make_network, make_port, make_view
+from tests.fakes.vrouter_host import make_interfaces, make_network, make_port, make_view
 from vrouter_vm.desired import desired_state
-from vrouter_vm.model import Elements, MacAddress, Trunk
+from vrouter_vm.model import Elements, MacAddress, Port, Trunk
 from vrouter_vm.nft import render_change, render_replacement
 
 HERE = Path(__file__).parent
@@ -21,8 +21,10 @@ FIRST = [make_port(1, addresses=("10.1.1.11", "fd00:1::11")), make_port(2, is_en
 THEN = [FIRST[0], make_port(3, vn="red"), make_port(4, vn="blue", addresses=("10.1.1.11",))]
 
 
-def elements(ports: list[object]) -> Elements:
-    return desired_state(ports=ports, networks=VIEW, trunk=TRUNK, has_ipv6=True).elements  # type: ignore[arg-type]
+def elements(ports: list[Port]) -> Elements:
+    return desired_state(
+        ports=ports, networks=VIEW, interfaces=make_interfaces(ports), trunk=TRUNK, has_ipv6=True
+    ).elements
 
 
 RENDERED = {

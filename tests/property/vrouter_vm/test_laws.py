@@ -8,7 +8,7 @@ from ipaddress import ip_address, ip_network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.fakes.vrouter_host import TRUNK_MAC, FakeHost, make_network, make_port, make_view
+from tests.fakes.vrouter_host import TRUNK_MAC, FakeHost, make_interfaces, make_network, make_port, make_view
 from tf_reconcile.errors import BoundaryError, Conflict, Rejected, Transient
 from vrouter_vm import names
 from vrouter_vm.actions import AnyAction
@@ -82,7 +82,9 @@ def littered_hosts(draw: st.DrawFn) -> FakeHost:
 
 def plan_of(host: FakeHost, ports: list[Port], view: NetworkView) -> tuple[AnyAction, ...]:
     have = host.see()
-    want = desired_state(ports=ports, networks=view, trunk=have.trunk, has_ipv6=have.has_ipv6)
+    want = desired_state(
+        ports=ports, networks=view, interfaces=make_interfaces(ports), trunk=have.trunk, has_ipv6=have.has_ipv6
+    )
     return plan_host(want=want, have=have).actions
 
 
@@ -156,7 +158,7 @@ def test_any_one_failed_action_leaves_no_unsafe_moment_and_the_next_pass_converg
 @given(ports=port_sets(), view=views)
 def test_two_networks_never_share_a_vrf_and_two_ports_never_a_vif(ports: list[Port], view: NetworkView) -> None:
     trunk = FakeHost().trunk
-    want = desired_state(ports=ports, networks=view, trunk=trunk, has_ipv6=True)
+    want = desired_state(ports=ports, networks=view, interfaces=make_interfaces(ports), trunk=trunk, has_ipv6=True)
     networks_of_vrf: dict[str, set[VnUuid]] = {}
     for placement in want.placements.values():
         networks_of_vrf.setdefault(placement.vrf, set()).add(placement.network.vn_uuid)
@@ -172,8 +174,9 @@ def test_a_port_that_comes_later_takes_nothing_from_those_before(
     ports: list[Port], late: Port, view: NetworkView
 ) -> None:
     trunk = FakeHost().trunk
-    before = desired_state(ports=ports, networks=view, trunk=trunk, has_ipv6=True)
-    after = desired_state(ports=[*ports, late], networks=view, trunk=trunk, has_ipv6=True)
+    before = desired_state(ports=ports, networks=view, interfaces=make_interfaces(ports), trunk=trunk, has_ipv6=True)
+    later = [*ports, late]
+    after = desired_state(ports=later, networks=view, interfaces=make_interfaces(later), trunk=trunk, has_ipv6=True)
     assert {vmi: after.placements[vmi] for vmi in before.placements} == before.placements
 
 

@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, ip_network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.fakes.vrouter_host import FakeHost, make_network, make_port, make_view
+from tests.fakes.vrouter_host import FakeHost, make_interfaces, make_network, make_port, make_view
 from tests.property.vrouter_vm.test_laws import littered_hosts, port_sets
 from tf_reconcile.errors import BoundaryError, Conflict, Rejected, Transient
 from vrouter_vm import names, policy
@@ -102,7 +102,14 @@ class World:
             view=view,
             installed=Installed() if is_settled else installed_in(have),
         )
-        return desired_state(ports=ports, networks=VIEW, trunk=have.trunk, has_ipv6=have.has_ipv6, overlay=overlay)
+        return desired_state(
+            ports=ports,
+            networks=VIEW,
+            interfaces=make_interfaces(ports),
+            trunk=have.trunk,
+            has_ipv6=have.has_ipv6,
+            overlay=overlay,
+        )
 
     def plan(
         self, ports: list[Port], remote: dict[RouteKey, EvpnRoute], *, is_settled: bool = True
@@ -257,7 +264,9 @@ def test_without_an_overlay_nothing_of_it_is_left(ports: list[Port], heard: dict
     for host in (world.host, plain):
         host.underlay = None
         have = host.see()
-        want = desired_state(ports=ports, networks=VIEW, trunk=have.trunk, has_ipv6=True)
+        want = desired_state(
+            ports=ports, networks=VIEW, interfaces=make_interfaces(ports), trunk=have.trunk, has_ipv6=True
+        )
         for action in plan_host(want=want, have=have).actions:
             host.apply(action)
     left, fresh = world.host.see(), plain.see()

@@ -5,7 +5,7 @@ from ipaddress import ip_interface, ip_network
 
 import pytest
 
-from tests.fakes.vrouter_host import FakeHost, make_network, make_port, make_view
+from tests.fakes.vrouter_host import FakeHost, make_interfaces, make_network, make_port, make_view
 from vrouter_vm import names, policy
 from vrouter_vm.desired import desired_state
 from vrouter_vm.model import Desired, LinkAddress, MacAddress, NetworkView, Port, PortKind, Route
@@ -16,7 +16,13 @@ TRUNK = FakeHost().trunk
 
 
 def want(*ports: Port, view: NetworkView | None = None, has_ipv6: bool = True) -> Desired:
-    return desired_state(ports=ports, networks=view or make_view(RED, BLUE), trunk=TRUNK, has_ipv6=has_ipv6)
+    return desired_state(
+        ports=ports,
+        networks=view or make_view(RED, BLUE),
+        interfaces=make_interfaces(ports),
+        trunk=TRUNK,
+        has_ipv6=has_ipv6,
+    )
 
 
 @pytest.mark.parametrize(
@@ -50,6 +56,21 @@ def test_a_port_that_cannot_be_served_is_held_with_the_reason(port: Port, reason
     assert not desired.placements
     assert not desired.vifs
     assert not any(desired.elements.values())
+
+
+def test_a_port_whose_interface_is_not_known_is_held_and_what_the_kernel_has_for_it_stays() -> None:
+    port, other = make_port(1), make_port(2)
+    why = "TF has no such virtual-machine-interface"
+    state = desired_state(
+        ports=[port, other],
+        networks=make_view(RED),
+        interfaces=make_interfaces([port, other], missing={port.vmi_uuid: why}),
+        trunk=TRUNK,
+        has_ipv6=True,
+    )
+    assert state.held == {port.vmi_uuid: f"virtual-machine-interface {port.vmi_uuid} is not known: {why}"}
+    assert state.kept == {"eth1.101": policy.bindings_of("eth1.101", port)}
+    assert [*state.placements] == [other.vmi_uuid]
 
 
 def test_the_later_of_two_ports_with_one_vlan_is_held() -> None:

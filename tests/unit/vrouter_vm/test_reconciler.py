@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, ip_network
 import pytest
 
 from tests.fakes.peers import FakePeers
-from tests.fakes.vrouter_host import FakeFilters, FakeHost, make_network, make_port, make_view
+from tests.fakes.vrouter_host import FakeFilters, FakeHost, PlainInterfaces, make_network, make_port, make_view
 from tf_reconcile.errors import Conflict, DesiredStateError, Rejected
 from vrouter_vm import names
 from vrouter_vm.actions import CreateVif, ReplaceFilters
@@ -42,6 +42,7 @@ class Site:
         self.reconciler = Reconciler(
             ports=self,
             networks=self,
+            interfaces=PlainInterfaces(),
             forwarding=self.host,
             filtering=FakeFilters(self.host),
             gateway_macs=MACS,

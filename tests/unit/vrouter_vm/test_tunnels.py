@@ -5,7 +5,7 @@ from ipaddress import IPv4Address, ip_address, ip_network
 
 import pytest
 
-from tests.fakes.vrouter_host import FakeHost, make_network, make_port, make_view
+from tests.fakes.vrouter_host import FakeHost, make_interfaces, make_network, make_port, make_view
 from vrouter_vm import names, policy
 from vrouter_vm.desired import desired_state
 from vrouter_vm.evpn import Vtep
@@ -60,7 +60,14 @@ def wanted(*remote: EvpnRoute, network: Network = RED, ports: tuple[Port, ...] =
         installed=Installed(),
     )
     trunk = FakeHost().trunk
-    return desired_state(ports=ports, networks=make_view(network), trunk=trunk, has_ipv6=True, overlay=overlay)
+    return desired_state(
+        ports=ports,
+        networks=make_view(network),
+        interfaces=make_interfaces(ports),
+        trunk=trunk,
+        has_ipv6=True,
+        overlay=overlay,
+    )
 
 
 def tunnelled(want: Desired) -> set[Route]:

@@ -1,0 +1,225 @@
+"""What TF has for the interfaces of this host's ports: asked on a thread of its own, kept, and cached in a file.
+
+As `networks` for the ports' networks: the reconciler never waits for TF. What was known of an interface stays known
+while a port uses it, also when TF is away or no longer lists it: a port is taken away by its client, not by a listing.
+
+An answer of TF is kept, and cached, in the form in which TF gave it (a snapshot: the listed objects by type), so that
+there is one parser, and a start without TF sees exactly what the last run saw.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+from tf_api.client import ConfigApi
+from tf_api.model import JsonObject
+from tf_reconcile.errors import AgentError, DesiredStateError
+from tf_reconcile.result import PassReport
+from vrouter_vm import tf_interfaces
+from vrouter_vm.boundary import InterfaceSource
+from vrouter_vm.model import InterfaceSettings, InterfaceView, VmiUuid
+from vrouter_vm.port_files import sync_directory, write_atomically
+
+log = logging.getLogger(__name__)
+
+SYSTEM: Final = "TF config API"
+
+WATCHED: Final = (tf_interfaces.RESOURCE,)
+"""The types whose changes can change a snapshot."""
+
+Snapshot: TypeAlias = Mapping[str, list[JsonObject]]
+"""Objects of TF by type, as listed."""
+
+_CACHE_VERSION: Final = 1
+
+
+class TfInterfaces:
+    """The interfaces in TF's config API, and all that they refer to."""
+
+    def __init__(self, api: ConfigApi) -> None:
+        self._api = api
+
+    def fetch(self, vmi_uuids: frozenset[VmiUuid], *, kept: Iterable[JsonObject]) -> Snapshot:
+        """Return those of `vmi_uuids` that exist, all of them; raise `AgentError` when that cannot be told.
+
+        `kept` are interfaces from an earlier snapshot: one that TF no longer has is taken over from there.
+        """
+        listed = self._api.list(tf_interfaces.RESOURCE, uuids=sorted(vmi_uuids), fields=tf_interfaces.FIELDS)
+        found = {str(raw["uuid"]) for raw in listed}
+        return {tf_interfaces.RESOURCE: [*listed, *(raw for raw in kept if raw["uuid"] in vmi_uuids - found)]}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InterfaceStatus:
+    """How fresh the interfaces are. Times are Unix seconds; None: never. `error` is empty when TF answered last."""
+
+    known: int
+    answered_at: float | None
+    cached_at: float | None
+    error: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Known:
+    """What a snapshot says. `refused`: why the settings of an interface cannot be used."""
+
+    raw_interfaces: Mapping[str, JsonObject] = field(default_factory=dict)
+    settings: Mapping[VmiUuid, InterfaceSettings] = field(default_factory=dict)
+    refused: Mapping[VmiUuid, str] = field(default_factory=dict)
+
+
+class InterfaceFeed:
+    """What is known of the ports' interfaces. Safe from any thread; `run_once` is for one thread."""
+
+    def __init__(
+        self,
+        source: InterfaceSource,
+        *,
+        cache: Path,
+        clock: Callable[[], float],
+        on_change: Callable[[], None],
+    ) -> None:
+        self._source = source
+        self._cache = cache
+        self._clock = clock
+        self._on_change = on_change
+        self._on_need: Callable[[], None] = lambda: None
+        self._lock = threading.Lock()
+        self._needed: frozenset[VmiUuid] = frozenset()
+        self._known = _Known()
+        self._missing: dict[VmiUuid, str] = {}
+        self._answered_at: float | None = None
+        self._cached_at: float | None = None
+        self._error = ""
+
+    def call_when_needed(self, on_need: Callable[[], None]) -> None:
+        """Call `on_need` when a view names an interface that TF was not asked for yet."""
+        self._on_need = on_need
+
+    @property
+    def status(self) -> InterfaceStatus:
+        """How fresh the interfaces are."""
+        with self._lock:
+            return InterfaceStatus(
+                known=len(self._known.settings),
+                answered_at=self._answered_at,
+                cached_at=self._cached_at,
+                error=self._error,
+            )
+
+    def load_cache(self) -> None:
+        """Take the last run's snapshot as known. A file that is absent is no error, nor one that is damaged."""
+        try:
+            snapshot, saved_at = parse_cache(self._cache.read_bytes())
+            known = _understand(snapshot)
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            log.warning("interface cache ignored", extra={"file": str(self._cache), "reason": str(error)})
+            return
+        with self._lock:
+            self._known, self._cached_at = known, saved_at
+        log.info(
+            "interface cache read", extra={"interfaces": len(known.settings), "age_s": int(self._clock() - saved_at)}
+        )
+
+    def view(self, needed: frozenset[VmiUuid]) -> InterfaceView:
+        """Return what is known of `needed` now; TF will be asked for what is not."""
+        with self._lock:
+            self._needed = needed
+            settings, refused = self._known.settings, self._known.refused
+            unknown = needed - settings.keys() - refused.keys()
+            view = InterfaceView(
+                known={vmi_uuid: settings[vmi_uuid] for vmi_uuid in needed & settings.keys()},
+                missing={
+                    **{vmi_uuid: refused[vmi_uuid] for vmi_uuid in needed & refused.keys()},
+                    **{vmi_uuid: self._missing.get(vmi_uuid, "TF is being asked") for vmi_uuid in unknown},
+                },
+                is_pending=bool(unknown - self._missing.keys()),
+            )
+        if view.is_pending:
+            self._on_need()
+        return view
+
+    def run_once(self, *, is_full: bool) -> PassReport:
+        """Ask TF for all interfaces that are needed, once; report TF as missing when it does not answer."""
+        with self._lock:
+            needed, before = self._needed, self._known
+        if not needed:
+            return PassReport()
+        try:
+            snapshot = self._source.fetch(needed, kept=before.raw_interfaces.values())
+        except AgentError as error:
+            self._failed(needed, str(error))
+            return PassReport(missing_sources=(SYSTEM,))
+        if self._answered(needed, _understand(snapshot)):
+            self._save(snapshot)
+        return PassReport()
+
+    def _failed(self, asked: frozenset[VmiUuid], reason: str) -> None:
+        with self._lock:
+            before = dict(self._missing)
+            self._error = reason
+            self._missing |= {vmi_uuid: reason for vmi_uuid in asked - self._known.settings.keys()}
+            is_changed = before != self._missing
+        if is_changed:
+            self._on_change()
+
+    def _answered(self, asked: frozenset[VmiUuid], known: _Known) -> bool:
+        """Take in a complete answer; return whether it changed what is known."""
+        absent = asked - known.settings.keys() - known.refused.keys()
+        missing = dict.fromkeys(absent, "TF has no such virtual-machine-interface")
+        with self._lock:
+            before = self._known, self._missing
+            self._known, self._missing = known, missing
+            self._answered_at, self._error = self._clock(), ""
+        if before != (known, missing):
+            self._on_change()
+        return before[0] != known
+
+    def _save(self, snapshot: Snapshot) -> None:
+        saved_at = self._clock()
+        try:
+            self._cache.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self._cache, format_cache(snapshot, saved_at=saved_at))
+            sync_directory(self._cache.parent)
+        except OSError as error:
+            log.warning("interface cache not written", extra={"file": str(self._cache), "reason": str(error)})
+        else:
+            with self._lock:
+                self._cached_at = saved_at
+
+
+def format_cache(snapshot: Snapshot, *, saved_at: float) -> str:
+    """Return the cache file's content."""
+    return msgspec.json.encode({"version": _CACHE_VERSION, "saved_at": saved_at, "objects": snapshot}).decode() + "\n"
+
+
+def parse_cache(content: bytes) -> tuple[Snapshot, float]:
+    """Return a cache file's snapshot and when it was saved; raises ValueError, KeyError or TypeError for others."""
+    raw: dict[str, Any] = msgspec.json.decode(content)
+    if raw["version"] != _CACHE_VERSION:
+        raise ValueError(f"version {raw['version']} is not {_CACHE_VERSION}")
+    return {str(resource): list(objects) for resource, objects in raw["objects"].items()}, float(raw["saved_at"])
+
+
+def _understand(snapshot: Snapshot) -> _Known:
+    settings: dict[VmiUuid, InterfaceSettings] = {}
+    refused: dict[VmiUuid, str] = {}
+    for raw in snapshot[tf_interfaces.RESOURCE]:
+        try:
+            settings[VmiUuid(raw["uuid"])] = tf_interfaces.parse_interface(raw)
+        except DesiredStateError as error:
+            refused[VmiUuid(raw["uuid"])] = error.reason
+    return _Known(
+        raw_interfaces={str(raw["uuid"]): raw for raw in snapshot[tf_interfaces.RESOURCE]},
+        settings=settings,
+        refused=refused,
+    )

@@ -1,0 +1,57 @@
+"""Pure: TF's virtual-machine-interfaces, as the config API gives them → settings.
+
+Called by `interfaces`. The shapes are those of TF's schema (vnc_cfg.xsd); what is unset is absent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import ip_network
+from typing import Any, Final
+
+from tf_reconcile.errors import DesiredStateError
+from vrouter_vm.gateway_mac import parse_mac
+from vrouter_vm.model import AddressPair, InterfaceSettings, VmiUuid
+
+RESOURCE: Final = "virtual-machine-interface"
+
+FIELDS: Final = (
+    "security_group_refs",
+    "tag_refs",
+    "interface_route_table_refs",
+    "port_security_enabled",
+    "virtual_machine_interface_disable_policy",
+    "virtual_machine_interface_allowed_address_pairs",
+)
+"""The `fields` of a list call that `parse_interface` needs."""
+
+
+def parse_interface(raw: dict[str, Any]) -> InterfaceSettings:
+    """Return the settings that a listed interface holds; raises `DesiredStateError` naming what is malformed."""
+    pairs = (raw.get("virtual_machine_interface_allowed_address_pairs") or {}).get("allowed_address_pair") or ()
+    return InterfaceSettings(
+        vmi_uuid=VmiUuid(raw["uuid"]),
+        security_groups=_uuids(raw, "security_group_refs"),
+        tags=_uuids(raw, "tag_refs"),
+        is_secured=raw.get("port_security_enabled") is not False,
+        is_exempt=raw.get("virtual_machine_interface_disable_policy") is True,
+        address_pairs=tuple(_pairs(raw["uuid"], pairs)),
+        route_tables=_uuids(raw, "interface_route_table_refs"),
+    )
+
+
+def _uuids(raw: dict[str, Any], field: str) -> frozenset[str]:
+    return frozenset(str(ref["uuid"]) for ref in raw.get(field) or ())
+
+
+def _pairs(vmi_uuid: str, pairs: Iterable[dict[str, Any]]) -> Iterable[AddressPair]:
+    for pair in pairs:
+        subnet = pair.get("ip") or {}
+        try:
+            prefix = ip_network((subnet["ip_prefix"], subnet["ip_prefix_len"]), strict=False)
+        except (KeyError, ValueError) as error:
+            raise DesiredStateError(vmi_uuid, f"allowed address pair {pair} has no prefix: {error}") from error
+        mac = parse_mac(pair["mac"]) if pair.get("mac") else None
+        if pair.get("mac") and mac is None:
+            raise DesiredStateError(vmi_uuid, f"allowed address pair {pair}: {pair['mac']!r} is no MAC")
+        yield AddressPair(prefix=prefix, mac=mac, is_shared=pair.get("address_mode") == "active-active")

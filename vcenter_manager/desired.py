@@ -174,8 +174,8 @@ def readiness_of(attachment: Attachment, dvport: Dvport | None, switch: Switch) 
 class VlanChoice:
     """The ids of the NICs that are served here, and how many ids are left for more.
 
-    `waiting`: how many found none. `moving`: those whose present id is fine here and in use where their guest is moving
-    to. `pool`: every id there is.
+    `waiting`: how many found none. `moving`: those whose present id is fine until a guest has moved, because it is in
+    use where theirs is going, or because one that comes brings it along. `pool`: every id there is.
     """
 
     vlans: Mapping[VmiUuid, Vlan]
@@ -215,6 +215,8 @@ def choose_vlans(
         for attachment in attachments
         if (host := snapshot.leaving.get(attachment.vm_uuid)) is not None
     }
+    brought = frozenset(vlans_of[key] for key in _dvport_keys(_pressing_guests(snapshot)) & set(vlans_of))
+    there |= {uuid: there.get(uuid, frozenset()) | brought for uuid, vlan in vlans.items() if vlan in brought}
     others = reallocate(there, vlans, pool=pool, occupied=occupied, start=start)
     return VlanChoice(
         vlans={**vlans, **others},
@@ -224,6 +226,10 @@ def choose_vlans(
         & frozenset(others),
         pool=frozenset(pool.ids()),
     )
+
+
+def _pressing_guests(snapshot: Snapshot) -> Iterable[Guest]:
+    return (snapshot.arriving[vm_uuid] for vm_uuid in snapshot.pressing)
 
 
 def _dvport_keys(guests: Iterable[Guest]) -> set[DvportKey]:

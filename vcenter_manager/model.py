@@ -85,12 +85,14 @@ class Guest:
 class Move:
     """The last vMotion of a VM that vCenter told of, unless it failed; `guest` is the VM as vCenter has it.
 
-    `is_over`: it has arrived, although ESXi and dvPorts may not say so yet.
+    `is_over`: it has arrived, although ESXi and dvPorts may not say so yet. `is_pressing`: it was told so long ago that
+    its source, if anybody manages it, has given it the id that it arrives with.
     """
 
     guest: Guest
     destination: HostMoref
     is_over: bool = False
+    is_pressing: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -326,6 +328,11 @@ class Snapshot:
             for vm_uuid, move in self.moves.items()
             if move.destination == here and not move.is_over and vm_uuid not in self.guests
         }
+
+    @property
+    def pressing(self) -> frozenset[VmUuid]:
+        """Those of `arriving` whose ids nobody will change before they arrive."""
+        return frozenset(vm_uuid for vm_uuid in self.arriving if self.moves[vm_uuid].is_pressing)
 
     @property
     def leaving(self) -> Mapping[VmUuid, HostMoref]:

@@ -22,6 +22,9 @@ from vcenter_manager.vcenter_watch import VM_PATHS, VcenterWatch
 MOST_S: Final = 3600.0
 """How long a move is believed to go on whose end was never told (vCenter was restarted meanwhile)."""
 
+PRESSING_S: Final = 1.0
+"""How long the destination leaves it to the source to give a guest on the move an id that is free on both hosts."""
+
 _STARTS = (vim.event.VmBeingHotMigratedEvent, vim.event.VmBeingMigratedEvent, vim.event.VmBeingRelocatedEvent)
 _ENDS = (vim.event.VmMigratedEvent, vim.event.VmRelocatedEvent)  # the first is the base of DrsVmMigratedEvent
 _FAILURES = (vim.event.VmFailedMigrateEvent, vim.event.VmRelocateFailedEvent)
@@ -71,6 +74,7 @@ class VcenterMoves:
                 guest=known.guest,
                 destination=each.destination,
                 is_over=each.is_over or known.host == each.destination,
+                is_pressing=self._clock() - known.since_s >= PRESSING_S,
             )
             for vm, each in ours.items()
             if (known := self._known.get(vm)) is not None and known.guest is not None and self._is_believed(each, known)

@@ -154,6 +154,7 @@ class World:
         self.starts_alike = starts_alike
         self.machines: dict[VmUuid, Machine] = {}
         self.moves: dict[VmUuid, tuple[HostMoref, HostMoref, bool]] = {}
+        self.are_moves_pressing = False
         self.ports: dict[DvportKey, Port] = {}
         self.agents = {host: Agent() for host in self.hosts}
         self.vms: dict[VmUuid, TfVm] = {}
@@ -284,7 +285,9 @@ class World:
         here = HostMoref(host)
         guests = {vm: self._guest(vm) for vm, machine in self.machines.items() if machine.host == here}
         moves = {
-            vm: Move(guest=self._guest(vm), destination=destination, is_over=is_over)
+            vm: Move(
+                guest=self._guest(vm), destination=destination, is_over=is_over, is_pressing=self.are_moves_pressing
+            )
             for vm, (source, destination, is_over) in self.moves.items()
             if here in {source, destination}
         }

@@ -98,6 +98,10 @@ class ManagersInAWorld(RuleBasedStateMachine):
         if vm_uuid_of(name) in self.world.machines:
             self.world.announce(name, host)
 
+    @rule(pressing=st.booleans())
+    def time_goes_by_since_moves_began(self, pressing: bool) -> None:
+        self.world.are_moves_pressing = pressing
+
     @rule(name=names)
     def a_move_fails(self, name: str) -> None:
         self.world.cancel(name)

@@ -128,6 +128,42 @@ def test_an_id_that_is_taken_at_the_destination_is_changed_before_the_guest_leav
     assert world.port_of("web").version == version + 1
 
 
+def test_while_nobody_manages_the_source_the_destination_gives_its_own_guest_another_id_before_the_other_comes() -> (
+    None
+):
+    world = colliding()
+    vlan, versions = world.port_of("web").vlan, {name: world.port_of(name).version for name in ("web", "there")}
+    world.announce("web", B)
+    assert kinds(world.decide(B)) == [], "the source has the first word"
+    world.are_moves_pressing = True
+    for _ in range(6):
+        world.pass_of(B)
+        world.agents[HostMoref(B)].settle()
+        assert not world.shared_on(B)
+        assert world.port_of("there").blocked is False
+    assert world.port_of("there").vlan != vlan == world.port_of("web").vlan
+    assert state_at(world, B) is AgentState.DISABLED
+    world.migrate("web", B)
+    assert not world.shared_on(B)
+    for _ in range(4):
+        world.pass_of(B)
+        world.agents[HostMoref(B)].settle()
+    assert world.port_of("web").version == versions["web"]
+    assert world.port_of("there").version == versions["there"] + 1
+    world.run_until_quiet()
+    world.assert_alive()
+
+
+def test_a_pressing_move_whose_id_is_free_here_disturbs_nobody() -> None:
+    world = settled()
+    world.create("there", B, "blue")
+    world.run_until_quiet()
+    world.announce("web", B)
+    world.are_moves_pressing = True
+    assert kinds(world.pass_of(B)) == ["PrepareAgentPort"]
+    assert kinds(world.pass_of(B)) == []
+
+
 def test_a_move_that_fails_half_way_through_the_change_of_id_leaves_the_guest_served() -> None:
     world = colliding()
     for steps in range(6):

@@ -26,13 +26,12 @@ from lab.services import ServiceError
 from lab.simulator import SimulatorError
 from lab.site import two_hosts
 from lab.story import Teller
+from lab.testing import run_here, run_in_machines
 from lab.tools import ToolError
-from lab.vm import CACHE, EXIT_DIED, PROJECT, Machine, run_in_machine
+from lab.vm import CACHE, EXIT_DIED, PROJECT, Channel, Machine, run_in_machine
 
 PRIVATE_VARIABLES = ("TFV_GUEST", "TFV_PRIVATE")
-TEST_FOLDERS = ["tests/kernel", "tests/e2e"]
 DEMO_TIMEOUT_S = 1800.0
-TEST_TIMEOUT_S = 5400.0
 
 _SHELL_RC = """
 export TFV_CONFIG={config} PATH={bin}:$PATH
@@ -62,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
         return _run_in_private_surroundings(options, arguments)
     _mount_private_namespaces()
     if options.action == "test":
-        return _run_tests(options.pytest_arguments)
+        return run_here(options.pytest_arguments)
     return _run_site(options)
 
 
@@ -72,11 +71,13 @@ def _run_in_private_surroundings(options: argparse.Namespace, arguments: Sequenc
         isolation = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
         environment = {**os.environ, "TFV_PRIVATE": "1"}
         return subprocess.run([*isolation, *command], cwd=PROJECT, env=environment, check=False).returncode
+    if options.action == "test":
+        return run_in_machines(options.pytest_arguments)
     shared = CACHE / "shared"
     shared.mkdir(parents=True, exist_ok=True)
-    wants_terminal = options.action == "shell" or (options.action == "demo" and options.shell)
-    timeout_s = TEST_TIMEOUT_S if options.action == "test" else DEMO_TIMEOUT_S
-    machine = Machine(terminal=wants_terminal, timeout_s=None if wants_terminal else timeout_s)
+    wants_terminal = options.action == "shell" or options.shell
+    channel = Channel.TERMINAL if wants_terminal else Channel.OUTPUT
+    machine = Machine(channel=channel, timeout_s=None if wants_terminal else DEMO_TIMEOUT_S)
     return run_in_machine(command, machine=machine, folder=PROJECT, shared=shared)
 
 
@@ -86,13 +87,6 @@ def _mount_private_namespaces() -> None:
     folder.mkdir(exist_ok=True)
     if "TFV_PRIVATE" in os.environ and not os.path.ismount(folder):
         subprocess.run(["mount", "-t", "tmpfs", "netns", str(folder)], check=True)
-
-
-def _run_tests(arguments: Sequence[str]) -> int:
-    # The folders are named, because collecting all the other tests takes minutes in an emulated machine.
-    where = [] if any(Path(argument.partition("::")[0]).exists() for argument in arguments) else TEST_FOLDERS
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", "kernel or e2e", *arguments, *where]
-    return subprocess.run(command, cwd=PROJECT, check=False).returncode
 
 
 def _run_site(options: argparse.Namespace) -> int:

@@ -17,14 +17,17 @@ import compileall
 import os
 import shlex
 import shutil
+import socket
 import struct
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 
 from lab.initramfs import initramfs
@@ -35,6 +38,7 @@ CACHE = PROJECT / ".cache"
 EXIT_TIMEOUT = 124
 EXIT_DIED = 125
 CONSOLE_TAIL = 3000
+PARTING_S = 15.0
 
 # Passed into the machine when set outside. No secret is among them.
 PASSED_ENVIRONMENT = ("CI", "GOBGPD_BINARY", "PYTEST_ADDOPTS", "TERM", "VCSIM_BINARY")
@@ -47,9 +51,30 @@ echo $? > {shared}/status
 sync
 exec /bin/busybox reboot -f
 """
-# The output goes to the first named virtio port; with a terminal, to the virtio console, which is a tty.
-_RUN_STREAMED = "(cd {folder} && {command}) >$(ls /dev/vport*p1) 2>&1 </dev/null"
-_RUN_ON_TERMINAL = "cd {folder} && /bin/busybox setsid -c sh -c {command} </dev/hvc0 >/dev/hvc0 2>&1"
+
+
+class Channel(StrEnum):
+    """What joins the command in the machine with us."""
+
+    OUTPUT = "output"
+    """Both its outputs come to our standard output; it has no input."""
+
+    CONVERSATION = "conversation"
+    """Our standard input and output are its own, byte for byte; its standard error goes to the machine's console.
+
+    The end of our input is nothing it could see: the machine is ended `PARTING_S` later.
+    """
+
+    TERMINAL = "terminal"
+    """Our terminal is its terminal."""
+
+
+# The first named virtio port, which can be open only once; with a terminal the virtio console, which is a tty.
+_RUN: Mapping[Channel, str] = {
+    Channel.OUTPUT: "(cd {folder} && {command}) >$(ls /dev/vport*p1) 2>&1 </dev/null",
+    Channel.CONVERSATION: "(cd {folder} && {command}) <>$(ls /dev/vport*p1) 1>&0 2>/dev/console",
+    Channel.TERMINAL: "cd {folder} && /bin/busybox setsid -c sh -c {command} </dev/hvc0 >/dev/hvc0 2>&1",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +84,7 @@ class Machine:
     cpus: int = 2
     memory: str = "2G"
     timeout_s: float | None = 900.0
-    terminal: bool = False
+    channel: Channel = Channel.OUTPUT
 
 
 def run_in_machine(command: Sequence[str], *, machine: Machine, folder: Path, shared: Path) -> int:
@@ -93,16 +118,15 @@ def run_in_machine(command: Sequence[str], *, machine: Machine, folder: Path, sh
 
 def _start_script(command: Sequence[str], *, machine: Machine, folder: Path, shared: Path) -> str:
     line = shlex.join(command)
-    if machine.terminal:
+    if machine.channel is Channel.TERMINAL:
         size = shutil.get_terminal_size()
         line = shlex.quote(f"stty rows {size.lines} cols {size.columns}; {line}")
-    template = _RUN_ON_TERMINAL if machine.terminal else _RUN_STREAMED
     passed = {name: os.environ[name] for name in PASSED_ENVIRONMENT if name in os.environ}
     return _START.format(
         path=shlex.quote(f"{os.environ['PATH']}:/usr/sbin:/sbin"),
         shared=shlex.quote(str(shared)),
         environment=" ".join(f"{name}={shlex.quote(value)}" for name, value in passed.items()),
-        run=template.format(folder=shlex.quote(str(folder)), command=line),
+        run=_RUN[machine.channel].format(folder=shlex.quote(str(folder)), command=line),
     )
 
 
@@ -110,14 +134,8 @@ def _qemu_command(
     kernel: GuestKernel, *, archive: Path, machine: Machine, shared: Path, console: Path
 ) -> Sequence[str]:
     accelerated = _kvm_works(kernel)
-    # With a terminal: the virtio console on our own tty, Ctrl-C for the guest. Without: a port onto our pipe, never a
-    # file (see _run_qemu): QEMU opens /proc/self/fd/1 anew, which would truncate it.
-    channel = (
-        ["-chardev", "stdio,id=tty,signal=off", "-device", "virtconsole,chardev=tty"]
-        if machine.terminal
-        else ["-chardev", "file,id=out,path=/proc/self/fd/1", "-device", "virtserialport,nr=1,name=out,chardev=out"]
-    )
     return [
+        *("setpriv", "--pdeathsig", "KILL"),  # whatever ends us ends the machine
         _qemu(),
         *("-M", "q35,usb=off,vmport=off,hpet=off"),
         *("-accel", "kvm" if accelerated else "tcg,thread=multi,tb-size=512"),
@@ -129,11 +147,26 @@ def _qemu_command(
         *_shared_folder("root", Path("/"), ",readonly=on"),
         *_shared_folder("shared", shared, ""),
         *("-device", "virtio-serial-pci"),
-        *channel,
+        *_CHANNEL_DEVICES[machine.channel],
         "-append",
         "console=ttyS0 quiet panic=-1 mitigations=off nokaslr audit=0 random.trust_cpu=on tsc=reliable "
         "no_timer_check rcupdate.rcu_expedited=1 i8042.noaux i8042.nokbd",
     ]
+
+
+# With a terminal: the virtio console on our own tty, Ctrl-C for the guest. For output alone: a port onto our pipe, never
+# a file (see _run_copying_output): QEMU opens /proc/self/fd/1 anew, which would truncate it.
+_CHANNEL_DEVICES: Mapping[Channel, Sequence[str]] = {
+    Channel.OUTPUT: (
+        *("-chardev", "file,id=out,path=/proc/self/fd/1"),
+        *("-device", "virtserialport,nr=1,name=out,chardev=out"),
+    ),
+    Channel.CONVERSATION: (
+        *("-chardev", "socket,id=out,fd=0"),  # see _run_conversing
+        *("-device", "virtserialport,nr=1,name=out,chardev=out"),
+    ),
+    Channel.TERMINAL: ("-chardev", "stdio,id=tty,signal=off", "-device", "virtconsole,chardev=tty"),
+}
 
 
 def _shared_folder(tag: str, path: Path, options: str) -> Sequence[str]:
@@ -149,38 +182,75 @@ def _escaped(path: Path) -> str:
 
 
 def _run_qemu(command: Sequence[str], machine: Machine) -> bool:
-    """Run to the end, copying the guest's output to ours as it comes. False: ended by the time-out."""
-    streams = None if machine.terminal else subprocess.PIPE
-    with (
-        subprocess.Popen(command, stdin=None if machine.terminal else subprocess.DEVNULL, stdout=streams) as qemu,
-        _killed_after(qemu, machine.timeout_s) as expired,
-    ):
-        try:
-            if qemu.stdout is not None:
-                while chunk := os.read(qemu.stdout.fileno(), 65536):
-                    sys.stdout.buffer.write(chunk)
-                    sys.stdout.buffer.flush()
-            qemu.wait()
-        finally:
-            qemu.kill()
+    """Run to the end, joined as `machine.channel` says. False: ended by the time-out."""
+    match machine.channel:
+        case Channel.OUTPUT:
+            return _run_copying_output(command, machine)
+        case Channel.CONVERSATION:
+            return _run_conversing(command, machine)
+        case Channel.TERMINAL:
+            with subprocess.Popen(command) as qemu, _ended(qemu, after_s=machine.timeout_s) as expired:
+                qemu.wait()
     return not expired.is_set()
 
 
+def _run_copying_output(command: Sequence[str], machine: Machine) -> bool:
+    with (
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as qemu,
+        _ended(qemu, after_s=machine.timeout_s) as expired,
+    ):
+        if qemu.stdout is not None:
+            _copy(qemu.stdout.fileno(), sys.stdout.fileno())
+        qemu.wait()
+    return not expired.is_set()
+
+
+def _run_conversing(command: Sequence[str], machine: Machine) -> bool:
+    ours, its = socket.socketpair()  # QEMU's own stdio device never says to the guest that somebody listens
+    with (
+        ours,
+        subprocess.Popen(command, stdin=its.fileno(), stdout=sys.stderr) as qemu,
+        _ended(qemu, after_s=machine.timeout_s) as expired,
+    ):
+        its.close()
+
+        def listen() -> None:
+            with suppress(OSError):  # the machine has ended
+                _copy(sys.stdin.fileno(), ours.fileno())
+                time.sleep(PARTING_S)
+            qemu.kill()
+
+        threading.Thread(target=listen, daemon=True).start()
+        with suppress(ConnectionResetError):
+            _copy(ours.fileno(), sys.stdout.fileno())
+        qemu.wait()
+    return not expired.is_set()
+
+
+def _copy(source: int, target: int) -> None:
+    """Copy from one file descriptor to another as it comes, until the end of `source`."""
+    while chunk := os.read(source, 65536):
+        while chunk:
+            chunk = chunk[os.write(target, chunk) :]
+
+
 @contextmanager
-def _killed_after(process: subprocess.Popen[bytes], timeout_s: float | None) -> Iterator[threading.Event]:
+def _ended(process: subprocess.Popen[bytes], *, after_s: float | None) -> Iterator[threading.Event]:
+    """The process ends with this block, and after that time, which the event tells."""
     expired = threading.Event()
 
     def expire() -> None:
         expired.set()
         process.kill()
 
-    timer = threading.Timer(timeout_s or 0.0, expire)
-    if timeout_s is not None:
+    timer = threading.Timer(after_s or 0.0, expire)
+    if after_s is not None:
         timer.start()
     try:
         yield expired
     finally:
         timer.cancel()
+        process.kill()
 
 
 def _kvm_works(kernel: GuestKernel) -> bool:
@@ -195,7 +265,7 @@ def _kvm_works(kernel: GuestKernel) -> bool:
 def _boots_with_kvm(kernel: GuestKernel) -> bool:
     """A kernel without a root file system panics, resets, and with -no-reboot QEMU ends with status 0."""
     command = [_qemu(), "-accel", "kvm", "-cpu", "host", "-m", "256", "-nodefaults", "-no-user-config"]
-    command += ["-display", "none", "-no-reboot", "-kernel", str(kernel.image), "-append", "quiet panic=-1"]
+    command += ["-display", "none", "-no-reboot", "-kernel", str(kernel.image), "-append", "panic=-1"]
     try:
         return (
             subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=8, check=False).returncode
@@ -256,8 +326,8 @@ def main(arguments: Sequence[str]) -> int:
         return 1 if lacking else 0
     if lacking is None and not options.always:
         return subprocess.run(options.command, check=False).returncode
-    machine = Machine(cpus=options.cpus, memory=options.memory, terminal=options.terminal)
-    machine = replace(machine, timeout_s=None if options.terminal else options.timeout)
+    machine = Machine(cpus=options.cpus, memory=options.memory, channel=options.channel)
+    machine = replace(machine, timeout_s=None if options.channel is Channel.TERMINAL else options.timeout)
     shared = _existing(options.shared)
     return run_in_machine(options.command, machine=machine, folder=Path.cwd(), shared=shared)
 
@@ -277,8 +347,14 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     run = actions.add_parser("run", help="run a command where the lab's kernel features are")
     run.add_argument("--cpus", type=int, default=defaults.cpus)
     run.add_argument("--memory", default=defaults.memory, help="as QEMU's -m")
-    run.add_argument("--timeout", type=float, default=defaults.timeout_s, help="seconds; none with --terminal")
-    run.add_argument("--terminal", action="store_true", help="give the command a terminal")
+    run.add_argument("--timeout", type=float, default=defaults.timeout_s, help="seconds; none on a terminal")
+    run.add_argument(
+        "--channel",
+        type=Channel,
+        choices=tuple(Channel),
+        default=defaults.channel,
+        help="what joins the command with us: its output, our standard input and output, or our terminal",
+    )
     run.add_argument("--always", action="store_true", help="boot the machine even if the running kernel would do")
     run.add_argument("--shared", type=Path, default=CACHE / "shared", help="the folder the guest writes through to")
     run.add_argument("command", nargs="+")

@@ -154,8 +154,8 @@ def _qemu_command(
     ]
 
 
-# With a terminal: the virtio console on our own tty, Ctrl-C for the guest. For output alone: a port onto our pipe, never
-# a file (see _run_copying_output): QEMU opens /proc/self/fd/1 anew, which would truncate it.
+# With a terminal: the virtio console on our own tty, Ctrl-C for the guest. For output alone: a port onto our pipe,
+# never a file (see _run_copying_output): QEMU opens /proc/self/fd/1 anew, which would truncate it.
 _CHANNEL_DEVICES: Mapping[Channel, Sequence[str]] = {
     Channel.OUTPUT: (
         *("-chardev", "file,id=out,path=/proc/self/fd/1"),
@@ -265,7 +265,7 @@ def _kvm_works(kernel: GuestKernel) -> bool:
 def _boots_with_kvm(kernel: GuestKernel) -> bool:
     """A kernel without a root file system panics, resets, and with -no-reboot QEMU ends with status 0."""
     command = [_qemu(), "-accel", "kvm", "-cpu", "host", "-m", "256", "-nodefaults", "-no-user-config"]
-    command += ["-display", "none", "-no-reboot", "-kernel", str(kernel.image), "-append", "panic=-1"]
+    command += ["-display", "none", "-no-reboot", "-kernel", str(kernel.image), "-append", "quiet panic=-1"]
     try:
         return (
             subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=8, check=False).returncode

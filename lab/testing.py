@@ -32,7 +32,7 @@ def run_here(arguments: Sequence[str]) -> int:
 
 def run_in_machines(arguments: Sequence[str]) -> int:
     """Run them in as many machines as there are cores, memory and test files for; pytest's exit status."""
-    count = min(MOST_MACHINES, _machines_that_fit(), len(_test_files(arguments)))
+    count = machines_for(len(files_with_tests(arguments)), cores=os.cpu_count() or 1, available_mb=_available_mb())
     if count <= 1:
         shared = _shared_folder("shared")
         command = [sys.executable, "-m", "lab", "test", *arguments]
@@ -66,15 +66,20 @@ def _named(arguments: Sequence[str]) -> list[Path]:
     return [path for path in paths if path.exists()]
 
 
-def _test_files(arguments: Sequence[str]) -> set[Path]:
+def files_with_tests(arguments: Sequence[str]) -> set[Path]:
     """The files that the tests asked for are in."""
     places = _named(arguments) or [PROJECT / folder for folder in TEST_FOLDERS]
     return {file.resolve() for place in places for file in ([place] if place.is_file() else place.rglob("test_*.py"))}
 
 
-def _machines_that_fit() -> int:
+def machines_for(files: int, *, cores: int, available_mb: int) -> int:
+    """How many machines these test files are spread over."""
+    return max(1, min(MOST_MACHINES, files, cores, available_mb // MACHINE_MEMORY_MB))
+
+
+def _available_mb() -> int:
     (available_kb,) = re.findall(r"^MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
-    return min(os.cpu_count() or 1, int(available_kb) // 1024 // MACHINE_MEMORY_MB)
+    return int(available_kb) // 1024
 
 
 def _shared_folder(name: str) -> Path:

@@ -34,6 +34,8 @@ T = TypeVar("T")
 DVSWITCH = "dvs-tf"
 PROJECT = ("default-domain", "vCenter")
 OFFICE_VLAN = 700
+TRUNK_MAC = "00:50:56:00:00:01"
+"""The trunk NIC's MAC on every host: the gateway's, which a guest that moves finds again."""
 PATIENCE_S = 30.0
 _QUIET_S = 0.7
 _ROOT = Path(__file__).resolve().parent.parent
@@ -162,7 +164,8 @@ def settled_calls(site: Site, manager: Daemon, *, timeout_s: float = PATIENCE_S)
 class Site:
     """`hosts` with a vRouter VM each, networks with their portgroups, and guests on a standard switch to begin with.
 
-    Every guest is (name, host), every network its subnets' prefixes. `simulation`: more keys of the simulator's site.
+    Every guest is (name, host), every network its subnets' prefixes. `clusters`: those of the hosts that are not in the
+    usual one. `simulation`: more keys of the simulator's site.
     Managers are made, not started.
     """
 
@@ -175,6 +178,7 @@ class Site:
         guests: Sequence[tuple[str, str]] = (),
         manager_settings: Mapping[str, Any] | None = None,
         simulation: Mapping[str, Any] | None = None,
+        clusters: Mapping[str, str] | None = None,
     ) -> None:
         self._folder = folder
         self._hosts = hosts
@@ -182,6 +186,7 @@ class Site:
         self._guests = guests
         self._manager_settings = dict(manager_settings or {})
         self._simulation = dict(simulation or {})
+        self._clusters = dict(clusters or {})
         self._opened = ExitStack()
         self.agents: dict[str, PortAgent] = {}
         self.managers: dict[str, Daemon] = {}
@@ -261,10 +266,9 @@ class Site:
         )
 
     def _manager(self, host: str, tf: Mapping[str, Any], agent: PortAgent) -> Daemon:
-        index = self._hosts.index(host) + 1
         interface = self._folder / f"net-{host}" / "eth1"
         interface.mkdir(parents=True)
-        (interface / "address").write_text(f"{_trunk_mac(index)}\n")
+        (interface / "address").write_text(f"{TRUNK_MAC}\n")
         smbios = self._folder / f"smbios-{host}"
         smbios.write_text(f"{_smbios_uuid(host)}\n")
         settings = {
@@ -300,14 +304,15 @@ class Site:
                     **account,
                     "name": host,
                     "user": "root",
+                    **({"cluster": self._clusters[host]} if host in self._clusters else {}),
                     "vrouter": {
                         "name": f"vrouter-{host}",
                         "smbios_uuid": _smbios_uuid(host),
-                        "trunk_mac": _trunk_mac(index),
+                        "trunk_mac": TRUNK_MAC,
                         "trunk_portgroup": "tf-trunk",
                     },
                 }
-                for index, host in enumerate(self._hosts, 1)
+                for host in self._hosts
             ],
             "portgroups": [{"name": "tf-trunk", "trunk": [[0, 4094]]}, {"name": "office", "vlan": OFFICE_VLAN}],
             "standard_networks": ["VM Network"],
@@ -320,10 +325,6 @@ class Site:
 
 def _smbios_uuid(host: str) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_DNS, f"vrouter.{host}"))
-
-
-def _trunk_mac(index: int) -> str:
-    return f"00:50:56:00:00:{index:02x}"
 
 
 _FIRST_PORT: int = 20000 + os.getpid() % 100 * 100

@@ -146,6 +146,18 @@ class Simulator:
         """Let the next `count` vMotions fail at their switch-over."""
         self._request("POST", "/migration-failure", {"count": count})
 
+    def move_by_drs(self, vm: str, host: str) -> None:
+        """Let the cluster begin to move a VM by itself."""
+        self._request("POST", "/drs-move", {"vm": vm, "host": host})
+
+    def cut_power(self, host: str, *, restart_on: str = "") -> None:
+        """Take the power from a host; with `restart_on` HA restarts its guests there."""
+        self._request("POST", "/host-power", {"host": host, "on": False, "restart_on": restart_on})
+
+    def boot(self, host: str) -> None:
+        """Give a host its power back: it comes up with its guests off and its vRouter's VM running."""
+        self._request("POST", "/host-power", {"host": host, "on": True})
+
     def set_port_reset(self, *, is_on: bool) -> None:
         """Say whether ports lose their overrides at disconnect where their portgroup's policy says so."""
         self._request("POST", "/port-reset", {"on": is_on})

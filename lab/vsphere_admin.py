@@ -232,6 +232,27 @@ class VsphereAdmin:
             host=self._by_name(vim.HostSystem)[host], priority=vim.VirtualMachine.MovePriority.defaultPriority
         )
 
+    def start_relocation(self, name: str, *, host: str | None = None, datastore: str | None = None) -> Any:
+        """Begin to move a VM to another host, of whatever cluster, to another datastore, or both; return its task."""
+        vm = self.vm_object(name)
+        spec = vim.vm.RelocateSpec()
+        if host is not None:
+            destination: Any = self._by_name(vim.HostSystem)[host]
+            spec.host, spec.pool = destination, destination.parent.resourcePool
+        if datastore is not None:
+            spec.datastore = self._by_name(vim.Datastore)[datastore]
+        return vm.RelocateVM_Task(spec, vim.VirtualMachine.MovePriority.defaultPriority)
+
+    def set_lockdown(self, host: str, *, is_on: bool) -> None:
+        """Put a host into lockdown mode, or take it out."""
+        system = self._by_name(vim.HostSystem)[host]
+        (system.EnterLockdownMode if is_on else system.ExitLockdownMode)()
+
+    def set_host_connected(self, host: str, *, is_connected: bool) -> None:
+        """Let vCenter lose a host, or have it again."""
+        system = self._by_name(vim.HostSystem)[host]
+        self.wait([system.ReconnectHost_Task() if is_connected else system.DisconnectHost_Task()])
+
     def delete_vm(self, *names: str) -> None:
         """Power VMs off where they run, and delete them with their files."""
         known = self._by_name(vim.VirtualMachine)

@@ -23,7 +23,7 @@ type builder struct {
 	dir  string // of the datastore's files
 
 	datacenter *simulator.Datacenter
-	cluster    *simulator.ClusterComputeResource
+	clusters   map[string]*simulator.ClusterComputeResource // by name
 	dvs        *switchMethods
 	hosts      map[string]ref
 	portgroups map[string]string // keys by name
@@ -45,7 +45,7 @@ func buildVcenter(w *world, s *site, dir string) (*vcenter, error) {
 	}
 	b := &builder{
 		site: s, v: newVcenter(w, simulator.New(ctx, si)), dir: dir,
-		hosts: map[string]ref{}, portgroups: map[string]string{},
+		hosts: map[string]ref{}, clusters: map[string]*simulator.ClusterComputeResource{}, portgroups: map[string]string{},
 	}
 	for _, step := range []func() error{b.makeTree, b.makeHosts, b.makeNetworks, b.makeSwitch, b.makePortgroups, b.makeVMs} {
 		if err := step(); err != nil {
@@ -78,23 +78,41 @@ func (b *builder) makeTree() error {
 	}
 	b.datacenter = lookup[*simulator.Datacenter](m, dc.Res.Returnval)
 	folder := lookup[*simulator.Folder](m, b.datacenter.HostFolder)
-	cl := folder.CreateClusterEx(ctx, &types.CreateClusterEx{This: folder.Self, Name: clusterName}).(*methods.CreateClusterExBody)
-	if cl.Fault_ != nil {
-		return fail("cluster", cl.Fault_)
+	for _, h := range b.site.Hosts {
+		if b.clusters[h.Cluster] != nil {
+			continue
+		}
+		cl := folder.CreateClusterEx(ctx, &types.CreateClusterEx{This: folder.Self, Name: h.Cluster}).(*methods.CreateClusterExBody)
+		if cl.Fault_ != nil {
+			return fail("cluster "+h.Cluster, cl.Fault_)
+		}
+		b.clusters[h.Cluster] = lookup[*simulator.ClusterComputeResource](m, cl.Res.Returnval)
 	}
-	b.cluster = lookup[*simulator.ClusterComputeResource](m, cl.Res.Returnval)
+	return nil
+}
+
+// clusterOf is the cluster that a host of the site is in.
+func (b *builder) clusterOf(host string) *simulator.ClusterComputeResource {
+	for _, h := range b.site.Hosts {
+		if h.Name == host {
+			return b.clusters[h.Cluster]
+		}
+	}
 	return nil
 }
 
 func (b *builder) makeHosts() error {
-	path := filepath.Join(b.dir, datastoreName)
-	if err := os.MkdirAll(path, 0o700); err != nil {
-		return err
+	datastores := append([]string{datastoreName}, b.site.Datastores...)
+	for _, name := range datastores {
+		if err := os.MkdirAll(filepath.Join(b.dir, name), 0o700); err != nil {
+			return err
+		}
 	}
 	for _, h := range b.site.Hosts {
 		ctx := b.v.newContext()
-		add := b.cluster.AddHostTask(ctx, &types.AddHost_Task{
-			This: b.cluster.Self, AsConnected: true, Spec: types.HostConnectSpec{HostName: h.Name},
+		cluster := b.clusters[h.Cluster]
+		add := cluster.AddHostTask(ctx, &types.AddHost_Task{
+			This: cluster.Self, AsConnected: true, Spec: types.HostConnectSpec{HostName: h.Name},
 		}).(*methods.AddHost_TaskBody)
 		result, err := b.wait("host "+h.Name, add.Res.Returnval)
 		if err != nil {
@@ -103,11 +121,13 @@ func (b *builder) makeHosts() error {
 		host := lookup[*simulator.HostSystem](b.v.registry, result.(ref))
 		b.hosts[h.Name] = host.Self
 		ds := lookup[*simulator.HostDatastoreSystem](b.v.registry, *host.ConfigManager.DatastoreSystem)
-		body := ds.CreateLocalDatastore(b.v.newContext(), &types.CreateLocalDatastore{
-			This: ds.Self, Name: datastoreName, Path: path,
-		})
-		if f := body.Fault(); f != nil {
-			return fail("datastore of "+h.Name, f)
+		for _, name := range datastores {
+			body := ds.CreateLocalDatastore(b.v.newContext(), &types.CreateLocalDatastore{
+				This: ds.Self, Name: name, Path: filepath.Join(b.dir, name),
+			})
+			if f := body.Fault(); f != nil {
+				return fail("datastore "+name+" of "+h.Name, f)
+			}
 		}
 	}
 	return nil
@@ -277,7 +297,7 @@ func (b *builder) makeVM(vm *vmSpec, macs map[int]string) error {
 	var create *methods.CreateVM_TaskBody
 	ctx.WithLock(folder.Folder, func() { // as for a call from outside: taskWrappers.around counts on it
 		create = folder.CreateVMTask(ctx, &types.CreateVM_Task{
-			This: folder.Self, Config: spec, Pool: *b.cluster.ResourcePool, Host: &host,
+			This: folder.Self, Config: spec, Pool: *b.clusterOf(vm.Host).ResourcePool, Host: &host,
 		}).(*methods.CreateVM_TaskBody)
 	})
 	result, err := b.wait("VM "+vm.Name, create.Res.Returnval)

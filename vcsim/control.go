@@ -7,9 +7,6 @@ import (
 	"net/http"
 	"strconv"
 	"time"
-
-	"github.com/vmware/govmomi/simulator"
-	"github.com/vmware/govmomi/vim25/types"
 )
 
 // The control API: plain HTTP and JSON on loopback, for the programs that drive
@@ -81,6 +78,8 @@ func (s *server) controlMux() http.Handler {
 	})
 	mux.HandleFunc("GET /nics", s.getNics)
 	mux.HandleFunc("POST /guest-net", s.reportFromGuest)
+	mux.HandleFunc("POST /host-power", s.powerHost)
+	mux.HandleFunc("POST /drs-move", s.moveByDRS)
 	mux.HandleFunc("POST /updates/hold", func(w http.ResponseWriter, _ *http.Request) {
 		s.v.gate.hold()
 		reply(w, struct{}{})
@@ -210,25 +209,11 @@ func (s *server) expireSessions(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusBadRequest, fmt.Sprintf("at %q: allowed are %v", at, s.endpointNames()))
 		return
 	}
-	expired := 0
-	for _, key := range s.sessions(at) {
-		res := registry.SessionManager().TerminateSession(freshContext(service.Context), &types.TerminateSession{SessionId: []string{key}})
-		if res.Fault() == nil {
-			expired++
-		}
-	}
-	reply(w, map[string]int{"expired": expired})
+	reply(w, map[string]int{"expired": endSessions(service, registry)})
 }
 
 // sessions are the keys of an endpoint's sessions, without those of drivers.
 func (s *server) sessions(at string) []string {
 	service, registry, _ := s.endpoint(at)
-	sm := freshContext(service.Context).Session.Get(registry.SessionManager().Self).(*simulator.SessionManager)
-	keys := []string{}
-	for _, session := range sm.SessionList {
-		if !isAdmin(session.UserAgent) {
-			keys = append(keys, session.Key)
-		}
-	}
-	return keys
+	return sessionKeys(service, registry)
 }

@@ -76,6 +76,9 @@ func (e *esxi) dispatch(ctx *simulator.Context, method *simulator.Method) (mo.Re
 		method.This.Value += extended
 		return wrapper, nil
 	}
+	if method.Name == "Login" && e.v.isLocked(e.host) {
+		return nil, &types.NoPermission{PrivilegeId: "System.Read"}
+	}
 	switch method.This.Type {
 	case "VirtualMachine", "Folder", "ResourcePool":
 		return nil, &types.HostAccessRestrictedToManagementServer{ManagementServer: vcenterName}

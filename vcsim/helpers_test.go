@@ -45,9 +45,11 @@ type fixture struct {
 	client *vim25.Client
 }
 
-func start(t *testing.T) *fixture {
+func start(t *testing.T) *fixture { t.Helper(); return startSite(t, testSite) }
+
+func startSite(t *testing.T, text string) *fixture {
 	t.Helper()
-	s, err := parseSite([]byte(testSite))
+	s, err := parseSite([]byte(text))
 	if err != nil {
 		t.Fatal(err)
 	}

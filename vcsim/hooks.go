@@ -48,6 +48,8 @@ type vcenter struct {
 
 	moves moves
 
+	lockedHosts sync.Map // hosts in lockdown mode: ref to bool
+
 	keepsPorts atomic.Bool // ports keep their overrides at disconnect, whatever the policy says
 }
 
@@ -133,6 +135,8 @@ func (v *vcenter) dispatch(ctx *simulator.Context, method *simulator.Method) (mo
 		wrapper = &authorizationMethods{o, v.service}
 	case *simulator.Task:
 		wrapper = &taskMethods{o, v}
+	case *simulator.HostSystem:
+		wrapper = &hostMethods{o, v}
 	default:
 		return nil, nil
 	}

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+	"net/http"
 	"slices"
 
 	"github.com/google/uuid"
@@ -16,7 +18,7 @@ import (
 // RelocateVMTask moves a VM to another host, pool or datastore.
 func (m *vmMethods) RelocateVMTask(ctx *simulator.Context, req *types.RelocateVM_Task) soap.HasFault {
 	task := m.runUnlocked(ctx, "relocateVm", func(ctx *simulator.Context, mv *move) (types.AnyType, types.BaseMethodFault) {
-		return nil, m.migrate(ctx, &req.Spec, mv)
+		return nil, m.migrate(ctx, &req.Spec, mv, false)
 	})
 	return &methods.RelocateVM_TaskBody{Res: &types.RelocateVM_TaskResponse{Returnval: task}}
 }
@@ -27,7 +29,7 @@ func (m *vmMethods) MigrateVMTask(ctx *simulator.Context, req *types.MigrateVM_T
 		if req.State != "" && req.State != m.Runtime.PowerState {
 			return nil, &types.InvalidPowerState{RequestedState: req.State, ExistingState: m.Runtime.PowerState}
 		}
-		return nil, m.migrate(ctx, &types.VirtualMachineRelocateSpec{Host: req.Host, Pool: req.Pool}, mv)
+		return nil, m.migrate(ctx, &types.VirtualMachineRelocateSpec{Host: req.Host, Pool: req.Pool}, mv, false)
 	})
 	return &methods.MigrateVM_TaskBody{Res: &types.MigrateVM_TaskResponse{Returnval: task}}
 }
@@ -57,12 +59,46 @@ func (m *vmMethods) runUnlocked(
 	return r
 }
 
+// moveByDRS is POST /drs-move: the cluster itself moves a VM, as nobody asked for.
+func (s *server) moveByDRS(w http.ResponseWriter, r *http.Request) {
+	var body struct {
+		VM   string `json:"vm"`
+		Host string `json:"host"`
+	}
+	if !decode(w, r, &body) {
+		return
+	}
+	e := s.esxi[body.Host]
+	if e == nil {
+		refuse(w, http.StatusBadRequest, fmt.Sprintf("host %q: allowed are %v", body.Host, s.names[1:]))
+		return
+	}
+	for _, o := range s.v.registry.All("VirtualMachine") {
+		vm := o.(*simulator.VirtualMachine)
+		if vm.Name != body.VM {
+			continue
+		}
+		m := &vmMethods{vm, s.v}
+		destination := e.host
+		task := m.runUnlocked(s.v.newContext(), "migrateVm", func(ctx *simulator.Context, mv *move) (types.AnyType, types.BaseMethodFault) {
+			return nil, m.migrate(ctx, &types.VirtualMachineRelocateSpec{Host: &destination}, mv, true)
+		})
+		reply(w, map[string]string{"task": task.Value})
+		return
+	}
+	refuse(w, http.StatusBadRequest, fmt.Sprintf("vm %q: allowed is the name of a VM", body.VM))
+}
+
 // migrate runs without the VM's lock, which it takes for the switch-over only.
-func (m *vmMethods) migrate(ctx *simulator.Context, spec *types.VirtualMachineRelocateSpec, mv *move) types.BaseMethodFault {
+func (m *vmMethods) migrate(ctx *simulator.Context, spec *types.VirtualMachineRelocateSpec, mv *move, byDRS bool) types.BaseMethodFault {
 	v, source := m.v, *m.Runtime.Host
 	moves := spec.Host != nil && *spec.Host != source
 	history := m.moveHistory(source, spec)
+	history.byDRS = byDRS
 	if moves {
+		if f := m.checkPool(*spec.Host, spec.Pool); f != nil {
+			return f
+		}
 		if f := m.checkDestination(*spec.Host); f != nil {
 			return f
 		}
@@ -106,6 +142,20 @@ func (m *vmMethods) migrate(ctx *simulator.Context, spec *types.VirtualMachineRe
 	}
 	if moves || spec.Datastore != nil {
 		v.postLater(history.end())
+	}
+	return nil
+}
+
+// checkPool tells why a VM can't be in a pool on a host: the pool (the VM's own,
+// if none is given) has to be one of the host's cluster.
+func (m *vmMethods) checkPool(destination ref, pool *ref) types.BaseMethodFault {
+	if pool == nil {
+		pool = m.ResourcePool
+	}
+	host := lookup[*simulator.HostSystem](m.v.registry, destination)
+	p := lookup[*simulator.ResourcePool](m.v.registry, *pool)
+	if host != nil && p != nil && p.Owner != *host.Parent {
+		return &types.InvalidArgument{InvalidProperty: "pool"}
 	}
 	return nil
 }

@@ -117,6 +117,7 @@ type moveHistory struct {
 	m                   *vmMethods
 	source, destination ref
 	relocates           bool
+	byDRS               bool
 }
 
 func (m *vmMethods) moveHistory(source ref, spec *types.VirtualMachineRelocateSpec) *moveHistory {
@@ -157,7 +158,11 @@ func (h *moveHistory) end() types.BaseEvent {
 			VmRelocateSpecEvent: types.VmRelocateSpecEvent{VmEvent: event}, SourceHost: host, SourceDatacenter: dc, SourceDatastore: event.Ds,
 		}
 	}
-	return &types.VmMigratedEvent{VmEvent: event, SourceHost: host, SourceDatacenter: dc, SourceDatastore: event.Ds}
+	migrated := types.VmMigratedEvent{VmEvent: event, SourceHost: host, SourceDatacenter: dc, SourceDatastore: event.Ds}
+	if h.byDRS {
+		return &types.DrsVmMigratedEvent{VmMigratedEvent: migrated}
+	}
+	return &migrated
 }
 
 func (h *moveHistory) fail(fault types.BaseMethodFault) types.BaseEvent {

@@ -34,6 +34,8 @@ func typeName(e types.BaseEvent) string {
 		return "VmFailedMigrateEvent"
 	case *types.VmBeingHotMigratedEvent:
 		return "VmBeingHotMigratedEvent"
+	case *types.DrsVmMigratedEvent:
+		return "DrsVmMigratedEvent"
 	case *types.VmMigratedEvent:
 		return "VmMigratedEvent"
 	case *types.VmBeingRelocatedEvent:

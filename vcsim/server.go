@@ -13,13 +13,14 @@ import (
 
 // server is a running site: vCenter, the ESXi endpoints and the control API.
 type server struct {
-	v       *vcenter
-	dir     string
-	vcenter *simulator.Server
-	control net.Listener
-	names   []string         // of the endpoints, vCenter first
-	esxi    map[string]*esxi // by the host's name
-	ready   readyInfo
+	v        *vcenter
+	dir      string
+	vcenter  *simulator.Server
+	control  net.Listener
+	names    []string         // of the endpoints, vCenter first
+	esxi     map[string]*esxi // by the host's name
+	vrouters map[string]bool  // the names of the vRouters' VMs
+	ready    readyInfo
 }
 
 // readyInfo is the line printed when everything serves.
@@ -46,7 +47,7 @@ type esxiInfo struct {
 // startServer builds a site and serves it. Files of VMs go below dir, which is
 // the caller's to remove.
 func startServer(s *site, dir string) (*server, error) {
-	running := &server{dir: dir, names: []string{vcenterName}, esxi: map[string]*esxi{}}
+	running := &server{dir: dir, names: []string{vcenterName}, esxi: map[string]*esxi{}, vrouters: map[string]bool{}}
 	if err := running.start(s); err != nil {
 		running.close()
 		return nil, err
@@ -108,6 +109,9 @@ func (s *server) startHosts(site *site) error {
 		byName[host.Name] = host
 	}
 	for _, h := range site.Hosts {
+		if h.VRouter != nil {
+			s.vrouters[h.VRouter.Name] = true
+		}
 		cert, err := newCertificate(h.Name, h.Listen)
 		if err != nil {
 			return err

@@ -27,6 +27,7 @@ type site struct {
 	StandardNetworks []string        `json:"standard_networks"`
 	VMs              []vmSpec        `json:"vms"`
 	Pvlans           []pvlanSpec     `json:"pvlans"`
+	Datastores       []string        `json:"datastores"`
 	Generate         *generateSpec   `json:"generate"`
 }
 
@@ -42,6 +43,7 @@ type hostSpec struct {
 	Listen   string       `json:"listen"`
 	User     string       `json:"user"`
 	Password string       `json:"password"`
+	Cluster  string       `json:"cluster"`
 	VRouter  *vrouterSpec `json:"vrouter"`
 }
 
@@ -194,6 +196,7 @@ func (s *site) fillDefaults() {
 	}
 	for i := range s.Hosts {
 		set(&s.Hosts[i].Listen, defaultAddress)
+		set(&s.Hosts[i].Cluster, clusterName)
 	}
 	for i := range s.Portgroups {
 		if s.Portgroups[i].Ports == 0 {
@@ -206,7 +209,7 @@ func (s *site) fillDefaults() {
 }
 
 func (s *site) check() error {
-	for _, c := range []func() error{s.checkEndpoints, s.checkPortgroups, s.checkPvlans, s.checkNetworks, s.checkVMs} {
+	for _, c := range []func() error{s.checkEndpoints, s.checkPortgroups, s.checkPvlans, s.checkNetworks, s.checkDatastores, s.checkVMs} {
 		if err := c(); err != nil {
 			return err
 		}
@@ -314,6 +317,19 @@ func (s *site) checkNetworks() error {
 			return &siteError{fmt.Sprintf("standard_networks[%d]", i), fmt.Sprintf("%q", n), "a name that no other network or portgroup has"}
 		}
 		names[strings.ToLower(n)] = true
+	}
+	return nil
+}
+
+func (s *site) checkDatastores() error {
+	names := map[string]bool{datastoreName: true}
+	for i, n := range s.Datastores {
+		if n == "" || names[n] || strings.ContainsAny(n, "/[]") {
+			return &siteError{
+				fmt.Sprintf("datastores[%d]", i), fmt.Sprintf("%q", n), "a name that no other datastore has (there is always " + datastoreName + "), without / [ ]",
+			}
+		}
+		names[n] = true
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.site import DVSWITCH, Daemon, Site, wait_until
+from lab.vsphere_admin import VmRequest
 from vcenter_manager.desired import vmi_uuid_of
 from vcenter_manager.model import DeviceKey, VmUuid
 
@@ -36,6 +37,10 @@ class Guests:
     def create(self, name: str, host: str = A, *networks: str, power_on: bool = True) -> None:
         """Make a guest with one NIC per network, one on `blue` if none is named."""
         self.site.admin.create_vm(name, host, networks or ["blue"], power_on=power_on)
+
+    def request(self, name: str, host: str = A, *networks: str) -> VmRequest:
+        """Return what `create` asks for, so that many can be asked for at once."""
+        return VmRequest(name=name, host=host, networks=tuple(networks) or ("blue",))
 
     def object(self, name: str) -> Any:
         """Return the VM as vCenter's object."""

@@ -167,6 +167,28 @@ def test_a_storm_of_moves_ends_with_every_guest_served_alone(guests: Guests) -> 
     assert dict(zip(names, guests.wait_open(*names), strict=True)) == vlans, "an id that is free everywhere is kept"
 
 
+@pytest.mark.parametrize("kind", ["vApp", "resource pool"])
+def test_a_vm_in_a_vapp_or_a_nested_resource_pool_is_a_vm_like_any_other(guests: Guests, kind: str) -> None:
+    root = guests.object(f"vrouter-{A}").runtime.host.parent.resourcePool
+    share = vim.SharesInfo(level="normal", shares=4000)
+    limits = vim.ResourceAllocationInfo(reservation=0, expandableReservation=True, limit=-1, shares=share)
+    resources = vim.ResourceConfigSpec(cpuAllocation=limits, memoryAllocation=limits)
+    if kind == "vApp":
+        pool = root.CreateVApp(f"shop-{kind}", resources, vim.vApp.VAppConfigSpec(), None)
+    else:
+        pool = root.CreateResourcePool("tier", resources).CreateResourcePool("front", resources)
+    guests.create("web")
+    vm = guests.object("web")
+    guests.run(vm.RelocateVM_Task(vim.vm.RelocateSpec(pool=pool), vim.VirtualMachine.MovePriority.defaultPriority))
+    assert vm.resourcePool == pool
+    (vlan,) = guests.wait_open("web")
+    guests.site.admin.migrate("web", B)
+    wait_moved(guests, "web", B)
+    assert guests.wait_open("web") == [vlan]
+    guests.wait_in_sync()
+    assert guests.vm_in_tf(guests.nic("web")["instance_uuid"]) is not None, "the sweep knows it"
+
+
 def test_a_vm_in_nested_folders_is_a_vm_like_any_other(guests: Guests) -> None:
     guests.create("web")
     guests.wait_open("web")

@@ -18,6 +18,7 @@ __all__ = ["clean"]
 def manager(site: Site, tmp_path: Path) -> Iterator[Daemon]:
     """The manager of A, in place of the one with an account on A."""
     site.managers[A].end()
+    site.admin.set_lockdown(A, is_on=True)
     settings = {**site.settings[A], "inventory": "vcenter"}
     del settings["esxi"]
     daemon = Daemon("vcenter_manager", settings, tmp_path, name="manager")
@@ -25,6 +26,7 @@ def manager(site: Site, tmp_path: Path) -> Iterator[Daemon]:
     yield daemon
     daemon.end()
     site.simulator.set_migration_delay(0)
+    site.admin.set_lockdown(A, is_on=False)
     site.managers[A].start().wait_in_sync()
 
 
@@ -45,6 +47,29 @@ def test_guests_are_served_released_and_moved_without_a_call_to_the_host(site: S
     wait_served(site, A, "web")
     assert not site.simulator.calls().get(A)
     assert not site.simulator.sessions().get(A)
+
+
+def test_a_host_that_is_locked_down_under_its_manager_loses_no_vif_and_is_followed_again_afterwards(
+    site: Site, tmp_path: Path
+) -> None:
+    manager = site.managers[A]
+    for name in ("web", "db"):
+        site.admin.create_vm(name, A, ["blue"])
+    wait_served(site, A, "web", "db")
+    manager.wait_in_sync()
+    site.admin.set_lockdown(A, is_on=True)
+    try:
+        wait_until(
+            lambda: any(text.startswith("ESXi inventory") for text in manager.status().get("missing_sources", ())),
+            what="the refused login told",
+        )
+        site.admin.power_off("db")
+        assert set(site.agents[A].ports()) == {"web", "db"}
+    finally:
+        site.admin.set_lockdown(A, is_on=False)
+    key = nic(site, "db")["dvport_key"]
+    wait_until(lambda: is_released(site, key), what="the port of the guest at rest released")
+    wait_served(site, A, "web")
 
 
 def test_a_machine_that_vcenter_does_not_know_does_not_start(site: Site, manager: Daemon, tmp_path: Path) -> None:

@@ -34,9 +34,19 @@ VIRTUAL_NETWORK_FIELDS: Final = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DhcpOption:
+    """An option as users write it: name or number, and a value as text or, some of them, as decimal bytes."""
+
+    name: str
+    value: str
+    value_bytes: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Subnet:
     """One subnet of a virtual network. `gateway` None: the subnet has none; `dns`: TF's service address, None when
-    unset.
+    unset. `host_routes` are the prefixes as users wrote them: the subnet's own, or else those of its place in the
+    network. `ipam_uuid`: which ipam holds it.
     """
 
     uuid: str
@@ -45,6 +55,34 @@ class Subnet:
     dns: IpAddress | None
     dhcp_enabled: bool
     dns_nameservers: tuple[IpAddress, ...]
+    dhcp_options: tuple[DhcpOption, ...] = ()
+    host_routes: tuple[str, ...] = ()
+    ipam_uuid: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkIpam:
+    """An ipam. `dns_method` is empty where nobody has chosen one."""
+
+    uuid: str
+    fq_name: FqName
+    dns_method: str
+    tenant_dns: tuple[IpAddress, ...]
+    virtual_dns_uuids: tuple[str, ...]
+    dhcp_options: tuple[DhcpOption, ...]
+    host_routes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkLocalService:
+    """A service that guests find at an address of their own link: where it is for them, and where it is."""
+
+    name: str
+    address: IpAddress
+    port: int
+    fabric_name: str
+    fabric_addresses: tuple[IpAddress, ...]
+    fabric_port: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +204,33 @@ def parse_virtual_machine_interface(json: JsonObject) -> VirtualMachineInterface
     return _parse("virtual-machine-interface", json, _virtual_machine_interface)
 
 
+def parse_network_ipam(json: JsonObject) -> NetworkIpam:
+    """Return the network-ipam that `json` holds."""
+    return _parse("network-ipam", json, _network_ipam)
+
+
+def parse_link_local_services(json: JsonObject) -> tuple[LinkLocalService, ...]:
+    """Return the link-local services of the global-vrouter-config that `json` holds."""
+    return _parse("global-vrouter-config", json, _link_local_services)
+
+
+def parse_dhcp_options(listed: JsonObject | None) -> tuple[DhcpOption, ...]:
+    """Return the options of a DhcpOptionsListType."""
+    return tuple(
+        DhcpOption(
+            name=str(option["dhcp_option_name"]).strip(),
+            value=str(option.get("dhcp_option_value") or ""),
+            value_bytes=str(option.get("dhcp_option_value_bytes") or ""),
+        )
+        for option in (listed or {}).get("dhcp_option") or ()
+    )
+
+
+def parse_host_routes(table: JsonObject | None) -> tuple[str, ...]:
+    """Return the prefixes of a RouteTableType, as users wrote them."""
+    return tuple(str(route["prefix"]) for route in (table or {}).get("route") or () if route.get("prefix"))
+
+
 def parse_instance_ip(json: JsonObject) -> InstanceIp:
     """Return the instance-ip that `json` holds."""
     return _parse("instance-ip", json, _instance_ip)
@@ -190,14 +255,14 @@ def _parse(resource: str, json: JsonObject, read: Callable[[JsonObject], Parsed]
 
 def _virtual_network(obj: JsonObject) -> VirtualNetwork:
     ipam_refs = obj.get("network_ipam_refs") or []
-    subnets = [subnet for ref in ipam_refs for subnet in ((ref.get("attr") or {}).get("ipam_subnets") or [])]
+    subnets = [(ref, subnet) for ref in ipam_refs for subnet in ((ref.get("attr") or {}).get("ipam_subnets") or [])]
     return VirtualNetwork(
         uuid=obj["uuid"],
         fq_name=tuple(obj["fq_name"]),
         display_name=_display_name(obj),
         project_uuid=obj["parent_uuid"],
         network_id=int(obj["virtual_network_network_id"]),
-        subnets=tuple(_subnet(subnet) for subnet in subnets if subnet.get("subnet")),
+        subnets=tuple(_subnet(subnet, ref) for ref, subnet in subnets if subnet.get("subnet")),
         is_shared=bool(obj.get("is_shared")),
         external_ipam=bool(obj.get("external_ipam")),
         has_ipam=bool(ipam_refs),
@@ -205,8 +270,8 @@ def _virtual_network(obj: JsonObject) -> VirtualNetwork:
     )
 
 
-def _subnet(obj: JsonObject) -> Subnet:
-    prefix = obj["subnet"]
+def _subnet(obj: JsonObject, ref: JsonObject) -> Subnet:
+    prefix, attr = obj["subnet"], ref.get("attr") or {}
     return Subnet(
         uuid=obj["subnet_uuid"],
         prefix=ipaddress.ip_network(f"{prefix['ip_prefix']}/{prefix['ip_prefix_len']}", strict=False),
@@ -214,6 +279,38 @@ def _subnet(obj: JsonObject) -> Subnet:
         dns=_service_address(obj.get("dns_server_address")),
         dhcp_enabled=obj.get("enable_dhcp") is not False,
         dns_nameservers=tuple(ipaddress.ip_address(server) for server in obj.get("dns_nameservers") or []),
+        dhcp_options=parse_dhcp_options(obj.get("dhcp_option_list")),
+        host_routes=parse_host_routes(obj.get("host_routes")) or parse_host_routes(attr.get("host_routes")),
+        ipam_uuid=ref.get("uuid"),
+    )
+
+
+def _network_ipam(obj: JsonObject) -> NetworkIpam:
+    management = obj.get("network_ipam_mgmt") or {}
+    tenant = ((management.get("ipam_dns_server") or {}).get("tenant_dns_server_address") or {}).get("ip_address") or []
+    return NetworkIpam(
+        uuid=obj["uuid"],
+        fq_name=tuple(obj["fq_name"]),
+        dns_method=str(management.get("ipam_dns_method") or ""),
+        tenant_dns=tuple(ipaddress.ip_address(server) for server in tenant),
+        virtual_dns_uuids=_ref_uuids(obj, "virtual_DNS_refs"),
+        dhcp_options=parse_dhcp_options(management.get("dhcp_option_list")),
+        host_routes=parse_host_routes(management.get("host_routes")),
+    )
+
+
+def _link_local_services(obj: JsonObject) -> tuple[LinkLocalService, ...]:
+    entries = (obj.get("linklocal_services") or {}).get("linklocal_service_entry") or []
+    return tuple(
+        LinkLocalService(
+            name=str(entry["linklocal_service_name"]),
+            address=ipaddress.ip_address(entry["linklocal_service_ip"]),
+            port=int(entry["linklocal_service_port"]),
+            fabric_name=str(entry.get("ip_fabric_DNS_service_name") or ""),
+            fabric_addresses=tuple(map(ipaddress.ip_address, entry.get("ip_fabric_service_ip") or ())),
+            fabric_port=int(entry["ip_fabric_service_port"]),
+        )
+        for entry in entries
     )
 
 

@@ -61,12 +61,68 @@ class Port:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DhcpOption:
+    """A DHCP option as users write it in TF: name or number, and a value as text or as decimal bytes."""
+
+    name: str
+    value: str
+    value_bytes: str = ""
+
+
+class DnsMethod(StrEnum):
+    """Whom guests ask for names (`ipam_dns_method`)."""
+
+    NONE = "none"
+    DEFAULT = "default-dns-server"
+    TENANT = "tenant-dns-server"
+    VIRTUAL = "virtual-dns-server"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ipam:
+    """What an ipam says to all its subnets. `domain` is its virtual DNS's."""
+
+    dns_method: DnsMethod = DnsMethod.DEFAULT
+    tenant_dns: tuple[IpAddress, ...] = ()
+    domain: str = ""
+    dhcp_options: tuple[DhcpOption, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Subnet:
-    """One subnet of a virtual network; `gateway` and `dns` None: it has none."""
+    """One subnet of a virtual network; `gateway` and `dns` None: it has none.
+
+    `dns` is TF's service address, whatever else guests use for names. `host_routes`: to be told to guests.
+    """
 
     prefix: IpNetwork
     gateway: IpAddress | None
     dns: IpAddress | None
+    is_dhcp_enabled: bool = True
+    dns_nameservers: tuple[IpAddress, ...] = ()
+    dhcp_options: tuple[DhcpOption, ...] = ()
+    host_routes: tuple[IpNetwork, ...] = ()
+    ipam: Ipam = Ipam()
+
+    @property
+    def service_address(self) -> IpAddress | None:
+        """Where guests find the services of their router; the gateway where TF has set no other, as in TF's agent."""
+        return self.dns or self.gateway
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkLocalService:
+    """A service that every guest finds at an address of its own link, over TCP, and where it really is.
+
+    `fabric_name` is looked up in the host's DNS where it is not empty.
+    """
+
+    name: str
+    address: IpAddress
+    port: int
+    fabric_name: str
+    fabric_addresses: tuple[IpAddress, ...]
+    fabric_port: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +138,8 @@ class RouteTargets:
 class Network:
     """A virtual network as TF has it. `network_id` is unique while the network exists, then given to another.
 
-    `vni` is the VXLAN network identifier that users have set, None where they left it to us.
+    `vni` is the VXLAN network identifier that users have set, None where they left it to us; so is `mtu_bytes`, which
+    guests are told. `link_local_services` are the same for all networks.
     """
 
     vn_uuid: VnUuid
@@ -91,6 +148,8 @@ class Network:
     subnets: tuple[Subnet, ...]
     vni: int | None = None
     targets: RouteTargets = RouteTargets()
+    mtu_bytes: int | None = None
+    link_local_services: tuple[LinkLocalService, ...] = ()
 
     def subnet_of(self, address: IpAddress) -> Subnet | None:
         """Return the subnet that `address` lies in, or None."""

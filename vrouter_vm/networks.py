@@ -13,7 +13,6 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,9 +20,10 @@ from tf_api.client import ConfigApi
 from tf_api.model import VIRTUAL_NETWORK_FIELDS, JsonObject, VirtualNetwork, parse_virtual_network
 from tf_reconcile.errors import AgentError
 from tf_reconcile.result import PassReport
+from vrouter_vm import subnets
 from vrouter_vm.boundary import NetworkSource
 from vrouter_vm.evpn import parse_route_target
-from vrouter_vm.model import Network, NetworkView, RouteTarget, RouteTargets, Subnet, VnUuid
+from vrouter_vm.model import Network, NetworkView, RouteTarget, RouteTargets, VnUuid
 from vrouter_vm.port_files import sync_directory, write_atomically
 
 log = logging.getLogger(__name__)
@@ -33,12 +33,12 @@ SYSTEM: Final = "TF config API"
 _CACHE_VERSION: Final = 1
 _SIDES: Final = ("own", "imports", "exports")
 
+_PROPERTIES: Final = "virtual_network_properties"
 
 _OVERLAY_FIELDS: Final = (
     "route_target_list",
     "import_route_target_list",
     "export_route_target_list",
-    "virtual_network_properties",
     "routing_instances",
 )
 
@@ -52,9 +52,11 @@ class TfNetworks:
 
     def fetch(self, vn_uuids: frozenset[VnUuid]) -> Mapping[VnUuid, Network]:
         """Return those of `vn_uuids` that exist, all of them; raise `AgentError` when that cannot be told."""
-        fields = (*VIRTUAL_NETWORK_FIELDS, *_OVERLAY_FIELDS) if self._has_overlay else VIRTUAL_NETWORK_FIELDS
+        fields = (*VIRTUAL_NETWORK_FIELDS, _PROPERTIES, *(_OVERLAY_FIELDS if self._has_overlay else ()))
         listed = self._api.list("virtual-network", uuids=sorted(vn_uuids), fields=fields)
-        networks = {network.vn_uuid: network for network in map(_from_tf, map(parse_virtual_network, listed))}
+        parsed = [parse_virtual_network(raw) for raw in listed]
+        networks = {VnUuid(raw["uuid"]): _from_tf(network, raw) for network, raw in zip(parsed, listed, strict=True)}
+        networks = subnets.with_guest_services(self._api, networks, parsed)
         return self._with_overlay(networks, listed) if self._has_overlay else networks
 
     def _with_overlay(self, networks: dict[VnUuid, Network], listed: Iterable[JsonObject]) -> dict[VnUuid, Network]:
@@ -250,14 +252,9 @@ def format_cache(networks: Iterable[Network], *, saved_at: float) -> dict[str, A
                     "imports": sorted(network.targets.imports),
                     "exports": sorted(network.targets.exports),
                 },
-                "subnets": [
-                    {
-                        "prefix": str(subnet.prefix),
-                        "gateway": str(subnet.gateway) if subnet.gateway else None,
-                        "dns": str(subnet.dns) if subnet.dns else None,
-                    }
-                    for subnet in network.subnets
-                ],
+                "subnets": [subnets.format_subnet(subnet) for subnet in network.subnets],
+                "mtu": network.mtu_bytes,
+                "link_local_services": subnets.format_services(network.link_local_services),
             }
             for network in sorted(networks, key=lambda network: network.vn_uuid)
         ],
@@ -273,14 +270,9 @@ def parse_cache(raw: Mapping[str, Any]) -> list[Network]:
             vn_uuid=VnUuid(network["uuid"]),
             name=str(network["name"]),
             network_id=int(network["network_id"]),
-            subnets=tuple(
-                Subnet(
-                    prefix=ip_network(subnet["prefix"]),
-                    gateway=ip_address(subnet["gateway"]) if subnet["gateway"] else None,
-                    dns=ip_address(subnet["dns"]) if subnet["dns"] else None,
-                )
-                for subnet in network["subnets"]
-            ),
+            subnets=tuple(map(subnets.parse_subnet, network["subnets"])),
+            mtu_bytes=network.get("mtu"),
+            link_local_services=subnets.parse_services(network.get("link_local_services", ())),
             vni=network.get("vni"),
             targets=RouteTargets(
                 **{side: _parsed(texts) for side, texts in network.get("targets", {}).items() if side in _SIDES}
@@ -291,7 +283,7 @@ def parse_cache(raw: Mapping[str, Any]) -> list[Network]:
 
 
 def _set_vni(raw: JsonObject) -> int | None:
-    return (raw.get("virtual_network_properties") or {}).get("vxlan_network_identifier")
+    return (raw.get(_PROPERTIES) or {}).get("vxlan_network_identifier")
 
 
 def _targets_of(raw: JsonObject, instances: Mapping[str, RouteTargets]) -> RouteTargets:
@@ -314,12 +306,11 @@ def _parsed(texts: Iterable[str]) -> frozenset[RouteTarget]:
     return frozenset(target for text in texts if (target := parse_route_target(text)) is not None)
 
 
-def _from_tf(network: VirtualNetwork) -> Network:
+def _from_tf(network: VirtualNetwork, raw: JsonObject) -> Network:
     return Network(
         vn_uuid=VnUuid(network.uuid),
         name=":".join(network.fq_name),
         network_id=network.network_id,
-        subnets=tuple(
-            Subnet(prefix=subnet.prefix, gateway=subnet.gateway, dns=subnet.dns) for subnet in network.subnets
-        ),
+        subnets=(),
+        mtu_bytes=(raw.get(_PROPERTIES) or {}).get("mtu") or None,
     )

@@ -1,0 +1,185 @@
+"""The threads of the guest services, and what /status says of them.
+
+Called by `__main__`. Wakened by every pass of the reconciler, whose outcome says which guests there are and where.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from vrouter_vm.guest_services.guest import NOTHING_OWN, Guest, Own, Terms, guest_of
+from vrouter_vm.guest_services.responder import Responder
+from vrouter_vm.guest_services.schedule import Advertisements, Limits
+from vrouter_vm.guest_services.trunk_socket import MOST_MUTED, TrunkSocket
+from vrouter_vm.guest_services.worker import Worker
+from vrouter_vm.model import MacAddress, Placement, PortState, VmiUuid
+from vrouter_vm.status import StatusBoard
+
+_BATCH_FRAMES: Final = 64
+_IDLE_S: Final = 60.0
+
+
+class Interfaces(Protocol):
+    """What TF has for interfaces themselves."""
+
+    def own_of(self, vmi_uuid: VmiUuid) -> Own:
+        """Return what is known of one now; never blocks."""
+        ...
+
+
+class NoInterfaces:
+    """Knows of no interface."""
+
+    def own_of(self, vmi_uuid: VmiUuid) -> Own:
+        """Return that it has nothing of its own."""
+        return NOTHING_OWN
+
+
+@dataclass(kw_only=True)
+class _Entry:
+    placement: Placement
+    own: Own
+    terms: Terms
+    guest: Guest
+
+
+class Directory:
+    """Which guest is on a VLAN and what it is told, from the last pass; for one thread."""
+
+    def __init__(self, board: StatusBoard, interfaces: Interfaces, terms: Callable[[], Terms]) -> None:
+        self._board = board
+        self._interfaces = interfaces
+        self._terms = terms
+        self._pass_number = -1
+        self._entries: dict[int, _Entry] = {}
+
+    def refresh(self) -> bool:
+        """Take in the last pass; False when there was none since."""
+        outcome = self._board.outcome
+        if outcome.pass_number == self._pass_number:
+            return False
+        self._pass_number = outcome.pass_number
+        terms, before, entries = self._terms(), self._entries, {}
+        for status in outcome.statuses.values():
+            placement = status.placement
+            if placement is None or status.state is PortState.HELD:
+                continue
+            own = self._interfaces.own_of(placement.port.vmi_uuid)
+            entry = before.get(placement.vlan)
+            if entry is None or (entry.placement, entry.own, entry.terms) != (placement, own, terms):
+                entry = _Entry(
+                    placement=placement, own=own, terms=terms, guest=guest_of(placement, terms=terms, own=own)
+                )
+            entries[placement.vlan] = entry
+        self._entries = entries
+        return True
+
+    def on(self, vlan: int) -> Guest | None:
+        """Return the guest of a VLAN, or None."""
+        entry = self._entries.get(vlan)
+        return entry.guest if entry else None
+
+    @property
+    def guests(self) -> Mapping[int, Guest]:
+        """All guests, by VLAN."""
+        return {vlan: entry.guest for vlan, entry in self._entries.items()}
+
+
+class TrunkService:
+    """DHCP, router advertisements and neighbour discovery, from `start` to `stop`."""
+
+    def __init__(
+        self,
+        trunk: str,
+        *,
+        router_mac: MacAddress,
+        directory: Directory,
+        clock: Callable[[], float],
+        random: Callable[[], float],
+    ) -> None:
+        self._socket = TrunkSocket(trunk)
+        self._responder = Responder(router_mac=router_mac)
+        self._directory = directory
+        self._clock = clock
+        self._advertisements = Advertisements(random=random)
+        self._limits = Limits(most_muted=MOST_MUTED)
+        self._muted: frozenset[int] = frozenset()
+        self._answering: int | None = None
+        self._problems: Mapping[VmiUuid, tuple[str, ...]] = {}
+        self._worker = Worker("dhcp", self._work, wake=self._socket.wake, clock=clock)
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        self._worker.start()
+
+    def stop(self) -> None:
+        """End and wait."""
+        self._worker.stop()
+
+    def wake(self) -> None:
+        """Look at the guests again. Safe from any thread."""
+        self._socket.wake()
+
+    @property
+    def restarts(self) -> int:
+        """How often the thread was started again after an error."""
+        return self._worker.status.restarts
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Messages by kind."""
+        return self._responder.counts.copy()
+
+    def describe(self) -> dict[str, Any]:
+        """Return its part of /status."""
+        status = self._worker.status
+        return {
+            "running": status.is_running,
+            "restarts": status.restarts,
+            "error": status.error,
+            "messages": dict(sorted(self.counts.items())),
+            "muted_vlans": sorted(self._muted),
+            "problems": {vmi: list(reasons) for vmi, reasons in sorted(self._problems.items())},
+        }
+
+    def _work(self) -> None:
+        with self._socket:
+            if self._answering is not None:  # that frame ended the last run: not another of the same guest now
+                self._limits.mute(self._answering, now_s=self._clock())
+                self._answering = None
+            self._muted = frozenset()
+            while not self._worker.is_stopping.is_set():
+                self._turn()
+
+    def _turn(self) -> None:
+        now_s = self._clock()
+        if self._directory.refresh():
+            guests = self._directory.guests
+            self._problems = {guest.vmi_uuid: guest.problems for guest in guests.values() if guest.problems}
+            with_ipv6 = {vlan: guest for vlan, guest in guests.items() if guest.ipv6 is not None}
+            self._advertisements.refresh(with_ipv6, now_s=now_s)
+        for guest in self._advertisements.due(now_s=now_s):
+            frame = self._responder.advertisement(guest)
+            if frame is not None:
+                self._socket.send(frame)
+        muted = self._limits.muted(now_s=now_s)
+        if muted != self._muted:
+            self._socket.mute(muted)
+            self._muted = muted
+        due = [at_s for at_s in (self._advertisements.next_s, self._limits.next_s) if at_s is not None]
+        self._socket.wait(min(due, default=now_s + _IDLE_S) - now_s)
+        self._answer()
+
+    def _answer(self) -> None:
+        now_s = self._clock()
+        for received in self._socket.receive(most=_BATCH_FRAMES):
+            guest = self._directory.on(received.vlan)
+            if guest is None or not self._limits.allows(received.vlan, now_s=now_s):
+                continue
+            self._answering = received.vlan
+            frame = self._responder.answer(received.frame, guest, is_checksummed=received.is_checksummed)
+            self._answering = None
+            if frame is not None:
+                self._socket.send(frame)

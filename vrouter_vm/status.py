@@ -7,7 +7,7 @@ other threads read it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -107,6 +107,7 @@ class StatusBoard:
     )
     _begun: int = 0
     _condition: threading.Condition = field(default_factory=threading.Condition)
+    _listeners: list[Callable[[], None]] = field(default_factory=list)
 
     @property
     def outcome(self) -> Outcome:
@@ -124,6 +125,12 @@ class StatusBoard:
         with self._condition:
             self._outcome = outcome
             self._condition.notify_all()
+        for listener in self._listeners:
+            listener()
+
+    def call_when_published(self, listener: Callable[[], None]) -> None:
+        """Call `listener` after every pass, on the thread of the pass; it must only wake somebody."""
+        self._listeners.append(listener)
 
     @property
     def passes_begun(self) -> int:

@@ -26,6 +26,8 @@ from vrouter_vm.model import MacAddress
 _NOT_UNDERSTOOD: Final = "malformed"
 _FOREIGN: Final = "spoofed"
 _NO_ROOM: Final = "options_dropped"
+_TOO_LARGE: Final = "too_large"
+_MOST_FRAME_BYTES: Final = 1518  # 1500 of IP, Ethernet and a tag
 
 
 @dataclass(kw_only=True)
@@ -37,6 +39,20 @@ class Responder:
 
     def answer(self, frame: bytes, guest: Guest, *, is_checksummed: bool = True) -> bytes | None:
         """Return the tagged frame that answers `frame`, which came without its tag on the guest's VLAN, or None."""
+        return self._sendable(self._answer(frame, guest, is_checksummed=is_checksummed))
+
+    def advertisement(self, guest: Guest) -> bytes | None:
+        """Return the router advertisement that nobody asked for; None for a guest without IPv6."""
+        return self._sendable(self._advertise(guest, discovery.ALL_NODES))
+
+    def _sendable(self, frame: bytes | None) -> bytes | None:
+        """Return the frame if it fits the link: what TF has for a guest may be more than that."""
+        if frame is not None and len(frame) > _MOST_FRAME_BYTES:
+            self.counts[_TOO_LARGE] += 1
+            return None
+        return frame
+
+    def _answer(self, frame: bytes, guest: Guest, *, is_checksummed: bool) -> bytes | None:
         match parse_frame(frame, is_checksummed=is_checksummed):
             case None:
                 self.counts[_NOT_UNDERSTOOD] += 1
@@ -51,10 +67,6 @@ class Responder:
             case Discovery() as seen:
                 return self._discovery(seen, guest)
         return None
-
-    def advertisement(self, guest: Guest) -> bytes | None:
-        """Return the router advertisement that nobody asked for; None for a guest without IPv6."""
-        return self._advertise(guest, discovery.ALL_NODES)
 
     def _dhcp4(self, datagram: Datagram, guest: Guest) -> bytes | None:
         message = dhcp4.parse_message(datagram.payload)

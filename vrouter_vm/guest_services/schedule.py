@@ -68,6 +68,8 @@ class Limits:
 
     def allows(self, vlan: int, *, now_s: float) -> bool:
         """Count one frame; False from the first that is too many, when the VLAN becomes muted."""
+        if self._muted.get(vlan, now_s) > now_s:
+            return False
         tokens, at_s = self._tokens.get(vlan, (float(BURST_FRAMES), now_s))
         tokens = min(BURST_FRAMES, tokens + (now_s - at_s) * RATE_PER_S)
         if tokens < 1:

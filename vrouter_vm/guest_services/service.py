@@ -1,90 +1,84 @@
 """The threads of the guest services, and what /status says of them.
 
-Called by `__main__`. Wakened by every pass of the reconciler, whose outcome says which guests there are and where.
+Called by `__main__`. The reconciler tells after each pass which guests there are and where.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from vrouter_vm.guest_services.guest import NOTHING_OWN, Guest, Own, Terms, guest_of
+from vrouter_vm.guest_services.guest import Guest, Terms, guest_of
 from vrouter_vm.guest_services.responder import Responder
 from vrouter_vm.guest_services.schedule import Advertisements, Limits
 from vrouter_vm.guest_services.trunk_socket import MOST_MUTED, TrunkSocket
 from vrouter_vm.guest_services.worker import Worker
-from vrouter_vm.model import MacAddress, Placement, PortState, VmiUuid
-from vrouter_vm.status import StatusBoard
+from vrouter_vm.model import MacAddress, Placement, VmiUuid
 
 _BATCH_FRAMES: Final = 64
 _IDLE_S: Final = 60.0
 
 
-class Interfaces(Protocol):
-    """What TF has for interfaces themselves."""
-
-    def own_of(self, vmi_uuid: VmiUuid) -> Own:
-        """Return what is known of one now; never blocks."""
-        ...
-
-
-class NoInterfaces:
-    """Knows of no interface."""
-
-    def own_of(self, vmi_uuid: VmiUuid) -> Own:
-        """Return that it has nothing of its own."""
-        return NOTHING_OWN
-
-
 @dataclass(kw_only=True)
 class _Entry:
     placement: Placement
-    own: Own
-    terms: Terms
     guest: Guest
 
 
 class Directory:
-    """Which guest is on a VLAN and what it is told, from the last pass; for one thread."""
+    """Which guest is on a VLAN and what it is told. `take` is for the reconciler's thread, the rest for one other."""
 
-    def __init__(self, board: StatusBoard, interfaces: Interfaces, terms: Callable[[], Terms]) -> None:
-        self._board = board
-        self._interfaces = interfaces
+    def __init__(self, terms: Callable[[], Terms]) -> None:
         self._terms = terms
-        self._pass_number = -1
-        self._entries: dict[int, _Entry] = {}
+        self._lock = threading.Lock()
+        self._taken: dict[VmiUuid, Placement | None] = {}
+        self._is_all_taken = False
+        self._used_terms: Terms | None = None
+        self._entries: dict[VmiUuid, _Entry] = {}
+        self._on: dict[int, Guest] = {}
+
+    def take(self, placements: Mapping[VmiUuid, Placement | None], *, is_all: bool) -> None:
+        """Take note of the ports whose placement has changed, None for one that has no place any more; `is_all`: of
+        all that there are.
+        """
+        with self._lock:
+            if is_all:
+                self._taken, self._is_all_taken = {}, True
+            self._taken.update(placements)
 
     def refresh(self) -> bool:
-        """Take in the last pass; False when there was none since."""
-        outcome = self._board.outcome
-        if outcome.pass_number == self._pass_number:
+        """Bring the guests up to date; False when nothing was taken since."""
+        with self._lock:
+            taken, is_all = self._taken, self._is_all_taken
+            self._taken, self._is_all_taken = {}, False
+        if not taken and not is_all:
             return False
-        self._pass_number = outcome.pass_number
-        terms, before, entries = self._terms(), self._entries, {}
-        for status in outcome.statuses.values():
-            placement = status.placement
-            if placement is None or status.state is PortState.HELD:
-                continue
-            own = self._interfaces.own_of(placement.port.vmi_uuid)
-            entry = before.get(placement.vlan)
-            if entry is None or (entry.placement, entry.own, entry.terms) != (placement, own, terms):
-                entry = _Entry(
-                    placement=placement, own=own, terms=terms, guest=guest_of(placement, terms=terms, own=own)
-                )
-            entries[placement.vlan] = entry
-        self._entries = entries
+        terms = self._terms()
+        known = {} if terms != self._used_terms else self._entries
+        if terms != self._used_terms and not is_all:
+            taken = {**{vmi_uuid: entry.placement for vmi_uuid, entry in self._entries.items()}, **taken}
+        kept = {} if is_all else dict(self._entries)
+        for vmi_uuid, placement in taken.items():
+            kept.pop(vmi_uuid, None)
+            if placement is not None:
+                entry = known.get(vmi_uuid)
+                if entry is None or entry.placement != placement:
+                    entry = _Entry(placement=placement, guest=guest_of(placement, terms=terms))
+                kept[vmi_uuid] = entry
+        self._used_terms, self._entries = terms, kept
+        self._on = {entry.guest.vlan: entry.guest for entry in kept.values()}
         return True
 
     def on(self, vlan: int) -> Guest | None:
         """Return the guest of a VLAN, or None."""
-        entry = self._entries.get(vlan)
-        return entry.guest if entry else None
+        return self._on.get(vlan)
 
     @property
     def guests(self) -> Mapping[int, Guest]:
         """All guests, by VLAN."""
-        return {vlan: entry.guest for vlan, entry in self._entries.items()}
+        return self._on
 
 
 class TrunkService:

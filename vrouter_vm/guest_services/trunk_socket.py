@@ -66,32 +66,39 @@ def filter_program(muted: Collection[int] = ()) -> list[Instruction]:
     """Return the filter: DHCPv4 and DHCPv6 requests, router and neighbour solicitations, from VLANs not in `muted`."""
     head: list[Instruction] = []
     if muted:
-        head = [(_LD_H_ABS, 0, 0, _VLAN_TAG), (_AND, 0, 0, _VLAN_MASK)]
         # Each comparison jumps to a refusal that is put behind them all.
-        head += [(_JMP_EQ, len(muted) - index, 0, vlan) for index, vlan in enumerate(sorted(muted))]
-        head += [(_JMP, 0, 0, 1), (_RETURN, 0, 0, 0)]
-    return head + [
-        (_LD_H_ABS, 0, 0, 12),  # EtherType
-        (_JMP_EQ, 0, 7, 0x0800),
-        (_LD_B_ABS, 0, 0, 23),
-        (_JMP_EQ, 0, 15, 17),  # UDP
-        (_LD_H_ABS, 0, 0, 20),
-        (_JMP_SET, 13, 0, 0x1FFF),  # not the first fragment
-        (_LDX_MSH, 0, 0, 14),
-        (_LD_H_IND, 0, 0, 16),
-        (_JMP_EQ, 9, 10, 67),
-        (_JMP_EQ, 0, 9, 0x86DD),
-        (_LD_B_ABS, 0, 0, 20),
-        (_JMP_EQ, 0, 2, 17),
-        (_LD_H_ABS, 0, 0, 56),
-        (_JMP_EQ, 4, 5, 547),
-        (_JMP_EQ, 0, 4, 58),  # ICMPv6
-        (_LD_B_ABS, 0, 0, 54),
-        (_JMP_EQ, 1, 0, 133),  # router solicitation
-        (_JMP_EQ, 0, 1, 135),  # neighbour solicitation
-        (_RETURN, 0, 0, _ALL),
-        (_RETURN, 0, 0, 0),
-    ]
+        head = [
+            (_LD_H_ABS, 0, 0, _VLAN_TAG),
+            (_AND, 0, 0, _VLAN_MASK),
+            *((_JMP_EQ, len(muted) - index, 0, vlan) for index, vlan in enumerate(sorted(muted))),
+            (_JMP, 0, 0, 1),
+            (_RETURN, 0, 0, 0),
+        ]
+    return [*head, *_ANSWERED]
+
+
+_ANSWERED: Final[tuple[Instruction, ...]] = (
+    (_LD_H_ABS, 0, 0, 12),  # EtherType
+    (_JMP_EQ, 0, 7, 0x0800),
+    (_LD_B_ABS, 0, 0, 23),
+    (_JMP_EQ, 0, 15, 17),  # UDP
+    (_LD_H_ABS, 0, 0, 20),
+    (_JMP_SET, 13, 0, 0x1FFF),  # not the first fragment
+    (_LDX_MSH, 0, 0, 14),
+    (_LD_H_IND, 0, 0, 16),
+    (_JMP_EQ, 9, 10, 67),
+    (_JMP_EQ, 0, 9, 0x86DD),
+    (_LD_B_ABS, 0, 0, 20),
+    (_JMP_EQ, 0, 2, 17),
+    (_LD_H_ABS, 0, 0, 56),
+    (_JMP_EQ, 4, 5, 547),
+    (_JMP_EQ, 0, 4, 58),  # ICMPv6
+    (_LD_B_ABS, 0, 0, 54),
+    (_JMP_EQ, 1, 0, 133),  # router solicitation
+    (_JMP_EQ, 0, 1, 135),  # neighbour solicitation
+    (_RETURN, 0, 0, _ALL),
+    (_RETURN, 0, 0, 0),
+)
 
 
 class TrunkSocket:

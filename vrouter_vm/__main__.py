@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sys
 import threading
 import time
@@ -29,11 +30,14 @@ from vrouter_vm import names
 from vrouter_vm.bgp_routers import PeerFeed, SessionTimes, TfBgpRouters, describe_peer_feed
 from vrouter_vm.evpn import Vtep
 from vrouter_vm.gateway_mac import check_gateway_mac
+from vrouter_vm.guest_services.guest import Terms
+from vrouter_vm.guest_services.service import GuestServices, guest_mtu
 from vrouter_vm.interfaces import WATCHED, InterfaceFeed, InterfaceStatus, TfInterfaces
 from vrouter_vm.kernel import Kernel
 from vrouter_vm.libnftables import LibNftables
 from vrouter_vm.metrics import OverlayMetrics, PortMetrics
-from vrouter_vm.networks import FeedStatus, NetworkFeed, TfNetworks
+from vrouter_vm.model import Trunk
+from vrouter_vm.networks import WATCHED_TYPES, FeedStatus, NetworkFeed, TfNetworks
 from vrouter_vm.nft import FilterTables
 from vrouter_vm.overlay import BgpOverlay, describe_overlay
 from vrouter_vm.port_api import PortApi, PortServer, describe_status
@@ -55,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
 
     underlay = settings.overlay.interface if settings.overlay else None
     kernel = Kernel(IPRoute(), trunk=settings.trunk.interface, underlay=underlay)
-    _check_trunk(kernel, settings, file)
+    trunk = _check_trunk(kernel, settings, file)
     board = StatusBoard()
     api = open_config_api(settings.tf, file=file)
     wake = _Wake()
@@ -103,6 +107,7 @@ def main(argv: Sequence[str]) -> int:
             interfaces=interfaces,
             overlay=overlay,
             peer_feed=peer_feed,
+            services=_guest_services(settings, trunk=trunk, board=board) if settings.guest_services.enabled else None,
             api=api,
             wake=wake,
         )
@@ -122,6 +127,7 @@ class _Parts:
     interfaces: InterfaceFeed
     overlay: BgpOverlay | None
     peer_feed: PeerFeed | None
+    services: GuestServices | None
     api: ConfigApi
     wake: _Wake
 
@@ -161,7 +167,7 @@ def _serve(parts: _Parts) -> int:
         status=lambda: _status(parts, loop.last_report),
         is_ready=lambda: store.is_loaded and board.outcome.pass_number > 0,
     )
-    watched = ["virtual-network", "routing-instance"] if overlay else ["virtual-network"]
+    watched = [*WATCHED_TYPES, *(["routing-instance"] if overlay else [])]
     watches = [Watch(parts.api, watched, feed_loop.wake), Watch(parts.api, WATCHED, interface_loop.wake)]
     feed_loops = {"networks": feed_loop, "interfaces": interface_loop}
     if (peer_loop := _peer_loop(parts)) is not None:
@@ -183,6 +189,8 @@ def _serve(parts: _Parts) -> int:
 
     if overlay:
         overlay.start(on_bug=loop.stop)
+    if parts.services:
+        parts.services.start()
     for watch in watches:
         watch.start()
     for name, each in feed_loops.items():
@@ -197,6 +205,8 @@ def _serve(parts: _Parts) -> int:
             watch.stop()
         if overlay:
             overlay.stop()
+        if parts.services:
+            parts.services.stop()
     return EXIT_OK if is_asked_to_stop.is_set() else EXIT_BUG
 
 
@@ -263,7 +273,23 @@ def _overlay_side(settings: OverlaySettings, overlay: BgpOverlay) -> OverlaySide
     )
 
 
-def _check_trunk(kernel: Kernel, settings: AgentSettings, file: str) -> None:
+def _guest_services(settings: AgentSettings, *, trunk: Trunk, board: StatusBoard) -> GuestServices:
+    underlay = settings.overlay.interface if settings.overlay else None
+    services = GuestServices(
+        trunk=trunk,
+        terms=lambda: Terms(mtu_bytes=guest_mtu(underlay), lease_s=settings.guest_services.lease_s),
+        clock=time.monotonic,
+        random=random.random,
+    )
+    board.call_when_published(
+        lambda: services.take(
+            {vmi: status.placement for vmi, status in board.outcome.statuses.items() if status.placement}, is_all=True
+        )
+    )
+    return services
+
+
+def _check_trunk(kernel: Kernel, settings: AgentSettings, file: str) -> Trunk:
     try:
         trunk = kernel.observe_trunk()
     except ConfigError as error:
@@ -279,6 +305,7 @@ def _check_trunk(kernel: Kernel, settings: AgentSettings, file: str) -> None:
             value=trunk.mac,
             allowed=f"{allowed}, set in the VM's hardware (or change trunk.gateway_macs)",
         ) from error
+    return trunk
 
 
 def _load(store: PortStore, settings: AgentSettings, file: str) -> None:
@@ -317,6 +344,7 @@ def _status(parts: _Parts, report: PassReport | None) -> dict[str, Any]:
         "vrfs": describe_vrfs(statuses, asn=parts.settings.overlay.bgp.asn if parts.settings.overlay else None),
         "traffic": {vif: asdict(counters) for vif, counters in sorted(traffic.items())},
         "drops": dict(outcome.drops),
+        **({"guest_services": parts.services.describe()} if parts.services else {}),
         **({"overlay": _overlay_status(parts, overlay, now=now)} if overlay else {}),
     }
 

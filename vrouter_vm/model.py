@@ -187,6 +187,7 @@ class InterfaceSettings:
 
     `is_secured` false: the guest may send from any MAC and address (TF's port security off). `is_exempt`: no policy is
     applied at all (TF's virtual_machine_interface_disable_policy). Groups, tags and route tables by uuid.
+    `dhcp_options` and `host_routes`: what its guest is told instead of the subnet's.
     """
 
     vmi_uuid: VmiUuid
@@ -196,6 +197,8 @@ class InterfaceSettings:
     is_exempt: bool = False
     address_pairs: tuple[AddressPair, ...] = ()
     route_tables: frozenset[str] = frozenset()
+    dhcp_options: tuple[DhcpOption, ...] = ()
+    host_routes: tuple[IpNetwork, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

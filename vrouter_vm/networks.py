@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 
 SYSTEM: Final = "TF config API"
 
+WATCHED_TYPES: Final = ("virtual-network", "network-ipam", "virtual-DNS", "global-vrouter-config")
+"""The types whose changes can change a network as it is known here."""
+
 _CACHE_VERSION: Final = 1
 _SIDES: Final = ("own", "imports", "exports")
 

@@ -92,6 +92,16 @@ class OverlaySettings(Settings, frozen=True, kw_only=True):
     """The last known routes, so that a start without any peer forwards."""
 
 
+class GuestServicesSettings(Settings, frozen=True, kw_only=True):
+    """What guests get from their router besides forwarding: DHCP, router advertisements, DNS, link-local services."""
+
+    enabled: bool = True
+    """False: the agent answers nothing of the kind, as for a site that sets addresses by hand."""
+    lease_s: Annotated[int, Meta(ge=120, le=31_536_000)] = 86_400
+    """The time of a DHCP lease; a client renews after half of it. A day: the agent may be away for half of one before
+    a guest asks in vain, and what TF changes reaches every guest within half of one."""
+
+
 class AgentSettings(Settings, frozen=True, kw_only=True):
     """The whole file."""
 
@@ -104,6 +114,7 @@ class AgentSettings(Settings, frozen=True, kw_only=True):
     """The same for the ports' interfaces and the policies on them."""
     overlay: OverlaySettings | None = None
     """None: guests reach only guests on the same host."""
+    guest_services: GuestServicesSettings = GuestServicesSettings()
     full_period_s: Seconds = 60.0
     """How often everything is looked at when nothing is known to have changed."""
     status: StatusSettings = StatusSettings(listen="127.0.0.1:9102")

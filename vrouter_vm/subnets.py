@@ -51,10 +51,26 @@ def subnet_of(subnet: tf.Subnet, ipam: tf.NetworkIpam | None, domains: Mapping[s
         dns=subnet.dns,
         is_dhcp_enabled=subnet.dhcp_enabled,
         dns_nameservers=subnet.dns_nameservers,
-        dhcp_options=tuple(map(_option, subnet.dhcp_options)),
-        host_routes=_prefixes(subnet.host_routes or (ipam.host_routes if ipam else ())),
+        dhcp_options=options_of(subnet.dhcp_options),
+        host_routes=prefixes_of(subnet.host_routes or (ipam.host_routes if ipam else ())),
         ipam=_ipam(ipam, domains) if ipam else Ipam(),
     )
+
+
+def options_of(options: Iterable[tf.DhcpOption]) -> tuple[DhcpOption, ...]:
+    """Return DHCP options of TF as ours."""
+    return tuple(DhcpOption(name=option.name, value=option.value, value_bytes=option.value_bytes) for option in options)
+
+
+def prefixes_of(texts: Iterable[str]) -> tuple[IpNetwork, ...]:
+    """Return those texts that are prefixes: TF takes any text for a host route."""
+    prefixes = []
+    for text in texts:
+        try:
+            prefixes.append(ip_network(text, strict=False))
+        except ValueError:
+            continue
+    return tuple(prefixes)
 
 
 def format_subnet(subnet: Subnet) -> dict[str, Any]:
@@ -65,13 +81,13 @@ def format_subnet(subnet: Subnet) -> dict[str, Any]:
         "dns": str(subnet.dns) if subnet.dns else None,
         "dhcp": subnet.is_dhcp_enabled,
         "nameservers": [str(server) for server in subnet.dns_nameservers],
-        "options": format_options(subnet.dhcp_options),
+        "options": _format_options(subnet.dhcp_options),
         "routes": [str(prefix) for prefix in subnet.host_routes],
         "ipam": {
             "dns_method": subnet.ipam.dns_method.value,
             "tenant_dns": [str(server) for server in subnet.ipam.tenant_dns],
             "domain": subnet.ipam.domain,
-            "options": format_options(subnet.ipam.dhcp_options),
+            "options": _format_options(subnet.ipam.dhcp_options),
         },
     }
 
@@ -85,23 +101,23 @@ def parse_subnet(raw: Mapping[str, Any]) -> Subnet:
         dns=ip_address(raw["dns"]) if raw["dns"] else None,
         is_dhcp_enabled=bool(raw.get("dhcp", True)),
         dns_nameservers=tuple(map(ip_address, raw.get("nameservers", ()))),
-        dhcp_options=parse_options(raw.get("options", ())),
+        dhcp_options=_parse_options(raw.get("options", ())),
         host_routes=tuple(map(ip_network, raw.get("routes", ()))),
         ipam=Ipam(
             dns_method=DnsMethod(ipam.get("dns_method", DnsMethod.DEFAULT)),
             tenant_dns=tuple(map(ip_address, ipam.get("tenant_dns", ()))),
             domain=str(ipam.get("domain", "")),
-            dhcp_options=parse_options(ipam.get("options", ())),
+            dhcp_options=_parse_options(ipam.get("options", ())),
         ),
     )
 
 
-def format_options(options: Iterable[DhcpOption]) -> list[list[str]]:
+def _format_options(options: Iterable[DhcpOption]) -> list[list[str]]:
     """Return DHCP options' form in a cache file."""
     return [[option.name, option.value, option.value_bytes] for option in options]
 
 
-def parse_options(listed: Iterable[Iterable[str]]) -> tuple[DhcpOption, ...]:
+def _parse_options(listed: Iterable[Iterable[str]]) -> tuple[DhcpOption, ...]:
     """Return the DHCP options of a cache file; raises ValueError or TypeError."""
     return tuple(
         DhcpOption(name=str(name), value=str(value), value_bytes=str(octets)) for name, value, octets in listed
@@ -164,20 +180,5 @@ def _ipam(ipam: tf.NetworkIpam, domains: Mapping[str, str]) -> Ipam:
         dns_method=DnsMethod(ipam.dns_method) if ipam.dns_method in set(DnsMethod) else DnsMethod.DEFAULT,
         tenant_dns=ipam.tenant_dns,
         domain=next((domains[uuid] for uuid in ipam.virtual_dns_uuids if uuid in domains), ""),
-        dhcp_options=tuple(map(_option, ipam.dhcp_options)),
+        dhcp_options=options_of(ipam.dhcp_options),
     )
-
-
-def _option(option: tf.DhcpOption) -> DhcpOption:
-    return DhcpOption(name=option.name, value=option.value, value_bytes=option.value_bytes)
-
-
-def _prefixes(texts: Iterable[str]) -> tuple[IpNetwork, ...]:
-    """Return those texts that are prefixes: TF takes any text there."""
-    prefixes = []
-    for text in texts:
-        try:
-            prefixes.append(ip_network(text, strict=False))
-        except ValueError:
-            continue
-    return tuple(prefixes)

@@ -9,7 +9,9 @@ from collections.abc import Iterable
 from ipaddress import ip_network
 from typing import Any, Final
 
+from tf_api.model import parse_dhcp_options, parse_host_routes
 from tf_reconcile.errors import DesiredStateError
+from vrouter_vm import subnets
 from vrouter_vm.gateway_mac import parse_mac
 from vrouter_vm.model import AddressPair, InterfaceSettings, VmiUuid
 
@@ -22,6 +24,8 @@ FIELDS: Final = (
     "port_security_enabled",
     "virtual_machine_interface_disable_policy",
     "virtual_machine_interface_allowed_address_pairs",
+    "virtual_machine_interface_dhcp_option_list",
+    "virtual_machine_interface_host_routes",
 )
 """The `fields` of a list call that `parse_interface` needs."""
 
@@ -37,6 +41,8 @@ def parse_interface(raw: dict[str, Any]) -> InterfaceSettings:
         is_exempt=raw.get("virtual_machine_interface_disable_policy") is True,
         address_pairs=tuple(_pairs(raw["uuid"], pairs)),
         route_tables=_uuids(raw, "interface_route_table_refs"),
+        dhcp_options=subnets.options_of(parse_dhcp_options(raw.get("virtual_machine_interface_dhcp_option_list"))),
+        host_routes=subnets.prefixes_of(parse_host_routes(raw.get("virtual_machine_interface_host_routes"))),
     )
 
 

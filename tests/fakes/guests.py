@@ -6,10 +6,11 @@ import struct
 from collections.abc import Mapping
 from dataclasses import replace
 from ipaddress import IPv4Address, ip_address, ip_network
+from typing import Any
 
 from tests.fakes.vrouter_host import make_port
 from vrouter_vm.guest_services.guest import Guest, Terms, guest_of
-from vrouter_vm.model import IpAddress, Ipam, LinkLocalService, Network, Placement, Subnet, VnUuid
+from vrouter_vm.model import InterfaceSettings, IpAddress, Ipam, LinkLocalService, Network, Placement, Subnet, VnUuid
 
 TERMS = Terms(mtu_bytes=1450, lease_s=86400)
 METADATA = LinkLocalService(
@@ -22,24 +23,28 @@ METADATA = LinkLocalService(
 )
 
 
-def make_subnet(prefix: str, *, ipam: Ipam | None = None, **changes: object) -> Subnet:
+def make_subnet(prefix: str, *, ipam: Ipam | None = None, **changes: Any) -> Subnet:
     """A subnet with gateway .1 and service address .2 unless told otherwise."""
     network = ip_network(prefix)
     subnet = Subnet(prefix=network, gateway=network[1], dns=network[2], ipam=ipam or Ipam())
-    return replace(subnet, **changes)  # type: ignore[arg-type]
+    return replace(subnet, **changes)
 
 
 RED4, RED6 = make_subnet("10.1.1.0/24"), make_subnet("fd00:1::/64")
 
 
 def make_placement(
-    *subnets: Subnet, addresses: tuple[str, ...] = ("10.1.1.11", "fd00:1::11"), **changes: object
+    *subnets: Subnet,
+    addresses: tuple[str, ...] = ("10.1.1.11", "fd00:1::11"),
+    settings: InterfaceSettings | None = None,
+    **changes: Any,
 ) -> Placement:
     """The port of guest-1 on VLAN 101, in a network of these subnets; `changes` are the network's."""
     network = Network(vn_uuid=VnUuid("red"), name="red", network_id=5, subnets=subnets or (RED4, RED6))
     return Placement(
         port=make_port(1, addresses=addresses),
-        network=replace(network, **changes),  # type: ignore[arg-type]
+        network=replace(network, **changes),
+        settings=settings or InterfaceSettings(vmi_uuid=make_port(1).vmi_uuid),
         vlan=101,
         vif="eth1.101",
         vrf="v5",
@@ -47,7 +52,7 @@ def make_placement(
     )
 
 
-def make_guest(*subnets: Subnet, addresses: tuple[str, ...] = ("10.1.1.11", "fd00:1::11"), **changes: object) -> Guest:
+def make_guest(*subnets: Subnet, addresses: tuple[str, ...] = ("10.1.1.11", "fd00:1::11"), **changes: Any) -> Guest:
     """What the guest of such a port is told."""
     return guest_of(make_placement(*subnets, addresses=addresses, **changes), terms=TERMS)
 

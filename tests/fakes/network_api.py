@@ -50,12 +50,18 @@ def network_json(vn_uuid: str, name: str, network_id: int, subnets: Sequence[tup
 class NetworkApi:
     """The server, on a free port of loopback, while the context lasts. `networks` may be changed at any time.
 
-    Every interface that is asked for exists, with what `interfaces` has for it, or nothing particular.
+    Every interface that is asked for exists, with what `interfaces` has for it, or nothing particular. `objects` are
+    those of other types, by the name of their list.
     """
 
     def __init__(self, networks: Mapping[str, dict[str, Any]]) -> None:
         self.networks = dict(networks)
         self.interfaces: dict[str, dict[str, Any]] = {}
+        self.objects: dict[str, list[dict[str, Any]]] = {
+            "network-ipams": [],
+            "virtual-DNSs": [],
+            "global-vrouter-configs": [],
+        }
         self.is_down = False
         self.requests = 0
         fake = self
@@ -109,4 +115,7 @@ class NetworkApi:
                 return 200, {
                     "virtual-machine-interfaces": [plain[uuid] | self.interfaces.get(uuid, {}) for uuid in wanted]
                 }
+        kind = parts.path[1:]
+        if kind in self.objects:
+            return 200, {kind: [raw for raw in self.objects[kind] if wanted == [""] or raw["uuid"] in wanted]}
         return 404, "unknown"

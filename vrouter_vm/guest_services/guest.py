@@ -15,8 +15,8 @@ from typing import Final, TypeVar
 from vrouter_vm.guest_services import dhcp_options
 from vrouter_vm.guest_services.dhcp_options import Coded
 from vrouter_vm.model import (
-    DhcpOption,
     DnsMethod,
+    InterfaceSettings,
     IpAddress,
     IpNetwork,
     MacAddress,
@@ -93,20 +93,9 @@ class Terms:
     lease_s: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Own:
-    """What an interface has of its own in TF."""
-
-    options: Sequence[DhcpOption] = ()
-    host_routes: Sequence[IpNetwork] = ()
-
-
-NOTHING_OWN: Final = Own()
-
-
-def guest_of(placement: Placement, *, terms: Terms, own: Own = NOTHING_OWN) -> Guest:
+def guest_of(placement: Placement, *, terms: Terms) -> Guest:
     """Return what the guest of that port is told."""
-    network, port = placement.network, placement.port
+    network, port, own = placement.network, placement.port, placement.settings
     problems: list[str] = []
     found4 = _first(network, (address for address in port.addresses if isinstance(address, IPv4Address)))
     found6 = _first(network, (address for address in port.addresses if isinstance(address, IPv6Address)))
@@ -170,12 +159,12 @@ def _told4(
     network: Network,
     address: IPv4Address,
     subnet: Subnet,
-    own: Own,
+    own: InterfaceSettings,
     problems: list[str],
 ) -> Told4 | None:
     if not subnet.is_dhcp_enabled:
         return None
-    levels = (own.options, subnet.dhcp_options, subnet.ipam.dhcp_options)
+    levels = (own.dhcp_options, subnet.dhcp_options, subnet.ipam.dhcp_options)
     coded = dhcp_options.encode4(levels, problems)
     gateway = subnet.gateway if isinstance(subnet.gateway, IPv4Address) else None
     service = subnet.service_address if isinstance(subnet.service_address, IPv4Address) else None
@@ -228,10 +217,10 @@ def _told6(
     network: Network,
     addresses: Iterable[IpAddress],
     subnet: Subnet,
-    own: Own,
+    own: InterfaceSettings,
     problems: list[str],
 ) -> Told6:
-    coded = dhcp_options.encode6((own.options, subnet.dhcp_options, subnet.ipam.dhcp_options), problems)
+    coded = dhcp_options.encode6((own.dhcp_options, subnet.dhcp_options, subnet.ipam.dhcp_options), problems)
     ours = [address for address in addresses if isinstance(address, IPv6Address)]
     subnets = [found for address in ours if (found := network.subnet_of(address)) is not None]
     local = [address for found in subnets for address in (found.gateway, found.service_address)]

@@ -8,14 +8,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
+from vrouter_vm import tunnels
 from vrouter_vm.guest_services.guest import Guest, Terms, guest_of
 from vrouter_vm.guest_services.responder import Responder
 from vrouter_vm.guest_services.schedule import Advertisements, Limits
 from vrouter_vm.guest_services.trunk_socket import MOST_MUTED, TrunkSocket
 from vrouter_vm.guest_services.worker import Worker
-from vrouter_vm.model import MacAddress, Placement, VmiUuid
+from vrouter_vm.model import MacAddress, Placement, Trunk, Underlay, VmiUuid
 
 _BATCH_FRAMES: Final = 64
 _IDLE_S: Final = 60.0
@@ -177,3 +179,46 @@ class TrunkService:
             self._answering = None
             if frame is not None:
                 self._socket.send(frame)
+
+
+def guest_mtu(underlay: str | None) -> int:
+    """Return the largest packet, in bytes, that reaches every guest: through the tunnels on that NIC, if there are any.
+
+    Read where any thread can: the kernel's device directory.
+    """
+    if underlay is None:
+        return tunnels.GUEST_MTU_BYTES
+    try:
+        text = Path(f"/sys/class/net/{underlay}/mtu").read_text(encoding="ascii")
+    except OSError:  # the NIC is gone; guests are told anew once it is back and a pass has been made
+        return tunnels.GUEST_MTU_BYTES
+    return tunnels.mtu_of(Underlay(name=underlay, mtu_bytes=int(text)))
+
+
+class GuestServices:
+    """All services of the guests of one host, from `start` to `stop`."""
+
+    def __init__(
+        self, *, trunk: Trunk, terms: Callable[[], Terms], clock: Callable[[], float], random: Callable[[], float]
+    ) -> None:
+        self._directory = Directory(terms)
+        self._on_trunk = TrunkService(
+            trunk.name, router_mac=trunk.mac, directory=self._directory, clock=clock, random=random
+        )
+
+    def take(self, placements: Mapping[VmiUuid, Placement | None], *, is_all: bool) -> None:
+        """Take note of the ports whose placement has changed, as `Directory.take`. For the reconciler's thread."""
+        self._directory.take(placements, is_all=is_all)
+        self._on_trunk.wake()
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        self._on_trunk.start()
+
+    def stop(self) -> None:
+        """End and wait."""
+        self._on_trunk.stop()
+
+    def describe(self) -> dict[str, Any]:
+        """Return its section of /status."""
+        return {"dhcp": self._on_trunk.describe()}

@@ -82,10 +82,10 @@ def test_the_exposure_of_every_service_but_the_agents_is_under_four(installed: P
     assert float(found[1]) < MOST_EXPOSED or name == "vrouter-agent.service"
 
 
-def test_the_agent_has_one_capability_and_the_other_daemons_have_none() -> None:
+def test_the_agent_has_the_networks_capabilities_and_the_other_daemons_have_none() -> None:
     for name in [*DAEMONS, SPEAKER]:
         unit = Unit(name)
-        expected = ["CAP_NET_ADMIN"] if name == "vrouter-agent.service" else []
+        expected = ["CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_NET_BIND_SERVICE"] if name == "vrouter-agent.service" else []
         assert unit.settings["Service", "CapabilityBoundingSet"] == [" ".join(expected)]
         assert unit.values("Service", "AmbientCapabilities") == expected
 

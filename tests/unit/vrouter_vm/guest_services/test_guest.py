@@ -6,14 +6,18 @@ from typing import Any
 import pytest
 
 from tests.fakes.guests import METADATA, RED4, RED6, TERMS, make_guest, make_placement, make_subnet
-from vrouter_vm.guest_services.guest import Own, Told4, Told6, guest_of, host_name_of, serves_dns
-from vrouter_vm.model import DhcpOption, DnsMethod, Ipam, Subnet
+from vrouter_vm.guest_services.guest import Told4, Told6, guest_of, host_name_of, serves_dns
+from vrouter_vm.model import DhcpOption, DnsMethod, InterfaceSettings, Ipam, Subnet, VmiUuid
 
 
-def told4(*subnets: Subnet, own: Own | None = None, **changes: Any) -> Told4:
-    told = guest_of(make_placement(*subnets, **changes), terms=TERMS, own=own or Own()).ipv4
+def told4(*subnets: Subnet, **changes: Any) -> Told4:
+    told = guest_of(make_placement(*subnets, **changes), terms=TERMS).ipv4
     assert told is not None
     return told
+
+
+def make_settings(**own: Any) -> InterfaceSettings:
+    return InterfaceSettings(vmi_uuid=VmiUuid("web"), **own)
 
 
 def told6(*subnets: Subnet) -> Told6:
@@ -69,8 +73,8 @@ def test_the_interfaces_option_goes_before_the_subnets_and_that_before_the_ipams
     )
     options = (DhcpOption(name="42", value="10.0.0.2"), DhcpOption(name="bootfile-name", value="b"))
     subnet = make_subnet("10.1.1.0/24", ipam=ipam, dhcp_options=options)
-    own = Own(options=(DhcpOption(name="NTP-servers", value="10.0.0.1"),))
-    assert dict(told4(subnet, own=own).options) == {42: bytes([10, 0, 0, 1]), 67: b"b", 66: b"c"}
+    own = make_settings(dhcp_options=(DhcpOption(name="NTP-servers", value="10.0.0.1"),))
+    assert dict(told4(subnet, settings=own).options) == {42: bytes([10, 0, 0, 1]), 67: b"b", 66: b"c"}
     assert dict(told4(subnet).options)[42] == bytes([10, 0, 0, 2])
 
 
@@ -84,8 +88,8 @@ def test_host_routes_bring_the_default_route_with_them() -> None:
 
 def test_host_routes_of_the_interface_replace_the_subnets() -> None:
     subnet = make_subnet("10.1.1.0/24", host_routes=(ip_network("192.168.0.0/16"),))
-    own = Own(host_routes=(ip_network("172.16.0.0/12"),))
-    assert [str(prefix) for prefix, _ in told4(subnet, own=own).routes] == ["172.16.0.0/12", "0.0.0.0/0"]
+    own = make_settings(host_routes=(ip_network("172.16.0.0/12"),))
+    assert [str(prefix) for prefix, _ in told4(subnet, settings=own).routes] == ["172.16.0.0/12", "0.0.0.0/0"]
 
 
 def test_a_route_option_counts_with_the_gateway_as_its_next_hop() -> None:

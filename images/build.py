@@ -1,7 +1,7 @@
 """Makes the vRouter VM's image.
 
     images/build payload --system centos-9 --output payload.tar    what the kickstart needs
-    images/build debian --output FOLDER    the same VM on a Debian base: disk.raw, kernel, initrd
+    images/build debian --output FOLDER    the same VM on a Debian base: disk.raw, kernel, initrd, files.txt
     images/build install --iso ISO|--location URL --payload payload.tar --output disk.qcow2
                                                                   CentOS by its own installer
     images/build volume --payload payload.tar --output OEMDRV.iso    the same elsewhere: a CD beside the installer's
@@ -33,7 +33,7 @@ DISK_SIZE: Final = "3G"
 
 
 def build_debian(output: Path) -> None:
-    """Write disk.raw, kernel and initrd of the vRouter VM on Debian to the folder `output`.
+    """Write disk.raw, kernel and initrd of the vRouter VM on Debian to the folder `output`, and a list of its files.
 
     The packages are kept in `CACHE` and fetched again only when their list changes.
     """
@@ -49,6 +49,7 @@ def build_debian(output: Path) -> None:
         for name, pattern in (("kernel", "vmlinuz-*"), ("initrd", "initrd.img-*")):
             (found,) = (root / "boot").glob(pattern)
             shutil.copy(found, output / name)
+        (output / "files.txt").write_text("".join(f"{line}\n" for line in manifest(root)), encoding="utf-8")
         build_disk(root, output / "disk.raw", size=DISK_SIZE)
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from images.payload import run, source_date
+
+_DESCRIPTOR_END: Final = 64 * 1024
+"""A .vmdk of this kind has its descriptor right behind its header ("Virtual Disk Format 5.0")."""
 
 _NAMESPACE: Final = uuid.UUID("0f7d4d2e-61c6-5b0d-9a53-2f5d8f0c3f55")
 
@@ -28,12 +32,21 @@ def build_disk(root: Path, disk: Path, *, size: str) -> None:
 
 
 def convert(source: Path, target: Path) -> None:
-    """Write `source` in the format of `target`'s suffix: .qcow2, or .vmdk as vCenter's OVF import wants it."""
+    """Write `source` in the format of `target`'s suffix: .qcow2, or .vmdk as vCenter's OVF import wants it.
+
+    The same disk gives the same .vmdk: QEMU's random content id is replaced by a fixed one. Such an id tells a disk's
+    children whether it has changed since; one inside an OVA has no children.
+    """
     if target.suffix == ".vmdk":
         options = ["-O", "vmdk", "-o", "subformat=streamOptimized,adapter_type=lsilogic"]
     else:
         options = ["-O", target.suffix.removeprefix(".")]
     run(["qemu-img", "convert", *options, str(source), str(target)])
+    if target.suffix == ".vmdk":
+        with target.open("r+b") as disk:
+            head = disk.read(_DESCRIPTOR_END)
+            disk.seek(0)
+            disk.write(re.sub(rb"\nCID=[0-9a-f]{8}\n", b"\nCID=fffffffe\n", head, count=1))
 
 
 def virtual_size(disk: Path) -> int:

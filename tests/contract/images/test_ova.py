@@ -2,23 +2,20 @@
 
 import hashlib
 import shutil
-import ssl
 import subprocess
 import tarfile
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from pyVmomi import vim, vmodl
+from pyVmomi import vmodl
 
 from images.build import build_ova
 from images.ovf import NETWORKS, OVF, RASD, SIZES, TEXTS, render_descriptor
 from lab.simulator import Simulator
 from lab.vsphere_admin import VsphereAdmin
+from tests.contract.images.ova_import import PORTGROUPS, SITE, create_spec, import_ova
 from vrouter_firstboot.ovf_environment import property_types
 
 pytestmark = pytest.mark.skipif(shutil.which("qemu-img") is None, reason="qemu-img is not installed")
@@ -51,6 +48,11 @@ def test_the_descriptor_comes_first_and_the_manifest_has_every_digest(files: dic
     lines = files["tf-vrouter.mf"].decode().splitlines()
     for name in ("tf-vrouter.ovf", "tf-vrouter-disk1.vmdk"):
         assert f"SHA256({name})= {hashlib.sha256(files[name]).hexdigest()}" in lines
+
+
+def test_the_same_disk_gives_the_same_ova(ova: Path, tmp_path: Path) -> None:
+    build_ova(ova.with_name("disk.raw"), tmp_path / "again.ova")
+    assert (tmp_path / "again.ova").read_bytes() == ova.read_bytes()
 
 
 def test_the_disk_is_the_one_that_went_in(files: dict[str, bytes], tmp_path: Path) -> None:
@@ -95,73 +97,21 @@ def test_fields_of_an_item_are_in_the_order_of_the_schema(envelope: ElementTree.
         assert names == sorted(names)
 
 
-SITE = {
-    "vcenter": {"listen": "127.0.0.1:0", "user": "administrator@vsphere.local", "password": "import-test"},
-    "control": "127.0.0.1:0",
-    "dvs": "dvs-tf",
-    "hosts": [{"name": "esx-a", "listen": "127.0.0.1:0", "user": "root", "password": "import-test"}],
-    "portgroups": [{"name": name, "vlan": vlan} for name, vlan in (("pg-mgmt", 10), ("pg-underlay", 20))]
-    + [{"name": "pg-trunk", "trunk": [[0, 4094]]}],
-    "vms": [],
-}
-
-
 @pytest.fixture
 def admin() -> Iterator[VsphereAdmin]:
     with Simulator(SITE) as simulator, VsphereAdmin.connect(simulator) as connected:
         yield connected
 
 
-def test_vcenter_imports_it_with_its_nics_on_the_chosen_portgroups(
-    admin: VsphereAdmin, files: dict[str, bytes]
-) -> None:
-    content = admin.content
-    datacenter = content.rootFolder.childEntity[0]
-    cluster_or_host = datacenter.hostFolder.childEntity[0]
-    pool, datastore = cluster_or_host.resourcePool, datacenter.datastore[0]
-    chosen = {"management": "pg-mgmt", "underlay": "pg-underlay", "trunk": "pg-trunk"}
-    parameters = vim.OvfManager.CreateImportSpecParams(
-        entityName="vrouter-a",
-        diskProvisioning="thin",
-        networkMapping=[
-            vim.OvfManager.NetworkMapping(name=name, network=admin.portgroup_object(portgroup))
-            for name, portgroup in chosen.items()
-        ],
-        propertyMapping=[vim.KeyValue(key="dvswitch", value="dvs-tf")],
-    )
-    spec = content.ovfManager.CreateImportSpec(files["tf-vrouter.ovf"].decode(), pool, datastore, parameters)
-    assert not spec.error, spec.error
-    lease = pool.ImportVApp(spec.importSpec, datacenter.vmFolder, None)
-    assert _settled(lease) == vim.HttpNfcLease.State.ready
-    _upload(lease, files["tf-vrouter-disk1.vmdk"])
-    lease.HttpNfcLeaseComplete()
+def test_vcenter_imports_it_with_its_nics_on_the_chosen_portgroups(admin: VsphereAdmin, ova: Path) -> None:
+    import_ova(admin, ova, name="vrouter-a", properties={"dvswitch": "dvs-tf"})
     info = admin.vm("vrouter-a")
-    assert [nic.network for nic in info.nics] == list(chosen.values())
+    assert [nic.network for nic in info.nics] == [PORTGROUPS[network.name] for network in NETWORKS]
     hardware = admin.vm_object("vrouter-a").config.hardware
     assert (hardware.numCPU, hardware.memoryMB) == (SIZES[0].cpus, SIZES[0].memory_mib)
 
 
-def _settled(lease: Any) -> str:
-    """Return the lease's state once it is no longer being set up."""
-    deadline = time.monotonic() + 30
-    while (state := lease.state) == vim.HttpNfcLease.State.initializing and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return str(state)
-
-
-def _upload(lease: Any, disk: bytes) -> None:
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # a simulator on loopback
-    for url in lease.info.deviceUrl:
-        request = urllib.request.Request(url.url.replace("*", "127.0.0.1"), data=disk, method="PUT")
-        with urllib.request.urlopen(request, context=context) as answer:
-            assert answer.status in (200, 201)
-
-
 def test_a_broken_descriptor_is_refused_by_the_import(admin: VsphereAdmin, files: dict[str, bytes]) -> None:
-    datacenter = admin.content.rootFolder.childEntity[0]
-    pool = datacenter.hostFolder.childEntity[0].resourcePool
     broken = files["tf-vrouter.ovf"].decode().replace("</Envelope>", "").replace("</ovf:Envelope>", "")
-    parameters = vim.OvfManager.CreateImportSpecParams(entityName="broken")
     with pytest.raises(vmodl.fault.InvalidArgument, match="XML syntax error"):
-        admin.content.ovfManager.CreateImportSpec(broken, pool, datacenter.datastore[0], parameters)
+        create_spec(admin, broken, name="broken", properties={})

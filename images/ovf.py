@@ -56,15 +56,20 @@ class Size:
     """A choice at deployment."""
 
     key: str
-    label: str
+    most_nics: int
     cpus: int
     memory_mib: int
 
+    @property
+    def text(self) -> str:
+        """What a person chooses by."""
+        return f"up to {self.most_nics} guest NICs: {self.cpus} CPUs, {self.memory_mib} MiB"
+
 
 SIZES: Final = (
-    Size(key="small", label="up to 50 guest NICs", cpus=2, memory_mib=1024),
-    Size(key="medium", label="up to 200 guest NICs", cpus=2, memory_mib=2048),
-    Size(key="large", label="up to 1000 guest NICs", cpus=4, memory_mib=4096),
+    Size(key="small", most_nics=50, cpus=2, memory_mib=1024),
+    Size(key="medium", most_nics=200, cpus=2, memory_mib=2048),
+    Size(key="large", most_nics=1000, cpus=4, memory_mib=4096),
 )
 
 TEXTS: Final[Mapping[str, str]] = {
@@ -97,6 +102,7 @@ TEXTS: Final[Mapping[str, str]] = {
     "underlay.mtu": "1600 without one.",
     "overlay.bgp.asn": "AS of the whole site; without it, guests reach only guests on the same host.",
     "overlay.bgp.peers": "Addresses of the route reflectors, with commas between them. A password comes sealed.",
+    "overlay.bgp.peers_from_tf": "true takes the control nodes and route reflectors among TF's bgp-routers as well.",
     "nics.management": "MAC, only if the order of the NICs was changed.",
     "nics.underlay": "MAC, only if the order of the NICs was changed.",
     "nics.trunk": "MAC, only if several NICs have one of the gateway's range.",
@@ -150,7 +156,7 @@ def render_descriptor(disk_name: str, *, disk_bytes: int, capacity_bytes: int, v
         chosen = {"default": "true"} if index == 0 else {}
         option = SubElement(options, _ovf("Configuration"), _attributes(id=size.key, **chosen))
         SubElement(option, _ovf("Label")).text = size.key
-        SubElement(option, _ovf("Description")).text = f"{size.label}: {size.cpus} CPUs, {size.memory_mib} MiB"
+        SubElement(option, _ovf("Description")).text = size.text
     _virtual_system(envelope, version)
     ElementTree.indent(envelope)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(envelope, encoding="unicode") + "\n"

@@ -33,7 +33,7 @@ def overlay_section(
     return {
         "interface": str(Role.UNDERLAY),
         "vtep": str(_vtep(underlay, file=file)),
-        "bgp": {"asn": overlay.bgp.asn, "peers": peers},
+        "bgp": {"asn": overlay.bgp.asn, "peers": peers, "peers_from_tf": overlay.bgp.peers_from_tf},
     }
 
 

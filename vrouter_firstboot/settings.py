@@ -67,9 +67,12 @@ class BgpSettings(Settings, frozen=True, kw_only=True):
     asn: Annotated[int, Meta(ge=1, le=4294967295)]
     """The AS of the whole site, as in TF's global system configuration."""
 
-    peers: Annotated[tuple[str, ...], Meta(min_length=1)]
+    peers: tuple[str, ...] = ()
     """Route reflectors, two of them, so that one can be restarted unnoticed: `192.0.2.100`, or `192.0.2.100:1790` where
     the port is not 179. The sessions' password, where they have one, is a secret of its own, never here."""
+
+    peers_from_tf: bool = False
+    """Also the control nodes and route reflectors among TF's bgp-routers."""
 
 
 class OverlaySettings(Settings, frozen=True, kw_only=True):

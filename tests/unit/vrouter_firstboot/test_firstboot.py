@@ -235,7 +235,7 @@ def test_without_reflectors_the_agent_has_no_overlay(ready_vm: Vm) -> None:
         (("underlay: {", "agent: {full_period_s: 0}\nunderlay: {"), "agent.full_period_s", ""),
         (("underlay: {", "trunk: {gateway_macs: {first: '00:50:56:20:00:00'}}\nunderlay: {"), "nics.trunk", "one NIC"),
         (("192.0.2.31/24", "192.0.2.31"), "underlay.address", "/24"),
-        (("underlay: {", "overlay: {bgp: {asn: 64512}}\nunderlay: {"), "overlay.bgp.peers", "required"),
+        (("underlay: {", "overlay: {bgp: {asn: 64512}}\nunderlay: {"), "overlay.bgp.peers", "at least one"),
         (("underlay: {", "overlay: {bgp: {asn: 0, peers: [192.0.2.1]}}\nunderlay: {"), "overlay.bgp.asn", "1"),
         (("underlay: {", "overlay: {bgp: {asn: 1, peers: [rr1]}}\nunderlay: {"), "overlay.bgp.peers[0]", "IPv4"),
         (("underlay: {", "agent: {overlay: {stale_s: 1}}\nunderlay: {"), "agent.overlay.interface", "required"),

@@ -19,8 +19,18 @@ def test_the_vtep_is_the_underlay_address_and_each_reflector_a_peer() -> None:
     assert overlay_section(overlay("192.0.2.100", "192.0.2.101:1790"), UNDERLAY, password_file=None, file="f") == {
         "interface": "underlay",
         "vtep": "192.0.2.31",
-        "bgp": {"asn": 64512, "peers": [{"address": "192.0.2.100"}, {"address": "192.0.2.101", "port": 1790}]},
+        "bgp": {
+            "asn": 64512,
+            "peers": [{"address": "192.0.2.100"}, {"address": "192.0.2.101", "port": 1790}],
+            "peers_from_tf": False,
+        },
     }
+
+
+def test_tf_may_name_the_peers_instead() -> None:
+    from_tf = OverlaySettings(bgp=BgpSettings(asn=64512, peers_from_tf=True))
+    section = overlay_section(from_tf, UNDERLAY, password_file=None, file="f")
+    assert section["bgp"] == {"asn": 64512, "peers": [], "peers_from_tf": True}
 
 
 def test_the_sessions_password_is_a_file_of_the_agents_own() -> None:

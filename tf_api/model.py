@@ -158,7 +158,7 @@ class VirtualMachineInterface:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceIp:
-    """An address of virtual-machine-interfaces."""
+    """An address of virtual-machine-interfaces. `is_service`: TF's service chains or health checks own it."""
 
     uuid: str
     fq_name: FqName
@@ -167,6 +167,16 @@ class InstanceIp:
     address: IpAddress | None
     subnet_uuid: str | None
     virtual_network_uuid: str | None
+    interface_uuids: tuple[str, ...]
+    is_service: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoundAddress:
+    """A floating-ip or alias-ip: an address of another network that its owner has bound to interfaces."""
+
+    uuid: str
+    address: str
     interface_uuids: tuple[str, ...]
 
 
@@ -234,6 +244,20 @@ def parse_host_routes(table: JsonObject | None) -> tuple[str, ...]:
 def parse_instance_ip(json: JsonObject) -> InstanceIp:
     """Return the instance-ip that `json` holds."""
     return _parse("instance-ip", json, _instance_ip)
+
+
+def parse_bound_address(resource: str, json: JsonObject) -> BoundAddress:
+    """Return the floating-ip or alias-ip (`resource`) that `json` holds."""
+    key = f"{resource.replace('-', '_')}_address"
+    return _parse(
+        resource,
+        json,
+        lambda obj: BoundAddress(
+            uuid=obj["uuid"],
+            address=str(obj.get(key) or ""),
+            interface_uuids=_ref_uuids(obj, "virtual_machine_interface_refs"),
+        ),
+    )
 
 
 def reference(uuid: str, fq_name: Sequence[str], attr: JsonObject | None = None) -> JsonObject:
@@ -353,6 +377,7 @@ def _instance_ip(obj: JsonObject) -> InstanceIp:
         subnet_uuid=obj.get("subnet_uuid"),
         virtual_network_uuid=networks[0] if networks else None,
         interface_uuids=_ref_uuids(obj, "virtual_machine_interface_refs"),
+        is_service=bool(obj.get("service_instance_ip") or obj.get("service_health_check_ip")),
     )
 
 

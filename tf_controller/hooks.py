@@ -278,6 +278,48 @@ class _InstanceIp(Hooks):
         return None
 
 
+class _PoolAddress(Hooks):
+    """A floating-ip or alias-ip: an address out of the network that its pool belongs to."""
+
+    def __init__(self, resource: str) -> None:
+        self._key = f"{resource.replace('-', '_')}_address"
+
+    def before_create(self, change: Change, record: Record, body: Mapping[str, Any], *, by_system: bool) -> Record:
+        pool = change.transaction.record(record.parent_uuid) if record.parent_uuid else None
+        if pool is None or pool.parent_uuid is None or not pool.resource.endswith("-pool"):
+            return record  # a floating-ip of an instance-ip: whatever address its maker says
+        spaces = [*address_spaces(change.transaction, pool.parent_uuid)]
+        asked = record.properties.get(self._key)
+        if asked:
+            address = self._given(change, record, spaces, asked)
+        else:
+            found = take_next(change, spaces, record.uuid)
+            address = found[0] if found is not None else None
+        if address is None:
+            raise bad_request(f"Virtual-Network({[*pool.fq_name[:-1]]}) has exhausted subnet([])")
+        return record.with_properties({self._key: str(address)})
+
+    def before_update(self, change: Change, old: Record, new: Record, body: Mapping[str, Any]) -> Record:
+        if new.properties.get(self._key) != old.properties.get(self._key):
+            raise bad_request("Floating IP Address can not be changed")
+        return new
+
+    @staticmethod
+    def _given(change: Change, record: Record, spaces: list[tuple[str, AddressSpace]], asked: str) -> IpAddress | None:
+        try:
+            address = ipaddress.ip_address(asked)
+        except ValueError as error:
+            raise mistake() from error
+        for scope, space in spaces:
+            if address not in space.network:
+                continue
+            is_reserved = address == space.gateway or space.is_reserved(address)
+            if is_reserved or not change.transaction.take_address(scope, address, record.uuid):
+                raise conflict("IP address already in use")
+            return address
+        return None
+
+
 class _SecurityGroup(Hooks):
     def before_create(self, change: Change, record: Record, body: Mapping[str, Any], *, by_system: bool) -> Record:
         configured = record.properties.get("configured_security_group_id")
@@ -364,6 +406,8 @@ def _refuse_gateway_of_vm(change: Change, record: Record, body: Mapping[str, Any
 
 _NONE: Final = Hooks()
 _HOOKS: Final[dict[str, Hooks]] = {
+    "alias-ip": _PoolAddress("alias-ip"),
+    "floating-ip": _PoolAddress("floating-ip"),
     "application-policy-set": _ApplicationPolicySet(),
     "instance-ip": _InstanceIp(),
     "network-ipam": _NetworkIpam(),

@@ -19,9 +19,13 @@ JsonObject: TypeAlias = dict[str, Any]
 
 SERVED: Final = frozenset(
     {
+        "alias-ip",
+        "alias-ip-pool",
         "application-policy-set",
         "bgp-router",
         "domain",
+        "floating-ip",
+        "floating-ip-pool",
         "global-qos-config",
         "global-system-config",
         "global-vrouter-config",

@@ -15,6 +15,7 @@ from vcenter_manager.model import (
     InstanceIpUuid,
     MacAddress,
     Network,
+    Referrer,
     Tenancy,
     Vlan,
     VmiUuid,
@@ -55,6 +56,16 @@ class RemoveAgentPort(Action):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplaceAgentPort(RemoveAgentPort):
     """Take a port away because it is wrong or its NIC is at rest; a repeated POST would change nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetachReferrer(Action):
+    """Take an address that a user bound to an interface off it; it stays the user's, and may be bound elsewhere."""
+
+    vm_uuid: VmUuid
+    vmi_uuid: VmiUuid
+    referrer: Referrer
+    is_replaced: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +173,8 @@ class OpenDvport(Action):
 
 
 TfAction: TypeAlias = (
-    DeleteInstanceIp
+    DetachReferrer
+    | DeleteInstanceIp
     | DeleteInterface
     | DeleteVm
     | CreateVm
@@ -181,6 +193,7 @@ _TEXTS: Final[Mapping[type[Action], str]] = {
     BlockDvport: "dvPort {a.dvport.key} of {a.subject}: VLAN {a.vlan}, blocked",
     RemoveAgentPort: "vif of {a.subject}: removed",
     ReplaceAgentPort: "vif of {a.subject}: removed",
+    DetachReferrer: "TF: {a.referrer.resource} {a.referrer.uuid} detached from {a.subject}",
     DeleteInstanceIp: "TF: instance-ip of {a.subject} deleted",
     DeleteInterface: "TF: {a.subject} deleted",
     DeleteVm: "TF: virtual-machine {a.subject} deleted",

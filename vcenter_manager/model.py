@@ -181,16 +181,28 @@ class Tenancy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceIp:
-    """An instance-ip of an interface; `is_ours` by its creator. `address` is None while TF has not set one."""
+    """An instance-ip of an interface; `is_ours` by its creator. `address` is None while TF has not set one.
+
+    `is_service`: TF's service chains or health checks own it.
+    """
 
     instance_ip_uuid: InstanceIpUuid
     address: Address | None
     is_ours: bool
+    is_service: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Referrer:
+    """An object of somebody else that refers to an interface, such as a floating-ip that a user bound to it."""
+
+    resource: str
+    uuid: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interface:
-    """A virtual-machine-interface as TF has it."""
+    """A virtual-machine-interface as TF has it. `referrers` are read only once TF has refused to delete it."""
 
     vmi_uuid: VmiUuid
     fq_name: FqName
@@ -199,6 +211,7 @@ class Interface:
     project_uuid: ProjectUuid | None
     is_ours: bool
     instance_ips: tuple[InstanceIp, ...]
+    referrers: tuple[Referrer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ from vcenter_manager.actions import (
     DeleteInstanceIp,
     DeleteInterface,
     DeleteVm,
+    DetachReferrer,
     EnableAgentPort,
     OpenDvport,
     PrepareAgentPort,
@@ -306,7 +307,7 @@ def _limit_removals(draft: Draft, snapshot: Snapshot, policy: Policy) -> None:
 
 
 def _is_removal(action: AnyAction) -> bool:
-    if isinstance(action, DeleteInterface | DeleteInstanceIp):
+    if isinstance(action, DeleteInterface | DeleteInstanceIp | DetachReferrer):
         return not action.is_replaced
     return isinstance(action, DeleteVm)
 

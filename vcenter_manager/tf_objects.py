@@ -22,7 +22,7 @@ from tf_api.model import (
     parse_virtual_machine_interface,
     reference,
 )
-from tf_reconcile.errors import BoundaryError
+from tf_reconcile.errors import BoundaryError, Conflict
 from vcenter_manager.actions import (
     AnyAction,
     CreateInstanceIp,
@@ -31,6 +31,7 @@ from vcenter_manager.actions import (
     DeleteInstanceIp,
     DeleteInterface,
     DeleteVm,
+    DetachReferrer,
     TfAction,
     UpdateInterface,
     UpdateVm,
@@ -42,6 +43,7 @@ from vcenter_manager.model import (
     Interface,
     MacAddress,
     ProjectUuid,
+    Referrer,
     TfGuest,
     TfVm,
     VmiUuid,
@@ -54,6 +56,17 @@ CREATOR: Final = "vcenter-manager"
 
 VCENTER_ANNOTATION: Final = "tf-vsphere.vcenter"
 """Key of a virtual-machine's annotation: the instanceUuid of the vCenter that runs it."""
+
+REFERRER_FIELDS: Final = (
+    "floating_ip_back_refs",
+    "alias_ip_back_refs",
+    "bgp_as_a_service_back_refs",
+    "loadbalancer_pool_back_refs",
+    "logical_router_back_refs",
+    "virtual_machine_interface_back_refs",
+    "virtual_port_group_back_refs",
+)
+"""What may refer to an interface besides its instance-ips (TF's schema, virtual-machine-interface, back_refs)."""
 
 _VM: Final = "virtual-machine"
 _VMI: Final = "virtual-machine-interface"
@@ -77,6 +90,8 @@ class TfObjects:
         self._interfaces: _Interfaces = {}
         self._ips: dict[VmiUuid, tuple[InstanceIp, ...]] = {}
         self._unread_ips: set[VmiUuid] = set()
+        self._refused: set[VmiUuid] = set()  # interfaces that TF did not delete: something refers to them
+        self._referrers: dict[VmiUuid, tuple[Referrer, ...]] = {}
         self._visitors: set[VmUuid] = set()
 
     def observe(
@@ -89,6 +104,7 @@ class TfObjects:
             self._forget(gone)
         self._read_guests(sorted(wanted - set(self._vms)))
         self._read_ips(sorted(self._unread_ips))
+        self._referrers = {vmi_uuid: self._read_referrers(vmi_uuid) for vmi_uuid in sorted(self._refused)}
         self._visitors = set(visitors)
         return self.recall(wanted)
 
@@ -105,6 +121,9 @@ class TfObjects:
         for group, (number, error) in zip(by_vm.values(), self._send_all([*by_vm.values()]), strict=True):
             if error is not None:
                 failures |= dict.fromkeys(group[number:], error)
+                stopped_at = group[number]
+                if isinstance(stopped_at, DeleteInterface) and isinstance(error, Conflict):
+                    self._refused.add(stopped_at.vmi_uuid)
             if error is None and not any(isinstance(action, UpdateInterface) for action in group):
                 for action in group:
                     self._note(action)
@@ -136,17 +155,32 @@ class TfObjects:
             for vmi_uuid in ip.interface_uuids:
                 ips.setdefault(VmiUuid(vmi_uuid), []).append(
                     InstanceIp(
-                        instance_ip_uuid=InstanceIpUuid(ip.uuid), address=ip.address, is_ours=ip.creator == CREATOR
+                        instance_ip_uuid=InstanceIpUuid(ip.uuid),
+                        address=ip.address,
+                        is_ours=ip.creator == CREATOR,
+                        is_service=ip.is_service,
                     )
                 )
         self._ips.update({vmi_uuid: tuple(each) for vmi_uuid, each in ips.items()})
         self._unread_ips -= set(vmi_uuids)
 
+    def _read_referrers(self, vmi_uuid: VmiUuid) -> tuple[Referrer, ...]:
+        """Ask what refers to an interface, but for its instance-ips; one that is gone is not asked about again."""
+        json = self._api.read(_VMI, vmi_uuid, fields=REFERRER_FIELDS)
+        if json is None:
+            self._refused.discard(vmi_uuid)
+            return ()
+        return tuple(
+            Referrer(resource=field.removesuffix("_back_refs").replace("_", "-"), uuid=str(back_ref["uuid"]))
+            for field in REFERRER_FIELDS
+            for back_ref in json.get(field) or ()
+        )
+
     def _guest(self, vm_uuid: VmUuid) -> TfGuest:
         return TfGuest(
             vm=self._vms[vm_uuid],
             interfaces={
-                vmi_uuid: _interface(seen, self._ips.get(vmi_uuid, ()))
+                vmi_uuid: _interface(seen, self._ips.get(vmi_uuid, ()), self._referrers.get(vmi_uuid, ()))
                 for vmi_uuid, seen in self._interfaces[vm_uuid].items()
             },
         )
@@ -189,6 +223,14 @@ class TfObjects:
                 api.create(_VMI, _interface_json(action))
             case UpdateInterface():
                 api.update(_VMI, action.vmi_uuid, _mac_property(action.mac))
+            case DetachReferrer(referrer=referrer):
+                api.ref_update(
+                    referrer.resource,
+                    referrer.uuid,
+                    operation="DELETE",
+                    ref_resource=_VMI,
+                    ref_uuid=action.vmi_uuid,
+                )
             case DeleteInterface():
                 api.delete(_VMI, action.vmi_uuid)
             case CreateInstanceIp():
@@ -212,7 +254,10 @@ class TfObjects:
                 self._unread_ips.add(action.vmi_uuid)
             case UpdateInterface():
                 pass
+            case DetachReferrer():
+                self._unread_ips.add(action.vmi_uuid)
             case DeleteInterface():
+                self._refused.discard(action.vmi_uuid)
                 self._interfaces[action.vm_uuid].pop(action.vmi_uuid, None)
                 self._ips.pop(action.vmi_uuid, None)
                 self._unread_ips.discard(action.vmi_uuid)
@@ -280,7 +325,9 @@ def _vm(seen: VirtualMachine) -> TfVm:
     )
 
 
-def _interface(seen: VirtualMachineInterface, ips: tuple[InstanceIp, ...]) -> Interface:
+def _interface(
+    seen: VirtualMachineInterface, ips: tuple[InstanceIp, ...], referrers: tuple[Referrer, ...]
+) -> Interface:
     return Interface(
         vmi_uuid=VmiUuid(seen.uuid),
         fq_name=seen.fq_name,
@@ -289,4 +336,5 @@ def _interface(seen: VirtualMachineInterface, ips: tuple[InstanceIp, ...]) -> In
         project_uuid=ProjectUuid(seen.parent_uuid) if seen.parent_type == "project" and seen.parent_uuid else None,
         is_ours=seen.creator == CREATOR,
         instance_ips=ips,
+        referrers=referrers,
     )

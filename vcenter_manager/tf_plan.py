@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from vcenter_manager.actions import (
     CreateInstanceIp,
@@ -11,6 +12,7 @@ from vcenter_manager.actions import (
     DeleteInstanceIp,
     DeleteInterface,
     DeleteVm,
+    DetachReferrer,
     UpdateInterface,
     UpdateVm,
 )
@@ -24,12 +26,16 @@ from vcenter_manager.model import (
     InstanceIp,
     Interface,
     Network,
+    Referrer,
     Snapshot,
     Source,
     TfGuest,
     family_of,
 )
 from vcenter_manager.rules import Draft, Policy
+
+BOUND: Final = frozenset({"floating-ip", "alias-ip"})
+"""What users bind to an interface, and expect to have back when it goes."""
 
 
 def plan_tf(draft: Draft, snapshot: Snapshot, policy: Policy, guest: Guest, attachments: list[Attachment]) -> None:
@@ -171,16 +177,35 @@ class _Addresses:
 def _plan_interface_removal(
     draft: Draft, snapshot: Snapshot, guest: Guest, interface: Interface, *, is_replaced: bool = False
 ) -> None:
-    """Delete an interface of ours with its addresses, once the agent has no port for it."""
+    """Delete an interface of ours with its addresses, once the agent has no port for it.
+
+    Addresses that users bound to it are let go first, as TF's users expect of a VM that is deleted; what else refers to
+    it has to go by itself.
+    """
     subject = f"{guest.name} interface {interface.vmi_uuid}"
-    foreign = [ip.instance_ip_uuid for ip in interface.instance_ips if not ip.is_ours]
-    if foreign:
-        draft.hold(subject, f"instance-ip {foreign[0]} of another creator refers to it")
+    services = [Referrer(resource="instance-ip", uuid=ip.instance_ip_uuid) for ip in _of_others(interface, True)]
+    users = [Referrer(resource="instance-ip", uuid=ip.instance_ip_uuid) for ip in _of_others(interface, False)]
+    users += [referrer for referrer in interface.referrers if referrer.resource in BOUND]
+    others = [*services, *(referrer for referrer in interface.referrers if referrer.resource not in BOUND)]
+    if others:
+        draft.hold(subject, f"{others[0].resource} {others[0].uuid} of another creator refers to it")
         return
     if interface.vmi_uuid in snapshot.agent.ports:
         draft.hold(subject, "the vRouter agent still has its port")
         return
+    for referrer in users:
+        draft.act(
+            DetachReferrer(
+                subject=subject,
+                vm_uuid=guest.vm_uuid,
+                vmi_uuid=interface.vmi_uuid,
+                referrer=referrer,
+                is_replaced=is_replaced,
+            )
+        )
     for ip in interface.instance_ips:
+        if not ip.is_ours:
+            continue
         draft.act(
             DeleteInstanceIp(
                 subject=subject,
@@ -192,3 +217,7 @@ def _plan_interface_removal(
     draft.act(
         DeleteInterface(subject=subject, vm_uuid=guest.vm_uuid, vmi_uuid=interface.vmi_uuid, is_replaced=is_replaced)
     )
+
+
+def _of_others(interface: Interface, is_service: bool) -> list[InstanceIp]:
+    return [ip for ip in interface.instance_ips if not ip.is_ours and ip.is_service is is_service]

@@ -73,9 +73,11 @@ class Leftovers(Protocol):
         ...
 
     def observe_dependants(self, vm_uuids: Collection[str]) -> tuple[Leftover, ...]:
-        """Return the interfaces of these virtual-machines and the addresses of those, of whatever creator."""
+        """Return the interfaces of these virtual-machines and the addresses of those, of whatever creator, and every
+        address that a user bound to one of the interfaces.
+        """
         ...
 
     def remove(self, leftover: Leftover) -> None:
-        """Delete one TF object; one that is gone already is fine."""
+        """Delete one TF object, or let a bound one go; one that is gone already is fine."""
         ...

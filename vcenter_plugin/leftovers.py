@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from tf_api.client import ConfigApi
-from tf_api.model import InstanceIp, VirtualMachineInterface, parse_instance_ip, parse_virtual_machine
+from tf_api.model import (
+    BoundAddress,
+    InstanceIp,
+    VirtualMachineInterface,
+    parse_bound_address,
+    parse_instance_ip,
+    parse_virtual_machine,
+)
 from tf_api.model import parse_virtual_machine_interface as parse_interface
 from tf_reconcile.errors import Transient
 from tf_vsphere.inventory import VmInventory
-from vcenter_plugin.sweep import ADDRESS, INTERFACE, MACHINE, MANAGER, VCENTER_ANNOTATION, Leftover, LeftoverVm
+from vcenter_plugin.sweep import ADDRESS, BOUND, INTERFACE, MACHINE, MANAGER, VCENTER_ANNOTATION, Leftover, LeftoverVm
 
 
 class TfLeftovers:
@@ -45,7 +52,7 @@ class TfLeftovers:
         return self._inventory.is_known(instance_uuid)
 
     def observe_dependants(self, vm_uuids: Collection[str]) -> tuple[Leftover, ...]:
-        """As promised in `boundary`: two calls."""
+        """As promised in `boundary`: four calls."""
         interfaces = [
             parse_interface(one) for one in self._api.list(INTERFACE, back_ref_uuids=sorted(vm_uuids), detail=True)
         ]
@@ -73,12 +80,44 @@ class TfLeftovers:
                     creator=one.creator,
                 )
                 for one in addresses
+                if one.creator == MANAGER or one.is_service
+            ),
+            *(
+                _bound(ADDRESS, one.uuid, str(one.address), interface, vm_of)
+                for one in addresses
+                if one.creator != MANAGER and not one.is_service
+                for interface in one.interface_uuids
+                if interface in vm_of
+            ),
+            *(
+                _bound(resource, one.uuid, one.address, interface, vm_of)
+                for resource in BOUND
+                for one in self._bound_addresses(resource, vm_of)
+                for interface in one.interface_uuids
+                if interface in vm_of
             ),
         )
 
+    def _bound_addresses(self, resource: str, interfaces: Collection[str]) -> list[BoundAddress]:
+        found = self._api.list(resource, back_ref_uuids=sorted(interfaces), detail=True)
+        return [parse_bound_address(resource, one) for one in found]
+
     def remove(self, leftover: Leftover) -> None:
         """As promised in `boundary`."""
-        self._api.delete(leftover.resource, leftover.uuid)
+        if leftover.bound_to is None:
+            self._api.delete(leftover.resource, leftover.uuid)
+        else:
+            self._api.ref_update(
+                leftover.resource,
+                leftover.uuid,
+                operation="DELETE",
+                ref_resource=INTERFACE,
+                ref_uuid=leftover.bound_to,
+            )
+
+
+def _bound(resource: str, uuid: str, name: str, interface: str, vm_of: Mapping[str, str]) -> Leftover:
+    return Leftover(resource=resource, uuid=uuid, name=name, vm_uuid=vm_of[interface], creator=None, bound_to=interface)
 
 
 def _vm_of(interface: VirtualMachineInterface, vm_uuids: Collection[str]) -> str:

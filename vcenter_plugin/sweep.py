@@ -17,6 +17,7 @@ from vcenter_plugin.guard import RemovalLimit, refusal
 MANAGER: Final = "vcenter-manager"
 VCENTER_ANNOTATION: Final = "tf-vsphere.vcenter"
 
+BOUND: Final = ("floating-ip", "alias-ip")
 ADDRESS: Final = "instance-ip"
 INTERFACE: Final = "virtual-machine-interface"
 MACHINE: Final = "virtual-machine"
@@ -34,18 +35,22 @@ class LeftoverVm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leftover:
-    """One TF object that belongs to a virtual-machine, directly or by way of its interface."""
+    """One TF object that belongs to a virtual-machine, directly or by way of its interface.
+
+    `bound_to`: it is a user's, who bound it to that interface; it is let go, and stays.
+    """
 
     resource: str
     uuid: str
     name: str
     vm_uuid: str
     creator: str | None
+    bound_to: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoveObject:
-    """Delete one TF object."""
+    """Delete one TF object, or take its reference to an interface that goes."""
 
     leftover: Leftover
 
@@ -84,7 +89,8 @@ def choose_goners(vms: Collection[LeftoverVm], *, gone: Collection[str], limit: 
 def plan_sweep(going: Iterable[LeftoverVm], *, dependants: Iterable[Leftover]) -> Plan[RemoveObject]:
     """Return the removal of the virtual-machines `going` with all that hangs on them.
 
-    Nothing of another creator is deleted; a VM with such an object stays whole, since the API would refuse half-way.
+    Nothing of another creator is deleted: an address that a user bound to an interface is let go; with any other such
+    object a VM stays whole, since the API would refuse half-way.
     """
     by_vm: dict[str, list[Leftover]] = defaultdict(list)
     for dependant in dependants:
@@ -92,19 +98,25 @@ def plan_sweep(going: Iterable[LeftoverVm], *, dependants: Iterable[Leftover]) -
     actions: list[RemoveObject] = []
     held: list[Held] = []
     for vm in going:
-        foreign = [one for one in by_vm[vm.uuid] if one.creator != MANAGER]
+        foreign = [one for one in by_vm[vm.uuid] if one.creator != MANAGER and one.bound_to is None]
         if foreign:
             held.append(_hold(vm, f"{foreign[0].resource} {foreign[0].uuid} was made by {foreign[0].creator}"))
             continue
         itself = Leftover(resource=MACHINE, uuid=vm.uuid, name=vm.name, vm_uuid=vm.uuid, creator=MANAGER)
-        chain = sorted((*by_vm[vm.uuid], itself), key=lambda one: (_ORDER.index(one.resource), one.uuid))
+        chain = sorted((*by_vm[vm.uuid], itself), key=_place_in_chain)
         actions += [RemoveObject(leftover=one) for one in chain]
     return Plan(actions=tuple(actions), held=tuple(held))
+
+
+def _place_in_chain(one: Leftover) -> tuple[int, str]:
+    return (-1 if one.bound_to is not None else _ORDER.index(one.resource)), one.uuid
 
 
 def describe_removal(action: RemoveObject) -> str:
     """Return one line for people."""
     one = action.leftover
+    if one.bound_to is not None:
+        return f"detach {one.resource} {one.uuid} ({one.name}) from interface {one.bound_to}, left by VM {one.vm_uuid}"
     return f"delete {one.resource} {one.uuid} ({one.name}), left by VM {one.vm_uuid}"
 
 

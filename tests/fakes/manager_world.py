@@ -23,6 +23,7 @@ from vcenter_manager.actions import (
     DeleteInstanceIp,
     DeleteInterface,
     DeleteVm,
+    DetachReferrer,
     EnableAgentPort,
     OpenDvport,
     PrepareAgentPort,
@@ -54,6 +55,7 @@ from vcenter_manager.model import (
     Portgroup,
     PortgroupKey,
     ProjectUuid,
+    Referrer,
     Snapshot,
     Source,
     Switch,
@@ -158,6 +160,8 @@ class World:
         self.ports: dict[DvportKey, Port] = {}
         self.agents = {host: Agent() for host in self.hosts}
         self.vms: dict[VmUuid, TfVm] = {}
+        self.referrers: dict[VmiUuid, set[Referrer]] = {}
+        self._refused: set[VmiUuid] = set()
         self.interfaces: dict[VmiUuid, tuple[VmUuid, Interface]] = {}
         self.networks = {
             vn_uuid_of(name): Network(
@@ -339,8 +343,17 @@ class World:
     def tf_guest(self, vm: VmUuid) -> TfGuest:
         return TfGuest(
             vm=self.vms.get(vm),
-            interfaces={uuid: interface for uuid, (owner, interface) in self.interfaces.items() if owner == vm},
+            interfaces={
+                uuid: replace(interface, referrers=self._seen_referrers(uuid))
+                for uuid, (owner, interface) in self.interfaces.items()
+                if owner == vm
+            },
         )
+
+    def _seen_referrers(self, vmi: VmiUuid) -> tuple[Referrer, ...]:
+        """Return what refers to an interface, as it is read once its deletion was refused."""
+        found = self.referrers.get(vmi, set()) if vmi in self._refused else set()
+        return tuple(sorted(found, key=lambda each: each.uuid))
 
     def decide(self, host: str, *, missing: tuple[Source, ...] = (), knows_domain: bool = True) -> Decision:
         return decide(self.blind(self.snapshot(host, missing=missing, knows_domain=knows_domain)), self.policy)
@@ -442,12 +455,20 @@ class World:
                 if action.address is not None and action.address in in_use:
                     raise Conflict("TF", "create", action.instance_ip_uuid, "IP address already in use")
                 self.add_instance_ip(action.vmi_uuid, action.instance_ip_uuid, address=action.address)
+            case DetachReferrer(referrer=referrer):
+                self.referrers.get(action.vmi_uuid, set()).discard(referrer)
+                owner, interface = self.interfaces[action.vmi_uuid]
+                kept = tuple(ip for ip in interface.instance_ips if ip.instance_ip_uuid != referrer.uuid)
+                self.interfaces[action.vmi_uuid] = (owner, replace(interface, instance_ips=kept))
             case DeleteInstanceIp():
                 for uuid_, (owner, interface) in self.interfaces.items():
                     left = tuple(ip for ip in interface.instance_ips if ip.instance_ip_uuid != action.instance_ip_uuid)
                     self.interfaces[uuid_] = (owner, replace(interface, instance_ips=left))
             case DeleteInterface():
-                if action.vmi_uuid in self.interfaces and self.interfaces[action.vmi_uuid][1].instance_ips:
+                if self.referrers.get(action.vmi_uuid) or (
+                    action.vmi_uuid in self.interfaces and self.interfaces[action.vmi_uuid][1].instance_ips
+                ):
+                    self._refused.add(action.vmi_uuid)
                     raise Conflict("TF", "delete", action.vmi_uuid, "still referred to")
                 self.interfaces.pop(action.vmi_uuid, None)
             case DeleteVm():
@@ -458,13 +479,20 @@ class World:
                 raise AssertionError(f"unknown action {action}")
 
     def add_instance_ip(
-        self, vmi: VmiUuid, instance_ip: InstanceIpUuid, *, is_ours: bool = True, address: Address | None = None
+        self,
+        vmi: VmiUuid,
+        instance_ip: InstanceIpUuid,
+        *,
+        is_ours: bool = True,
+        is_service: bool = False,
+        address: Address | None = None,
     ) -> None:
         owner, interface = self.interfaces[vmi]
         added = InstanceIp(
             instance_ip_uuid=instance_ip,
             address=address or IPv4Address("10.1.0.0") + next(self._numbers),
             is_ours=is_ours,
+            is_service=is_service,
         )
         self.interfaces[vmi] = (owner, replace(interface, instance_ips=(*interface.instance_ips, added)))
 

@@ -22,7 +22,7 @@ from vcenter_plugin.model import (
     VnUuid,
 )
 from vcenter_plugin.names import MOST_CHARACTERS, format_name, name_key
-from vcenter_plugin.sweep import ADDRESS, INTERFACE, MACHINE, Leftover, LeftoverVm
+from vcenter_plugin.sweep import ADDRESS, BOUND, INTERFACE, MACHINE, Leftover, LeftoverVm
 from vcenter_plugin.tenant import NewObject
 
 
@@ -182,7 +182,8 @@ class FakeLeftovers:
     def remove(self, leftover: Leftover) -> None:
         if leftover.uuid in self.fails:
             raise Conflict("TF config API", "delete", leftover.uuid, "refused")
-        blockers = {MACHINE: {ADDRESS, INTERFACE}, INTERFACE: {ADDRESS}, ADDRESS: set[str]()}[leftover.resource]
+        bound: set[str] = {ADDRESS, *BOUND}
+        blockers = {MACHINE: {*bound, INTERFACE}, INTERFACE: bound}.get(leftover.resource, set())
         if any(one.resource in blockers and one.vm_uuid == leftover.vm_uuid for one in self.dependants):
             raise Conflict("TF config API", "delete", leftover.uuid, "still referred to")
         self.dependants.discard(leftover)

@@ -272,6 +272,7 @@ def test_an_address_of_a_service_chain_is_neither_taken_nor_deleted(guests: Gues
         {
             "fq_name": ["chain-1"],
             "id_perms": {"enable": True, "creator": "service-chain"},
+            "service_instance_ip": True,
             "virtual_network_refs": vmi["virtual_network_refs"],
             "virtual_machine_interface_refs": [{"to": vmi["fq_name"], "uuid": vmi["uuid"], "attr": None}],
         },

@@ -21,7 +21,7 @@ SKIPPED_SUBNETS = {
     **dict.fromkeys((93, 94), "type not served: route-target"),
     **dict.fromkeys(range(98, 125), "types not served: tag-type, tag, address-group, service-group, firewall-*"),
     **dict.fromkeys(range(131, 136), "types not served: logical-router"),
-    **dict.fromkeys(range(136, 143), "types not served: floating-ip-pool, floating-ip"),
+    142: "refers to a port of a skipped record",
     147: "the system configuration has children of types not served: alarm, fabric",
     **dict.fromkeys(range(151, 154), "types not served: fabric, virtual-port-group"),
     156: "type not served: port-profile",

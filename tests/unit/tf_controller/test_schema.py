@@ -19,7 +19,7 @@ def prop(resource: str, name: str) -> Property:
 def test_every_served_type_is_in_the_schema_and_no_other_is_given() -> None:
     assert SCHEMA.resources.keys() >= SERVED
     assert SCHEMA.resource("virtual_network") is SCHEMA.resource("virtual-network") is not None
-    assert SCHEMA.resource("floating-ip") is None
+    assert SCHEMA.resource("physical-router") is None
     assert SCHEMA.resource("nonsense") is None
 
 

@@ -34,6 +34,7 @@ from vcenter_manager.model import (
     Interface,
     MacAddress,
     Network,
+    Referrer,
     Snapshot,
     Source,
     TfVm,
@@ -178,10 +179,46 @@ def test_a_removed_nic_loses_vif_then_addresses_and_interface_then_the_virtual_m
     assert seen == [["RemoveAgentPort"], ["DeleteInstanceIp", "DeleteInterface"], ["DeleteVm"], []]
 
 
+@pytest.mark.parametrize("resource", ["floating-ip", "alias-ip"])
+def test_an_address_that_a_user_bound_is_let_go_once_tf_refuses_to_delete_its_interface(resource: str) -> None:
+    world = settled()
+    vmi = vmi_uuid_of(vm_uuid_of("web"), NIC)
+    world.referrers[vmi] = {Referrer(resource=resource, uuid="bound")}
+    world.detach("web")
+    world.pass_of(A)
+    assert kinds(world.pass_of(A)) == ["DeleteInstanceIp", "DeleteInterface"]  # TF refuses the second
+    assert kinds(world.pass_of(A)) == ["DetachReferrer", "DeleteInterface"]
+    world.run_until_quiet()
+    assert vmi not in world.interfaces
+    assert vm_uuid_of("web") not in world.vms
+
+
+def test_an_instance_ip_that_a_user_bound_is_let_go_with_its_interface() -> None:
+    world = settled()
+    vmi = vmi_uuid_of(vm_uuid_of("web"), NIC)
+    world.add_instance_ip(vmi, InstanceIpUuid("users"), is_ours=False)
+    world.detach("web")
+    world.pass_of(A)
+    assert kinds(world.pass_of(A)) == ["DetachReferrer", "DeleteInstanceIp", "DeleteInterface"]
+    world.run_until_quiet()
+    assert vmi not in world.interfaces
+
+
+def test_an_interface_that_something_else_refers_to_is_kept_with_that_reason() -> None:
+    world = settled()
+    vmi = vmi_uuid_of(vm_uuid_of("web"), NIC)
+    world.referrers[vmi] = {Referrer(resource="bgp-as-a-service", uuid="session")}
+    world.detach("web")
+    world.run_until_quiet()
+    (held,) = world.decide(A).plan.held
+    assert held.reason == "bgp-as-a-service session of another creator refers to it"
+    assert vmi in world.interfaces
+
+
 def test_an_interface_that_a_foreign_instance_ip_refers_to_is_kept_with_that_reason() -> None:
     world = settled()
     vmi = vmi_uuid_of(vm_uuid_of("web"), NIC)
-    world.add_instance_ip(vmi, InstanceIpUuid("service-chain"), is_ours=False)
+    world.add_instance_ip(vmi, InstanceIpUuid("service-chain"), is_ours=False, is_service=True)
     world.detach("web")
     world.pass_of(A)
     decision = world.decide(A)

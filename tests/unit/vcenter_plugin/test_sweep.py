@@ -1,13 +1,23 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
 from tests.fakes.vcenter_plugin import FakeLeftovers
 from tests.unit.vcenter_plugin.cases import uuid_of
 from vcenter_plugin.guard import RemovalLimit
-from vcenter_plugin.sweep import ADDRESS, INTERFACE, MACHINE, MANAGER, Leftover, LeftoverVm, choose_goners, plan_sweep
+from vcenter_plugin.sweep import (
+    ADDRESS,
+    INTERFACE,
+    MACHINE,
+    MANAGER,
+    Leftover,
+    LeftoverVm,
+    choose_goners,
+    describe_removal,
+    plan_sweep,
+)
 from vcenter_plugin.sweeper import Sweeper
 
 
@@ -50,6 +60,23 @@ def test_a_machine_with_an_object_of_somebody_else_stays_whole(creator: str | No
     plan = plan_sweep([one], dependants=[hanging_on(one, INTERFACE), hanging_on(one, ADDRESS, creator=creator)])
     assert plan.is_empty
     assert "was made by" in plan.held[0].reason
+
+
+@pytest.mark.parametrize("resource", ["floating-ip", "alias-ip", ADDRESS])
+def test_an_address_that_a_user_bound_is_let_go_before_its_interface_and_stays(resource: str) -> None:
+    one = vm("a")
+    interface = hanging_on(one, INTERFACE)
+    bound = replace(hanging_on(one, resource, creator="admin"), bound_to=interface.uuid)
+    plan = plan_sweep([one], dependants=[interface, hanging_on(one, ADDRESS), bound])
+    assert plan.actions[0].leftover == bound
+    assert describe_removal(plan.actions[0]).startswith(f"detach {resource}")
+    assert not plan.held
+    clock, leftovers = Clock(), FakeLeftovers(ours={one}, dependants={interface, hanging_on(one, ADDRESS), bound})
+    sweep = sweeper(leftovers, clock)
+    sweep.run_once()
+    clock.now_s += 60
+    assert sweep.run_once().failed == ()
+    assert leftovers.ours == set()
 
 
 def test_a_vm_is_gone_only_when_two_listings_some_time_apart_lack_it() -> None:

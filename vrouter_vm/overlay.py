@@ -68,7 +68,9 @@ class BgpOverlay:
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
         on_change: Callable[[], None],
+        cache_period_s: float = CACHE_PERIOD_S,
     ) -> None:
+        self._cache_period_s = cache_period_s
         self._socket = socket
         self._asn = asn
         self._vtep = vtep
@@ -89,6 +91,7 @@ class BgpOverlay:
         self._is_stopping = False
         self._saved: object = None
         self._saved_s: float | None = None
+        self._later: threading.Timer | None = None
         self._cached_at: float | None = None
         self._on_bug: Callable[[], None] = lambda: None
         self._thread = threading.Thread(target=self._run_to_the_end, name="bgp", daemon=True)
@@ -102,6 +105,8 @@ class BgpOverlay:
         """End the thread. Nothing is withdrawn: the speaker goes on without us."""
         with self._condition:
             self._is_stopping = True
+            if self._later is not None:
+                self._later.cancel()
             speaker = self._speaker
             self._condition.notify_all()
         if speaker is not None:
@@ -314,12 +319,15 @@ class BgpOverlay:
         return False
 
     def _save(self) -> None:
-        """Write the cache file when something has changed, but not in every pass of a busy time."""
+        """Write the cache file when something has changed, in a busy time not after each pass but every while."""
         with self._condition:
             now = self._clock()
             content = (self._remote.routes, dict(self._announced))
-            is_early = self._saved_s is not None and now - self._saved_s < CACHE_PERIOD_S
-            if is_early or content == self._saved:
+            if content == self._saved:
+                return
+            early_s = 0.0 if self._saved_s is None else self._saved_s + self._cache_period_s - now
+            if early_s > 0:
+                self._save_later(early_s)
                 return
             self._saved, self._saved_s = content, now
         remote, announced = content
@@ -334,6 +342,18 @@ class BgpOverlay:
         else:
             with self._condition:
                 self._cached_at = saved_at
+
+    def _save_later(self, delay_s: float) -> None:
+        """Save after a while even if no pass comes: a reboot then shall not begin with routes of long ago."""
+        if self._later is None and not self._is_stopping:
+            self._later = threading.Timer(delay_s, self._save_now)
+            self._later.daemon = True
+            self._later.start()
+
+    def _save_now(self) -> None:
+        with self._condition:
+            self._later = None
+        self._save()
 
 
 def describe_overlay(status: OverlayStatus, choices: Iterable[Choice], *, now: float) -> dict[str, Any]:

@@ -37,7 +37,9 @@ def route(number: int, address: str = "10.1.1.11/32", *, generation: int = 100, 
 class Host:
     """One host's side, and how often it was told that something changed."""
 
-    def __init__(self, fabric: Fabric, name: str, number: int, *, settle_s: float = SETTLE_S) -> None:
+    def __init__(
+        self, fabric: Fabric, name: str, number: int, *, settle_s: float = SETTLE_S, cache_period_s: float = 10.0
+    ) -> None:
         self.wakes = 0
         self.vtep = IPv4Address(f"127.0.0.{number}")
         self.overlay = BgpOverlay(
@@ -51,6 +53,7 @@ class Host:
             clock=time.monotonic,
             wall_clock=time.time,
             on_change=self._wake,
+            cache_period_s=cache_period_s,
         )
 
     def _wake(self) -> None:
@@ -228,6 +231,19 @@ def test_the_cache_has_other_hosts_routes_and_our_generations(fabric: Fabric) ->
     own = Host(fabric, "a", 1)
     own.overlay.load_cache()
     assert own.overlay.view().generations == {route(1).key: 100, route(1, "fd00:1::11/128").key: 100}
+
+
+def test_the_cache_gets_what_came_soon_after_it_was_written_without_another_pass(fabric: Fabric) -> None:
+    a, b = Host(fabric, "a", 1), Host(fabric, "b", 2, cache_period_s=0.5)
+    b.begin()
+    a.begin(route(1))
+    try:
+        b.hears(route(1))
+        b.overlay.settle()  # the pass that the route has woken; the last one
+        wait_until(lambda: "10.1.1.11/32" in (fabric.folder / "b.json").read_text(), "the cache has the route")
+    finally:
+        a.overlay.stop()
+        b.overlay.stop()
 
 
 def test_a_damaged_cache_is_ignored(fabric: Fabric) -> None:

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -215,8 +216,12 @@ func (c *collector) begin(version string, cancel context.CancelFunc) types.BaseM
 
 // WaitForUpdatesEx returns the next updates, or nothing when the time is over.
 func (c *collector) WaitForUpdatesEx(ctx *simulator.Context, req *types.WaitForUpdatesEx) soap.HasFault {
-	c.start(ctx)
 	page, wait := waitLimits(req.Options)
+	return c.wait(ctx, req, page, wait)
+}
+
+func (c *collector) wait(ctx *simulator.Context, req *types.WaitForUpdatesEx, page int, wait time.Duration) soap.HasFault {
+	c.start(ctx)
 	waiting, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	if wait > 0 {
@@ -330,9 +335,10 @@ func sessionAlive(ctx *simulator.Context) bool {
 	return slices.ContainsFunc(sm.SessionList, func(s types.UserSession) bool { return s.Key == ctx.Session.Key })
 }
 
-// WaitForUpdates is the older method without options.
+// WaitForUpdates is the older method without options. Its answers are never truncated.
 func (c *collector) WaitForUpdates(ctx *simulator.Context, req *types.WaitForUpdates) soap.HasFault {
-	r := c.WaitForUpdatesEx(ctx, &types.WaitForUpdatesEx{This: req.This, Version: req.Version}).(*methods.WaitForUpdatesExBody)
+	wait := &types.WaitForUpdatesEx{This: req.This, Version: req.Version}
+	r := c.wait(ctx, wait, math.MaxInt, -1).(*methods.WaitForUpdatesExBody)
 	body := &methods.WaitForUpdatesBody{Fault_: r.Fault_}
 	if r.Res != nil {
 		body.Res = &types.WaitForUpdatesResponse{Returnval: *r.Res.Returnval}
@@ -340,11 +346,10 @@ func (c *collector) WaitForUpdates(ctx *simulator.Context, req *types.WaitForUpd
 	return body
 }
 
-// CheckForUpdates is the older method that does not wait.
+// CheckForUpdates is the older method that does not wait. Its answers are never truncated.
 func (c *collector) CheckForUpdates(ctx *simulator.Context, req *types.CheckForUpdates) soap.HasFault {
-	r := c.WaitForUpdatesEx(ctx, &types.WaitForUpdatesEx{
-		This: req.This, Version: req.Version, Options: &types.WaitOptions{MaxWaitSeconds: new(int32)},
-	}).(*methods.WaitForUpdatesExBody)
+	check := &types.WaitForUpdatesEx{This: req.This, Version: req.Version}
+	r := c.wait(ctx, check, math.MaxInt, 0).(*methods.WaitForUpdatesExBody)
 	body := &methods.CheckForUpdatesBody{Fault_: r.Fault_}
 	if r.Res != nil {
 		body.Res = &types.CheckForUpdatesResponse{Returnval: r.Res.Returnval}

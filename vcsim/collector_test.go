@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -79,6 +80,30 @@ func TestLargeAnswersComeInPages(t *testing.T) {
 	if rest := w.next(1); len(rest) != 1 {
 		t.Errorf("second page has %d objects", len(rest))
 	}
+}
+
+func TestCheckForUpdatesIsNeverTruncated(t *testing.T) {
+	f := start(t)
+	const number = 120 // more than a page
+	specs := make([]types.DVPortgroupConfigSpec, number)
+	for i := range specs {
+		specs[i] = types.DVPortgroupConfigSpec{Name: fmt.Sprintf("many-%d", i), Type: "earlyBinding", NumPorts: 1}
+	}
+	add, err := methods.AddDVPortgroup_Task(f.ctx, f.client, &types.AddDVPortgroup_Task{This: f.dvs().Self, Spec: specs})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.done(add.Returnval, nil)
+	w := f.watch(f.client, "DistributedVirtualPortgroup", "name")
+	res, err := methods.CheckForUpdates(f.ctx, f.client, &types.CheckForUpdates{This: w.collector})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if set := res.Returnval; set.Truncated != nil && *set.Truncated || len(set.FilterSet[0].ObjectSet) < number {
+		t.Errorf("%d objects, truncated %v", len(set.FilterSet[0].ObjectSet), set.Truncated)
+	}
+	w.version = res.Returnval.Version
+	w.next(0)
 }
 
 func TestWaitEndsWhenItIsCancelled(t *testing.T) {

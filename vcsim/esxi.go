@@ -119,8 +119,9 @@ func (e *esxi) show(vm *mo.VirtualMachine) {
 		ctx.AutoUpdate(known, func() { known.VirtualMachine = *vm })
 		return
 	}
-	e.list(ctx, id, true) // before Put: container views look a new object up in the tree
+	e.listInTree(ctx, id, true) // before Put: container views look a new object up in the tree
 	e.registry.PutEntity(lookup[*simulator.Folder](e.registry, e.folder), &simulator.VirtualMachine{VirtualMachine: *vm})
+	e.listAtHost(ctx, id, true) // after Put: filters read a new object when the list names it
 }
 
 // hide removes the copy of a VM that is elsewhere or gone.
@@ -133,24 +134,29 @@ func (e *esxi) hide(vm ref) {
 		return
 	}
 	ctx := freshContext(e.service.Context)
-	e.list(ctx, id, false)
+	e.listAtHost(ctx, id, false)
+	e.listInTree(ctx, id, false)
 	e.registry.Remove(ctx, id)
 }
 
-// list keeps the lists that name the VMs of this host.
-func (e *esxi) list(ctx *simulator.Context, id ref, present bool) {
+// listInTree keeps the lists of folder and pool that name the VMs of this host.
+func (e *esxi) listInTree(ctx *simulator.Context, id ref, present bool) {
 	folder := lookup[*simulator.Folder](e.registry, e.folder)
 	pool := lookup[*simulator.ResourcePool](e.registry, e.pool)
+	setListed(ctx, folder, "childEntity", &folder.ChildEntity, id, present)
+	setListed(ctx, pool, "vm", &pool.Vm, id, present)
+}
+
+// listAtHost keeps HostSystem.vm.
+func (e *esxi) listAtHost(ctx *simulator.Context, id ref, present bool) {
 	host := lookup[*simulator.HostSystem](e.registry, e.self)
-	for _, l := range []struct {
-		owner mo.Reference
-		field string
-		refs  *[]ref
-	}{{folder, "childEntity", &folder.ChildEntity}, {pool, "vm", &pool.Vm}, {host, "vm", &host.Vm}} {
-		ctx.WithLock(l.owner, func() {
-			ctx.Update(l.owner, []types.PropertyChange{{Name: l.field, Val: withRef(*l.refs, id, present)}})
-		})
-	}
+	setListed(ctx, host, "vm", &host.Vm, id, present)
+}
+
+func setListed(ctx *simulator.Context, owner mo.Reference, field string, refs *[]ref, id ref, present bool) {
+	ctx.WithLock(owner, func() {
+		ctx.Update(owner, []types.PropertyChange{{Name: field, Val: withRef(*refs, id, present)}})
+	})
 }
 
 // event posts a copy of a vCenter event, told in terms of this host.

@@ -81,14 +81,15 @@ def filter_spec(
     )
 
 
-def retrieve(session: Session, subject: str, *filters: Any) -> Mirror:
+def retrieve(session: Session, subject: str, *filters: Any, lenient: tuple[type[Any], ...] = ()) -> Mirror:
     """Return every object that matches `filters`, whole: all pages, or an error.
 
-    Raises `Transient`, `Conflict` or `Rejected`; also when one property of one object could not be read.
+    Raises `Transient`, `Conflict` or `Rejected`; also when one property of one object could not be read, unless the
+    object is one of the types `lenient`.
     """
     found: dict[MoRef, ObservedObject] = {}
     for content in _pages(session, subject, filters):
-        for missing in content.missingSet or ():
+        for missing in () if isinstance(content.obj, lenient) else content.missingSet or ():
             raise unreadable(session, content.obj, missing)
         properties = {change.name: change.val for change in content.propSet or ()}
         found[MoRef.of(content.obj)] = ObservedObject(content.obj, properties)

@@ -1,7 +1,8 @@
-"""Finds the distributed switch that a daemon is configured for, in one call."""
+"""Finds the distributed switch that a daemon is configured for, in one call, and with it the hosts there are."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +12,18 @@ from tf_reconcile.errors import ConfigError
 from tf_vsphere.collector import Mirror, MoRef, Step, filter_spec, retrieve
 from tf_vsphere.session import Session
 
+HARDWARE_UUID = "hardware.systemInfo.uuid"
+"""Path of the SMBIOS uuid of a host's hardware, which vCenter and the ESXi itself tell alike."""
+
 _STEPS = {
     "folder": Step(vim.Folder, "childEntity", then=("folder", "datacenter")),
     "datacenter": Step(vim.Datacenter, "networkFolder", then=("folder",)),
+}
+_STEPS_WITH_HOSTS = {
+    "folder": Step(vim.Folder, "childEntity", then=("folder", "datacenter", "hosts of a datacenter", "compute")),
+    "datacenter": Step(vim.Datacenter, "networkFolder", then=("folder",)),
+    "hosts of a datacenter": Step(vim.Datacenter, "hostFolder", then=("folder",)),
+    "compute": Step(vim.ComputeResource, "host"),
 }
 _PROPERTIES = {
     vim.Folder: ("parent",),
@@ -34,6 +44,18 @@ class DvSwitch:
     """The network folder it lies in: names are unique among everything there."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DvSwitchSite:
+    """A distributed switch, its `config` (`DVSConfigInfo`), and the hosts of the vCenter by hardware uuid (lower case).
+
+    A host whose uuid the account may not read is left out.
+    """
+
+    dvswitch: DvSwitch
+    config: Any
+    hosts: Mapping[str, MoRef]
+
+
 def find_dvswitch(
     session: Session, name: str, datacenter: str | None = None, *, file: str = "", key: str = "dvswitch"
 ) -> DvSwitch:
@@ -41,14 +63,39 @@ def find_dvswitch(
 
     Raises `ConfigError` that names `file`, `key` and the switches there are, when none or several have that name.
     """
-    switches = list_dvswitches(session)
+    return _choose(list_dvswitches(session), name, datacenter, file=file or session.file, key=key)
+
+
+def find_dvswitch_site(session: Session, name: str, datacenter: str | None = None, *, file: str) -> DvSwitchSite:
+    """Return the distributed switch `name` with its configuration and all hosts, in one call.
+
+    Raises `ConfigError` as `find_dvswitch` does.
+    """
+    wanted = {
+        **_PROPERTIES,
+        vim.DistributedVirtualSwitch: (*_PROPERTIES[vim.DistributedVirtualSwitch], "config"),
+        vim.HostSystem: (HARDWARE_UUID,),
+    }
+    spec = filter_spec([session.content.rootFolder], wanted, steps=_STEPS_WITH_HOSTS, with_roots=True)
+    mirror = retrieve(session, "distributed switches and hosts", spec, lenient=(vim.HostSystem,))
+    dvswitch = _choose(_switches_of(mirror), name, datacenter, file=file, key="dvswitch")
+    hosts = {
+        str(uuid).lower(): ref
+        for ref, seen in mirror.items()
+        if isinstance(seen.managed_object, vim.HostSystem) and (uuid := seen.properties.get(HARDWARE_UUID))
+    }
+    config = mirror[MoRef.of(dvswitch.managed_object)].properties["config"]
+    return DvSwitchSite(dvswitch=dvswitch, config=config, hosts=hosts)
+
+
+def _choose(switches: tuple[DvSwitch, ...], name: str, datacenter: str | None, *, file: str, key: str) -> DvSwitch:
     found = [switch for switch in switches if switch.name == name and datacenter in (None, switch.datacenter)]
     if len(found) == 1:
         return found[0]
     known = ", ".join(sorted(f"{switch.name} (datacenter {switch.datacenter})" for switch in switches))
     raise ConfigError(
         "several distributed switches have that name" if found else "no such distributed switch",
-        file=file or session.file,
+        file=file,
         key=key,
         value=name,
         allowed=f"one of {known}" if known else "none exists in this vCenter that the account can see",
@@ -58,7 +105,11 @@ def find_dvswitch(
 def list_dvswitches(session: Session) -> tuple[DvSwitch, ...]:
     """Return every distributed switch of the vCenter that the account can see, ordered by datacenter and name."""
     root = session.content.rootFolder
-    mirror = retrieve(session, "distributed switches", filter_spec([root], _PROPERTIES, steps=_STEPS, with_roots=True))
+    spec = filter_spec([root], _PROPERTIES, steps=_STEPS, with_roots=True)
+    return _switches_of(retrieve(session, "distributed switches", spec))
+
+
+def _switches_of(mirror: Mirror) -> tuple[DvSwitch, ...]:
     switches = [
         DvSwitch(
             managed_object=seen.managed_object,

@@ -1,8 +1,9 @@
 """One login to one vCenter or ESXi, opened once and kept: version negotiation, login, relogin, keep-alive, logout.
 
 Every daemon calls `connect` at its start and `Session.call` for each request. pyVmomi's process-wide state
-(`SmartConnect`, `Disconnect`) is not touched, so one process can hold several sessions. A start costs three requests:
-the version list, `RetrieveServiceContent` and `Login`.
+(`SmartConnect`, `Disconnect`) is not touched, so one process can hold several sessions. A start costs two requests,
+`RetrieveServiceContent` and `Login`: the content tells the server's version. The list of all versions that the server
+speaks is a third one, for servers that are older or newer than what is known here.
 """
 
 from __future__ import annotations
@@ -34,9 +35,14 @@ T = TypeVar("T")
 USER_AGENT = "tf-vsphere"
 _VERSIONS_PATH = "/sdk/vimServiceVersions.xml"
 _NAMESPACE = "urn:vim25"
+_KNOWN = "vim25/"
+"""Before the id of a version in pyVmomi's table of those it knows."""
+
 _IDLE_CONNECTION_S = 60
 _HTTP_OK = 200
-_FIRST_VERSION = "vim.version.version9"
+_OPENING_VERSION = "6.7"
+"""In which a server is asked who it is: old enough for those that are new, and new enough for those that are old."""
+
 _PROBES = 3
 
 
@@ -208,16 +214,30 @@ class Session:
 
     def _read_content(self) -> Any:
         """Make the stub, in the newest version that both sides know, and return the `ServiceContent`."""
-        # The oldest version that this client can speak; the server's own is learnt over the same connection.
         self._stub = stub = _Stub(
             host=self.settings.host,
             port=self.settings.port,
-            version=_FIRST_VERSION,
+            version=VmomiSupport.versionMap[f"{_KNOWN}{_OPENING_VERSION}"],
             sslContext=self._context,
             timeout_s=self.settings.timeout_s,
             connectionPoolTimeout=_IDLE_CONNECTION_S,
             customHeaders={"User-Agent": USER_AGENT},
         )
+        try:
+            content = self._retrieve_content(stub)
+            version = VmomiSupport.versionMap.get(f"{_KNOWN}{content.about.apiVersion}")
+        except Rejected:  # it does not speak the opening version (vmodl.fault.InvalidRequest)
+            content = version = None
+        set_version: Any = stub.ComputeVersionInfo
+        set_version(version or self._ask_for_versions(stub))
+        return content or self._retrieve_content(stub)
+
+    def _retrieve_content(self, stub: Any) -> Any:
+        with translated(self.system, "read the service content", ""):
+            return vim.ServiceInstance("ServiceInstance", stub).RetrieveContent()
+
+    def _ask_for_versions(self, stub: Any) -> str:
+        """Return the newest version that both sides know; raises `Rejected` when there is none."""
         with translated(self.system, "read the API versions", _VERSIONS_PATH):
             text = _get(stub, _VERSIONS_PATH)
         try:
@@ -226,10 +246,7 @@ class Session:
             raise Rejected(self.system, "read the API versions", _VERSIONS_PATH, f"not XML: {error}") from error
         if version is None:
             raise Rejected(self.system, "read the API versions", _VERSIONS_PATH, "none of them is known here")
-        compute: Any = stub.ComputeVersionInfo
-        compute(version)
-        with translated(self.system, "read the service content", ""):
-            return vim.ServiceInstance("ServiceInstance", stub).RetrieveContent()
+        return version
 
 
 def connect(settings: VsphereSettings, file: str, section: str) -> Session:
@@ -262,7 +279,7 @@ def newest_version(document: str) -> str | None:
             continue
         ids = [namespace.findtext("version"), *(prior.text for prior in namespace.iter("version"))]
         for version_id in ids:
-            name = VmomiSupport.versionMap.get(f"vim25/{version_id}")
+            name = VmomiSupport.versionMap.get(f"{_KNOWN}{version_id}")
             if name is not None:
                 return str(name)
     return None

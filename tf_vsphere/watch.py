@@ -22,7 +22,7 @@ from typing import Any
 from pyVmomi import vmodl
 
 from tf_reconcile.backoff import Backoff
-from tf_reconcile.errors import AgentError, BoundaryError, Conflict, Transient
+from tf_reconcile.errors import AgentError, BoundaryError, Conflict, Rejected, Transient
 from tf_vsphere.collector import Mirror, MoRef, ObservedObject, refuse_unauthenticated, unreadable
 from tf_vsphere.session import Session
 
@@ -42,13 +42,23 @@ class PropertyWatch:
 
     `filters` is called for every new collector, so it may make views that live in the session. `on_change` is called on
     the watch's thread after every published change, and once when the watch breaks: it must only wake somebody.
+    `is_small`: the first state is no more than one answer may hold, such as the VMs of one host.
     """
 
-    def __init__(self, session: Session, filters: FilterSource, on_change: Callable[[], None], *, name: str) -> None:
+    def __init__(
+        self,
+        session: Session,
+        filters: FilterSource,
+        on_change: Callable[[], None],
+        *,
+        name: str,
+        is_small: bool = False,
+    ) -> None:
         self._session = session
         self._filters = filters
         self._on_change = on_change
         self._name = name
+        self._is_small = is_small
         self._condition = threading.Condition()
         self._published: Mirror | None = None
         self._published_at_s = 0.0
@@ -134,8 +144,11 @@ class PropertyWatch:
         objects: dict[MoRef, ObservedObject] = {}
         version, is_first, has_changed = "", True, False
         while not self._stopping.is_set():
-            # The first state is asked for without waiting: there may be no object at all, and so no update to wait for.
-            answer = self._wait(collector, version, 0 if is_first else self._max_wait_s())
+            if is_first and not version and self._is_small:
+                answer = self._check(collector)
+            else:
+                # The first state is asked for without waiting: there may be no object, and so no update to wait for.
+                answer = self._wait(collector, version, 0 if is_first else self._max_wait_s())
             if answer is None:
                 self._touch()
                 if not is_first:
@@ -162,17 +175,29 @@ class PropertyWatch:
         self._collector, self._generation = collector, self._session.generation
         return collector
 
+    def _check(self, collector: Any) -> Any:
+        """Return the first state whole: what CheckForUpdates answers is never truncated (API reference, `UpdateSet`).
+
+        A server that refuses the call, which is an old one, is asked for pages.
+        """
+        try:
+            return self._call("read", lambda: collector.CheckForUpdates(""), self._max_wait_s())
+        except Rejected:
+            return self._wait(collector, "", 0)
+
     def _wait(self, collector: Any, version: str, most_s: int) -> Any:
         options = _PC.WaitOptions(maxWaitSeconds=most_s, maxObjectUpdates=_PAGE)
+        patience_s = most_s + self._session.settings.timeout_s  # so that a silent server is told from a quiet one
+        return self._call("wait for updates of", lambda: collector.WaitForUpdatesEx(version, options), patience_s)
 
+    def _call(self, operation: str, ask: Callable[[], Any], patience_s: float) -> Any:
         def request() -> Any:
-            answer = collector.WaitForUpdatesEx(version, options)
+            answer = ask()
             for filter_update in (answer.filterSet or ()) if answer is not None else ():
                 refuse_unauthenticated(filter_update.objectSet or ())
             return answer
 
-        patience_s = most_s + self._session.settings.timeout_s  # so that a silent server is told from a quiet one
-        return self._session.call("wait for updates of", self._name, request, timeout_s=patience_s)
+        return self._session.call(operation, self._name, request, timeout_s=patience_s)
 
     def _max_wait_s(self) -> int:
         """Return how long a wait may last: long, since each one costs the server a call for nothing.

@@ -34,7 +34,7 @@ from tf_runtime.log import configure_logging
 from tf_runtime.loop import ReconcileLoop
 from tf_runtime.metrics import PREFIX, DaemonMetrics
 from tf_runtime.settings import load_settings
-from tf_vsphere.dvswitch import DvSwitch, find_dvswitch
+from tf_vsphere.dvswitch import DvSwitch, DvSwitchSite, find_dvswitch_site
 from tf_vsphere.session import Session, connect
 from vcenter_manager.actions import describe
 from vcenter_manager.boundary import Inventory
@@ -228,11 +228,12 @@ def _wire(given: _Given, opened: ExitStack, *, is_removal_confirmed: bool) -> Ma
     errands, picture = Errands(), _Picture()
     opened.callback(errands.close)
     wakeup = _Wakeup(errands)
-    dvswitch = find_dvswitch(vcenter, settings.dvswitch, settings.datacenter, file=file)
-    watched = _make_watched(given, dvswitch, wakeup, opened)
+    site = find_dvswitch_site(vcenter, settings.dvswitch, settings.datacenter, file=file)
+    dvswitch = site.dvswitch
+    watched = _make_watched(given, site, wakeup, opened)
     host, watch = watched.host, watched.vcenter
     dvports = VsphereDvports(vcenter, dvswitch, watch, host=host, task_timeout_s=settings.task_timeout_s)
-    switch = _observe_switch(dvports, given, dvswitch)
+    switch = _parse_switch(dvports, given, site)
     opened.callback(watch.stop)
     watch.start()
     _prove_place(watched, given)
@@ -276,14 +277,14 @@ def _wire(given: _Given, opened: ExitStack, *, is_removal_confirmed: bool) -> Ma
     )
 
 
-def _make_watched(given: _Given, dvswitch: DvSwitch, on_change: Callable[[], None], opened: ExitStack) -> _Watched:
+def _make_watched(given: _Given, site: DvSwitchSite, on_change: Callable[[], None], opened: ExitStack) -> _Watched:
     """Find out which host is ours, and follow its VMs on itself, or prepare to follow them through vCenter."""
-    with_events = given.settings.vmotion.prepare
+    dvswitch, with_events = site.dvswitch, given.settings.vmotion.prepare
     if given.esxi is not None:
         inventory = EsxiInventory(given.esxi, on_change)
         opened.callback(inventory.stop)
         inventory.start()
-        host = _find_host(inventory, given, dvswitch)
+        host = _find_host(inventory, given, site)
         watch = VcenterWatch(given.vcenter, dvswitch, on_change, with_events=with_events)
         return _Watched(host=host, inventory=inventory, vcenter=watch, esxi=inventory)
     found = find_host_of(given.vcenter, sorted(given.place.own_uuids))
@@ -294,24 +295,25 @@ def _make_watched(given: _Given, dvswitch: DvSwitch, on_change: Callable[[], Non
     return _Watched(host=host, inventory=VcenterInventory(watch), vcenter=watch, esxi=None)
 
 
-def _find_host(inventory: EsxiInventory, given: _Given, dvswitch: DvSwitch) -> HostMoref:
+def _find_host(inventory: EsxiInventory, given: _Given, site: DvSwitchSite) -> HostMoref:
     """Return vCenter's id of the configured ESXi: the member of the switch with the same hardware uuid."""
     account = given.settings.esxi or given.settings.vcenter
     if not inventory.wait_until_complete(account.timeout_s):
         raise _no_list_of_vms(given, "esxi.host", account.host)
     uuid = inventory.hardware_uuid()
-    host = find_host(given.vcenter, uuid)
+    listed = site.hosts.get(uuid)
+    host = HostMoref(listed.value) if listed is not None else find_host(given.vcenter, uuid)
     if host is None:
-        raise _no_member(given, dvswitch, f"this ESXi (hardware uuid {uuid})")
+        raise _no_member(given, site.dvswitch, f"this ESXi (hardware uuid {uuid})")
     return host
 
 
-def _observe_switch(dvports: VsphereDvports, given: _Given, dvswitch: DvSwitch) -> Switch:
+def _parse_switch(dvports: VsphereDvports, given: _Given, site: DvSwitchSite) -> Switch:
     """Return the switch, of which our host is a member."""
     try:
-        return dvports.observe_switch()
+        return dvports.parse_switch(site.config)
     except Rejected as error:
-        raise _no_member(given, dvswitch, "this ESXi") from error
+        raise _no_member(given, site.dvswitch, "this ESXi") from error
 
 
 def _no_member(given: _Given, dvswitch: DvSwitch, what: str) -> ConfigError:

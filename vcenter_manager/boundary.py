@@ -50,11 +50,12 @@ class GuestList:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DomainView:
     """The ports of the marked portgroups on all hosts: the ids in use, and the ports that nobody uses but are not
-    released.
+    released; and the ports that were asked for by their keys.
     """
 
     vlans: frozenset[Vlan] = frozenset()
     strays: tuple[Dvport, ...] = ()
+    dvports: Mapping[DvportKey, Dvport] = field(default_factory=dict)
 
 
 class Inventory(Protocol):
@@ -80,8 +81,12 @@ class DvPorts(Protocol):
         """Return those of `dvport_keys` that exist, read now, in one call."""
         ...
 
-    def observe_domain(self, portgroup_keys: Collection[PortgroupKey]) -> DomainView:
-        """Return what the ports of these portgroups hold on all hosts, in one call."""
+    def observe_domain(
+        self, portgroup_keys: Collection[PortgroupKey], dvports: Mapping[DvportKey, PortgroupKey]
+    ) -> DomainView:
+        """Return what the ports of these portgroups hold on all hosts, and those of `dvports` (each with its
+        portgroup) that exist, read now, in one call where that is no waste.
+        """
         ...
 
     def observe_vlans_at(self, hosts: Collection[HostMoref]) -> Mapping[HostMoref, frozenset[Vlan]]:

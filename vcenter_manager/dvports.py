@@ -39,6 +39,7 @@ from vcenter_manager.vcenter_watch import VcenterWatch
 
 _Vmware = vim.dvs.VmwareDistributedVirtualSwitch
 _MOST_NAMED = 5
+_MOST_FOR_NOTHING = 500
 
 MOST_IN_ONE_TASK: Final = 256
 """vSphere documents no limit; another vDS driver stops at 500 elements, and a port has one VLAN and one block. A task
@@ -63,6 +64,7 @@ class VsphereDvports:
         self._task_timeout_s = task_timeout_s
         self._tasks = TaskWaiter(session)
         self._most = MOST_IN_ONE_TASK
+        self._are_others_many = False
         self._watch = watch
 
     def observe_switch(self) -> Switch:
@@ -70,7 +72,10 @@ class VsphereDvports:
         dvs = self._dvswitch.managed_object
         spec = filter_spec([dvs], {vim.DistributedVirtualSwitch: ("config",)})
         (seen,) = retrieve(self._session, self._dvswitch.name, spec).values()
-        config = seen.properties["config"]
+        return self.parse_switch(seen.properties["config"])
+
+    def parse_switch(self, config: Any) -> Switch:
+        """Return the switch that a `DVSConfigInfo` describes; `Rejected` when our host is no member of it."""
         hosts = sorted(MoRef.of(member.config.host).value for member in config.host or () if member.config.host)
         if self._host not in hosts:
             raise Rejected(self._session.system, "read", self._dvswitch.name, f"{self._host} is not a member of it")
@@ -98,16 +103,28 @@ class VsphereDvports:
         found = self._fetch(vim.dvs.PortCriteria(portKey=sorted(dvport_keys)))
         return {port.key: port for port in found}
 
-    def observe_domain(self, portgroup_keys: Collection[PortgroupKey]) -> DomainView:
-        """As promised in `boundary`; no call when there is no marked portgroup."""
-        if not portgroup_keys:
-            return DomainView()
-        ports = self._fetch(vim.dvs.PortCriteria(portgroupKey=sorted(portgroup_keys), inside=True))
+    def observe_domain(
+        self, portgroup_keys: Collection[PortgroupKey], dvports: Mapping[DvportKey, PortgroupKey]
+    ) -> DomainView:
+        """As promised in `boundary`; no call when nothing is asked for.
+
+        Ports of other portgroups come with all of theirs. When those were many, the next time costs two calls.
+        """
+        ours = set(portgroup_keys)
+        others = set() if self._are_others_many else set(dvports.values()) - ours
+        wanted = sorted(ours | others)
+        ports = self._fetch(vim.dvs.PortCriteria(portgroupKey=wanted, inside=True)) if wanted else ()
+        marked = [port for port in ports if port.portgroup_key in ours]
+        self._are_others_many = self._are_others_many or len(ports) - len(marked) > len(dvports) + _MOST_FOR_NOTHING
+        own = {port.key: port for port in ports if port.key in dvports}
+        if left := [key for key, portgroup_key in dvports.items() if portgroup_key not in ours | others]:
+            own |= self.observe(left)
         return DomainView(
-            vlans=frozenset(port.vlan for port in ports if port.vlan is not None and not port.is_vlan_inherited),
+            vlans=frozenset(port.vlan for port in marked if port.vlan is not None and not port.is_vlan_inherited),
             strays=tuple(
-                port for port in ports if not port.is_connected and not (port.is_vlan_inherited and port.is_blocked)
+                port for port in marked if not port.is_connected and not (port.is_vlan_inherited and port.is_blocked)
             ),
+            dvports=own,
         )
 
     def observe_vlans_at(self, hosts: Collection[HostMoref]) -> Mapping[HostMoref, frozenset[Vlan]]:

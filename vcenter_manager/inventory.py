@@ -13,6 +13,7 @@ from pyVmomi import vim
 
 from tf_reconcile.errors import Rejected
 from tf_vsphere.collector import Mirror, ObservedObject, Step, filter_spec, retrieve
+from tf_vsphere.dvswitch import HARDWARE_UUID
 from tf_vsphere.session import Session
 from tf_vsphere.watch import PropertyWatch
 from vcenter_manager.boundary import GuestList
@@ -30,9 +31,13 @@ from vcenter_manager.model import (
 )
 from vcenter_manager.vcenter_watch import VM_PATHS, VcenterWatch
 
-_HARDWARE_UUID = "hardware.systemInfo.uuid"
 _HOST_KIND = "HostSystem"
-_VIEW = {"in view": Step(vim.view.ContainerView, "view")}
+_HOST_AND_VMS = {
+    "folder": Step(vim.Folder, "childEntity", then=("folder", "datacenter", "compute")),
+    "datacenter": Step(vim.Datacenter, "hostFolder", then=("folder",)),
+    "compute": Step(vim.ComputeResource, "host", then=("VMs",)),
+    "VMs": Step(vim.HostSystem, "vm"),
+}
 _UNUSABLE: Final = ("invalid", "inaccessible", "tentative", "duplicate")
 """`vim.net.IpConfigInfo.IpAddressStatus` of an address that a guest has and cannot use (RFC 4293)."""
 
@@ -44,7 +49,7 @@ class EsxiInventory:
 
     def __init__(self, session: Session, on_change: Callable[[], None]) -> None:
         self._session = session
-        self._watch = PropertyWatch(session, self._filters, on_change, name="VMs of this ESXi")
+        self._watch = PropertyWatch(session, self._filters, on_change, name="VMs of this ESXi", is_small=True)
 
     def start(self) -> None:
         """Begin to follow the VMs."""
@@ -73,20 +78,17 @@ class EsxiInventory:
     def read_hardware_uuid(self) -> str:
         """Ask for the SMBIOS uuid of the ESXi's own hardware, lower case: vCenter knows its host by the same."""
         session = self._session
-        view = _make_view(session, vim.HostSystem)
-        spec = filter_spec([view], {vim.HostSystem: (_HARDWARE_UUID,)}, steps=_VIEW)
-        hosts = [*retrieve(session, "host", spec).values()]
-        session.call("remove a view of", "hosts", view.DestroyView)
-        return _only_uuid(session, hosts)
+        root = session.content.rootFolder
+        spec = filter_spec([root], {vim.HostSystem: (HARDWARE_UUID,)}, steps=_HOST_AND_VMS)
+        return _only_uuid(session, [*retrieve(session, "host", spec).values()])
 
     def _filters(self) -> Sequence[Any]:
-        view = _make_view(self._session, vim.VirtualMachine, vim.HostSystem)
-        wanted = {vim.VirtualMachine: VM_PATHS, vim.HostSystem: (_HARDWARE_UUID,)}
-        return [filter_spec([view], wanted, steps=_VIEW)]
+        wanted = {vim.VirtualMachine: VM_PATHS, vim.HostSystem: (HARDWARE_UUID,)}
+        return [filter_spec([self._session.content.rootFolder], wanted, steps=_HOST_AND_VMS)]
 
 
 def _only_uuid(session: Session, hosts: Sequence[ObservedObject]) -> str:
-    uuid = hosts[0].properties.get(_HARDWARE_UUID) if len(hosts) == 1 else None
+    uuid = hosts[0].properties.get(HARDWARE_UUID) if len(hosts) == 1 else None
     if uuid is None:
         raise Rejected(session.system, "read", "hardware uuid", "this is not a single ESXi host")
     return str(uuid).lower()
@@ -101,12 +103,6 @@ class VcenterInventory:
     def observe(self) -> GuestList:
         """As promised in `boundary`."""
         return parse_guests(self._watch.observe(vim.VirtualMachine))
-
-
-def _make_view(session: Session, *kinds: type[Any]) -> Any:
-    root, manager = session.content.rootFolder, session.content.viewManager
-    names = ", ".join(kind.__name__ for kind in kinds)
-    return session.call("create a view of", names, lambda: manager.CreateContainerView(root, [*kinds], True))
 
 
 def parse_guests(mirror: Mirror) -> GuestList:

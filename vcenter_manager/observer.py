@@ -179,19 +179,20 @@ class Observer:
         self, seen: Snapshot, portgroups: Mapping[PortgroupKey, Portgroup], *, is_full: bool
     ) -> Mapping[DvportKey, Dvport]:
         """Return the ports on our switch of guests here and on their way, foreign portgroups' too: their ids count."""
-        if is_full:
-            self._read_switch(portgroups)
         is_fresh = (
             self._dvports is not None and seen == self._dvports_for and self._clock() - self._dvports_at_s < FRESH_S
         )
         if is_full or not is_fresh:
-            keys = [
-                nic.dvport.dvport_key
+            wanted = {
+                nic.dvport.dvport_key: nic.dvport.portgroup_key
                 for guest in (*seen.guests.values(), *seen.arriving.values())
                 for nic in guest.nics
                 if nic.dvport is not None and nic.dvport.switch_uuid == self._switch.uuid and nic.dvport.dvport_key
-            ]
-            self._dvports = self._ask(Source.DVPORTS, lambda: self._outside.dvports.observe(keys), patient=True)
+            }
+            if is_full and Source.PORTGROUPS not in self._missing:
+                self._dvports = self._read_switch(portgroups, wanted)
+            else:
+                self._dvports = self._ask(Source.DVPORTS, lambda: self._outside.dvports.observe(wanted), patient=True)
             self._vlans_at = self._observe_vlans_at({*seen.leaving.values()})
             self._dvports_for, self._dvports_at_s = seen, self._clock()
         return self._dvports or {}
@@ -200,17 +201,22 @@ class Observer:
         question = self._outside.dvports.observe_vlans_at
         return (self._ask(Source.MOVES, lambda: question(hosts), patient=True) if hosts else None) or {}
 
-    def _read_switch(self, portgroups: Mapping[PortgroupKey, Portgroup]) -> None:
+    def _read_switch(
+        self, portgroups: Mapping[PortgroupKey, Portgroup], wanted: Mapping[DvportKey, PortgroupKey]
+    ) -> Mapping[DvportKey, Dvport] | None:
+        """Read the switch, unless it is new, and the ports of all hosts; return those that are wanted."""
         dvports = self._outside.dvports
-        if Source.PORTGROUPS in self._missing:
-            return
         marked = sorted(key for key, portgroup in portgroups.items() if portgroup.vn_uuid is not None)
         if not self._is_switch_new:
             self._switch = self._ask(Source.DVPORTS, dvports.observe_switch, patient=True) or self._switch
         self._is_switch_new = False
-        if Source.DVPORTS not in self._missing:
-            found = self._ask(Source.DVPORTS, lambda: dvports.observe_domain(marked), patient=True)
-            self._domain = found or self._domain
+        if Source.DVPORTS in self._missing:
+            return None
+        found = self._ask(Source.DVPORTS, lambda: dvports.observe_domain(marked, wanted), patient=True)
+        if found is None:
+            return None
+        self._domain = found
+        return found.dvports
 
     def _observe_networks(self, seen: Snapshot, portgroups: Mapping[PortgroupKey, Portgroup], *, is_full: bool) -> None:
         used = {

@@ -135,10 +135,18 @@ class _Dvports:
             "fetch", lambda: {key: world.dvport(world.ports[key]) for key in dvport_keys if key in world.ports}
         )
 
-    def observe_domain(self, portgroup_keys: Collection[PortgroupKey]) -> DomainView:
-        snapshot = self._outside.world.snapshot(self._outside.host)
+    def observe_domain(
+        self, portgroup_keys: Collection[PortgroupKey], dvports: Mapping[DvportKey, PortgroupKey]
+    ) -> DomainView:
+        world = self._outside.world
+        snapshot = world.snapshot(self._outside.host)
         return self._outside.call(
-            "domain", lambda: DomainView(vlans=snapshot.domain_vlans, strays=snapshot.stray_dvports)
+            "domain",
+            lambda: DomainView(
+                vlans=snapshot.domain_vlans,
+                strays=snapshot.stray_dvports,
+                dvports={key: world.dvport(world.ports[key]) for key in dvports if key in world.ports},
+            ),
         )
 
     def observe_vlans_at(self, hosts: Collection[HostMoref]) -> Mapping[HostMoref, frozenset[Vlan]]:

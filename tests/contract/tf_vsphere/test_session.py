@@ -4,19 +4,21 @@ import socket
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
-from tests.contract.vcenter import Vcenter
+from tests.contract.vcenter import PLAIN_SITE, Vcenter
 from tf_reconcile.errors import ConfigError, Rejected, Transient
-from tf_vsphere.dvswitch import find_dvswitch
+from tf_vsphere.collector import MoRef
+from tf_vsphere.dvswitch import find_dvswitch, find_dvswitch_site
 from tf_vsphere.session import Session, connect
 
 
-def test_a_start_costs_three_requests_and_a_close_ends_the_session(vcenter: Vcenter) -> None:
+def test_a_start_costs_two_requests_and_a_close_ends_the_session(vcenter: Vcenter) -> None:
     before = vcenter.sessions()
     session = connect(vcenter.settings(), "test.yaml", "vcenter")
-    assert vcenter.calls() == {"vimServiceVersions": 1, "RetrieveServiceContent": 1, "Login": 1}
+    assert vcenter.calls() == {"RetrieveServiceContent": 1, "Login": 1}
     assert vcenter.sessions() == before + 1
     session.close()
     assert vcenter.sessions() == before
@@ -25,6 +27,22 @@ def test_a_start_costs_three_requests_and_a_close_ends_the_session(vcenter: Vcen
 def test_the_servers_own_version_is_spoken(session: Session) -> None:
     assert session.content.about.apiVersion == "8.0.3.0"
     assert session._stub.version == "vim.version.v8_0_3_0"
+
+
+def test_a_server_that_does_not_speak_the_opening_version_is_asked_what_it_speaks(vcenter: Vcenter) -> None:
+    vcenter.add_rule(level="soap", method="RetrieveServiceContent", fault="InvalidRequest", count=1)
+    session = connect(vcenter.settings(), "test.yaml", "vcenter")
+    assert vcenter.calls() == {"RetrieveServiceContent": 2, "vimServiceVersions": 1, "Login": 1}
+    assert session._stub.version == "vim.version.v8_0_3_0"
+    session.close()
+
+
+def test_a_server_newer_than_what_is_known_is_spoken_to_in_the_newest_version_that_both_know(tmp_path: Path) -> None:
+    with Vcenter(tmp_path, {**PLAIN_SITE, "api_version": "8.0.3.9999"}) as vcenter:
+        session = connect(vcenter.settings(), "test.yaml", "vcenter")
+        assert vcenter.calls() == {"RetrieveServiceContent": 1, "vimServiceVersions": 1, "Login": 1}
+        assert session._stub.version == "vim.version.version12"  # 6.7, the next that the simulator lists
+        session.close()
 
 
 def test_two_sessions_of_one_process_do_not_share_anything(vcenter: Vcenter, session: Session) -> None:
@@ -165,6 +183,19 @@ def test_the_switch_is_found_with_one_call(vcenter: Vcenter, session: Session) -
     assert switch.datacenter
     assert vcenter.calls() == {"RetrievePropertiesEx": 1}
     assert find_dvswitch(session, "dvs-tf", switch.datacenter) == switch
+
+
+def test_with_the_switch_come_the_hosts_by_their_hardware_in_the_same_call(vcenter: Vcenter, session: Session) -> None:
+    vcenter.forget_calls()
+    site = find_dvswitch_site(session, "dvs-tf", file="test.yaml")
+    assert vcenter.calls() == {"RetrievePropertiesEx": 1}
+    assert site.dvswitch == find_dvswitch(session, "dvs-tf")
+    (host,) = site.config.host
+    assert [*site.hosts.values()] == [MoRef.of(host.config.host)]
+    (uuid,) = site.hosts
+    assert UUID(uuid)
+    with pytest.raises(ConfigError, match=r"test.yaml: dvswitch: no such .*allowed: one of dvs-tf \(datacenter"):
+        find_dvswitch_site(session, "dvs-other", file="test.yaml")
 
 
 @pytest.mark.parametrize(("name", "datacenter"), [("dvs-other", None), ("dvs-tf", "elsewhere")])

@@ -133,6 +133,23 @@ def test_an_answer_in_many_pages_is_published_once(
     assert sizes[0] == len(whole)
 
 
+def test_a_first_state_that_is_small_comes_in_one_answer_and_in_pages_where_that_call_is_refused(
+    vcenter: Vcenter, session: Session, switch: DvSwitch, other: Session, fresh: Callable[[], str]
+) -> None:
+    add_portgroups(other, find_dvswitch(other, "dvs-tf"), *(fresh() for _ in range(110)))
+    for refused in (False, True):
+        if refused:
+            vcenter.add_rule(level="soap", method="CheckForUpdates", fault="NotSupported")
+        watch = PropertyWatch(session, lambda: [portgroups_of(switch)], lambda: None, name="small", is_small=True)
+        vcenter.forget_calls()
+        watch.start()
+        assert watch.wait_until_complete(PATIENCE_S)
+        assert set(watch.snapshot()) == set(retrieve(session, "portgroups", portgroups_of(switch)))
+        watch.stop()
+        pages = vcenter.calls()["WaitForUpdatesEx"] - 1  # one is the wait that was open
+        assert (vcenter.calls()["CheckForUpdates"], pages > 0) == (1, refused)
+
+
 def test_the_watch_survives_the_loss_of_its_session(
     vcenter: Vcenter, session: Session, followed: Followed, fresh: Callable[[], str]
 ) -> None:

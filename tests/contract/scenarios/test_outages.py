@@ -38,7 +38,7 @@ def test_a_vcenter_that_is_silent_holds_up_nothing_that_does_not_need_it(guests:
     guests.wait_open("goes")
     settled_calls(guests.site, guests.site.managers[A])
     guests.site.simulator.freeze("vcenter")
-    guests.site.simulator.hold_updates()  # that it was powered off before would be another matter: a question to vCenter
+    guests.site.simulator.hold_updates()  # that it is powered off before is a question to vCenter
     guests.site.admin.delete_vm("goes")
     guests.site.simulator.sync()
     guests.site.simulator.release_updates()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pyVmomi import vim
 
-from bench.site import Site, settled_calls, wait_until
+from bench.site import Site, wait_until
 from tests.contract.scenarios.guests import A, Guests
 
 PENDING_S = 30.0
@@ -36,12 +36,9 @@ def test_while_vcenter_is_away_guests_that_leave_are_cleaned_up_and_afterwards_a
 def test_a_vcenter_that_is_silent_holds_up_nothing_that_does_not_need_it(guests: Guests) -> None:
     guests.create("goes")
     guests.wait_open("goes")
-    settled_calls(guests.site, guests.site.managers[A])
+    guests.wait_in_sync()
     guests.site.simulator.freeze("vcenter")
-    guests.site.simulator.hold_updates()  # that it is powered off before is a question to vCenter
     guests.site.admin.delete_vm("goes")
-    guests.site.simulator.sync()
-    guests.site.simulator.release_updates()
     guests.wait_ports(A)
     guests.site.simulator.thaw("vcenter")
     guests.create("web")

@@ -153,7 +153,7 @@ def test_a_call_to_vcenter_or_tf_that_hangs_does_not_keep_the_vif_of_a_guest_tha
     outside.fails = hang
     for _ in range(6):
         outside.now_s += 120.0
-        reconciler.run_once(is_full=True)
+        reconciler.run_once(is_full=slow != "fetch")  # a full pass reads these ports with those of all hosts
         assert not gone.is_set() or all(seen.port.name != "leaves" for seen in ports.values()), "it came back"
     assert gone.is_set()
     world.assert_alive()

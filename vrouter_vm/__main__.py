@@ -73,6 +73,7 @@ def main(argv: Sequence[str]) -> int:
     interfaces = InterfaceFeed(TfInterfaces(api), cache=Path(settings.interface_cache), clock=time.time, on_change=wake)
     peer_feed = _peer_feed(settings.overlay, api, file=file) if settings.overlay else None
     overlay = _overlay(settings.overlay, peer_feed, on_change=wake) if settings.overlay and peer_feed else None
+    services = _guest_services(settings, trunk=trunk)
     reconciler = Reconciler(
         ports=store,
         networks=feed,
@@ -82,6 +83,7 @@ def main(argv: Sequence[str]) -> int:
         gateway_macs=gateway_macs(settings, file=file),
         board=board,
         overlay=_overlay_side(settings.overlay, overlay) if settings.overlay and overlay else None,
+        followers=() if services is None or arguments.dry_run else (services,),
         is_dry_run=arguments.dry_run,
     )
     _load(store, settings, file)
@@ -107,7 +109,7 @@ def main(argv: Sequence[str]) -> int:
             interfaces=interfaces,
             overlay=overlay,
             peer_feed=peer_feed,
-            services=_guest_services(settings, trunk=trunk, board=board) if settings.guest_services.enabled else None,
+            services=services,
             api=api,
             wake=wake,
         )
@@ -154,7 +156,14 @@ def _serve(parts: _Parts) -> int:
     if overlay:
         metrics.registry.register(OverlayMetrics(overlay))
 
-    port_api = PortApi(store, board, wake=loop.wake, clock=time.time, stale_timeout_s=settings.port_api.stale_timeout_s)
+    port_api = PortApi(
+        store,
+        board,
+        wake=loop.wake,
+        wake_full=loop.wake_full,
+        clock=time.time,
+        stale_timeout_s=settings.port_api.stale_timeout_s,
+    )
     port_server = PortServer(
         port_api.app, listen=parse_listen(settings.port_api.listen, file=file, key="port_api.listen"), file=file
     )
@@ -165,7 +174,7 @@ def _serve(parts: _Parts) -> int:
         loop=loop,
         metrics=metrics,
         status=lambda: _status(parts, loop.last_report),
-        is_ready=lambda: store.is_loaded and board.outcome.pass_number > 0,
+        is_ready=lambda: store.is_loaded and board.has_passed,
     )
     watched = [*WATCHED_TYPES, *(["routing-instance"] if overlay else [])]
     watches = [Watch(parts.api, watched, feed_loop.wake), Watch(parts.api, WATCHED, interface_loop.wake)]
@@ -273,20 +282,16 @@ def _overlay_side(settings: OverlaySettings, overlay: BgpOverlay) -> OverlaySide
     )
 
 
-def _guest_services(settings: AgentSettings, *, trunk: Trunk, board: StatusBoard) -> GuestServices:
+def _guest_services(settings: AgentSettings, *, trunk: Trunk) -> GuestServices | None:
+    if not settings.guest_services.enabled:
+        return None
     underlay = settings.overlay.interface if settings.overlay else None
-    services = GuestServices(
+    return GuestServices(
         trunk=trunk,
         terms=lambda: Terms(mtu_bytes=guest_mtu(underlay), lease_s=settings.guest_services.lease_s),
         clock=time.monotonic,
         random=random.random,
     )
-    board.call_when_published(
-        lambda: services.take(
-            {vmi: status.placement for vmi, status in board.outcome.statuses.items() if status.placement}, is_all=True
-        )
-    )
-    return services
 
 
 def _check_trunk(kernel: Kernel, settings: AgentSettings, file: str) -> Trunk:

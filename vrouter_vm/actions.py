@@ -6,7 +6,6 @@ the later actions of its subject and those that need it are left out of this pas
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -277,10 +276,12 @@ def describe(action: AnyAction) -> str:  # noqa: PLR0912 - one line per kind of 
 
 
 def summarize(actions: Iterable[AnyAction]) -> list[str]:
-    """Return one line per run of actions with the same subject, with their settings as a number."""
+    """Return one line per subject, with its settings as a number."""
+    by_subject: dict[str, list[AnyAction]] = {}
+    for action in actions:
+        by_subject.setdefault(action.subject, []).append(action)
     lines = []
-    for subject, group in itertools.groupby(actions, key=lambda action: action.subject):
-        members = list(group)
+    for subject, members in by_subject.items():
         texts = [describe(action) for action in members if not isinstance(action, SetSysctl)]
         if settings := len(members) - len(texts):
             texts.append(f"{settings} settings")

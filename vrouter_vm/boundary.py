@@ -14,7 +14,9 @@ from vrouter_vm.model import (
     NetworkView,
     Observed,
     ObservedFilters,
+    OverlayNews,
     OverlayView,
+    Placement,
     Port,
     VmiUuid,
     VnUuid,
@@ -48,16 +50,36 @@ class Filtering(Protocol):
 class Ports(Protocol):
     """The ports that clients have posted."""
 
+    def take_changes(self) -> frozenset[VmiUuid] | None:
+        """Return which have come, changed or gone since the last call; None: any of them may have."""
+        ...
+
     def ports(self) -> tuple[Port, ...]:
         """Return all of them."""
+        ...
+
+    def get(self, vmi_uuid: VmiUuid) -> Port | None:
+        """Return one of them, or None."""
         ...
 
 
 class Networks(Protocol):
     """What is known of virtual networks. Never blocks."""
 
-    def view(self, needed: frozenset[VnUuid]) -> NetworkView:
-        """Return what is known of `needed` now."""
+    def take_changes(self) -> frozenset[VnUuid] | None:
+        """Return of which something else is known since the last call; None: of any."""
+        ...
+
+    def view(self, needed: frozenset[VnUuid], *, of: frozenset[VnUuid] | None = None) -> NetworkView:
+        """Return what is known now of `needed`, or of those of them that are in `of`."""
+        ...
+
+
+class Placements(Protocol):
+    """Who serves guests beside the forwarding and has to know where they are."""
+
+    def take(self, placements: Mapping[VmiUuid, Placement | None], *, is_all: bool) -> None:
+        """Take note, after a pass, of where ports are served now (None: nowhere). `is_all`: there are no others."""
         ...
 
 
@@ -72,8 +94,12 @@ class NetworkSource(Protocol):
 class Interfaces(Protocol):
     """What is known of the ports' interfaces in TF. Never blocks."""
 
-    def view(self, needed: frozenset[VmiUuid]) -> InterfaceView:
-        """Return what is known of `needed` now."""
+    def take_changes(self) -> frozenset[VmiUuid] | None:
+        """Return of which interfaces something else is known since the last call; None: of any."""
+        ...
+
+    def view(self, needed: frozenset[VmiUuid], *, of: frozenset[VmiUuid] | None = None) -> InterfaceView:
+        """Return what is known now of `needed`, or of those of them that are in `of`."""
         ...
 
 
@@ -93,7 +119,11 @@ class Peers(Protocol):
     """The other hosts of the overlay. Nothing here waits for them."""
 
     def view(self) -> OverlayView:
-        """Return what is known now."""
+        """Return all that is known now."""
+        ...
+
+    def news(self) -> OverlayNews | None:
+        """Return what has changed since the last `view` or `news`; None: look at all of it."""
         ...
 
     def announce(self, route: EvpnRoute) -> None:

@@ -1,6 +1,6 @@
 """Pure: who has which guest address, told and heard as EVPN type-5 routes (RFC 9136), and who wins it.
 
-Called by `desired` for the forwarding and by `bgp` for the wire. A host announces each address of its active ports with
+Called by `rib` for the forwarding and by `bgp` for the wire. A host announces each address of its active ports with
 a route distinguisher of its own, so the routes of two owners reach everybody and each agent chooses by itself: the
 higher generation wins, then the lower VTEP. The generation travels as the local preference (RFC 4271, 5.1.5), so that
 any other router of the AS chooses the same. Route targets decide which VRF takes a route (RFC 4364, 4.3.1).
@@ -15,7 +15,7 @@ from ipaddress import IPv4Address, IPv4Network, ip_network
 from typing import Final
 
 from vrouter_vm import names
-from vrouter_vm.model import Choice, EvpnRoute, IpNetwork, MacAddress, RouteKey, RouteTarget
+from vrouter_vm.model import EvpnRoute, IpNetwork, MacAddress, RouteTarget
 
 FIRST_GENERATION: Final = 100
 """What BGP assumes where no local preference is set: a route of a fabric is no newer and no older than our first."""
@@ -28,16 +28,15 @@ _FOUR_OCTETS: Final = 2**32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """A virtual network's part in the overlay. `guests`: the vif of each active address of it on this host.
+    """A virtual network's part in the overlay. `own_prefixes` are never taken from elsewhere: the gateways' addresses.
 
-    `own_prefixes` are never taken from elsewhere: the gateways' addresses.
+    A vif of this host whose route is outranked gets no traffic from its own VRF either: its guest is elsewhere now.
     """
 
     network_id: int
     vni: int
     imports: frozenset[RouteTarget]
     exports: frozenset[RouteTarget]
-    guests: Mapping[IpNetwork, str]
     own_prefixes: frozenset[IpNetwork]
     has_ipv6: bool
 
@@ -80,77 +79,26 @@ def format_rd(vtep: IPv4Address, network_id: int) -> str:
     return f"{vtep}:{network_id}"
 
 
-def local_routes(
-    members: Iterable[Member],
-    *,
-    vtep: Vtep,
-    remote: Iterable[EvpnRoute],
-    generations: Mapping[RouteKey, int],
-) -> dict[RouteKey, EvpnRoute]:
-    """Return what this host announces for `members`.
+def next_generation(heard: Iterable[EvpnRoute], vtep: Vtep) -> int:
+    """Return the generation of a prefix that is new here: newer than all that is `heard` of it from other hosts.
 
-    A prefix keeps the generation that `generations` has for it. One that is new here is newer than all that is heard of
-    it: a guest that has moved in wins over where it was.
+    So a guest that has moved in wins over where it was.
     """
-    heard = _by_prefix(remote)
-    routes: dict[RouteKey, EvpnRoute] = {}
-    for member in members:
-        rd = format_rd(vtep.address, member.network_id)
-        for prefix in member.guests:
-            generation = generations.get((rd, prefix))
-            if generation is None:
-                others = [
-                    route.generation
-                    for route in heard.get(prefix, ())
-                    if route.targets & member.imports and route.next_hop != vtep.address
-                ]
-                generation = min(max(others) + 1, LAST_GENERATION) if others else FIRST_GENERATION
-            route = EvpnRoute(
-                rd=rd,
-                prefix=prefix,
-                vni=member.vni,
-                next_hop=vtep.address,
-                router_mac=vtep.router_mac,
-                targets=member.exports,
-                generation=generation,
-            )
-            routes[route.key] = route
-    return routes
+    others = [route.generation for route in heard if route.next_hop != vtep.address]
+    return min(max(others) + 1, LAST_GENERATION) if others else FIRST_GENERATION
 
 
-def choose(
-    members: Iterable[Member], *, vtep: Vtep, local: Mapping[RouteKey, EvpnRoute], remote: Iterable[EvpnRoute]
-) -> list[Choice]:
-    """Return, for each member and prefix that it imports, the one route that its VRF follows.
-
-    A vif of this host whose route is outranked gets no traffic from its own VRF either: its guest is elsewhere now.
-    """
-    members = list(members)
-    vifs = {
-        (format_rd(vtep.address, member.network_id), prefix): vif
-        for member in members
-        for prefix, vif in member.guests.items()
-    }
-    by_target: dict[RouteTarget, list[EvpnRoute]] = {}
-    for route in (*local.values(), *(route for route in remote if is_usable(route, vtep))):
-        for target in route.targets:
-            by_target.setdefault(target, []).append(route)
-    choices = []
-    for member in members:
-        best: dict[IpNetwork, EvpnRoute] = {}
-        for target in member.imports:
-            for route in by_target.get(target, ()):
-                if _may_take(member, route) and (route.prefix not in best or _rank(route) < _rank(best[route.prefix])):
-                    best[route.prefix] = route
-        for prefix, vif in member.guests.items():  # also when the network does not import what it exports
-            own = local[format_rd(vtep.address, member.network_id), prefix]
-            if prefix not in best or _rank(own) < _rank(best[prefix]):
-                best[prefix] = own
-                vifs[own.key] = vif
-        choices += [
-            Choice(network_id=member.network_id, route=route, vif=vifs.get(route.key)) for route in best.values()
-        ]
-    return choices
+def local_route(member: Member, prefix: IpNetwork, *, vtep: Vtep, generation: int) -> EvpnRoute:
+    """Return what this host tells of a prefix of `member`."""
+    return EvpnRoute(
+        rd=format_rd(vtep.address, member.network_id),
+        prefix=prefix,
+        vni=member.vni,
+        next_hop=vtep.address,
+        router_mac=vtep.router_mac,
+        targets=member.exports,
+        generation=generation,
+    )
 
 
 def is_usable(route: EvpnRoute, vtep: Vtep) -> bool:
@@ -164,20 +112,14 @@ def is_usable(route: EvpnRoute, vtep: Vtep) -> bool:
     )
 
 
-def _may_take(member: Member, route: EvpnRoute) -> bool:
-    return route.prefix not in member.own_prefixes and (member.has_ipv6 or isinstance(route.prefix, IPv4Network))
+def may_take(member: Member, prefix: IpNetwork) -> bool:
+    """True when a network follows what others say of a prefix."""
+    return prefix not in member.own_prefixes and (member.has_ipv6 or isinstance(prefix, IPv4Network))
 
 
-def _rank(route: EvpnRoute) -> tuple[int, int, str]:
+def rank(route: EvpnRoute) -> tuple[int, int, str]:
     """Return what sorts the better route first: newer, then the lower VTEP (as RFC 4271, 9.1.2.2 f), then the RD."""
     return -route.generation, int(route.next_hop), route.rd
-
-
-def _by_prefix(routes: Iterable[EvpnRoute]) -> dict[IpNetwork, list[EvpnRoute]]:
-    found: dict[IpNetwork, list[EvpnRoute]] = {}
-    for route in routes:
-        found.setdefault(route.prefix, []).append(route)
-    return found
 
 
 def format_route(route: EvpnRoute) -> dict[str, object]:

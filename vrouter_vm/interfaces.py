@@ -24,6 +24,7 @@ from tf_reconcile.errors import AgentError, DesiredStateError
 from tf_reconcile.result import PassReport
 from vrouter_vm import tf_interfaces
 from vrouter_vm.boundary import InterfaceSource
+from vrouter_vm.changes import ChangeLog, changed_keys
 from vrouter_vm.model import InterfaceSettings, InterfaceView, VmiUuid
 from vrouter_vm.port_files import sync_directory, write_atomically
 
@@ -91,6 +92,7 @@ class InterfaceFeed:
         self._clock = clock
         self._on_change = on_change
         self._on_need: Callable[[], None] = lambda: None
+        self._changes: ChangeLog[VmiUuid] = ChangeLog()
         self._lock = threading.Lock()
         self._needed: frozenset[VmiUuid] = frozenset()
         self._known = _Known()
@@ -126,21 +128,27 @@ class InterfaceFeed:
             return
         with self._lock:
             self._known, self._cached_at = known, saved_at
+        self._changes.note_all()
         log.info(
             "interface cache read", extra={"interfaces": len(known.settings), "age_s": int(self._clock() - saved_at)}
         )
 
-    def view(self, needed: frozenset[VmiUuid]) -> InterfaceView:
-        """Return what is known of `needed` now; TF will be asked for what is not."""
+    def take_changes(self) -> frozenset[VmiUuid] | None:
+        """Return of which interfaces something else is known since the last call; None: of any."""
+        return self._changes.take()
+
+    def view(self, needed: frozenset[VmiUuid], *, of: frozenset[VmiUuid] | None = None) -> InterfaceView:
+        """Return what is known now of `needed`, or of those of them that are in `of`; TF will be asked for the rest."""
         with self._lock:
             self._needed = needed
             settings, refused = self._known.settings, self._known.refused
+            wanted = needed if of is None else needed & of
             unknown = needed - settings.keys() - refused.keys()
             view = InterfaceView(
-                known={vmi_uuid: settings[vmi_uuid] for vmi_uuid in needed & settings.keys()},
+                known={vmi_uuid: settings[vmi_uuid] for vmi_uuid in wanted & settings.keys()},
                 missing={
-                    **{vmi_uuid: refused[vmi_uuid] for vmi_uuid in needed & refused.keys()},
-                    **{vmi_uuid: self._missing.get(vmi_uuid, "TF is being asked") for vmi_uuid in unknown},
+                    **{vmi_uuid: refused[vmi_uuid] for vmi_uuid in wanted & refused.keys()},
+                    **{vmi_uuid: self._missing.get(vmi_uuid, "TF is being asked") for vmi_uuid in wanted & unknown},
                 },
                 is_pending=bool(unknown - self._missing.keys()),
             )
@@ -168,8 +176,9 @@ class InterfaceFeed:
             before = dict(self._missing)
             self._error = reason
             self._missing |= {vmi_uuid: reason for vmi_uuid in asked - self._known.settings.keys()}
-            is_changed = before != self._missing
-        if is_changed:
+            changed = changed_keys(before, self._missing)
+        if changed:
+            self._changes.note(changed)
             self._on_change()
 
     def _answered(self, asked: frozenset[VmiUuid], known: _Known) -> bool:
@@ -180,7 +189,10 @@ class InterfaceFeed:
             before = self._known, self._missing
             self._known, self._missing = known, missing
             self._answered_at, self._error = self._clock(), ""
-        if before != (known, missing):
+        changed = changed_keys(before[0].settings, known.settings) | changed_keys(before[0].refused, known.refused)
+        changed |= changed_keys(before[1], missing)
+        if changed:
+            self._changes.note(changed)
             self._on_change()
         return before[0] != known
 

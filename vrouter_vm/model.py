@@ -432,6 +432,15 @@ class OverlayView:
     look_again_s: float | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class OverlayNews:
+    """What has changed in an `OverlayView` since it was taken. `remote`: routes that have come, changed or gone."""
+
+    remote: Mapping[RouteKey, EvpnRoute | None]
+    gone: frozenset[Way]
+    look_again_s: float | None
+
+
 class PortState(StrEnum):
     """How far a port is. Active: vif, filters and route are in. Prepared: the same without the route, for a port that
     is disabled. Held: not served, see the reason.

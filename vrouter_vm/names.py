@@ -97,6 +97,16 @@ def parse_vxlan(name: str) -> int | None:
     return int(match["vni"])
 
 
+def is_vrf(name: str) -> bool:
+    """True for every name that `format_vrf` can return."""
+    return parse_vrf(name) is not None
+
+
+def is_vxlan(name: str) -> bool:
+    """True for every name that `format_vxlan` can return."""
+    return parse_vxlan(name) is not None
+
+
 def router_mac_of(vtep: IPv4Address) -> MacAddress:
     """Return the MAC that tunnelled packets for this VTEP are addressed to: as unique as the VTEP, locally assigned."""
     return MacAddress(":".join(f"{octet:02x}" for octet in (0x02, 0x00, *vtep.packed)))
@@ -112,6 +122,11 @@ def table_of(network_id: int) -> int:
 def is_table_of_ours(table: int) -> bool:
     """True for every number that `table_of` can return."""
     return table - _TABLE_BASE in NETWORK_IDS
+
+
+def vrf_of_table(table: int) -> str:
+    """Return the name of the VRF whose table that is; raises ValueError for one that is not ours."""
+    return format_vrf(table - _TABLE_BASE)
 
 
 def zone_of(network_id: int) -> int:

@@ -22,6 +22,7 @@ from tf_reconcile.errors import AgentError
 from tf_reconcile.result import PassReport
 from vrouter_vm import subnets
 from vrouter_vm.boundary import NetworkSource
+from vrouter_vm.changes import ChangeLog, changed_keys
 from vrouter_vm.evpn import parse_route_target
 from vrouter_vm.model import Network, NetworkView, RouteTarget, RouteTargets, VnUuid
 from vrouter_vm.port_files import sync_directory, write_atomically
@@ -126,6 +127,7 @@ class NetworkFeed:
         self._clock = clock
         self._on_change = on_change
         self._on_need: Callable[[], None] = lambda: None
+        self._changes: ChangeLog[VnUuid] = ChangeLog()
         self._lock = threading.Lock()
         self._needed: frozenset[VnUuid] = frozenset()
         self._known: dict[VnUuid, Network] = {}
@@ -163,17 +165,24 @@ class NetworkFeed:
         with self._lock:
             self._known = {network.vn_uuid: network for network in networks}
             self._cached_at = saved_at
+        self._changes.note_all()
         log.info("network cache read", extra={"networks": len(networks), "age_s": int(self._clock() - saved_at)})
 
-    def view(self, needed: frozenset[VnUuid]) -> NetworkView:
-        """Return what is known of `needed` now; TF will be asked for what is not."""
+    def take_changes(self) -> frozenset[VnUuid] | None:
+        """Return of which networks more, less or something else is known since the last call; None: of any."""
+        return self._changes.take()
+
+    def view(self, needed: frozenset[VnUuid], *, of: frozenset[VnUuid] | None = None) -> NetworkView:
+        """Return what is known now of `needed`, or of those of them that are in `of`; TF will be asked for the rest."""
         with self._lock:
             self._needed = needed
-            unknown = needed - self._known.keys()
+            wanted = needed if of is None else needed & of
             view = NetworkView(
-                known={vn_uuid: self._known[vn_uuid] for vn_uuid in needed & self._known.keys()},
-                missing={vn_uuid: self._missing.get(vn_uuid, "TF is being asked") for vn_uuid in unknown},
-                is_pending=bool(unknown - self._missing.keys()),
+                known={vn_uuid: self._known[vn_uuid] for vn_uuid in wanted & self._known.keys()},
+                missing={
+                    vn_uuid: self._missing.get(vn_uuid, "TF is being asked") for vn_uuid in wanted - self._known.keys()
+                },
+                is_pending=bool(needed - self._known.keys() - self._missing.keys()),
             )
         if view.is_pending:
             self._on_need()
@@ -199,8 +208,9 @@ class NetworkFeed:
             before = dict(self._missing)
             self._error = reason
             self._missing |= {vn_uuid: reason for vn_uuid in asked - self._known.keys()}
-            is_changed = before != self._missing
-        if is_changed:
+            changed = changed_keys(before, self._missing)
+        if changed:
+            self._changes.note(changed)
             self._on_change()
 
     def _answered(self, asked: frozenset[VnUuid], listed: Mapping[VnUuid, Network]) -> bool:
@@ -220,8 +230,9 @@ class NetworkFeed:
                     known[vn_uuid] = kept
             self._known, self._missing = known, missing
             self._answered_at, self._error = self._clock(), ""
-            is_changed = before != (known, missing)
-        if is_changed:
+            changed = changed_keys(before[0], known) | changed_keys(before[1], missing)
+        if changed:
+            self._changes.note(changed)
             self._on_change()
         return before[0] != known
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, assert_never
 from tf_reconcile.errors import BoundaryError, Rejected
 from vrouter_vm import names
 from vrouter_vm.evpn import format_route, parse_route
-from vrouter_vm.model import Choice, EvpnRoute, OverlayView, PeerSettings, RouteKey
+from vrouter_vm.model import Choice, EvpnRoute, OverlayNews, OverlayView, PeerSettings, RouteKey
 from vrouter_vm.port_files import sync_directory, write_atomically
 from vrouter_vm.remote import RemoteRoutes
 
@@ -89,29 +89,28 @@ class BgpOverlay:
         self._error = "not connected yet"
         self._is_begun = False
         self._is_stopping = False
-        self._saved: object = None
-        self._saved_s: float | None = None
-        self._later: threading.Timer | None = None
+        self._is_unsaved = False
         self._cached_at: float | None = None
         self._on_bug: Callable[[], None] = lambda: None
         self._thread = threading.Thread(target=self._run_to_the_end, name="bgp", daemon=True)
+        self._saver = threading.Thread(target=self._keep_saved, name="route-cache", daemon=True)
 
     def start(self, *, on_bug: Callable[[], None] = lambda: None) -> None:
         """Begin; returns at once. The speaker is told nothing before `settle`. `on_bug`: the thread ended by itself."""
         self._on_bug = on_bug
         self._thread.start()
+        self._saver.start()
 
     def stop(self) -> None:
         """End the thread. Nothing is withdrawn: the speaker goes on without us."""
         with self._condition:
             self._is_stopping = True
-            if self._later is not None:
-                self._later.cancel()
             speaker = self._speaker
             self._condition.notify_all()
         if speaker is not None:
             speaker.close()
         self._thread.join()
+        self._saver.join()
 
     @property
     def status(self) -> OverlayStatus:
@@ -144,19 +143,35 @@ class BgpOverlay:
         log.info("route cache read", extra={"routes": len(remote), "age_s": int(self._wall_clock() - saved_at)})
 
     def view(self) -> OverlayView:
-        """Return what is known now."""
+        """Return all that is known now."""
         with self._condition:
-            now = self._clock()
-            self._remote.expire(now=now)
-            deadline = self._remote.next_deadline
+            look_again_s = self._expire()
+            self._remote.take_changes()
             return OverlayView(
                 announced=dict(self._announced),
                 generations=self._generations | {key: route.generation for key, route in self._announced.items()},
-                remote=self._remote.routes,
+                remote=dict(self._remote.routes),
                 is_settled=self._remote.is_settled,
                 gone=self._remote.gone,
-                look_again_s=None if deadline is None else max(0.0, deadline - now),
+                look_again_s=look_again_s,
             )
+
+    def news(self) -> OverlayNews | None:
+        """Return what has changed since the last `view` or `news`; None: look at all of it."""
+        with self._condition:
+            look_again_s = self._expire()
+            changes = self._remote.take_changes()
+            if changes is None:
+                return None
+            return OverlayNews(remote=changes, gone=self._remote.gone, look_again_s=look_again_s)
+
+    def _expire(self) -> float | None:
+        """Drop what is not to be believed any longer; return in how many seconds that will be due again."""
+        now = self._clock()
+        if self._remote.expire(now=now):
+            self._note_unsaved()
+        deadline = self._remote.next_deadline
+        return None if deadline is None else max(0.0, deadline - now)
 
     def announce(self, route: EvpnRoute) -> None:
         """Announce a route, or replace it. Without a speaker it is announced as soon as there is one.
@@ -166,6 +181,7 @@ class BgpOverlay:
         with self._condition:
             self._announced[route.key] = route
             self._generations.pop(route.key, None)
+            self._note_unsaved()
             speaker = self._speaker
         if speaker is not None:
             try:
@@ -180,6 +196,7 @@ class BgpOverlay:
         with self._condition:
             self._announced.pop(route.key, None)
             self._generations.pop(route.key, None)
+            self._note_unsaved()
             speaker = self._speaker
         if speaker is not None:
             self._tell(speaker, lambda: speaker.withdraw(route))
@@ -201,9 +218,14 @@ class BgpOverlay:
         with self._condition:
             if not self._is_begun:
                 self._generations = {}  # what has not been announced again is not here any more
-                self._is_begun = True
+                self._is_begun = self._is_unsaved = True
                 self._condition.notify_all()
-        self._save()
+
+    def _note_unsaved(self) -> None:
+        """Let the cache file be written some time soon. The lock is held."""
+        if not self._is_unsaved:
+            self._is_unsaved = True
+            self._condition.notify_all()
 
     def _set_peers(self, speaker: Speaker) -> None:
         with self._peers_lock:
@@ -299,6 +321,8 @@ class BgpOverlay:
                     is_changed = self._take_session(event, now=now)
                 case _:
                     assert_never(event)
+            if is_changed:
+                self._note_unsaved()
         if is_changed:
             self._on_change()
 
@@ -318,23 +342,26 @@ class BgpOverlay:
             self._remote.peers_gone()
         return False
 
+    def _keep_saved(self) -> None:
+        """Write the cache file when something has changed, but not all the time; a last time at the end."""
+        while not self._is_stopping:
+            with self._condition:
+                self._condition.wait_for(lambda: (self._is_begun and self._is_unsaved) or self._is_stopping)
+            self._save()
+            with self._condition:
+                self._condition.wait_for(lambda: self._is_stopping, self._cache_period_s)
+        self._save()
+
     def _save(self) -> None:
-        """Write the cache file when something has changed, in a busy time not after each pass but every while."""
         with self._condition:
-            now = self._clock()
-            content = (self._remote.routes, dict(self._announced))
-            if content == self._saved:
+            if not (self._is_begun and self._is_unsaved):
                 return
-            early_s = 0.0 if self._saved_s is None else self._saved_s + self._cache_period_s - now
-            if early_s > 0:
-                self._save_later(early_s)
-                return
-            self._saved, self._saved_s = content, now
-        remote, announced = content
+            self._is_unsaved = False
+            remote, announced = list(self._remote.routes.values()), list(self._announced.values())
         saved_at = self._wall_clock()
         try:
             self._cache.parent.mkdir(parents=True, exist_ok=True)
-            text = json.dumps(format_cache(remote.values(), announced.values(), saved_at=saved_at))
+            text = json.dumps(format_cache(remote, announced, saved_at=saved_at))
             write_atomically(self._cache, text + "\n")
             sync_directory(self._cache.parent)
         except OSError as error:
@@ -342,18 +369,6 @@ class BgpOverlay:
         else:
             with self._condition:
                 self._cached_at = saved_at
-
-    def _save_later(self, delay_s: float) -> None:
-        """Save after a while even if no pass comes: a reboot then shall not begin with routes of long ago."""
-        if self._later is None and not self._is_stopping:
-            self._later = threading.Timer(delay_s, self._save_now)
-            self._later.daemon = True
-            self._later.start()
-
-    def _save_now(self) -> None:
-        with self._condition:
-            self._later = None
-        self._save()
 
 
 def describe_overlay(status: OverlayStatus, choices: Iterable[Choice], *, now: float) -> dict[str, Any]:

@@ -1,5 +1,8 @@
 """Pure: what should exist + what the kernel holds → actions in order.
 
+Both may be all there is or only what has changed: nothing here looks further than at what it is given, as long as a
+device that is made anew comes with all that is on it.
+
 The order, and why (each is a test in tests/property/vrouter_vm):
 
 1. The rules and the host's settings, before any VRF: without them a guest's packets find the host's own addresses.
@@ -8,7 +11,8 @@ The order, and why (each is a test in tests/property/vrouter_vm):
    no frame is ever taken into the wrong VRF. A route that only leads elsewhere from now on is replaced in step 4.
 3. The filters, in one transaction, before any vif or tunnel comes up.
 4. VRFs, each with its "unreachable" routes before it is up, then tunnels and vifs: down, settings, up, addresses,
-   neighbours, routes; the routes into tunnels when their far ends are known.
+   neighbours, routes; the routes into tunnels when their far ends are known. Each step for all devices of a kind, then
+   the next: `Forwarding.apply` gets many at once.
 5. Far ends of tunnels that no route uses any more, VRFs that nothing needs any more, and only then the "unreachable"
    routes of their tables.
 6. Announcements: other hosts send here from now on.
@@ -21,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Final, TypeVar
+from typing import Final, TypeAlias
 
 from tf_reconcile.result import Held, Plan
 from vrouter_vm import names, policy
@@ -65,10 +69,6 @@ from vrouter_vm.model import (
     Vxlan,
 )
 
-T = TypeVar("T")
-K = TypeVar("K")
-
-
 NOTHING_ANNOUNCED: Final[Mapping[RouteKey, EvpnRoute]] = MappingProxyType({})
 
 
@@ -81,15 +81,16 @@ def plan_host(
     """
     taken = (set(want.vrfs) | set(want.vifs) | set(want.vxlans)) & have.foreign_names
     decision = _decide(want, have)
+    missing = _Missing(want, have, decision)
     actions = (
         *_host(want, have),
         *(Withdraw(subject=str(key), route=announced[key]) for key in announced if key not in want.announcements),
         *_withdrawals(want, have, decision),
         *_filters(want, have, decision),
-        *_vrfs(want, have, decision),
-        *_tunnels(want, have, decision),
-        *_vifs(want, have, decision),
-        *_tunnel_routes(want, have, decision),
+        *_vrfs(want, have, missing),
+        *_tunnels(want, have, missing),
+        *_vifs(want, have, missing),
+        *_tunnel_routes(missing),
         *_leftovers(want, have, decision),
         *(
             Announce(subject=str(key), needs=announcement.needs, route=announcement.route)
@@ -202,7 +203,7 @@ def _withdrawals(want: Desired, have: Observed, decision: _Decision) -> Iterator
     for neighbour in sorted(have.neighbours - want.neighbours, key=str):
         if neighbour.ifname in decision.doomed_vifs or neighbour.ifname in decision.kept:
             continue
-        if neighbour.ifname in have.vxlans:
+        if names.is_vxlan(neighbour.ifname):
             continue  # step 5
         if (neighbour.ifname, neighbour.address) in kept:
             continue  # only its MAC is wrong: replaced in place
@@ -229,105 +230,139 @@ def wanted_elements(want: Desired, have: Observed, kept: frozenset[str]) -> Elem
     return policy.merge_elements(want.elements, policy.elements_on(have.filters.elements, kept | underlay))
 
 
-def _vrfs(want: Desired, have: Observed, decision: _Decision) -> Iterator[AnyAction]:
-    sysctls = _grouped(want.sysctls, key=lambda sysctl: sysctl.ifname)
-    end_routes = _grouped((route for route in want.routes if route.ifname is None), key=lambda route: route.table)
-    wanted = _grouped(want.addresses, key=lambda address: address.ifname)
-    wrong = _grouped(have.addresses - want.addresses, key=lambda address: address.ifname)
-    for name, vrf in sorted(want.vrfs.items()):
-        is_new, needs = name in decision.new_vrfs, (HOST,)
-        if is_new:
-            yield CreateVrf(subject=name, needs=needs, vrf=vrf)
-        for sysctl in sysctls.get(name, ()):
-            if is_new or have.sysctls.get(sysctl) != want.sysctls[sysctl]:
-                yield SetSysctl(subject=name, needs=needs, sysctl=sysctl, value=want.sysctls[sysctl])
-        for route in end_routes.get(vrf.table, ()):
-            yield from _set_route(route, decision.replaced, is_there=route in have.routes, subject=name, needs=needs)
-        if is_new or name not in have.links_up:
-            yield SetUp(subject=name, needs=needs, ifname=name)
-        for address in () if is_new else wrong.get(name, ()):
-            yield DeleteAddress(subject=name, needs=needs, address=address)
-        for address in wanted.get(name, ()):
-            if is_new or address not in have.addresses:
-                yield AddAddress(subject=name, needs=needs, address=address)
+def _vrfs(want: Desired, have: Observed, missing: _Missing) -> Iterator[AnyAction]:
+    """Each step for all VRFs, then the next: what does not depend on one another goes to the kernel together."""
+    new, needs = missing.decision.new_vrfs, (HOST,)
+    for name in sorted(new):
+        yield CreateVrf(subject=name, needs=needs, vrf=want.vrfs[name])
+    yield from missing.settings(names.is_vrf, lambda _: needs)
+    for route in missing.routes:
+        if route.ifname is None:
+            vrf = names.vrf_of_table(route.table)
+            yield from _set_route(route, missing.decision.replaced, subject=vrf, needs=needs)
+    yield from missing.ups(want.vrfs, have, lambda _: needs)
+    yield from missing.addresses(names.is_vrf, lambda _: needs)
 
 
-def _tunnels(want: Desired, have: Observed, decision: _Decision) -> Iterator[AnyAction]:
-    sysctls = _grouped(want.sysctls, key=lambda sysctl: sysctl.ifname)
-    ends = _grouped(want.tunnel_ends, key=lambda end: end.ifname)
-    neighbours = _grouped(want.neighbours, key=lambda neighbour: neighbour.ifname)
+def _tunnels(want: Desired, have: Observed, missing: _Missing) -> Iterator[AnyAction]:
+    def needs(device: str) -> tuple[str, ...]:
+        return _needs(want.vxlans[device].vrf if device in want.vxlans else None)
+
+    new = missing.decision.new_vxlans
+    for name in sorted(new):
+        yield CreateVxlan(subject=name, needs=needs(name), vxlan=want.vxlans[name])
     for name, vxlan in sorted(want.vxlans.items()):
-        is_new, needs = name in decision.new_vxlans, _needs(vxlan.vrf)
-        if is_new:
-            yield CreateVxlan(subject=name, needs=needs, vxlan=vxlan)
-        elif have.vxlans[name].mtu_bytes != vxlan.mtu_bytes:
-            yield SetMtu(subject=name, needs=needs, ifname=name, mtu_bytes=vxlan.mtu_bytes)
-        for sysctl in sysctls.get(name, ()):
-            if is_new or have.sysctls.get(sysctl) != want.sysctls[sysctl]:
-                yield SetSysctl(subject=name, needs=needs, sysctl=sysctl, value=want.sysctls[sysctl])
-        if is_new or name not in have.links_up:
-            yield SetUp(subject=name, needs=needs, ifname=name)
-        for end in ends.get(name, ()):
-            if is_new or end not in have.tunnel_ends:
-                yield AddTunnelEnd(subject=name, needs=needs, end=end)
-        for neighbour in neighbours.get(name, ()):
-            if is_new or neighbour not in have.neighbours:
-                yield SetNeighbour(subject=name, needs=needs, neighbour=neighbour)
+        if name not in new and have.vxlans[name].mtu_bytes != vxlan.mtu_bytes:
+            yield SetMtu(subject=name, needs=needs(name), ifname=name, mtu_bytes=vxlan.mtu_bytes)
+    yield from missing.settings(names.is_vxlan, needs)
+    yield from missing.ups(want.vxlans, have, needs)
+    for end in missing.tunnel_ends:
+        yield AddTunnelEnd(subject=end.ifname, needs=needs(end.ifname), end=end)
+    yield from missing.neighbours(names.is_vxlan, needs)
 
 
-def _tunnel_routes(want: Desired, have: Observed, decision: _Decision) -> Iterator[AnyAction]:
-    vrf_of_table = {vrf.table: vrf.name for vrf in want.vrfs.values()}
-    wrong = want.routes - have.routes
-    wrong |= {route for route in want.routes if route.ifname in decision.new_vxlans}  # gone with the old device
-    for route in sorted((route for route in wrong if route.via is not None), key=_route_order):
-        vrf, device = vrf_of_table[route.table], route.ifname or ""
-        subject, needs = f"{vrf} {route.prefix}", (*_needs(vrf), device)
-        yield from _set_route(route, decision.replaced, is_there=False, subject=subject, needs=needs)
+def _vifs(want: Desired, have: Observed, missing: _Missing) -> Iterator[AnyAction]:
+    def needs(device: str) -> tuple[str, ...]:
+        return _needs(want.vifs[device].vrf if device in want.vifs else None)
+
+    def is_vif(device: str) -> bool:
+        return not (names.is_vrf(device) or names.is_vxlan(device))
+
+    for name in sorted(missing.decision.new_vifs):
+        yield CreateVif(subject=name, needs=needs(name), vif=want.vifs[name], trunk=have.trunk)
+    yield from missing.settings(is_vif, needs)
+    yield from missing.ups(want.vifs, have, needs)
+    yield from missing.addresses(is_vif, needs)
+    yield from missing.neighbours(is_vif, needs)
+    for route in missing.routes:
+        if route.ifname is not None and route.via is None:
+            route_needs = _needs(names.vrf_of_table(route.table))
+            yield from _set_route(route, missing.decision.replaced, subject=route.ifname, needs=route_needs)
+
+
+def _tunnel_routes(missing: _Missing) -> Iterator[AnyAction]:
+    for route in missing.routes:
+        if route.ifname is not None and route.via is not None:
+            vrf = names.vrf_of_table(route.table)
+            subject, needs = f"{vrf} {route.prefix}", (*_needs(vrf), route.ifname)
+            yield from _set_route(route, missing.decision.replaced, subject=subject, needs=needs)
 
 
 def _set_route(
-    route: Route, replaced: Mapping[Route, Route], *, is_there: bool, subject: str, needs: tuple[str, ...]
+    route: Route, replaced: Mapping[Route, Route], *, subject: str, needs: tuple[str, ...]
 ) -> Iterator[AnyAction]:
     if route in replaced:
         yield ReplaceRoute(subject=subject, needs=needs, route=route, have=replaced[route])
-    elif not is_there:
+    else:
         yield AddRoute(subject=subject, needs=needs, route=route)
 
 
-def _vifs(want: Desired, have: Observed, decision: _Decision) -> Iterator[AnyAction]:
-    sysctls = _grouped(want.sysctls, key=lambda sysctl: sysctl.ifname)
-    addresses = _grouped(want.addresses, key=lambda address: address.ifname)
-    wrong = _grouped(have.addresses - want.addresses, key=lambda address: address.ifname)
-    neighbours = _grouped(want.neighbours, key=lambda neighbour: neighbour.ifname)
-    routes = _grouped((route for route in want.routes if route.via is None), key=lambda route: route.ifname)
-    for name, vif in sorted(want.vifs.items()):
-        is_new = name in decision.new_vifs
-        needs = _needs(vif.vrf)
-        if is_new:
-            yield CreateVif(subject=name, needs=needs, vif=vif, trunk=have.trunk)
-        for sysctl in sysctls.get(name, ()):
-            if is_new or have.sysctls.get(sysctl) != want.sysctls[sysctl]:
-                yield SetSysctl(subject=name, needs=needs, sysctl=sysctl, value=want.sysctls[sysctl])
-        if is_new or name not in have.links_up:
-            yield SetUp(subject=name, needs=needs, ifname=name)
-        for address in () if is_new else wrong.get(name, ()):
-            yield DeleteAddress(subject=name, needs=needs, address=address)
-        for address in addresses.get(name, ()):
-            if is_new or address not in have.addresses:
-                yield AddAddress(subject=name, needs=needs, address=address)
-        for neighbour in neighbours.get(name, ()):
-            if is_new or neighbour not in have.neighbours:
-                yield SetNeighbour(subject=name, needs=needs, neighbour=neighbour)
-        for route in routes.get(name, ()):
-            is_there = route in have.routes and not is_new
-            yield from _set_route(route, decision.replaced, is_there=is_there, subject=name, needs=needs)
+Needs: TypeAlias = Callable[[str], tuple[str, ...]]
+"""What the things of a device build on."""
+
+
+class _Missing:
+    """What is wanted and not there, in order; a device that is made anew has nothing."""
+
+    def __init__(self, want: Desired, have: Observed, decision: _Decision) -> None:
+        self.decision = decision
+        self._new = new = decision.new_vrfs | decision.new_vxlans | decision.new_vifs
+        self.routes = sorted(
+            (route for route in want.routes if route not in have.routes or route.ifname in new), key=_route_order
+        )
+        self.tunnel_ends = sorted(
+            (end for end in want.tunnel_ends if end not in have.tunnel_ends or end.ifname in new), key=str
+        )
+        self._settings = sorted(
+            (sysctl.path, sysctl, value)
+            for sysctl, value in want.sysctls.items()
+            if sysctl.ifname is not None and (have.sysctls.get(sysctl) != value or sysctl.ifname in new)
+        )
+        self._addresses = sorted(
+            (address for address in want.addresses if address not in have.addresses or address.ifname in new), key=str
+        )
+        self._wrong_addresses = sorted(have.addresses - want.addresses, key=str)
+        self._neighbours = sorted(
+            (entry for entry in want.neighbours if entry not in have.neighbours or entry.ifname in new), key=str
+        )
+        self._wanted = want.vrfs.keys() | want.vxlans.keys() | want.vifs.keys()
+
+    def settings(self, is_mine: Callable[[str], bool], needs: Needs) -> Iterator[AnyAction]:
+        """Yield what sets the devices' settings."""
+        for _, sysctl, value in self._settings:
+            if sysctl.ifname is not None and is_mine(sysctl.ifname):
+                yield SetSysctl(subject=sysctl.ifname, needs=needs(sysctl.ifname), sysctl=sysctl, value=value)
+
+    def ups(self, devices: Iterable[str], have: Observed, needs: Needs) -> Iterator[AnyAction]:
+        """Yield what brings the devices up."""
+        for name in sorted(devices):
+            if name in self._new or name not in have.links_up:
+                yield SetUp(subject=name, needs=needs(name), ifname=name)
+
+    def addresses(self, is_mine: Callable[[str], bool], needs: Needs) -> Iterator[AnyAction]:
+        """Yield what corrects the devices' addresses; those of a device that goes, go with it."""
+        for address in self._wrong_addresses:
+            device = address.ifname
+            if is_mine(device) and device in self._wanted and device not in self._new:
+                yield DeleteAddress(subject=device, needs=needs(device), address=address)
+        for address in self._addresses:
+            if is_mine(address.ifname):
+                yield AddAddress(subject=address.ifname, needs=needs(address.ifname), address=address)
+
+    def neighbours(self, is_mine: Callable[[str], bool], needs: Needs) -> Iterator[AnyAction]:
+        """Yield what sets the devices' neighbours."""
+        for entry in self._neighbours:
+            if is_mine(entry.ifname):
+                yield SetNeighbour(subject=entry.ifname, needs=needs(entry.ifname), neighbour=entry)
 
 
 def _leftovers(want: Desired, have: Observed, decision: _Decision) -> Iterator[AnyAction]:
     gone = decision.doomed_vxlans | decision.kept
     kept = {(entry.ifname, entry.address) for entry in want.neighbours}
     for neighbour in sorted(have.neighbours - want.neighbours, key=str):
-        if neighbour.ifname in have.vxlans.keys() - gone and (neighbour.ifname, neighbour.address) not in kept:
+        if not names.is_vxlan(neighbour.ifname) or neighbour.ifname in gone:
+            continue
+        if (neighbour.ifname, neighbour.address) not in kept:
             yield DeleteNeighbour(subject=neighbour.ifname, neighbour=neighbour)
     for end in sorted(have.tunnel_ends - want.tunnel_ends, key=str):
         if end.ifname not in gone:
@@ -345,13 +380,6 @@ def _leftovers(want: Desired, have: Observed, decision: _Decision) -> Iterator[A
 
 def _needs(vrf: str | None) -> tuple[str, ...]:
     return (HOST, FILTERS) if vrf is None else (HOST, FILTERS, vrf)
-
-
-def _grouped(items: Iterable[T], *, key: Callable[[T], K]) -> dict[K, list[T]]:
-    groups: dict[K, list[T]] = {}
-    for item in sorted(items, key=str):
-        groups.setdefault(key(item), []).append(item)
-    return groups
 
 
 def _kept_tables(have: Observed, decision: _Decision) -> frozenset[int]:

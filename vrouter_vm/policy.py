@@ -1,17 +1,16 @@
 """Pure: who may send what on which vif, as set elements.
 
-Called by `desired`; `nft` knows the sets and turns them into text. Every element begins with the name of a device, so
+Called by `wanted`; `nft` knows the sets and turns them into text. Every element begins with the name of a device, so
 that what belongs to a vif can be found again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from ipaddress import IPv4Address
 from typing import Final
 
 from vrouter_vm import names
-from vrouter_vm.model import Element, Elements, Placement, Port, Vxlan
+from vrouter_vm.model import Element, Elements, Network, Placement, Port
 
 BIND4: Final = "bind4"
 """vif, MAC, IPv4 address: the only sources accepted on a vif."""
@@ -41,36 +40,33 @@ def bindings_of(vif: str, port: Port) -> frozenset[Element]:
     return frozenset((vif, str(port.mac), str(address)) for address in port.addresses)
 
 
-def elements_of(placements: Iterable[Placement]) -> Elements:
-    """Return the elements of every set for these ports."""
-    sets: dict[str, set[Element]] = {name: set() for name in SET_NAMES}
-    for placement in placements:
-        vif, mac = placement.vif, str(placement.port.mac)
-        zone = str(names.zone_of(placement.network.network_id))
-        sets[VIFS].add((vif,))
-        sets[ZONES] |= {(vif, zone), (placement.vrf, zone)}
-        for address in placement.port.addresses:
-            if address.version == 4:  # noqa: PLR2004 - IP version
-                sets[BIND4].add((vif, mac, str(address)))
-                sets[ARP_SENDERS] |= {(vif, mac, str(address)), (vif, mac, "0.0.0.0")}
-            else:
-                sets[BIND6].add((vif, mac, str(address)))
-                sets[GUESTS6].add((vif, mac))
-    return {name: frozenset(elements) for name, elements in sets.items()}
-
-
-def tunnel_elements(vxlans: Iterable[Vxlan], *, vteps: Iterable[IPv4Address], underlay: str) -> Elements:
-    """Return the elements of every set for tunnels through the NIC `underlay`."""
-    sets: dict[str, set[Element]] = {VTEPS: {(underlay, str(vtep)) for vtep in vteps}, TUNNELS: set(), SEND_ONLY: set()}
-    sets[ZONES] = set()
-    for vxlan in vxlans:
-        network_id = None if vxlan.vrf is None else names.parse_vrf(vxlan.vrf)
-        if network_id is None:
-            sets[SEND_ONLY].add((vxlan.name,))
+def guest_elements(placement: Placement) -> tuple[tuple[str, Element], ...]:
+    """Return the elements for a port, each with the name of its set."""
+    vif, mac = placement.vif, str(placement.port.mac)
+    found: list[tuple[str, Element]] = [
+        (VIFS, (vif,)),
+        (ZONES, (vif, str(names.zone_of(placement.network.network_id)))),
+    ]
+    for address in placement.port.addresses:
+        if address.version == 4:  # noqa: PLR2004 - IP version
+            found += [(BIND4, (vif, mac, str(address))), (ARP_SENDERS, (vif, mac, str(address)))]
+            found += [(ARP_SENDERS, (vif, mac, "0.0.0.0"))]
         else:
-            sets[TUNNELS].add((vxlan.name,))
-            sets[ZONES].add((vxlan.name, str(names.zone_of(network_id))))
-    return {name: frozenset(sets.get(name, ())) for name in SET_NAMES}
+            found += [(BIND6, (vif, mac, str(address))), (GUESTS6, (vif, mac))]
+    return tuple(dict.fromkeys(found))
+
+
+def network_elements(network: Network) -> tuple[tuple[str, Element], ...]:
+    """Return the elements for a network with guests here, each with the name of its set."""
+    return ((ZONES, (names.format_vrf(network.network_id), str(names.zone_of(network.network_id)))),)
+
+
+def elements_by_set(facts: Iterable[tuple[str, Element]]) -> Elements:
+    """Return elements set by set; every set is there, filled or not."""
+    sets: dict[str, set[Element]] = {name: set() for name in SET_NAMES}
+    for name, element in facts:
+        sets[name].add(element)
+    return {name: frozenset(elements) for name, elements in sets.items()}
 
 
 def elements_on(elements: Elements, ifnames: Collection[str]) -> Elements:

@@ -2,8 +2,8 @@
 
 Paths, status codes and texts are TF's (src/vnsw/agent/port_ipc); the status line always says "OK" and an error's body
 is `{"error": "{ text }"}`. Of TF's calls, those for virtual gateways and for CNI (`/gateway`, `/vm`, `/vm-cfg`) are not
-served: they are unknown requests here. `GET /ports` is ours: all ports with state and place, on demand after a pass
-that saw everything asked for before.
+served: they are unknown requests here. `GET /ports` is ours: all ports with state and place, on demand (`settled_s`)
+after a pass that saw everything asked for before, and with `full=1` after one that read the whole kernel as well.
 
 Two things differ on purpose: a VLAN outside 1..4094 is refused, and a port whose file cannot be written is an error
 instead of a success that is lost with the next restart.
@@ -61,6 +61,7 @@ class PortApi:
         board: StatusBoard,
         *,
         wake: Callable[[], None],
+        wake_full: Callable[[], None],
         clock: Callable[[], float],
         stale_timeout_s: float,
         later: Later = run_later,
@@ -68,6 +69,7 @@ class PortApi:
         self._store = store
         self._board = board
         self._wake = wake
+        self._wake_full = wake_full
         self._clock = clock
         self._stale_timeout_s = stale_timeout_s
         self._later = later
@@ -118,7 +120,7 @@ class PortApi:
         return _answer({})
 
     def _get_port(self, vmi_uuid: str) -> str:
-        status = self._board.outcome.statuses.get(VmiUuid(vmi_uuid))
+        status = self._board.status_of(VmiUuid(vmi_uuid))
         port = self._store.get(VmiUuid(vmi_uuid))
         if status is None or status.port != port or status.state is PortState.HELD:
             return _error("Not Found", status=_UNKNOWN)
@@ -140,9 +142,10 @@ class PortApi:
                 timeout_s = min(max(float(text), 0.0), _MOST_SETTLED_S)
             except ValueError:
                 return _error(f"Invalid settled_s {text}, allowed: seconds, at most {_MOST_SETTLED_S:.0f}")
+            is_full = bottle.request.query.get("full") == "1"
             after = self._board.passes_begun
-            self._wake()
-            outcome = self._board.wait_settled(after=after, timeout_s=timeout_s)
+            (self._wake_full if is_full else self._wake)()
+            outcome = self._board.wait_settled(after=after, timeout_s=timeout_s, is_full=is_full)
         return _answer({"ports": {vmi: describe_status(status) for vmi, status in sorted(outcome.statuses.items())}})
 
 

@@ -18,6 +18,7 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any, Final
 
+from vrouter_vm.changes import ChangeLog
 from vrouter_vm.model import VLAN_RANGE, IpAddress, MacAddress, Port, PortKind, VmiUuid, VnUuid
 
 log = logging.getLogger(__name__)
@@ -141,6 +142,7 @@ class PortStore:
         self._directory = directory
         self._on_change = on_change
         self._clock = clock
+        self._changes: ChangeLog[VmiUuid] = ChangeLog()
         self._lock = threading.Lock()
         self._entries: dict[VmiUuid, _Entry] = {}
         self._skipped: tuple[SkippedFile, ...] = ()
@@ -179,6 +181,11 @@ class PortStore:
                 entries[port.vmi_uuid] = _Entry(port=port, version=0)
         with self._lock:
             self._entries, self._skipped, self._is_loaded = entries, tuple(skipped), True
+        self._changes.note_all()
+
+    def take_changes(self) -> frozenset[VmiUuid] | None:
+        """Return which ports have come, changed or gone since the last call; None: any of them may have."""
+        return self._changes.take()
 
     def ports(self) -> tuple[Port, ...]:
         """Return all ports."""
@@ -204,6 +211,7 @@ class PortStore:
                     continue
                 self._write(port)
                 self._entries[port.vmi_uuid] = _Entry(port=port, version=self._version)
+                self._changes.note([port.vmi_uuid])
                 log.info("port added", extra=_fields(port))
             sync_directory(self._directory)
         self._on_change()
@@ -227,6 +235,7 @@ class PortStore:
                 self._write(port)
                 sync_directory(self._directory)
                 self._entries[vmi_uuid] = replace(entry, port=port)
+                self._changes.note([vmi_uuid])
         self._on_change()
 
     def begin_sync(self) -> int:
@@ -256,6 +265,7 @@ class PortStore:
         sync_directory(self._directory)
         entry = self._entries.pop(vmi_uuid, None)
         if entry is not None:
+            self._changes.note([vmi_uuid])
             log.info("port deleted", extra=_fields(entry.port))
 
 

@@ -1,21 +1,27 @@
-"""One pass: observe everything, compute what we want, plan, apply what is ready, report. No decisions of its own."""
+"""One pass: observe, compute what we want, plan, apply what is ready, report. No decisions of its own.
+
+A full pass observes the whole kernel and begins anew. Other passes take what the sources say has changed and nothing
+else: what is wanted is then what is there, because the last pass did all that it had planned. Where that is not so, or
+a source cannot say what has changed, the pass is a full one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from tf_reconcile.errors import BoundaryError, Conflict
-from tf_reconcile.result import Failure, Held, PassReport, merge_held
+from tf_reconcile.result import Failure, Held, PassReport, Plan, merge_held
 from vrouter_vm.actions import Announce, AnyAction, ChangeElements, ReplaceFilters, Withdraw, describe, summarize
-from vrouter_vm.boundary import Filtering, Forwarding, Interfaces, Networks, Peers, Ports
-from vrouter_vm.desired import desired_state
+from vrouter_vm.boundary import Filtering, Forwarding, Interfaces, Networks, Peers, Placements, Ports
+from vrouter_vm.desired import all_wanted, before, changed, surroundings, tell_interfaces, tell_networks, whole
 from vrouter_vm.evpn import Vtep
 from vrouter_vm.gateway_mac import MacRange, check_gateway_mac
-from vrouter_vm.model import Observed, OverlayView
+from vrouter_vm.model import Observed, OverlayNews, OverlayView
 from vrouter_vm.plan import NOTHING_ANNOUNCED, plan_host
-from vrouter_vm.status import Outcome, StatusBoard, port_statuses
+from vrouter_vm.status import PassOutcome, StatusBoard, port_statuses
 from vrouter_vm.tunnels import Installed, Overlay, installed_in
+from vrouter_vm.wanted import Wanted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +33,7 @@ class OverlaySide:
     asn: int
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Reconciler:
     """Brings the host to what the ports ask for, pass by pass."""
 
@@ -39,18 +45,46 @@ class Reconciler:
     gateway_macs: MacRange
     board: StatusBoard
     overlay: OverlaySide | None = None
+    followers: Sequence[Placements] = ()
     is_dry_run: bool = False
+    _base: _Base | None = field(default=None, init=False)
 
     def run_once(self, *, is_full: bool) -> PassReport:
         """Run one pass. Raises `AgentError` when the host cannot be observed whole; nothing was changed then."""
         pass_number = self.board.begin_pass()
+        base, self._base = self._base, None
+        step = None if is_full or base is None else self._follow(base)
+        step = step or self._observe()
+        applied = Applied() if self.is_dry_run else self._apply(step.plan.actions)
+        if self.overlay and not self.is_dry_run:
+            self.overlay.peers.settle()
+        self._report_placements(step)
+        self.board.publish(self._outcome(pass_number, step, applied))
+        if applied.is_clean and step.is_followable and not self.is_dry_run:
+            step.wanted.commit()
+            self._base = _Base(wanted=step.wanted, surroundings=surroundings(step.observed))
+        wanted, plan = step.wanted, step.plan
+        return PassReport(
+            done=tuple(map(describe, plan.actions) if self.is_dry_run else summarize(applied.done)),
+            failed=tuple(applied.failed),
+            held=merge_held(
+                plan.held, (Held(subject=vmi_uuid, reason=reason) for vmi_uuid, reason in wanted.held.items())
+            ),
+            look_again_s=0.0 if applied.is_stale else step.look_again_s,
+        )
+
+    def _observe(self) -> _Step:
+        """Begin anew: with everything that the sources know and the kernel holds."""
+        self.ports.take_changes()
+        self.networks.take_changes()
+        self.interfaces.take_changes()
         ports = self.ports.ports()
         networks = self.networks.view(frozenset(port.vn_uuid for port in ports))
         interfaces = self.interfaces.view(frozenset(port.vmi_uuid for port in ports))
         have = self.forwarding.observe(self.filtering.observe())
         check_gateway_mac(have.trunk, self.gateway_macs)
         view = self.overlay.peers.view() if self.overlay else None
-        want = desired_state(
+        wanted = all_wanted(
             ports=ports,
             networks=networks,
             interfaces=interfaces,
@@ -58,27 +92,55 @@ class Reconciler:
             has_ipv6=have.has_ipv6,
             overlay=self._overlay(view, have),
         )
-        plan = plan_host(want=want, have=have, announced=view.announced if view else NOTHING_ANNOUNCED)
-        applied = Applied() if self.is_dry_run else self._apply(plan.actions)
-        if self.overlay and not self.is_dry_run:
-            self.overlay.peers.settle()
-        statuses = port_statuses(ports=ports, want=want, held=plan.held, failed=applied.failed)
-        self.board.publish(
-            Outcome(
-                pass_number=pass_number,
-                statuses=statuses,
-                drops=have.filters.drops,
-                is_settled=not networks.is_pending and not interfaces.is_pending and not applied.is_stale,
-                choices=want.choices,
-            )
+        want = whole(wanted)
+        return _Step(
+            wanted=wanted,
+            observed=have,
+            plan=plan_host(want=want, have=have, announced=view.announced if view else NOTHING_ANNOUNCED),
+            is_pending=networks.is_pending or interfaces.is_pending,
+            is_full=True,
+            look_again_s=view.look_again_s if view else None,
         )
-        return PassReport(
-            done=tuple(map(describe, plan.actions) if self.is_dry_run else summarize(applied.done)),
-            failed=tuple(applied.failed),
-            held=merge_held(
-                plan.held, (Held(subject=vmi_uuid, reason=reason) for vmi_uuid, reason in want.held.items())
-            ),
-            look_again_s=0.0 if applied.is_stale else view.look_again_s if view else None,
+
+    def _follow(self, base: _Base) -> _Step | None:
+        """Go on from the last pass with what has changed since; None when that cannot be done."""
+        wanted = base.wanted
+        ports, vn_uuids, vmi_uuids = (
+            self.ports.take_changes(),
+            self.networks.take_changes(),
+            self.interfaces.take_changes(),
+        )
+        news = (
+            self.overlay.peers.news() if self.overlay else OverlayNews(remote={}, gone=frozenset(), look_again_s=None)
+        )
+        if ports is None or vn_uuids is None or vmi_uuids is None or news is None:
+            return None
+        for vmi_uuid in ports:
+            wanted.set_port(vmi_uuid, self.ports.get(vmi_uuid))
+        needed, known = wanted.needed, wanted.known
+        networks = self.networks.view(needed, of=vn_uuids | (needed - known))
+        for vn_uuid in known - needed:
+            wanted.set_network(vn_uuid, None)
+        tell_networks(wanted, networks)
+        interfaces = self.interfaces.view(frozenset(wanted.ports), of=vmi_uuids | ports)
+        for vmi_uuid in ports - wanted.ports.keys():
+            wanted.set_interface(vmi_uuid, None)
+        tell_interfaces(wanted, interfaces)
+        wanted.set_gone(news.gone)
+        for key, route in news.remote.items():
+            wanted.set_remote(key, route)
+        wanted.settle()
+        have = before(wanted, base.surroundings)
+        if wanted.needs_full_pass or _is_kept(wanted, have):
+            return None
+        told = {key: told.route for key, told in wanted.facts.announcements.previous()}
+        return _Step(
+            wanted=wanted,
+            observed=base.surroundings,
+            plan=plan_host(want=changed(wanted), have=have, announced=told),
+            is_pending=networks.is_pending or interfaces.is_pending,
+            is_full=False,
+            look_again_s=news.look_again_s,
         )
 
     def _overlay(self, view: OverlayView | None, have: Observed) -> Overlay | None:
@@ -91,6 +153,29 @@ class Reconciler:
             view=view,
             installed=Installed() if view.is_settled else installed_in(have),
         )
+
+    def _outcome(self, pass_number: int, step: _Step, applied: Applied) -> PassOutcome:
+        wanted = step.wanted
+        seen = wanted.ports.keys() if step.is_full else wanted.touched_ports
+        ports = [port for vmi_uuid in seen if (port := wanted.ports.get(vmi_uuid)) is not None]
+        prefixes = wanted.choices.keys() if step.is_full else wanted.touched_prefixes
+        return PassOutcome(
+            pass_number=pass_number,
+            is_full=step.is_full,
+            is_settled=not step.is_pending and not applied.is_stale,
+            statuses={
+                **dict.fromkeys(seen),
+                **port_statuses(ports=ports, want=wanted, held=step.plan.held, failed=applied.failed),
+            },
+            choices={unit: wanted.choices.get(unit) for unit in prefixes},
+            drops=step.observed.filters.drops if step.is_full else None,
+        )
+
+    def _report_placements(self, step: _Step) -> None:
+        placements = step.wanted.placements
+        seen = placements.keys() if step.is_full else step.wanted.touched_ports
+        for follower in self.followers:
+            follower.take({vmi_uuid: placements.get(vmi_uuid) for vmi_uuid in seen}, is_all=step.is_full)
 
     def _apply(self, actions: Iterable[AnyAction]) -> Applied:
         """Carry out `actions` in order, leaving out what builds on something that failed."""
@@ -124,6 +209,31 @@ class Reconciler:
                 self.forwarding.apply(action)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Base:
+    """What the next pass can go on from: all that is wanted is there. `surroundings` as the last full pass saw them."""
+
+    wanted: Wanted
+    surroundings: Observed
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Step:
+    """What a pass is going to do, and what it has seen. `is_pending`: an answer is awaited that could change it."""
+
+    wanted: Wanted
+    observed: Observed
+    plan: Plan[AnyAction]
+    is_pending: bool
+    is_full: bool
+    look_again_s: float | None
+
+    @property
+    def is_followable(self) -> bool:
+        """True when, after the plan, the kernel holds what is wanted and nothing else of ours."""
+        return not self.plan.held and not _is_kept(self.wanted, self.observed)
+
+
 @dataclass(kw_only=True)
 class Applied:
     """What became of a plan. `is_stale`: something was not as observed, look again at once."""
@@ -131,3 +241,13 @@ class Applied:
     done: list[AnyAction] = field(default_factory=list)
     failed: list[Failure] = field(default_factory=list)
     is_stale: bool = False
+
+    @property
+    def is_clean(self) -> bool:
+        """True when all was done."""
+        return not self.failed
+
+
+def _is_kept(wanted: Wanted, have: Observed) -> bool:
+    """True when the kernel may hold something for a port whose network is not known, which is to stay as it is."""
+    return any(vif in have.vifs for vif, _ in wanted.kept.values())

@@ -12,7 +12,8 @@ next owner outranks it all the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from vrouter_vm.model import EvpnRoute, RouteKey, Way
 
@@ -30,11 +31,12 @@ class RemoteRoutes:
         self._told: set[RouteKey] = set()  # since a session came up last
         self._gone: set[Way] = set()
         self._unsettled_until: float | None = now + stale_s
+        self._changed: set[RouteKey] | None = None
 
     @property
-    def routes(self) -> dict[RouteKey, EvpnRoute]:
+    def routes(self) -> Mapping[RouteKey, EvpnRoute]:
         """All routes in use, stale ones among them."""
-        return dict(self._routes)
+        return MappingProxyType(self._routes)
 
     @property
     def stale(self) -> frozenset[RouteKey]:
@@ -58,12 +60,18 @@ class RemoteRoutes:
         deadlines += [time for time in (self._sweep_at, self._unsettled_until) if time is not None]
         return min(deadlines, default=None)
 
+    def take_changes(self) -> dict[RouteKey, EvpnRoute | None] | None:
+        """Return the routes that have come, changed or gone (None) since the last call; None: look at all of them."""
+        changed, self._changed = self._changed, set()
+        return None if changed is None else {key: self._routes.get(key) for key in changed}
+
     def remember(self, routes: Iterable[EvpnRoute], *, now: float) -> None:
         """Take the routes of an earlier run as stale."""
         for route in routes:
             if route.key not in self._routes:
                 self._routes[route.key] = route
                 self._stale[route.key] = now + self._stale_s
+                self._note(route.key)
 
     def learn(self, route: EvpnRoute) -> bool:
         """Take in a route that a peer has told; return whether that changes the forwarding."""
@@ -72,6 +80,8 @@ class RemoteRoutes:
         self._gone.discard((route.prefix, route.next_hop))
         is_new = self._routes.get(route.key) != route
         self._routes[route.key] = route
+        if is_new:
+            self._note(route.key)
         return is_new
 
     def withdraw(self, key: RouteKey, *, has_peers: bool, now: float) -> bool:
@@ -89,6 +99,7 @@ class RemoteRoutes:
         route = self._routes.pop(key)
         self._stale.pop(key, None)
         self._told.discard(key)
+        self._note(key)
         if not self.is_settled:
             self._gone.add((route.prefix, route.next_hop))
         return True
@@ -125,5 +136,12 @@ class RemoteRoutes:
             self._gone.clear()
         for key in gone:
             del self._routes[key], self._stale[key]
+            self._note(key)
         self._told -= gone
+        if was_settled != self.is_settled:
+            self._changed = None  # what the kernel holds is judged by other rules from now on
         return bool(gone) or was_settled != self.is_settled
+
+    def _note(self, key: RouteKey) -> None:
+        if self._changed is not None:
+            self._changed.add(key)

@@ -7,15 +7,19 @@ other threads read it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from tf_reconcile.result import Failure, Held
-from vrouter_vm import names, tunnels
+from vrouter_vm import links, names, tunnels
 from vrouter_vm.actions import FILTERS, HOST
-from vrouter_vm.model import Choice, Desired, Network, Placement, Port, PortState, VmiUuid
+from vrouter_vm.model import Choice, Network, Placement, Port, PortState, VmiUuid
+from vrouter_vm.rib import PrefixUnit
+from vrouter_vm.wanted import Wanted
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,9 +38,9 @@ class PortStatus:
 
 
 def port_statuses(
-    *, ports: Iterable[Port], want: Desired, held: Iterable[Held], failed: Iterable[Failure]
+    *, ports: Iterable[Port], want: Wanted, held: Iterable[Held], failed: Iterable[Failure]
 ) -> dict[VmiUuid, PortStatus]:
-    """Return the status of every port after a pass; what failed for its vif, VRF, the filters or the host counts."""
+    """Return the status of `ports` after a pass; what failed for its vif, VRF, the filters or the host counts."""
     troubles = {trouble.subject: trouble.reason for trouble in held}
     troubles |= {trouble.subject: trouble.reason for trouble in failed}
     statuses: dict[VmiUuid, PortStatus] = {}
@@ -78,59 +82,65 @@ def _describe_vrf(placements: list[Placement], *, asn: int | None) -> dict[str, 
         "vifs": sorted(placement.vif for placement in placements),
     }
     if asn is not None:
-        member = tunnels.member_of(placements, asn=asn)
+        member = tunnels.member_of(network, asn=asn, has_ipv6=links.routes_ipv6(placements))
         described |= {"vni": member.vni, "imports": sorted(member.imports), "exports": sorted(member.exports)}
     return described
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a pass left behind. `is_settled`: no answer is awaited that could change it. `choices`: where each VRF sends
-    what, with an overlay.
+    """What the passes so far have left behind.
+
+    `pass_number` is that of the last one, `full_pass_number` of the last one that read the whole kernel. `is_settled`:
+    no answer is awaited that could change it. `choices`: where each VRF sends what, with an overlay.
     """
 
-    pass_number: int
-    statuses: Mapping[VmiUuid, PortStatus]
-    drops: Mapping[str, int]
-    is_settled: bool
+    pass_number: int = 0
+    full_pass_number: int = 0
+    statuses: Mapping[VmiUuid, PortStatus] = field(default_factory=dict)
+    drops: Mapping[str, int] = field(default_factory=dict)
+    is_settled: bool = False
     choices: tuple[Choice, ...] = ()
 
 
-@dataclass(kw_only=True)
-class StatusBoard:
-    """The outcome of the last pass, safe from any thread."""
+@dataclass(frozen=True, kw_only=True)
+class PassOutcome:
+    """What one pass adds. `is_full`: it read the whole kernel, and `statuses` and `choices` are all there are.
 
-    _outcome: Outcome = field(
-        default_factory=lambda: Outcome(
-            pass_number=0, statuses=MappingProxyType({}), drops=MappingProxyType({}), is_settled=False
-        )
-    )
-    _begun: int = 0
-    _condition: threading.Condition = field(default_factory=threading.Condition)
-    _listeners: list[Callable[[], None]] = field(default_factory=list)
+    Otherwise they are those that have changed, with None for what is no more, and `drops` is None.
+    """
+
+    pass_number: int
+    is_full: bool
+    is_settled: bool
+    statuses: Mapping[VmiUuid, PortStatus | None]
+    choices: Mapping[PrefixUnit, Choice | None]
+    drops: Mapping[str, int] | None
+
+
+class StatusBoard:
+    """What the passes have left behind, safe from any thread."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._begun = 0
+        self._number = 0
+        self._full_number = 0
+        self._is_settled = False
+        self._drops: Mapping[str, int] = {}
+        self._statuses: dict[VmiUuid, PortStatus] = {}
+        self._choices: dict[PrefixUnit, Choice] = {}
 
     @property
     def outcome(self) -> Outcome:
-        """What the last finished pass left behind; pass 0 before the first."""
-        return self._outcome
-
-    def begin_pass(self) -> int:
-        """Take note that a pass begins now and will see all that was asked for before; return its number."""
+        """What the finished passes have left behind; pass 0 before the first."""
         with self._condition:
-            self._begun += 1
-            return self._begun
+            return self._outcome()
 
-    def publish(self, outcome: Outcome) -> None:
-        """Replace the outcome and wake who waits."""
-        with self._condition:
-            self._outcome = outcome
-            self._condition.notify_all()
-        for listener in self._listeners:
-            listener()
-
-    def call_when_published(self, listener: Callable[[], None]) -> None:
-        """Call `listener` after every pass, on the thread of the pass; it must only wake somebody."""
-        self._listeners.append(listener)
+    @property
+    def has_passed(self) -> bool:
+        """True once a pass has been finished."""
+        return self._number > 0
 
     @property
     def passes_begun(self) -> int:
@@ -138,8 +148,59 @@ class StatusBoard:
         with self._condition:
             return self._begun
 
-    def wait_settled(self, *, after: int, timeout_s: float) -> Outcome:
-        """Return the outcome of a settled pass with a number above `after`, or the last one there is in time."""
+    def status_of(self, vmi_uuid: VmiUuid) -> PortStatus | None:
+        """Return how far one port is, or None when no pass has seen it."""
         with self._condition:
-            self._condition.wait_for(lambda: self._outcome.pass_number > after and self._outcome.is_settled, timeout_s)
-            return self._outcome
+            return self._statuses.get(vmi_uuid)
+
+    def begin_pass(self) -> int:
+        """Take note that a pass begins now and will see all that was asked for before; return its number."""
+        with self._condition:
+            self._begun += 1
+            return self._begun
+
+    def publish(self, outcome: PassOutcome) -> None:
+        """Take in what a pass has left behind and wake who waits."""
+        with self._condition:
+            if outcome.is_full:
+                self._statuses.clear()
+                self._choices.clear()
+                self._full_number = outcome.pass_number
+            _merge(self._statuses, outcome.statuses)
+            _merge(self._choices, outcome.choices)
+            if outcome.drops is not None:
+                self._drops = outcome.drops
+            self._number, self._is_settled = outcome.pass_number, outcome.is_settled
+            self._condition.notify_all()
+
+    def wait_settled(self, *, after: int, timeout_s: float, is_full: bool = False) -> Outcome:
+        """Return what a settled pass with a number above `after` has left, or what there is in time.
+
+        `is_full`: the pass has to have read the whole kernel.
+        """
+
+        def is_over() -> bool:
+            number = self._full_number if is_full else self._number
+            return number > after and self._is_settled
+
+        with self._condition:
+            self._condition.wait_for(is_over, timeout_s)
+            return self._outcome()
+
+    def _outcome(self) -> Outcome:
+        return Outcome(
+            pass_number=self._number,
+            full_pass_number=self._full_number,
+            statuses=dict(self._statuses),
+            drops=dict(self._drops),
+            is_settled=self._is_settled,
+            choices=tuple(self._choices.values()),
+        )
+
+
+def _merge(into: dict[K, V], changes: Mapping[K, V | None]) -> None:
+    for key, value in changes.items():
+        if value is None:
+            into.pop(key, None)
+        else:
+            into[key] = value

@@ -1,6 +1,6 @@
 """Pure: the routes of other hosts → what the kernel should hold to reach them, and what they should be told.
 
-Called by `desired` where an overlay is configured; `evpn` chooses the routes. Per network one VXLAN device straight in
+Called by `wanted` where an overlay is configured; `rib` chooses the routes. Per network one VXLAN device straight in
 the VRF, without a bridge; per VTEP a permanent neighbour and a forwarding entry; per address a route. A network that
 takes routes of one without a guest here sends with that one's VNI through a device that is in no VRF and takes nothing
 in. The reasons are in docs/design/overlay.md.
@@ -8,16 +8,19 @@ in. The reasons are in docs/design/overlay.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Final
 
-from vrouter_vm import links, names
-from vrouter_vm.evpn import Member, Vtep, choose, default_target, format_rd, is_usable, local_routes
+from vrouter_vm import links, names, policy
+from vrouter_vm.evpn import Member, Vtep, default_target
+from vrouter_vm.facts import NOTHING, Part, Settings
 from vrouter_vm.model import (
     Announcement,
     Choice,
+    Element,
     EvpnRoute,
     IpAddress,
     IpNetwork,
@@ -25,13 +28,11 @@ from vrouter_vm.model import (
     Network,
     Observed,
     OverlayView,
-    Placement,
     Route,
-    RouteKey,
-    Sysctl,
     TunnelEnd,
     Underlay,
     Vxlan,
+    Way,
 )
 
 VXLAN_OVERHEAD_BYTES: Final = 50
@@ -62,20 +63,6 @@ class Overlay:
     installed: Installed
 
 
-@dataclass(frozen=True, kw_only=True)
-class Tunnels:
-    """The overlay's part of what should exist. `vteps`: who may send to us."""
-
-    choices: tuple[Choice, ...]
-    routes: frozenset[Route]
-    neighbours: frozenset[Neighbour]
-    tunnel_ends: frozenset[TunnelEnd]
-    vxlans: Mapping[str, Vxlan]
-    sysctls: Mapping[Sysctl, int]
-    vteps: frozenset[IPv4Address]
-    announcements: Mapping[RouteKey, Announcement]
-
-
 def installed_in(have: Observed) -> Installed:
     """Return what `have` holds of an overlay."""
     return Installed(
@@ -96,80 +83,141 @@ def mtu_of(underlay: Underlay) -> int:
     return min(GUEST_MTU_BYTES, underlay.mtu_bytes - VXLAN_OVERHEAD_BYTES)
 
 
-def member_of(placements: Iterable[Placement], *, asn: int) -> Member:
-    """Return the part in the overlay of the network that all `placements` are of."""
-    placements = list(placements)
-    network = placements[0].network
+def member_of(network: Network, *, asn: int, has_ipv6: bool) -> Member:
+    """Return a network's part in the overlay; `has_ipv6`: a guest of it here has."""
     own = network.targets.own or frozenset({default_target(asn, network.network_id)})
     return Member(
         network_id=network.network_id,
         vni=vni_of(network),
         imports=own | network.targets.imports,
         exports=own | network.targets.exports,
-        guests={
-            ip_network(address): placement.vif
-            for placement in placements
-            if placement.is_active
-            for address in placement.port.addresses
-        },
         own_prefixes=frozenset(ip_network(subnet.gateway) for subnet in network.subnets if subnet.gateway),
-        has_ipv6=links.routes_ipv6(placements),
+        has_ipv6=has_ipv6,
     )
 
 
-def plan_tunnels(members: Iterable[Member], overlay: Overlay, *, has_ipv6: bool) -> Tunnels:
-    """Return what the overlay asks for; `has_ipv6` says whether the kernel can do IPv6 at all."""
-    members = list(members)
-    usable = [route for route in overlay.view.remote.values() if is_usable(route, overlay.vtep)]
-    local = local_routes(members, vtep=overlay.vtep, remote=usable, generations=overlay.view.generations)
-    choices = choose(members, vtep=overlay.vtep, local=local, remote=usable)
-    vxlans = {names.format_vxlan(member.vni): _vxlan(member.vni, member.network_id, overlay) for member in members}
-    routes: dict[tuple[int, IpNetwork], Route] = {}
-    neighbours: dict[tuple[str, IpAddress], Neighbour] = {}
-    ends: dict[tuple[str, IPv4Address], TunnelEnd] = {}
-    for choice in sorted(choices, key=_order):
-        route = _kernel_route(choice)
-        routes[route.table, route.prefix] = route
-        if route.ifname is not None and route.via is not None:
-            sent = choice.route
-            vxlans.setdefault(route.ifname, _vxlan(sent.vni, None, overlay))
-            neighbours[route.ifname, route.via] = Neighbour(ifname=route.ifname, address=route.via, mac=sent.router_mac)
-            ends[route.ifname, sent.next_hop] = TunnelEnd(ifname=route.ifname, mac=sent.router_mac, vtep=sent.next_hop)
-    tables = {names.table_of(member.network_id) for member in members}
-    gone = {(prefix, via_of(vtep, prefix.version)) for prefix, vtep in overlay.view.gone}
-    installed = [
-        route for route in overlay.installed.routes if route.table in tables and (route.prefix, route.via) not in gone
-    ]
-    _keep(installed, overlay.installed, vxlans=vxlans, routes=routes, neighbours=neighbours, ends=ends)
-    with_ipv6 = {names.format_vxlan(member.vni) for member in members if member.has_ipv6}
-    with_ipv6 |= {route.ifname for route in routes.values() if route.ifname and route.prefix.version == 6}  # noqa: PLR2004
-    return Tunnels(
-        choices=tuple(choices),
-        routes=frozenset(routes.values()),
-        neighbours=frozenset(neighbours.values()),
-        tunnel_ends=frozenset(ends.values()),
-        vxlans=vxlans,
-        sysctls={
-            sysctl: value
-            for name in vxlans
-            for sysctl, value in links.vxlan_sysctls(name, has_ipv6=has_ipv6, routes_ipv6=name in with_ipv6).items()
-        },
-        vteps=frozenset({*(route.next_hop for route in usable), *(vtep for _, vtep in ends)}),
-        announcements=_announcements(members, local, overlay.vtep),
+def tunnel_part(network: Network, overlay: Overlay, *, has_ipv6: bool, routes_ipv6: bool) -> Part:
+    """Return the device of a network with guests here: in its VRF, it sends and takes in.
+
+    `has_ipv6`: the kernel can do IPv6 at all; `routes_ipv6`: a guest of the network here has it.
+    """
+    device = _vxlan(vni_of(network), network.network_id, overlay)
+    zone = str(names.zone_of(network.network_id))
+    return Part(
+        vxlans=(device,),
+        sysctls=_settings(device.name, has_ipv6=has_ipv6, routes_ipv6=routes_ipv6),
+        elements=((policy.TUNNELS, (device.name,)), (policy.ZONES, (device.name, zone))),
     )
+
+
+def vtep_element(vtep: IpAddress, overlay: Overlay) -> tuple[str, Element]:
+    """Return the element that takes in tunnelled packets of another host."""
+    return policy.VTEPS, (overlay.underlay.name, str(vtep))
+
+
+def here_part(choice: Choice, vif: str) -> Part:
+    """Return the route to a guest's address on this host."""
+    table = names.table_of(choice.network_id)
+    return Part(routes=(links.route_to(table=table, prefix=choice.route.prefix, ifname=vif),))
+
+
+def there_part(choice: Choice, overlay: Overlay, *, own_vni: int, is_device_here: bool, has_ipv6: bool) -> Part:
+    """Return the way to a prefix on another host: route, neighbour, far end.
+
+    `own_vni`: of the network that follows the route. `is_device_here`: the route's VNI is that of a network with guests
+    here. Otherwise the packets leave by a device that is in no VRF and takes nothing in.
+    """
+    sent = choice.route
+    device = names.format_vxlan(sent.vni)
+    version = sent.prefix.version
+    via = via_of(sent.next_hop, version)
+    route = links.route_to(table=names.table_of(choice.network_id), prefix=sent.prefix, ifname=device, via=via)
+    neighbour = Neighbour(ifname=device, address=via, mac=sent.router_mac)
+    end = TunnelEnd(ifname=device, mac=sent.router_mac, vtep=sent.next_hop)
+    if sent.vni == own_vni:
+        return Part(routes=(route,), neighbours=(neighbour,), tunnel_ends=(end,))
+    return Part(
+        routes=(route,),
+        neighbours=(neighbour,),
+        tunnel_ends=(end,),
+        vxlans=() if is_device_here else (_vxlan(sent.vni, None, overlay),),
+        sysctls=_settings(device, has_ipv6=has_ipv6, routes_ipv6=version == 6),  # noqa: PLR2004 - IP version
+        elements=() if is_device_here else ((policy.SEND_ONLY, (device,)),),
+    )
+
+
+def announcement(route: EvpnRoute, *, network_id: int, vif: str) -> Announcement:
+    """Return what to tell of a guest's address behind `vif`."""
+    needs = (vif, names.format_vrf(network_id), names.format_vxlan(route.vni))
+    return Announcement(route=route, needs=needs)
+
+
+class Remains:
+    """What the kernel holds of an overlay when the agent has just started and has not heard of everything yet.
+
+    It stays as long as nothing that is heard contradicts it.
+    """
+
+    def __init__(self, overlay: Overlay, *, has_ipv6: bool) -> None:
+        installed = overlay.installed
+        self._overlay = overlay
+        self._has_ipv6 = has_ipv6
+        self._routes: dict[int, dict[IpNetwork, Route]] = {}
+        for route in installed.routes:
+            self._routes.setdefault(route.table, {})[route.prefix] = route
+        self._neighbours = {(entry.ifname, entry.address): entry for entry in installed.neighbours}
+        self._ends = {(end.ifname, end.mac): end for end in installed.tunnel_ends}
+        self._send_only = {vxlan.name: vxlan for vxlan in installed.vxlans if vxlan.vrf is None}
+
+    def prefixes(self, network_id: int) -> Iterable[IpNetwork]:
+        """Return the prefixes that a network has ways to."""
+        return self._routes.get(names.table_of(network_id), ())
+
+    def correct(self, part: Part) -> bool:
+        """Take in what is heard of the far ends of a way; return whether that contradicts what was there."""
+        is_news = False
+        for neighbour in part.neighbours:
+            key = neighbour.ifname, neighbour.address
+            is_news = is_news or self._neighbours.get(key, neighbour) != neighbour
+            self._neighbours[key] = neighbour
+        for end in part.tunnel_ends:
+            self._ends[end.ifname, end.mac] = end
+        return is_news
+
+    def part(self, unit: tuple[int, IpNetwork], *, gone: Collection[Way], devices: Collection[str]) -> Part:
+        """Return the way to a prefix; `devices` are those of networks with guests here, `gone` is withdrawn by now."""
+        network_id, prefix = unit
+        route = self._routes.get(names.table_of(network_id), {}).get(prefix)
+        if route is None or route.ifname is None or route.via is None:
+            return NOTHING
+        device = route.ifname
+        send_only = None if device in devices else self._send_only.get(device)
+        withdrawn = {via_of(vtep, prefix.version) for gone_prefix, vtep in gone if gone_prefix == prefix}
+        neighbour = self._neighbours.get((device, route.via))
+        end = self._ends.get((device, neighbour.mac)) if neighbour else None
+        if route.via in withdrawn or neighbour is None or end is None or (send_only is None and device not in devices):
+            return NOTHING
+        return Part(
+            routes=(route,),
+            neighbours=(neighbour,),
+            tunnel_ends=(end,),
+            vxlans=(send_only,) if send_only else (),
+            sysctls=_settings(device, has_ipv6=self._has_ipv6, routes_ipv6=prefix.version == 6),  # noqa: PLR2004
+            elements=(
+                vtep_element(end.vtep, self._overlay),
+                *(((policy.SEND_ONLY, (device,)),) if send_only else ()),
+            ),
+        )
+
+
+@lru_cache(maxsize=4096)
+def _settings(device: str, *, has_ipv6: bool, routes_ipv6: bool) -> Settings:
+    return tuple(links.vxlan_sysctls(device, has_ipv6=has_ipv6, routes_ipv6=routes_ipv6).items())
 
 
 def via_of(vtep: IPv4Address, version: int) -> IpAddress:
     """Return how a route of that IP version names a VTEP: an IPv6 route has none of IPv4 (RFC 4291, 2.5.5.2)."""
     return vtep if version == 4 else ip_address(_IPV4_MAPPED + int(vtep))  # noqa: PLR2004 - IP version
-
-
-def _kernel_route(choice: Choice) -> Route:
-    table, sent = names.table_of(choice.network_id), choice.route
-    if choice.vif is not None:
-        return links.route_to(table=table, prefix=sent.prefix, ifname=choice.vif)
-    via = via_of(sent.next_hop, sent.prefix.version)
-    return links.route_to(table=table, prefix=sent.prefix, ifname=names.format_vxlan(sent.vni), via=via)
 
 
 def _vxlan(vni: int, network_id: int | None, overlay: Overlay) -> Vxlan:
@@ -181,46 +229,3 @@ def _vxlan(vni: int, network_id: int | None, overlay: Overlay) -> Vxlan:
         mac=overlay.vtep.router_mac,
         mtu_bytes=mtu_of(overlay.underlay),
     )
-
-
-def _keep(
-    candidates: Iterable[Route],
-    installed: Installed,
-    *,
-    vxlans: dict[str, Vxlan],
-    routes: dict[tuple[int, IpNetwork], Route],
-    neighbours: dict[tuple[str, IpAddress], Neighbour],
-    ends: dict[tuple[str, IPv4Address], TunnelEnd],
-) -> None:
-    """Add what is installed and not contradicted: the agent has just started and has not heard of everything yet."""
-    send_only = {vxlan.name: vxlan for vxlan in installed.vxlans if vxlan.vrf is None}
-    for route in candidates:
-        if route.ifname in send_only:
-            vxlans.setdefault(route.ifname, send_only[route.ifname])
-        if route.ifname in vxlans:
-            routes.setdefault((route.table, route.prefix), route)
-    used = {(route.ifname, route.via) for route in routes.values()}
-    for neighbour in installed.neighbours:
-        if (neighbour.ifname, neighbour.address) in used:
-            neighbours.setdefault((neighbour.ifname, neighbour.address), neighbour)
-    for end in installed.tunnel_ends:
-        if {(end.ifname, via_of(end.vtep, version)) for version in (4, 6)} & used:
-            ends.setdefault((end.ifname, end.vtep), end)
-
-
-def _announcements(
-    members: Iterable[Member], local: Mapping[RouteKey, EvpnRoute], vtep: Vtep
-) -> dict[RouteKey, Announcement]:
-    found = {}
-    for member in members:
-        vrf, vxlan = names.format_vrf(member.network_id), names.format_vxlan(member.vni)
-        for prefix, vif in member.guests.items():
-            route = local[format_rd(vtep.address, member.network_id), prefix]
-            found[route.key] = Announcement(route=route, needs=(vif, vrf, vxlan))
-    return found
-
-
-def _order(choice: Choice) -> tuple[int, int, int, str]:
-    """Return what makes the outcome the same in every pass, should two routes of a VTEP have two router MACs."""
-    prefix = choice.route.prefix
-    return choice.network_id, int(prefix.network_address), prefix.prefixlen, choice.route.rd

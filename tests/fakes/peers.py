@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tf_reconcile.errors import Rejected
-from vrouter_vm.model import EvpnRoute, OverlayView, RouteKey, Way
+from vrouter_vm.model import EvpnRoute, OverlayNews, OverlayView, RouteKey, Way
 
 
 @dataclass(kw_only=True)
 class FakePeers:
-    """What they say, and what they have been told. `is_refusing`: the speaker takes nothing."""
+    """What they say, and what they have been told.
+
+    `is_refusing`: the speaker takes nothing. `are_all_new`: they cannot say what has changed, else it is in `changed`.
+    """
 
     remote: dict[RouteKey, EvpnRoute] = field(default_factory=dict)
     announced: dict[RouteKey, EvpnRoute] = field(default_factory=dict)
@@ -20,13 +23,26 @@ class FakePeers:
     is_refusing: bool = False
     look_again_s: float | None = None
     passes: int = 0
+    are_all_new: bool = True
+    changed: set[RouteKey] = field(default_factory=set)
 
     def view(self) -> OverlayView:
+        self.changed = set()
         return OverlayView(
             announced=dict(self.announced),
             generations=self.generations | {key: route.generation for key, route in self.announced.items()},
             remote=dict(self.remote),
             is_settled=self.is_settled,
+            gone=frozenset(self.gone),
+            look_again_s=self.look_again_s,
+        )
+
+    def news(self) -> OverlayNews | None:
+        if self.are_all_new:
+            return None
+        keys, self.changed = self.changed, set()
+        return OverlayNews(
+            remote={key: self.remote.get(key) for key in keys},
             gone=frozenset(self.gone),
             look_again_s=self.look_again_s,
         )
@@ -44,4 +60,7 @@ class FakePeers:
 
     def hear(self, *routes: EvpnRoute) -> None:
         """Take these as what other hosts say from now on."""
-        self.remote = {route.key: route for route in routes}
+        new = {route.key: route for route in routes}
+        keys = self.remote.keys() | new.keys()
+        self.changed |= {key for key in keys if self.remote.get(key) != new.get(key)}
+        self.remote = new

@@ -10,13 +10,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import MappingProxyType, TracebackType
+from types import TracebackType
 from typing import Any, Self
 
 from vrouter_vm.model import Port, PortState
 from vrouter_vm.port_api import PortApi, PortServer
 from vrouter_vm.port_files import PortStore
-from vrouter_vm.status import Outcome, PortStatus, StatusBoard
+from vrouter_vm.status import PassOutcome, PortStatus, StatusBoard
 
 
 class PortAgent:
@@ -30,7 +30,14 @@ class PortAgent:
         self._stopping = threading.Event()
         self._board = StatusBoard()
         self._store = PortStore(directory, on_change=self._wake.set, clock=time.time)
-        api = PortApi(self._store, self._board, wake=self._wake.set, clock=time.time, stale_timeout_s=60.0)
+        api = PortApi(
+            self._store,
+            self._board,
+            wake=self._wake.set,
+            wake_full=self._wake.set,
+            clock=time.time,
+            stale_timeout_s=60.0,
+        )
         api.app.install(self._count)
         self._server = PortServer(api.app, listen=("127.0.0.1", 0))
         self._thread = threading.Thread(target=self._run, name="port-agent", daemon=True)
@@ -77,10 +84,12 @@ class PortAgent:
             number = self._board.begin_pass()
             statuses = {port.vmi_uuid: self._status(port) for port in self._store.ports()}
             self._board.publish(
-                Outcome(
+                PassOutcome(
                     pass_number=number,
-                    statuses=MappingProxyType(statuses),
-                    drops=MappingProxyType({}),
+                    is_full=True,
+                    statuses=statuses,
+                    choices={},
+                    drops={},
                     is_settled=not self.is_kernel_stuck,
                 )
             )

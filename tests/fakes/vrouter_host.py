@@ -141,8 +141,11 @@ def make_interfaces(
 class PlainInterfaces:
     """The interfaces boundary of a TF that has every interface, with nothing particular for any."""
 
-    def view(self, needed: frozenset[VmiUuid]) -> InterfaceView:
-        known = {vmi_uuid: InterfaceSettings(vmi_uuid=vmi_uuid) for vmi_uuid in needed}
+    def take_changes(self) -> frozenset[VmiUuid]:
+        return frozenset()
+
+    def view(self, needed: frozenset[VmiUuid], *, of: frozenset[VmiUuid] | None = None) -> InterfaceView:
+        known = {vmi_uuid: InterfaceSettings(vmi_uuid=vmi_uuid) for vmi_uuid in (needed if of is None else needed & of)}
         return InterfaceView(known=known, missing={}, is_pending=False)
 
 

@@ -161,8 +161,8 @@ class Host:
         return answer
 
     def settled(self) -> dict[str, Any]:
-        """All ports after a pass that saw everything."""
-        ports: dict[str, Any] = json.loads(self.call("GET", "/ports?settled_s=60").data)["ports"]
+        """All ports after a pass that saw everything, the kernel too."""
+        ports: dict[str, Any] = json.loads(self.call("GET", "/ports?settled_s=60&full=1").data)["ports"]
         return ports
 
     def overlay(self) -> dict[str, Any]:

@@ -293,8 +293,8 @@ class Agent:
         self.call("POST", "/port", list(ports))
 
     def settled(self) -> dict[str, Any]:
-        """All ports after a pass that saw everything."""
-        ports: dict[str, Any] = self.call("GET", "/ports?settled_s=30")["ports"]
+        """All ports after a pass that saw everything, the kernel too."""
+        ports: dict[str, Any] = self.call("GET", "/ports?settled_s=30&full=1")["ports"]
         return ports
 
     def serve(self, *guests: Guest) -> None:

@@ -76,18 +76,23 @@ class Site:
             self.store,
             self.board,
             wake=lambda: threading.Thread(target=self.turn).start(),
+            wake_full=lambda: threading.Thread(target=self.turn, kwargs={"is_full": True}).start(),
             clock=lambda: 1000.0,
             stale_timeout_s=60.0,
             later=lambda delay_s, job: self.jobs.append((delay_s, job)),
         )
         self.app = api.app
 
-    def view(self, needed: frozenset[VnUuid]) -> NetworkView:
+    def take_changes(self) -> frozenset[VnUuid]:
+        """The network is always the same."""
+        return frozenset()
+
+    def view(self, needed: frozenset[VnUuid], *, of: frozenset[VnUuid] | None = None) -> NetworkView:
         return self.known
 
-    def turn(self) -> None:
+    def turn(self, *, is_full: bool = False) -> None:
         with self._turn:
-            self._reconciler.run_once(is_full=False)
+            self._reconciler.run_once(is_full=is_full)
 
     def call(self, method: str, path: str, given: object = None, *, raw: bytes | None = None) -> tuple[int, str, Any]:
         """Status code, reason and JSON of an answer."""

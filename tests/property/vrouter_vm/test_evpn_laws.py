@@ -8,7 +8,8 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vrouter_vm.evpn import Member, Vtep, choose, format_rd, local_routes
+from tests.fakes.routes import Hosted, choose, local_routes
+from vrouter_vm.evpn import Member, Vtep, format_rd
 from vrouter_vm.model import EvpnRoute, IpNetwork, MacAddress, RouteKey, RouteTarget
 
 PREFIXES = [ip_network(f"10.1.1.{number}/32") for number in range(11, 15)]
@@ -19,19 +20,21 @@ def vtep(number: int) -> Vtep:
     return Vtep(address=IPv4Address(f"192.0.2.{number}"), router_mac=MacAddress(f"02:00:c0:00:02:{number:02x}"))
 
 
-def member(number: int, target: RouteTarget, prefixes: frozenset[IpNetwork]) -> Member:
-    return Member(
-        network_id=5,
-        vni=5,
-        imports=frozenset({target}),
-        exports=frozenset({target}),
+def member(number: int, target: RouteTarget, prefixes: frozenset[IpNetwork]) -> Hosted:
+    return Hosted(
+        member=Member(
+            network_id=5,
+            vni=5,
+            imports=frozenset({target}),
+            exports=frozenset({target}),
+            own_prefixes=frozenset(),
+            has_ipv6=False,
+        ),
         guests={prefix: f"eth1.{100 + number}" for prefix in prefixes},
-        own_prefixes=frozenset(),
-        has_ipv6=False,
     )
 
 
-Hosts = dict[int, tuple[Member, dict[RouteKey, EvpnRoute]]]
+Hosts = dict[int, tuple[Hosted, dict[RouteKey, EvpnRoute]]]
 
 guests = st.frozensets(st.sampled_from(PREFIXES))
 generations = st.integers(100, 104)

@@ -6,16 +6,15 @@ from ipaddress import IPv4Address, ip_network
 
 import pytest
 
+from tests.fakes.routes import Hosted, choose, local_routes
 from vrouter_vm.evpn import (
     FIRST_GENERATION,
     LAST_GENERATION,
     Member,
     Vtep,
-    choose,
     default_target,
     format_route,
     is_usable,
-    local_routes,
     parse_route,
     parse_route_target,
 )
@@ -34,15 +33,17 @@ def member(
     imports: Iterable[RouteTarget] = (RED,),
     exports: Iterable[RouteTarget] = (RED,),
     has_ipv6: bool = False,
-) -> Member:
-    return Member(
-        network_id=network_id,
-        vni=network_id,
-        imports=frozenset(imports),
-        exports=frozenset(exports),
+) -> Hosted:
+    return Hosted(
+        member=Member(
+            network_id=network_id,
+            vni=network_id,
+            imports=frozenset(imports),
+            exports=frozenset(exports),
+            own_prefixes=frozenset({GATEWAY}),
+            has_ipv6=has_ipv6,
+        ),
         guests={ip_network(guest): f"eth1.{100 + number}" for number, guest in enumerate(guests, start=1)},
-        own_prefixes=frozenset({GATEWAY}),
-        has_ipv6=has_ipv6,
     )
 
 
@@ -58,7 +59,7 @@ def remote(number: int = 1, *, prefix: str = "10.1.1.11/32", generation: int = 1
     )
 
 
-def chosen(members: Iterable[Member], routes: Iterable[EvpnRoute] = ()) -> list[Choice]:
+def chosen(members: Iterable[Hosted], routes: Iterable[EvpnRoute] = ()) -> list[Choice]:
     members, routes = list(members), list(routes)
     local = local_routes(members, vtep=HERE, remote=routes, generations={})
     return choose(members, vtep=HERE, local=local, remote=routes)

@@ -21,6 +21,7 @@ from vrouter_vm.model import (
     PortState,
     RouteTarget,
     Underlay,
+    VmiUuid,
     VnUuid,
 )
 from vrouter_vm.reconciler import OverlaySide, Reconciler
@@ -51,11 +52,18 @@ class Site:
         )
         self.host.underlay = Underlay(name="eth2", mtu_bytes=1600) if peers else None
 
+    def take_changes(self) -> None:
+        """Anything may have changed."""
+
     def ports(self) -> tuple[Port, ...]:
         return self.wanted
 
-    def view(self, needed: frozenset[VnUuid]) -> NetworkView:
+    def get(self, vmi_uuid: VmiUuid) -> Port | None:
+        return next((port for port in self.wanted if port.vmi_uuid == vmi_uuid), None)
+
+    def view(self, needed: frozenset[VnUuid], *, of: frozenset[VnUuid] | None = None) -> NetworkView:
         assert needed == {port.vn_uuid for port in self.wanted}
+        assert of is None
         return self.known
 
     def states(self) -> list[PortState]:

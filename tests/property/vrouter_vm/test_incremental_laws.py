@@ -1,0 +1,300 @@
+"""The law of passes that follow changes: each leaves the host exactly as a pass that begins anew would."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+
+from tests.fakes.peers import FakePeers
+from tests.fakes.vrouter_host import FakeFilters, FakeHost, make_interfaces, make_network, make_view
+from tests.property.vrouter_vm.test_laws import a_port
+from tests.property.vrouter_vm.test_tunnel_laws import HERE, UNDERLAY, a_route, imports
+from tf_reconcile.errors import Conflict, Rejected
+from vrouter_vm.changes import ChangeLog
+from vrouter_vm.desired import all_wanted, whole
+from vrouter_vm.gateway_mac import MacRange
+from vrouter_vm.model import (
+    Desired,
+    EvpnRoute,
+    InterfaceView,
+    MacAddress,
+    Network,
+    NetworkView,
+    Observed,
+    ObservedFilters,
+    OverlayView,
+    Port,
+    RouteKey,
+    VmiUuid,
+    VnUuid,
+)
+from vrouter_vm.reconciler import OverlaySide, Reconciler
+from vrouter_vm.status import StatusBoard
+from vrouter_vm.tunnels import Installed, Overlay
+from vrouter_vm.wanted import Wanted
+
+MACS = MacRange(first=MacAddress("00:50:56:00:00:00"), last=MacAddress("00:50:56:3f:ff:ff"))
+
+RED = imports(make_network("red", 5, "10.1.1.0/24", "fd00:1::/64"), "64512:7", "64512:99")
+BLUE = make_network("blue", 6, "10.1.1.0/24")
+GREEN = replace(make_network("green", 7, "10.2.0.0/16"), vni=7000)
+
+KNOWN: Mapping[str, list[Network | str]] = {
+    "red": [RED, make_network("red", 5, "10.1.1.0/24"), "TF has no such virtual network"],
+    "blue": [BLUE, imports(BLUE, "64512:5"), make_network("blue", 7, "10.1.1.0/24"), "TF is being asked"],
+    "green": [GREEN, make_network("green", 5, "10.2.0.0/16"), replace(GREEN, vni=6)],
+    "unknown": ["TF has no such virtual network", make_network("unknown", 9, "10.1.1.0/24")],
+}
+
+
+@dataclass(kw_only=True)
+class CountingHost(FakeHost):
+    """A host that counts how often it was read whole."""
+
+    observations: int = 0
+
+    def observe(self, filters: ObservedFilters) -> Observed:
+        self.observations += 1
+        return super().observe(filters)
+
+
+@dataclass(kw_only=True)
+class Sources:
+    """Ports and networks that say what has changed."""
+
+    by_uuid: dict[VmiUuid, Port] = field(default_factory=dict)
+    known: dict[VnUuid, Network | str] = field(
+        default_factory=lambda: {VnUuid(vn): variants[0] for vn, variants in KNOWN.items()}
+    )
+    absent: set[VmiUuid] = field(default_factory=set)
+    port_changes: ChangeLog[VmiUuid] = field(default_factory=ChangeLog)
+    network_changes: ChangeLog[VnUuid] = field(default_factory=ChangeLog)
+    interface_changes: ChangeLog[VmiUuid] = field(default_factory=ChangeLog)
+
+    def interfaces(self, vmi_uuids: Iterable[VmiUuid]) -> InterfaceView:
+        ports = [self.by_uuid[vmi_uuid] for vmi_uuid in vmi_uuids]
+        absent = {port.vmi_uuid: "TF has no such virtual-machine-interface" for port in ports}
+        return make_interfaces(ports, missing={key: text for key, text in absent.items() if key in self.absent})
+
+    def view(self, needed: frozenset[VnUuid], *, of: frozenset[VnUuid] | None = None) -> NetworkView:
+        asked = {vn_uuid: self.known[vn_uuid] for vn_uuid in (needed if of is None else needed & of)}
+        return make_view(
+            *(each for each in asked.values() if isinstance(each, Network)),
+            missing={vn_uuid: each for vn_uuid, each in asked.items() if isinstance(each, str)},
+        )
+
+
+class PortSource:
+    """The ports' side of `Sources`."""
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+
+    def take_changes(self) -> frozenset[VmiUuid] | None:
+        return self._sources.port_changes.take()
+
+    def ports(self) -> tuple[Port, ...]:
+        return tuple(self._sources.by_uuid.values())
+
+    def get(self, vmi_uuid: VmiUuid) -> Port | None:
+        return self._sources.by_uuid.get(vmi_uuid)
+
+
+class NetworkSource:
+    """The networks' side of `Sources`."""
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+        self.view = sources.view
+
+    def take_changes(self) -> frozenset[VnUuid] | None:
+        return self._sources.network_changes.take()
+
+
+class InterfaceSource:
+    """The interfaces' side of `Sources`."""
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+
+    def take_changes(self) -> frozenset[VmiUuid] | None:
+        return self._sources.interface_changes.take()
+
+    def view(self, needed: frozenset[VmiUuid], *, of: frozenset[VmiUuid] | None = None) -> InterfaceView:
+        return self._sources.interfaces(needed if of is None else needed & of)
+
+
+class World:
+    """A host that is kept by one reconciler."""
+
+    def __init__(self, *, has_overlay: bool) -> None:
+        self.host = CountingHost(underlay=UNDERLAY if has_overlay else None)
+        self.sources = Sources()
+        self.peers = FakePeers(are_all_new=False)
+        self.board = StatusBoard()
+        self.reconciler = self._reconciler(self.host, self.peers, self.board, has_overlay=has_overlay)
+        self.has_overlay = has_overlay
+
+    def _reconciler(self, host: FakeHost, peers: FakePeers, board: StatusBoard, *, has_overlay: bool) -> Reconciler:
+        return Reconciler(
+            ports=PortSource(self.sources),
+            networks=NetworkSource(self.sources),
+            interfaces=InterfaceSource(self.sources),
+            forwarding=host,
+            filtering=FakeFilters(host),
+            gateway_macs=MACS,
+            board=board,
+            overlay=OverlaySide(peers=peers, vtep=HERE, asn=64512) if has_overlay else None,
+        )
+
+    def turn(self) -> None:
+        self.reconciler.run_once(is_full=False)
+
+    def check(self) -> None:
+        """A fresh reconciler on this very host, told the same, finds nothing to do and says the same of every port."""
+        applied, announced, board = len(self.host.applied), dict(self.peers.announced), StatusBoard()
+        fresh = self._reconciler(self.host, self.peers, board, has_overlay=self.has_overlay)
+        report = fresh.run_once(is_full=True)  # the changes that it takes have been followed already
+        assert report.done == ()
+        assert self.host.applied[applied:] == []
+        assert self.peers.announced == announced
+        assert board.outcome.statuses == self.board.outcome.statuses
+        assert set(board.outcome.choices) == set(self.board.outcome.choices)
+
+    def set_port(self, port: Port | None, vmi_uuid: VmiUuid) -> None:
+        if port is None:
+            self.sources.by_uuid.pop(vmi_uuid, None)
+        else:
+            self.sources.by_uuid[vmi_uuid] = port
+        self.sources.port_changes.note([vmi_uuid])
+
+    def set_absent(self, vmi_uuid: VmiUuid, *, is_absent: bool) -> None:
+        if is_absent:
+            self.sources.absent.add(vmi_uuid)
+        else:
+            self.sources.absent.discard(vmi_uuid)
+        self.sources.interface_changes.note([vmi_uuid])
+
+    def set_network(self, vn_uuid: str, known: Network | str) -> None:
+        self.sources.known[VnUuid(vn_uuid)] = known
+        self.sources.network_changes.note([VnUuid(vn_uuid)])
+
+
+Change = Callable[[World], None]
+
+
+@st.composite
+def a_change(draw: st.DrawFn) -> Change:
+    kind = draw(st.sampled_from(["port", "port", "port", "no port", "network", "interface", "routes", "routes"]))
+    if kind == "port":
+        port = draw(a_port(draw(st.integers(1, 6))))
+        return lambda world: world.set_port(port, port.vmi_uuid)
+    if kind == "no port":
+        gone = draw(a_port(draw(st.integers(1, 6)))).vmi_uuid
+        return lambda world: world.set_port(None, gone)
+    if kind == "interface":
+        named, is_absent = draw(a_port(draw(st.integers(1, 6)))).vmi_uuid, draw(st.booleans())
+        return lambda world: world.set_absent(named, is_absent=is_absent)
+    if kind == "network":
+        vn_uuid = draw(st.sampled_from(sorted(KNOWN)))
+        known = draw(st.sampled_from(KNOWN[vn_uuid]))
+        return lambda world: world.set_network(vn_uuid, known)
+    route, is_gone = draw(a_route()), draw(st.booleans())
+    return lambda world: hear(world.peers, route, is_gone=is_gone)
+
+
+def hear(peers: FakePeers, route: EvpnRoute, *, is_gone: bool) -> None:
+    others = [other for key, other in peers.remote.items() if key != route.key]
+    peers.hear(*others, *([] if is_gone else [route]))
+
+
+steps = st.lists(st.lists(a_change(), min_size=1, max_size=3), min_size=1, max_size=12)
+
+
+@settings(max_examples=150, deadline=None)
+@given(changes=steps, has_overlay=st.booleans())
+def test_after_every_pass_a_pass_that_begins_anew_has_nothing_to_do(
+    *, changes: list[list[Change]], has_overlay: bool
+) -> None:
+    world = World(has_overlay=has_overlay)
+    world.turn()
+    for step in changes:
+        for change in step:
+            change(world)
+        before = world.host.observations
+        world.turn()
+        event("followed" if world.host.observations == before else "began anew")
+        world.check()
+
+
+@settings(max_examples=60, deadline=None)
+@given(changes=steps, fail_at=st.integers(0, 40), failure=st.sampled_from([Conflict, Rejected]))
+def test_after_a_failure_the_next_pass_begins_anew_and_mends_it(
+    changes: list[list[Change]], fail_at: int, failure: type[Conflict] | type[Rejected]
+) -> None:
+    world = World(has_overlay=True)
+    world.turn()
+    world.host.fail_at, world.host.failure = len(world.host.applied) + fail_at, failure
+    for step in changes:
+        for change in step:
+            change(world)
+        world.turn()
+    world.host.fail_at = None
+    world.turn()
+    world.check()
+
+
+@settings(max_examples=100, deadline=None)
+@given(changes=steps)
+def test_what_is_wanted_does_not_depend_on_the_way_there(changes: list[list[Change]]) -> None:
+    world = World(has_overlay=True)
+    wanted = Wanted(trunk=world.host.trunk, has_ipv6=True, overlay=overlay_of({}))
+    seen: set[VnUuid] = set()
+    for step in changes:
+        for change in step:
+            change(world)
+        for vmi_uuid in world.sources.port_changes.take() or ():
+            wanted.set_port(vmi_uuid, world.sources.by_uuid.get(vmi_uuid))
+        for vmi_uuid, port in world.sources.by_uuid.items():
+            if wanted.ports.get(vmi_uuid) != port:
+                wanted.set_port(vmi_uuid, port)
+        for vn_uuid in wanted.needed | seen:
+            wanted.set_network(vn_uuid, world.sources.known[vn_uuid] if vn_uuid in wanted.needed else None)
+        seen |= wanted.needed
+        for vmi_uuid in [*world.sources.by_uuid, *wanted.ports]:
+            is_here = vmi_uuid in world.sources.by_uuid
+            view = world.sources.interfaces([vmi_uuid] if is_here else [])
+            wanted.set_interface(vmi_uuid, view.known.get(vmi_uuid) or view.missing.get(vmi_uuid))
+        for key in world.peers.changed:
+            wanted.set_remote(key, world.peers.remote.get(key))
+        world.peers.changed = set()
+        wanted.settle()
+    told = {key: each.route.generation for key, each in wanted.facts.announcements.now.items()}
+    fresh = all_wanted(
+        ports=world.sources.by_uuid.values(),
+        networks=world.sources.view(wanted.needed),
+        interfaces=world.sources.interfaces(world.sources.by_uuid),
+        trunk=world.host.trunk,
+        has_ipv6=True,
+        overlay=overlay_of(world.peers.remote, generations=told),
+    )
+    assert comparable(whole(wanted)) == comparable(whole(fresh))
+
+
+def overlay_of(remote: Mapping[RouteKey, EvpnRoute], *, generations: Mapping[RouteKey, int] | None = None) -> Overlay:
+    view = OverlayView(
+        announced={},
+        generations=generations or {},
+        remote=remote,
+        is_settled=True,
+        gone=frozenset(),
+        look_again_s=None,
+    )
+    return Overlay(vtep=HERE, asn=64512, underlay=UNDERLAY, view=view, installed=Installed())
+
+
+def comparable(want: Desired) -> Desired:
+    return replace(want, choices=tuple(sorted(want.choices, key=repr)))

@@ -1,0 +1,146 @@
+"""Pure: all routes that are heard and told, by route target, and the one that each VRF follows for each prefix.
+
+Kept up to date route by route: a change costs the networks that import it, whatever else is known. `evpn` has the
+rules: who wins, and what is told. Called by `wanted`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+from vrouter_vm.evpn import Member, Vtep, format_rd, is_usable, local_route, may_take, next_generation, rank
+from vrouter_vm.model import Choice, EvpnRoute, IpNetwork, RouteKey, RouteTarget
+
+PrefixUnit: TypeAlias = tuple[int, IpNetwork]
+"""Network id and prefix."""
+
+
+class Rib:
+    """The routes. After any number of changes `settle` brings `local` and `choices` up to date."""
+
+    def __init__(self, vtep: Vtep, *, generations: Mapping[RouteKey, int]) -> None:
+        self._vtep = vtep
+        self._generations = dict(generations)  # of prefixes that were told before; used once
+        self._members: dict[int, Member] = {}
+        self._guests: dict[int, dict[IpNetwork, str]] = {}
+        self._importers: dict[RouteTarget, set[int]] = {}
+        self._routes: dict[RouteTarget, dict[IpNetwork, tuple[EvpnRoute, ...]]] = {}
+        self._vifs: dict[RouteKey, str] = {}
+        self._rds: dict[int, str] = {}
+        self._dirty: set[PrefixUnit] = set()
+        self.remote: dict[RouteKey, EvpnRoute] = {}
+        """The routes of other hosts by which packets can be sent."""
+        self.local: dict[PrefixUnit, EvpnRoute] = {}
+        """What this host tells of its guests' addresses."""
+        self.choices: dict[PrefixUnit, Choice] = {}
+        """Where each VRF sends what."""
+
+    def set_remote(self, key: RouteKey, route: EvpnRoute | None) -> None:
+        """Take in a route of another host, or with None that there is none any more."""
+        if route is not None and not is_usable(route, self._vtep):
+            route = None
+        old = self.remote.get(key)
+        if old == route:
+            return
+        if old is not None:
+            self._leave(old)
+            del self.remote[key]
+        if route is not None:
+            self._enter(route)
+            self.remote[key] = route
+
+    def set_member(self, network_id: int, member: Member | None) -> None:
+        """Take in a network that has guests here, or its change; with None the network, without any guest by now."""
+        old = self._members.pop(network_id, None)
+        old_imports = old.imports if old else frozenset()
+        new_imports = member.imports if member else frozenset()
+        for target in old_imports - new_imports:
+            self._importers[target].discard(network_id)
+        for target in new_imports:
+            self._importers.setdefault(target, set()).add(network_id)
+        if member is not None:
+            self._members[network_id] = member
+            self._rds[network_id] = format_rd(self._vtep.address, network_id)
+        for target in old_imports | new_imports:
+            self._dirty.update((network_id, prefix) for prefix in self._routes.get(target, ()))
+        self._dirty.update((network_id, prefix) for prefix in self._guests.get(network_id, ()))
+
+    def set_guest(self, network_id: int, prefix: IpNetwork, vif: str | None) -> None:
+        """Take in that a guest's address is behind that vif; None: it is not here any more."""
+        guests = self._guests.setdefault(network_id, {})
+        if vif is None:
+            guests.pop(prefix, None)
+        else:
+            guests[prefix] = vif
+        self._dirty.add((network_id, prefix))
+
+    def settle(self) -> set[PrefixUnit]:
+        """Choose anew where something has changed; return which prefixes of which networks that were."""
+        for unit in list(self._dirty):  # what is told first: it takes part in the choice, here and in other networks
+            self._tell(unit)
+        dirty, self._dirty = self._dirty, set()
+        for unit in dirty:
+            choice = self._choose(unit)
+            if choice is None:
+                self.choices.pop(unit, None)
+            else:
+                self.choices[unit] = choice
+        self._generations = {}  # what has not been told again is not here any more
+        return dirty
+
+    def guest(self, network_id: int, prefix: IpNetwork) -> str | None:
+        """Return the vif of a guest's address on this host, or None."""
+        return self._guests.get(network_id, {}).get(prefix)
+
+    def _tell(self, unit: PrefixUnit) -> None:
+        network_id, prefix = unit
+        member, vif, old = self._members.get(network_id), self.guest(network_id, prefix), self.local.get(unit)
+        if old is not None:
+            self._leave(old)
+            del self.local[unit], self._vifs[old.key]
+        if member is None or vif is None:
+            return
+        key = self._rds[network_id], prefix
+        generation = old.generation if old is not None else self._generations.get(key)
+        if generation is None:
+            generation = next_generation(self._heard(member, prefix), self._vtep)
+        self.local[unit] = route = local_route(member, prefix, vtep=self._vtep, generation=generation)
+        self._vifs[key] = vif
+        self._enter(route)
+
+    def _choose(self, unit: PrefixUnit) -> Choice | None:
+        network_id, prefix = unit
+        member, own = self._members.get(network_id), self.local.get(unit)
+        if member is None:
+            return None
+        candidates = self._heard(member, prefix) if may_take(member, prefix) else []
+        if own is not None:  # also when the network does not import what it exports
+            candidates.append(own)
+        if not candidates:
+            return None
+        best = candidates[0] if len(candidates) == 1 else min(candidates, key=rank)
+        is_here = best.router_mac == self._vtep.router_mac  # `is_usable`: nobody else's route has it
+        return Choice(network_id=network_id, route=best, vif=self._vifs[best.key] if is_here else None)
+
+    def _heard(self, member: Member, prefix: IpNetwork) -> list[EvpnRoute]:
+        """Return what is heard and told of a prefix under the route targets that a network imports."""
+        return [route for target in member.imports for route in self._routes.get(target, {}).get(prefix, ())]
+
+    def _enter(self, route: EvpnRoute) -> None:
+        prefix = route.prefix
+        for target in route.targets:
+            by_prefix = self._routes.setdefault(target, {})
+            by_prefix[prefix] = (*by_prefix.get(prefix, ()), route)
+            self._dirty.update((network_id, prefix) for network_id in self._importers.get(target, ()))
+
+    def _leave(self, route: EvpnRoute) -> None:
+        prefix = route.prefix
+        for target in route.targets:
+            by_prefix = self._routes[target]
+            rest = tuple(other for other in by_prefix[prefix] if other is not route)
+            if rest:
+                by_prefix[prefix] = rest
+            else:
+                del by_prefix[prefix]
+            self._dirty.update((network_id, prefix) for network_id in self._importers.get(target, ()))

@@ -1,0 +1,513 @@
+"""Pure: what should exist on this host, kept up to date by what changes.
+
+Called by `reconciler`; calls `placing`, `links`, `policy`, `rib` and `tunnels`. What is wanted is made of parts, one per
+unit: the host, a port, a network with guests here, a prefix that such a network has a way to, a VTEP. A change marks the
+units that depend on it, `settle` makes their parts anew, and `facts` keeps what was wanted of each thing before.
+
+One law holds for every sequence of changes: the outcome is the same as that of a fresh `Wanted` that is told the end of
+it at once, which is what `desired_state` is. A port that cannot be served is held with a reason in an operator's words
+and takes nothing from the others: what two ports claim goes to the one that came first.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, ip_network
+from typing import Final, Generic, TypeAlias, TypeVar
+
+from tf_reconcile.errors import DesiredStateError
+from vrouter_vm import links, names, placing, policy, tunnels
+from vrouter_vm.facts import NOTHING, Facts, Part
+from vrouter_vm.model import (
+    Choice,
+    Element,
+    EvpnRoute,
+    InterfaceSettings,
+    IpAddress,
+    Network,
+    Placement,
+    Port,
+    RouteKey,
+    Trunk,
+    VmiUuid,
+    VnUuid,
+    Way,
+)
+from vrouter_vm.rib import PrefixUnit, Rib
+from vrouter_vm.tunnels import Overlay
+
+C = TypeVar("C", bound=Hashable)
+K = TypeVar("K", bound=Hashable)
+
+Unit: TypeAlias = tuple[str | int, Hashable]
+"""What a part belongs to: a kind and a key, or a prefix of a network."""
+
+_HOST: Final[Unit] = ("host", "")
+
+
+class Wanted:
+    """What should exist. Tell it what has changed with the `set_` methods, then `settle`, then read."""
+
+    def __init__(self, *, trunk: Trunk, has_ipv6: bool, overlay: Overlay | None = None) -> None:
+        """`has_ipv6` says whether the kernel can do IPv6 at all."""
+        self._trunk = trunk
+        self.has_ipv6 = has_ipv6
+        self._overlay = overlay
+        self._rib = Rib(overlay.vtep, generations=overlay.view.generations) if overlay else None
+        self._gone: frozenset[Way] = overlay.view.gone if overlay else frozenset()
+        self._remains = tunnels.Remains(overlay, has_ipv6=has_ipv6) if overlay and overlay.installed.routes else None
+
+        self._ports: dict[VmiUuid, Port] = {}
+        self._ports_of: dict[VnUuid, set[VmiUuid]] = {}
+        self._networks: dict[VnUuid, Network] = {}
+        self._missing: dict[VnUuid, str] = {}
+        self._interfaces: dict[VmiUuid, InterfaceSettings] = {}
+        self._missing_interfaces: dict[VmiUuid, str] = {}
+        self._vlans: _Claims[int, VmiUuid] = _Claims()
+        self._addresses: _Claims[tuple[VnUuid, IpAddress], VmiUuid] = _Claims()
+        self._numbers: _Claims[tuple[str, int], VnUuid] = _Claims()
+
+        self._members: dict[VnUuid, set[VmiUuid]] = {}
+        self._with_ipv6: Counter[VnUuid] = Counter()
+        self._served: dict[VnUuid, _Served] = {}
+        self._vni_of_id: dict[int, int] = {}
+        self._devices: set[str] = set()
+        self._device_users: dict[str, set[PrefixUnit]] = {}
+        self._device_of: dict[PrefixUnit, str] = {}
+        self._vteps: Counter[IPv4Address] = Counter()
+
+        self._parts: dict[Unit, Part] = {}
+        self._dirty_ports: set[VmiUuid] = set()
+        self._dirty_prefixes: set[PrefixUnit] = set()
+        self._is_begun = False
+
+        self.facts = Facts()
+        self.placements: dict[VmiUuid, Placement] = {}
+        self.held: dict[VmiUuid, str] = {}
+        self.kept: dict[VmiUuid, tuple[str, frozenset[Element]]] = {}
+        """The vif and bindings of ports whose network or interface is not known: see `Desired.kept`."""
+        self.touched_ports: set[VmiUuid] = set()
+        """The ports that the last `settle` has looked at."""
+        self.touched_prefixes: set[PrefixUnit] = set()
+        """The prefixes that the last `settle` has looked at."""
+        self.needs_full_pass = False
+        """True when a change cannot be followed piece by piece: begin anew with what the kernel holds."""
+
+    @property
+    def ports(self) -> Mapping[VmiUuid, Port]:
+        """All ports."""
+        return self._ports
+
+    @property
+    def needed(self) -> frozenset[VnUuid]:
+        """The networks that ports name."""
+        return frozenset(self._ports_of)
+
+    @property
+    def known(self) -> frozenset[VnUuid]:
+        """The networks that it has been told anything of."""
+        return frozenset([*self._networks, *self._missing])
+
+    @property
+    def choices(self) -> Mapping[PrefixUnit, Choice]:
+        """Where each VRF sends what."""
+        return self._rib.choices if self._rib else {}
+
+    def set_port(self, vmi_uuid: VmiUuid, port: Port | None) -> None:
+        """Take in a port or its change; None: there is none."""
+        old = self._ports.pop(vmi_uuid, None)
+        if old is not None:
+            _discard(self._ports_of, old.vn_uuid, vmi_uuid)
+        if port is not None:
+            self._ports[vmi_uuid] = port
+            self._ports_of.setdefault(port.vn_uuid, set()).add(vmi_uuid)
+        self._dirty_ports.add(vmi_uuid)
+
+    def set_network(self, vn_uuid: VnUuid, known: Network | str | None) -> None:
+        """Take in what is known of a network: itself, why it is not known, or None when nobody asks any more."""
+        network = known if isinstance(known, Network) else None
+        reason = known if isinstance(known, str) else None
+        if self._networks.get(vn_uuid) == network and self._missing.get(vn_uuid) == reason:
+            return
+        self._networks.pop(vn_uuid, None)
+        self._missing.pop(vn_uuid, None)
+        numbers: set[tuple[str, int]] = set()
+        if network is not None:
+            self._networks[vn_uuid] = network
+            numbers.add(("network id", network.network_id))
+            if self._overlay is not None:
+                numbers.add(("VNI", tunnels.vni_of(network)))
+        elif reason is not None:
+            self._missing[vn_uuid] = reason
+        for each in {vn_uuid, *self._numbers.claim(vn_uuid, frozenset(numbers))}:
+            self._dirty_ports |= self._ports_of.get(each, set())
+
+    def set_interface(self, vmi_uuid: VmiUuid, known: InterfaceSettings | str | None) -> None:
+        """Take in what TF has for a port's interface, why that is not known, or None when nobody asks any more."""
+        settings = known if isinstance(known, InterfaceSettings) else None
+        reason = known if isinstance(known, str) else None
+        if self._interfaces.get(vmi_uuid) == settings and self._missing_interfaces.get(vmi_uuid) == reason:
+            return
+        self._interfaces.pop(vmi_uuid, None)
+        self._missing_interfaces.pop(vmi_uuid, None)
+        if settings is not None:
+            self._interfaces[vmi_uuid] = settings
+        elif reason is not None:
+            self._missing_interfaces[vmi_uuid] = reason
+        self._dirty_ports.add(vmi_uuid)
+
+    def set_remote(self, key: RouteKey, route: EvpnRoute | None) -> None:
+        """Take in a route of another host, or with None that there is none any more."""
+        if self._rib is None or self._overlay is None:
+            return
+        old = self._rib.remote.get(key)
+        self._rib.set_remote(key, route)
+        new = self._rib.remote.get(key)
+        old_vtep, new_vtep = old.next_hop if old else None, new.next_hop if new else None
+        if old_vtep == new_vtep:
+            return
+        if new_vtep is not None:
+            self._vteps[new_vtep] += 1
+            if self._vteps[new_vtep] == 1:
+                self._replace(("VTEP", new_vtep), Part(elements=(tunnels.vtep_element(new_vtep, self._overlay),)))
+        if old_vtep is not None:
+            self._vteps[old_vtep] -= 1
+            if not self._vteps[old_vtep]:
+                del self._vteps[old_vtep]
+                self._replace(("VTEP", old_vtep), NOTHING)
+
+    def set_gone(self, gone: frozenset[Way]) -> None:
+        """Take in what has been withdrawn before everything was heard."""
+        self._gone = gone
+
+    def settle(self) -> None:
+        """Bring everything up to date with what has been told."""
+        moves = self._place_ports()
+        self._follow_moves(moves)
+        if self._rib is not None and self._overlay is not None:
+            self._follow_routes(self._rib, self._overlay)
+        self._is_begun = True
+
+    def commit(self) -> None:
+        """Take note that what is wanted now is what there is: only what changes from here on has to be done."""
+        self.facts.commit()
+
+    def _place_ports(self) -> list[_Move]:
+        """Decide anew where each port that may be concerned is served, and return what has become of them."""
+        dirty, self._dirty_ports = self._dirty_ports, set()
+        for vmi_uuid in list(dirty):
+            dirty |= self._vlans.claim(vmi_uuid, self._claimed_vlan(vmi_uuid))
+        for vmi_uuid in list(dirty):
+            dirty |= self._addresses.claim(vmi_uuid, self._claimed_addresses(vmi_uuid))
+        moves = []
+        for vmi_uuid in dirty:
+            old, new = self.placements.pop(vmi_uuid, None), None
+            self.held.pop(vmi_uuid, None)
+            self.kept.pop(vmi_uuid, None)
+            port = self._ports.get(vmi_uuid)
+            if port is not None:
+                try:
+                    new = self.placements[vmi_uuid] = self._place(port)
+                except placing.NotKnown as unknown:
+                    self.held[vmi_uuid] = unknown.reason
+                    vif = names.format_vif(self._trunk.name, unknown.vlan)
+                    self.kept[vmi_uuid] = vif, policy.bindings_of(vif, port)
+                except DesiredStateError as error:
+                    self.held[vmi_uuid] = error.reason
+            moves.append(_Move(vmi_uuid=vmi_uuid, old=old, new=new))
+        self.touched_ports = dirty
+        return moves
+
+    def _claimed_vlan(self, vmi_uuid: VmiUuid) -> frozenset[int]:
+        port = self._ports.get(vmi_uuid)
+        try:
+            return frozenset() if port is None else frozenset({placing.vlan_of(port)})
+        except DesiredStateError:
+            return frozenset()
+
+    def _claimed_addresses(self, vmi_uuid: VmiUuid) -> frozenset[tuple[VnUuid, IpAddress]]:
+        """Return a port's addresses, in its network, if it could be served but for others that claim the same."""
+        port = self._ports.get(vmi_uuid)
+        if port is None:
+            return frozenset()
+        try:
+            self._check(port)
+        except DesiredStateError:
+            return frozenset()
+        return frozenset((port.vn_uuid, address) for address in port.addresses)
+
+    def _place(self, port: Port) -> Placement:
+        """Return where `port` is served; raises `DesiredStateError` with the reason why it is not."""
+        vlan, network, settings = self._check(port)
+        for address in port.addresses:
+            owner = self._first(self._addresses.of((port.vn_uuid, address)))
+            if owner is not port:
+                raise placing.impossible(
+                    port, f"address {address} belongs to port {owner.vmi_uuid} ({owner.display_name})"
+                )
+        return Placement(
+            port=port,
+            network=network,
+            settings=settings,
+            vlan=vlan,
+            vif=names.format_vif(self._trunk.name, vlan),
+            vrf=names.format_vrf(network.network_id),
+            is_active=port.is_enabled,
+        )
+
+    def _check(self, port: Port) -> tuple[int, Network, InterfaceSettings]:
+        vlan = placing.vlan_of(port)
+        owner = self._first(self._vlans.of(vlan))
+        if owner is not port:
+            raise placing.impossible(port, f"VLAN {vlan} belongs to port {owner.vmi_uuid} ({owner.display_name})")
+        placing.check_guest(port, self._trunk, has_ipv6=self.has_ipv6)
+        network = self._networks.get(port.vn_uuid)
+        if network is None:
+            reason = self._missing.get(port.vn_uuid, "not asked for yet")
+            text = f"virtual network {port.vn_uuid} is not known: {reason}"
+            raise placing.NotKnown(port.vmi_uuid, text, vlan=vlan)
+        settings = self._interfaces.get(port.vmi_uuid)
+        if settings is None:
+            reason = self._missing_interfaces.get(port.vmi_uuid, "not asked for yet")
+            text = f"virtual-machine-interface {port.vmi_uuid} is not known: {reason}"
+            raise placing.NotKnown(port.vmi_uuid, text, vlan=vlan)
+        placing.check_network_id(port, network)
+        self._check_number(port, network, "network id", network.network_id)
+        if self._overlay is not None:
+            vni = tunnels.vni_of(network)
+            placing.check_vni(port, network, vni)
+            self._check_number(port, network, "VNI", vni)
+        placing.check_addresses(port, network)
+        return vlan, network, settings
+
+    def _check_number(self, port: Port, network: Network, kind: str, number: int) -> None:
+        """TF gives a network id to another network once its first owner is deleted; the two must not share a VRF."""
+        owner = min(self._numbers.of((kind, number)))
+        if owner != network.vn_uuid:
+            raise placing.impossible(port, f"{kind} {number} of {network.name} is also that of virtual network {owner}")
+
+    def _first(self, vmi_uuids: Iterable[VmiUuid]) -> Port:
+        return min((self._ports[each] for each in vmi_uuids), key=lambda port: (port.added_at, port.vmi_uuid))
+
+    def _follow_moves(self, moves: Iterable[_Move]) -> None:
+        """Bring up to date what hangs on where ports are served: their own parts, their networks', the host's."""
+        vn_uuids: set[VnUuid] = set()
+        for move in moves:
+            for placement, is_new in ((move.old, False), (move.new, True)):
+                if placement is not None:
+                    vn_uuids.add(placement.network.vn_uuid)
+                    self._count(placement, is_new=is_new)
+        served = {vn_uuid: self._served_now(vn_uuid) for vn_uuid in vn_uuids}
+        changed = {vn_uuid for vn_uuid, now in served.items() if now != self._served.get(vn_uuid)}
+        for vn_uuid in changed:
+            self._leave_network(vn_uuid)
+        for vn_uuid in changed:
+            self._enter_network(vn_uuid, served[vn_uuid])
+        for move in moves:
+            self._replace(("port", move.vmi_uuid), NOTHING if move.new is None else self._port_part(move.new))
+        for move in moves:
+            self._move_guest(move.old, is_here=False)
+        for move in moves:
+            self._move_guest(move.new, is_here=True)
+        if changed or not self._is_begun:
+            self._replace(_HOST, self._host_part())
+
+    def _count(self, placement: Placement, *, is_new: bool) -> None:
+        """Keep the members of a network, and how many of them have IPv6."""
+        vn_uuid, vmi_uuid = placement.network.vn_uuid, placement.port.vmi_uuid
+        if is_new:
+            self._members.setdefault(vn_uuid, set()).add(vmi_uuid)
+        else:
+            _discard(self._members, vn_uuid, vmi_uuid)
+        if links.routes_ipv6([placement]):
+            self._with_ipv6[vn_uuid] += 1 if is_new else -1
+            if not self._with_ipv6[vn_uuid]:
+                del self._with_ipv6[vn_uuid]
+
+    def _served_now(self, vn_uuid: VnUuid) -> _Served | None:
+        if vn_uuid not in self._members:
+            return None
+        return _Served(network=self._networks[vn_uuid], routes_ipv6=vn_uuid in self._with_ipv6)
+
+    def _leave_network(self, vn_uuid: VnUuid) -> None:
+        served = self._served.pop(vn_uuid, None)
+        if served is None:
+            return
+        self._replace(("network", vn_uuid), NOTHING)
+        if self._rib is not None:
+            self._replace(("tunnel", vn_uuid), NOTHING)
+            self._rib.set_member(served.network.network_id, None)
+            del self._vni_of_id[served.network.network_id]
+            self._switch_device(tunnels.vni_of(served.network), is_here=False)
+
+    def _enter_network(self, vn_uuid: VnUuid, served: _Served | None) -> None:
+        if served is None:
+            return
+        self._served[vn_uuid] = served
+        network, routes_ipv6 = served.network, served.routes_ipv6
+        vrf = links.vrf_of(network)
+        self._replace(
+            ("network", vn_uuid),
+            Part(
+                vrfs=(vrf,),
+                sysctls=tuple(links.vrf_sysctls(vrf, has_ipv6=self.has_ipv6, routes_ipv6=routes_ipv6).items()),
+                addresses=tuple(links.gateway_addresses(network, routes_ipv6=routes_ipv6)),
+                routes=tuple(links.end_routes(network, has_ipv6=self.has_ipv6)),
+                elements=policy.network_elements(network),
+            ),
+        )
+        if self._rib is not None and self._overlay is not None:
+            part = tunnels.tunnel_part(network, self._overlay, has_ipv6=self.has_ipv6, routes_ipv6=routes_ipv6)
+            self._replace(("tunnel", vn_uuid), part)
+            member = tunnels.member_of(network, asn=self._overlay.asn, has_ipv6=routes_ipv6)
+            self._rib.set_member(network.network_id, member)
+            self._vni_of_id[network.network_id] = member.vni
+            self._switch_device(member.vni, is_here=True)
+            if self._remains is not None:
+                network_id = network.network_id
+                self._dirty_prefixes.update((network_id, prefix) for prefix in self._remains.prefixes(network_id))
+
+    def _switch_device(self, vni: int, *, is_here: bool) -> None:
+        """Take note that the device of a VNI takes in, or does no longer: who sends through it has to know."""
+        device = names.format_vxlan(vni)
+        if is_here:
+            self._devices.add(device)
+        else:
+            self._devices.discard(device)
+        self._dirty_prefixes |= self._device_users.get(device, set())
+        if self._remains is not None and self._is_begun:
+            self.needs_full_pass = True
+
+    def _move_guest(self, placement: Placement | None, *, is_here: bool) -> None:
+        if self._rib is None or placement is None or not placement.is_active:
+            return
+        for address in placement.port.addresses:
+            vif = placement.vif if is_here else None
+            self._rib.set_guest(placement.network.network_id, ip_network(address), vif)
+
+    def _port_part(self, placement: Placement) -> Part:
+        """Return what one port asks for; with an overlay its routes belong to the prefixes."""
+        return Part(
+            vifs=(links.vif_of(placement, trunk_mac=self._trunk.mac),),
+            sysctls=tuple(links.vif_sysctls(placement, has_ipv6=self.has_ipv6).items()),
+            addresses=tuple(links.vif_addresses(placement)),
+            neighbours=tuple(links.guest_neighbours(placement)),
+            routes=() if self._overlay is not None else tuple(links.guest_routes(placement)),
+            elements=policy.guest_elements(placement),
+        )
+
+    def _host_part(self) -> Part:
+        settings = links.host_sysctls(
+            routes_ipv6=any(served.routes_ipv6 for served in self._served.values()),
+            has_tunnels=self._overlay is not None,
+        )
+        return Part(sysctls=tuple(settings.items()))
+
+    def _follow_routes(self, rib: Rib, overlay: Overlay) -> None:
+        """Bring the ways to all prefixes up to date that may be concerned."""
+        units = rib.settle() | self._dirty_prefixes
+        self._dirty_prefixes = set()
+        remaining = []
+        for unit in units:
+            choice = rib.choices.get(unit)
+            if choice is None and self._remains is not None:
+                remaining.append(unit)  # after what is heard of the same far ends
+                continue
+            part = NOTHING if choice is None else self._prefix_part(unit, choice, rib, overlay)
+            if self._remains is not None and self._remains.correct(part) and self._is_begun:
+                self.needs_full_pass = True
+            self._replace(unit, part)
+        for unit in remaining:
+            is_served = unit[0] in self._vni_of_id
+            part = self._remains.part(unit, gone=self._gone, devices=self._devices) if self._remains else NOTHING
+            self._replace(unit, part if is_served else NOTHING)
+        self.touched_prefixes = units
+
+    def _prefix_part(self, unit: PrefixUnit, choice: Choice, rib: Rib, overlay: Overlay) -> Part:
+        """Return the way to a prefix, and what other hosts are told of it."""
+        network_id, prefix = unit
+        device = names.format_vxlan(choice.route.vni)
+        own_vni = self._vni_of_id[network_id]
+        is_leak = choice.vif is None and choice.route.vni != own_vni
+        self._use_device(unit, device if is_leak else None)
+        if choice.vif is not None:
+            part = tunnels.here_part(choice, choice.vif)
+        else:
+            part = tunnels.there_part(
+                choice, overlay, own_vni=own_vni, is_device_here=device in self._devices, has_ipv6=self.has_ipv6
+            )
+        vif = rib.guest(network_id, prefix)
+        if vif is None:
+            return part
+        told = tunnels.announcement(rib.local[unit], network_id=network_id, vif=vif)
+        return replace(part, announcements=(told,))
+
+    def _use_device(self, unit: PrefixUnit, device: str | None) -> None:
+        old = self._device_of.pop(unit, None)
+        if old is not None:
+            _discard(self._device_users, old, unit)
+        if device is not None:
+            self._device_of[unit] = device
+            self._device_users.setdefault(device, set()).add(unit)
+
+    def _replace(self, unit: Unit, part: Part) -> None:
+        old = self._parts.pop(unit, None)
+        if old is not None:
+            self.facts.remove(old)
+        if part is not NOTHING:
+            self._parts[unit] = part
+            self.facts.add(part)
+
+
+class _Claims(Generic[C, K]):
+    """Who claims what."""
+
+    def __init__(self) -> None:
+        self._claimants: dict[C, set[K]] = {}
+        self._claims: dict[K, frozenset[C]] = {}
+
+    def claim(self, claimant: K, claims: frozenset[C]) -> set[K]:
+        """Replace what `claimant` claims; return everybody who claims, or did, something of it."""
+        old = self._claims.pop(claimant, frozenset())
+        concerned: set[K] = set()
+        for each in old - claims:
+            concerned |= self._claimants[each]
+            _discard(self._claimants, each, claimant)
+        for each in claims:
+            claimants = self._claimants.setdefault(each, set())
+            claimants.add(claimant)
+            concerned |= claimants
+        if claims:
+            self._claims[claimant] = claims
+        return concerned
+
+    def of(self, claim: C) -> Iterable[K]:
+        """Return everybody who claims that."""
+        return self._claimants.get(claim, ())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Served:
+    """What the parts of a network with guests here are made of."""
+
+    network: Network
+    routes_ipv6: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Move:
+    """Where a port was served and where it is now; None: nowhere."""
+
+    vmi_uuid: VmiUuid
+    old: Placement | None
+    new: Placement | None
+
+
+def _discard(sets: dict[C, set[K]], key: C, member: K) -> None:
+    """Take `member` out of the set at `key`, and the set when it is empty then."""
+    members = sets[key]
+    members.discard(member)
+    if not members:
+        del sets[key]

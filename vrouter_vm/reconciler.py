@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from tf_reconcile.errors import BoundaryError, Conflict
 from tf_reconcile.result import Failure, Held, PassReport, Plan, merge_held
@@ -22,6 +23,8 @@ from vrouter_vm.plan import NOTHING_ANNOUNCED, plan_host
 from vrouter_vm.status import PassOutcome, StatusBoard, port_statuses
 from vrouter_vm.tunnels import Installed, Overlay, installed_in
 from vrouter_vm.wanted import Wanted
+
+NO_NEWS: Final = OverlayNews(remote={}, gone=frozenset(), look_again_s=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,9 +113,7 @@ class Reconciler:
             self.networks.take_changes(),
             self.interfaces.take_changes(),
         )
-        news = (
-            self.overlay.peers.news() if self.overlay else OverlayNews(remote={}, gone=frozenset(), look_again_s=None)
-        )
+        news = self.overlay.peers.news() if self.overlay else NO_NEWS
         if ports is None or vn_uuids is None or vmi_uuids is None or news is None:
             return None
         for vmi_uuid in ports:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import secrets
 import sys
 import threading
 import time
@@ -31,7 +32,8 @@ from vrouter_vm.bgp_routers import PeerFeed, SessionTimes, TfBgpRouters, describ
 from vrouter_vm.evpn import Vtep
 from vrouter_vm.gateway_mac import check_gateway_mac
 from vrouter_vm.guest_services.guest import Terms
-from vrouter_vm.guest_services.service import GuestServices, guest_mtu
+from vrouter_vm.guest_services.service import Directory, GuestServices, RelayService, TrunkService, guest_mtu
+from vrouter_vm.guest_services.upstreams import Names, Resolvers, Upstreams
 from vrouter_vm.interfaces import WATCHED, InterfaceFeed, InterfaceStatus, TfInterfaces
 from vrouter_vm.kernel import Kernel
 from vrouter_vm.libnftables import LibNftables
@@ -43,7 +45,15 @@ from vrouter_vm.overlay import BgpOverlay, describe_overlay
 from vrouter_vm.port_api import PortApi, PortServer, describe_status
 from vrouter_vm.port_files import PortStore
 from vrouter_vm.reconciler import OverlaySide, Reconciler
-from vrouter_vm.settings import AgentSettings, OverlaySettings, gateway_macs, load_agent_settings, peer_settings
+from vrouter_vm.settings import (
+    AgentSettings,
+    OverlaySettings,
+    gateway_macs,
+    load_agent_settings,
+    metadata_secret,
+    peer_settings,
+    resolvers,
+)
 from vrouter_vm.status import StatusBoard, describe_vrfs
 from vrouter_vm.traffic import read_traffic
 
@@ -73,7 +83,7 @@ def main(argv: Sequence[str]) -> int:
     interfaces = InterfaceFeed(TfInterfaces(api), cache=Path(settings.interface_cache), clock=time.time, on_change=wake)
     peer_feed = _peer_feed(settings.overlay, api, file=file) if settings.overlay else None
     overlay = _overlay(settings.overlay, peer_feed, on_change=wake) if settings.overlay and peer_feed else None
-    services = _guest_services(settings, trunk=trunk)
+    services = _guest_services(settings, trunk=trunk, file=file)
     reconciler = Reconciler(
         ports=store,
         networks=feed,
@@ -282,15 +292,20 @@ def _overlay_side(settings: OverlaySettings, overlay: BgpOverlay) -> OverlaySide
     )
 
 
-def _guest_services(settings: AgentSettings, *, trunk: Trunk) -> GuestServices | None:
-    if not settings.guest_services.enabled:
+def _guest_services(settings: AgentSettings, *, trunk: Trunk, file: str) -> GuestServices | None:
+    chosen = settings.guest_services
+    if not chosen.enabled:
         return None
     underlay = settings.overlay.interface if settings.overlay else None
+    directory = Directory(lambda: Terms(mtu_bytes=guest_mtu(underlay), lease_s=chosen.lease_s))
+    upstreams = Upstreams(
+        resolvers=Resolvers(resolvers(settings, file=file), file=Path("/etc/resolv.conf")),
+        names=Names(clock=time.monotonic),
+        metadata_secret=metadata_secret(settings, file=file),
+    )
     return GuestServices(
-        trunk=trunk,
-        terms=lambda: Terms(mtu_bytes=guest_mtu(underlay), lease_s=settings.guest_services.lease_s),
-        clock=time.monotonic,
-        random=random.random,
+        TrunkService(trunk.name, router_mac=trunk.mac, directory=directory, clock=time.monotonic, random=random.random),
+        RelayService(upstreams, clock=time.monotonic, identifiers=lambda: secrets.randbits(16)),
     )
 
 

@@ -109,6 +109,11 @@ class Subnet:
         """Where guests find the services of their router; the gateway where TF has set no other, as in TF's agent."""
         return self.dns or self.gateway
 
+    @property
+    def serves_dns(self) -> bool:
+        """True when guests are to ask the service address for names."""
+        return self.service_address is not None and self.ipam.dns_method in {DnsMethod.DEFAULT, DnsMethod.VIRTUAL}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkLocalService:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Annotated
 
@@ -100,6 +100,10 @@ class GuestServicesSettings(Settings, frozen=True, kw_only=True):
     lease_s: Annotated[int, Meta(ge=120, le=31_536_000)] = 86_400
     """The time of a DHCP lease; a client renews after half of it. A day: the agent may be away for half of one before
     a guest asks in vain, and what TF changes reaches every guest within half of one."""
+    resolvers: tuple[str, ...] = ()
+    """Whom to ask for the names that guests look up, in this order; none: those of the host's /etc/resolv.conf."""
+    metadata_secret_file: str | None = None
+    """A file with the secret that Nova shares (`metadata_proxy_shared_secret`); without it metadata is not served."""
 
 
 class AgentSettings(Settings, frozen=True, kw_only=True):
@@ -134,6 +138,7 @@ def load_agent_settings(path: Path) -> AgentSettings:
             allowed=f"letters, digits, '-' and '_', at most {names.TRUNK_NAME_CHARS} characters",
         )
     gateway_macs(settings, file=file)
+    resolvers(settings, file=file)
     if not is_loopback(parse_listen(settings.port_api.listen, file=file, key="port_api.listen")[0]):
         raise ConfigError(
             "the port API has no authentication",
@@ -145,6 +150,31 @@ def load_agent_settings(path: Path) -> AgentSettings:
     if settings.overlay is not None:
         _check_overlay(settings.overlay, trunk=settings.trunk.interface, file=file)
     return settings
+
+
+def resolvers(settings: AgentSettings, *, file: str) -> tuple[IPv4Address | IPv6Address, ...]:
+    """Return the resolvers that are set; raises `ConfigError` when one is no address."""
+    found = []
+    for index, text in enumerate(settings.guest_services.resolvers):
+        try:
+            found.append(ip_address(text))
+        except ValueError as error:
+            raise ConfigError(
+                "no address of a resolver",
+                file=file,
+                key=f"guest_services.resolvers[{index}]",
+                value=text,
+                allowed="an address such as 192.0.2.53",
+            ) from error
+    return tuple(found)
+
+
+def metadata_secret(settings: AgentSettings, *, file: str) -> bytes | None:
+    """Return the secret shared with the metadata service, None where none is set; raises `ConfigError`."""
+    path = settings.guest_services.metadata_secret_file
+    if path is None:
+        return None
+    return read_secret(Path(path), file=file, key="guest_services.metadata_secret_file").encode()
 
 
 def peer_settings(settings: OverlaySettings, *, file: str) -> list[PeerSettings]:

@@ -123,11 +123,6 @@ def host_name_of(display_name: str) -> str:
     return ".".join(labels)[:255] if all(_LABEL.fullmatch(label) for label in labels) else ""
 
 
-def serves_dns(subnet: Subnet) -> bool:
-    """True when guests of that subnet are to ask its service address for names."""
-    return subnet.service_address is not None and subnet.ipam.dns_method in {DnsMethod.DEFAULT, DnsMethod.VIRTUAL}
-
-
 def _first(network: Network, addresses: Iterable[Address]) -> tuple[Address, Subnet] | None:
     for address in addresses:
         subnet = network.subnet_of(address)
@@ -148,7 +143,7 @@ def _dns_problems(subnet: Subnet) -> list[str]:
 def _servers(subnet: Subnet, configured: Iterable[IpAddress], kind: type[Address]) -> tuple[Address, ...]:
     """Return the resolvers: those set by hand first, then what the ipam's method says, as TF's agent orders them."""
     servers: list[IpAddress] = list(configured)
-    if serves_dns(subnet) and subnet.service_address is not None:
+    if subnet.serves_dns and subnet.service_address is not None:
         servers.append(subnet.service_address)
     elif subnet.ipam.dns_method is DnsMethod.TENANT:
         servers += subnet.ipam.tenant_dns

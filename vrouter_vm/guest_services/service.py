@@ -5,41 +5,38 @@ Called by `__main__`. The reconciler tells after each pass which guests there ar
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from vrouter_vm import tunnels
+from vrouter_vm.guest_services.endpoints import Endpoint, Relayed, endpoints_of, ports_by_address
 from vrouter_vm.guest_services.guest import Guest, Terms, guest_of
+from vrouter_vm.guest_services.metadata import MetadataProxy, Visit
+from vrouter_vm.guest_services.relay import Outside, Relay
 from vrouter_vm.guest_services.responder import Responder
 from vrouter_vm.guest_services.schedule import Advertisements, Limits
 from vrouter_vm.guest_services.trunk_socket import MOST_MUTED, TrunkSocket
+from vrouter_vm.guest_services.upstreams import Upstreams
 from vrouter_vm.guest_services.worker import Worker
-from vrouter_vm.model import MacAddress, Placement, Trunk, Underlay, VmiUuid
+from vrouter_vm.model import IpAddress, MacAddress, Placement, Port, Underlay, VmiUuid
 
 _BATCH_FRAMES: Final = 64
 _IDLE_S: Final = 60.0
 
 
-@dataclass(kw_only=True)
-class _Entry:
-    placement: Placement
-    guest: Guest
+class Inbox:
+    """Placements on their way from the reconciler's thread to one other."""
 
-
-class Directory:
-    """Which guest is on a VLAN and what it is told. `take` is for the reconciler's thread, the rest for one other."""
-
-    def __init__(self, terms: Callable[[], Terms]) -> None:
-        self._terms = terms
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._taken: dict[VmiUuid, Placement | None] = {}
-        self._is_all_taken = False
-        self._used_terms: Terms | None = None
-        self._entries: dict[VmiUuid, _Entry] = {}
-        self._on: dict[int, Guest] = {}
+        self._is_all = False
 
     def take(self, placements: Mapping[VmiUuid, Placement | None], *, is_all: bool) -> None:
         """Take note of the ports whose placement has changed, None for one that has no place any more; `is_all`: of
@@ -47,30 +44,44 @@ class Directory:
         """
         with self._lock:
             if is_all:
-                self._taken, self._is_all_taken = {}, True
+                self._taken, self._is_all = {}, True
             self._taken.update(placements)
 
-    def refresh(self) -> bool:
-        """Bring the guests up to date; False when nothing was taken since."""
+    def update(self, known: Mapping[VmiUuid, Placement]) -> dict[VmiUuid, Placement] | None:
+        """Return `known` with what was taken since the last call; None when nothing was."""
         with self._lock:
-            taken, is_all = self._taken, self._is_all_taken
-            self._taken, self._is_all_taken = {}, False
+            taken, is_all = self._taken, self._is_all
+            self._taken, self._is_all = {}, False
         if not taken and not is_all:
+            return None
+        merged: dict[VmiUuid, Placement | None] = {**({} if is_all else known), **taken}
+        return {vmi_uuid: placement for vmi_uuid, placement in merged.items() if placement is not None}
+
+
+class Directory:
+    """Which guest is on a VLAN and what it is told. `inbox` is for the reconciler's thread, the rest for one other."""
+
+    def __init__(self, terms: Callable[[], Terms]) -> None:
+        self.inbox = Inbox()
+        self._terms = terms
+        self._used_terms: Terms | None = None
+        self._placements: dict[VmiUuid, Placement] = {}
+        self._guests: dict[VmiUuid, Guest] = {}
+        self._on: dict[int, Guest] = {}
+
+    def refresh(self) -> bool:
+        """Bring the guests up to date; False when nothing has changed since."""
+        placements = self.inbox.update(self._placements)
+        if placements is None:
             return False
         terms = self._terms()
-        known = {} if terms != self._used_terms else self._entries
-        if terms != self._used_terms and not is_all:
-            taken = {**{vmi_uuid: entry.placement for vmi_uuid, entry in self._entries.items()}, **taken}
-        kept = {} if is_all else dict(self._entries)
-        for vmi_uuid, placement in taken.items():
-            kept.pop(vmi_uuid, None)
-            if placement is not None:
-                entry = known.get(vmi_uuid)
-                if entry is None or entry.placement != placement:
-                    entry = _Entry(placement=placement, guest=guest_of(placement, terms=terms))
-                kept[vmi_uuid] = entry
-        self._used_terms, self._entries = terms, kept
-        self._on = {entry.guest.vlan: entry.guest for entry in kept.values()}
+        before = self._placements if terms == self._used_terms else {}
+        self._guests = {
+            vmi_uuid: self._guests[vmi_uuid] if before.get(vmi_uuid) == placement else guest_of(placement, terms=terms)
+            for vmi_uuid, placement in placements.items()
+        }
+        self._used_terms, self._placements = terms, placements
+        self._on = {guest.vlan: guest for guest in self._guests.values()}
         return True
 
     def on(self, vlan: int) -> Guest | None:
@@ -98,6 +109,7 @@ class TrunkService:
         self._socket = TrunkSocket(trunk)
         self._responder = Responder(router_mac=router_mac)
         self._directory = directory
+        self.inbox = directory.inbox
         self._clock = clock
         self._advertisements = Advertisements(random=random)
         self._limits = Limits(most_muted=MOST_MUTED)
@@ -181,6 +193,112 @@ class TrunkService:
                 self._socket.send(frame)
 
 
+class RelayService:
+    """DNS and link-local services, from `start` to `stop`."""
+
+    def __init__(self, upstreams: Upstreams, *, clock: Callable[[], float], identifiers: Callable[[], int]) -> None:
+        self.inbox = Inbox()
+        self._upstreams = upstreams
+        self._clock = clock
+        self._identifiers = identifiers
+        self._placements: dict[VmiUuid, Placement] = {}
+        self._ports: Mapping[tuple[str, IpAddress], Port] = {}
+        self._relay: Relay | None = None
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._held: dict[Endpoint, str] = {}
+        self._worker = Worker("relay", self._work, wake=self.wake, clock=clock)
+        self._counts: Counter[str] = Counter()
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        self._worker.start()
+
+    def stop(self) -> None:
+        """End and wait."""
+        self._worker.stop()
+
+    def wake(self) -> None:
+        """Look at what is wanted again. Safe from any thread."""
+        os.eventfd_write(self._wake_fd, 1)
+
+    @property
+    def restarts(self) -> int:
+        """How often the thread was started again after an error."""
+        return self._worker.status.restarts
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """What was relayed, by kind, since the start."""
+        relay = self._relay
+        return self._counts + (relay.counts if relay is not None else Counter())
+
+    def describe(self) -> dict[str, Any]:
+        """Return its part of /status."""
+        status, relay = self._worker.status, self._relay
+        problems = dict(self._held) | (dict(relay.problems) if relay is not None else {})
+        return {
+            "running": status.is_running,
+            "restarts": status.restarts,
+            "error": status.error,
+            "resolvers": [address for address, _ in self._upstreams.resolvers()],
+            "listening": len(relay.listening) if relay is not None else 0,
+            "counts": dict(sorted(self.counts.items())),
+            "held": {str(endpoint): reason for endpoint, reason in sorted(problems.items(), key=str)},
+        }
+
+    def _work(self) -> None:
+        proxy = MetadataProxy(self._upstreams.metadata_secret or b"", self._count)
+        relay = Relay(
+            Outside(
+                resolvers=self._upstreams.resolvers,
+                targets=lambda relayed: self._upstreams.targets(relayed.service) if relayed.service else (),
+                accepted=partial(self._accepted, proxy),
+                clock=self._clock,
+                identifiers=self._identifiers,
+            ),
+            wake_fd=self._wake_fd,
+        )
+        self._relay = relay
+        try:
+            self._want(relay)
+            while not self._worker.is_stopping.is_set():
+                placements = self.inbox.update(self._placements)
+                if placements is not None:
+                    self._placements = placements
+                    self._want(relay)
+                relay.turn()
+        finally:
+            self._relay = None
+            self._counts += relay.counts
+            relay.close()
+            proxy.close()
+
+    def _want(self, relay: Relay) -> None:
+        self._ports = ports_by_address(self._placements.values())
+        endpoints = endpoints_of(self._placements.values())
+        self._held = {
+            endpoint: reason
+            for endpoint, relayed in endpoints.items()
+            if (reason := self._upstreams.reason_to_hold(relayed))
+        }
+        relay.want({endpoint: relayed for endpoint, relayed in endpoints.items() if endpoint not in self._held})
+
+    def _accepted(
+        self, proxy: MetadataProxy, client: socket.socket, address: IpAddress, endpoint: Endpoint, relayed: Relayed
+    ) -> None:
+        port = self._ports.get((endpoint.vrf, address))
+        if port is None or relayed.service is None:
+            self._count("metadata_unknown_guest")
+            client.close()
+            return
+        targets = self._upstreams.targets(relayed.service)
+        name = relayed.service.fabric_name
+        proxy.serve(Visit(connection=client, address=address, port=port, targets=targets, host_name=name))
+
+    def _count(self, what: str) -> None:
+        self._counts[what] += 1
+
+
 def guest_mtu(underlay: str | None) -> int:
     """Return the largest packet, in bytes, that reaches every guest: through the tunnels on that NIC, if there are any.
 
@@ -198,27 +316,36 @@ def guest_mtu(underlay: str | None) -> int:
 class GuestServices:
     """All services of the guests of one host, from `start` to `stop`."""
 
-    def __init__(
-        self, *, trunk: Trunk, terms: Callable[[], Terms], clock: Callable[[], float], random: Callable[[], float]
-    ) -> None:
-        self._directory = Directory(terms)
-        self._on_trunk = TrunkService(
-            trunk.name, router_mac=trunk.mac, directory=self._directory, clock=clock, random=random
-        )
+    def __init__(self, on_trunk: TrunkService, relay: RelayService) -> None:
+        self._on_trunk = on_trunk
+        self._relay = relay
 
     def take(self, placements: Mapping[VmiUuid, Placement | None], *, is_all: bool) -> None:
-        """Take note of the ports whose placement has changed, as `Directory.take`. For the reconciler's thread."""
-        self._directory.take(placements, is_all=is_all)
-        self._on_trunk.wake()
+        """Take note of the ports whose placement has changed, as `Inbox.take`. For the reconciler's thread."""
+        for service in (self._on_trunk, self._relay):
+            service.inbox.take(placements, is_all=is_all)
+            service.wake()
 
     def start(self) -> None:
         """Begin; returns at once."""
         self._on_trunk.start()
+        self._relay.start()
 
     def stop(self) -> None:
         """End and wait."""
         self._on_trunk.stop()
+        self._relay.stop()
+
+    @property
+    def restarts(self) -> Mapping[str, int]:
+        """How often each thread was started again after an error."""
+        return {"dhcp": self._on_trunk.restarts, "relay": self._relay.restarts}
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Messages and connections by kind."""
+        return {**self._on_trunk.counts, **self._relay.counts}
 
     def describe(self) -> dict[str, Any]:
         """Return its section of /status."""
-        return {"dhcp": self._on_trunk.describe()}
+        return {"dhcp": self._on_trunk.describe(), "relay": self._relay.describe()}

@@ -39,7 +39,7 @@ class Site:
 
     def tell(self, placement: Placement | None) -> None:
         """Change what the service knows, and wait until it has taken it in."""
-        self.directory.take({VMI: placement}, is_all=False)
+        self.directory.inbox.take({VMI: placement}, is_all=False)
         self.service.wake()
         wait_until(lambda: (self.directory.on(101) is None) is (placement is None))
 
@@ -64,7 +64,7 @@ def site() -> Iterator[Site]:
     with trunk_with_guests([101, 102]) as links:
         assert links[0].mac == GUEST_MAC
         directory = Directory(lambda: Terms(mtu_bytes=1450, lease_s=3600))
-        directory.take({VMI: PLACEMENT}, is_all=True)
+        directory.inbox.take({VMI: PLACEMENT}, is_all=True)
         service = TrunkService(
             "eth1", router_mac=MacAddress(ROUTER_MAC), directory=directory, clock=time.monotonic, random=lambda: 0.5
         )
@@ -213,7 +213,7 @@ def test_a_guest_that_floods_is_muted_and_the_others_are_served(site: Site, tmp_
         make_placement(addresses=("10.1.1.12",)).port, vmi_uuid=VmiUuid("other"), mac=MacAddress(site.stranger.mac)
     )
     served = replace(PLACEMENT, port=port, vlan=site.stranger.vlan)
-    site.directory.take({served.port.vmi_uuid: served}, is_all=False)
+    site.directory.inbox.take({served.port.vmi_uuid: served}, is_all=False)
     site.service.wake()
     sender = (
         "import socket\n"

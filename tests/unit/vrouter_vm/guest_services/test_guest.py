@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.fakes.guests import METADATA, RED4, RED6, TERMS, make_guest, make_placement, make_subnet
-from vrouter_vm.guest_services.guest import Told4, Told6, guest_of, host_name_of, serves_dns
+from vrouter_vm.guest_services.guest import Told4, Told6, guest_of, host_name_of
 from vrouter_vm.model import DhcpOption, DnsMethod, InterfaceSettings, Ipam, Subnet, VmiUuid
 
 
@@ -50,7 +50,7 @@ def test_the_ipams_method_says_whom_guests_ask_for_names(method: DnsMethod, expe
     ipam = Ipam(dns_method=method, tenant_dns=(ip_address("10.8.8.8"), ip_address("fd00:8::8")))
     subnet = make_subnet("10.1.1.0/24", ipam=ipam)
     assert [str(server) for server in told4(subnet).dns] == expected
-    assert serves_dns(subnet) is (method in {DnsMethod.DEFAULT, DnsMethod.VIRTUAL})
+    assert subnet.serves_dns is (method in {DnsMethod.DEFAULT, DnsMethod.VIRTUAL})
 
 
 def test_resolvers_set_by_hand_come_first() -> None:

@@ -1,0 +1,58 @@
+"""What the relays of one thread share: who waits for which socket, and how much each guest has open."""
+
+from __future__ import annotations
+
+import selectors
+import socket
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import Final
+
+Target = tuple[str, int]
+"""Address and port."""
+
+Guest = tuple[str, str]
+"""VRF and address: who has something open."""
+
+MOST_OF_ONE_GUEST: Final = 64
+"""Queries and connections at a time; a guest that needs more is not a guest but a flood."""
+
+
+@dataclass(kw_only=True)
+class Sharing:
+    """The selector of the thread (whose keys hold what is called with the events), counters, open things by guest."""
+
+    selector: selectors.BaseSelector
+    counts: Counter[str]
+    clock: Callable[[], float]
+    _open: Counter[Guest] = field(default_factory=Counter)
+
+    def take(self, guest: Guest) -> bool:
+        """Count one thing more for a guest; False when it has enough open."""
+        if self._open[guest] >= MOST_OF_ONE_GUEST:
+            return False
+        self._open[guest] += 1
+        return True
+
+    def give_back(self, guest: Guest) -> None:
+        """Count one thing less."""
+        self._open[guest] -= 1
+        if not self._open[guest]:
+            del self._open[guest]
+
+    def watch(self, side: socket.socket, events: int, call: Callable[[int], None]) -> None:
+        """Call `call` when one of `events` happens, and for none of those before; no events: do not."""
+        is_registered = side in self.selector.get_map()
+        if events and is_registered:
+            self.selector.modify(side, events, call)
+        elif events:
+            self.selector.register(side, events, call)
+        elif is_registered:
+            self.selector.unregister(side)
+
+
+def family_of(target: Target) -> socket.AddressFamily:
+    """Return the address family of a target."""
+    return socket.AF_INET if ip_address(target[0]).version == 4 else socket.AF_INET6  # noqa: PLR2004 - IP version

@@ -85,10 +85,15 @@ def vrf_sysctls(vrf: Vrf, *, has_ipv6: bool, routes_ipv6: bool) -> dict[Sysctl, 
 
 
 def gateway_addresses(network: Network, *, routes_ipv6: bool) -> Iterator[LinkAddress]:
-    """Yield the gateways' addresses on the VRF device, each alone in its prefix: the vifs stay unnumbered."""
-    for subnet in network.subnets:
-        if subnet.gateway is not None and (subnet.gateway.version == 4 or routes_ipv6):  # noqa: PLR2004 - IP version
-            yield LinkAddress(ifname=vrf_of(network).name, address=ip_interface(subnet.gateway))
+    """Yield the router's addresses on the VRF device, each alone in its prefix: the vifs stay unnumbered.
+
+    They are the subnets' gateways and service addresses, and the link-local services'.
+    """
+    ours = {address for subnet in network.subnets for address in (subnet.gateway, subnet.service_address)}
+    ours |= {service.address for service in network.link_local_services}
+    for address in ours:
+        if address is not None and (address.version == 4 or routes_ipv6):  # noqa: PLR2004 - IP version
+            yield LinkAddress(ifname=vrf_of(network).name, address=ip_interface(address))
 
 
 def end_routes(network: Network, *, has_ipv6: bool) -> Iterator[Route]:

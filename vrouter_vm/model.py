@@ -24,6 +24,8 @@ IpVersion: TypeAlias = Literal[4, 6]
 RouteTarget = NewType("RouteTarget", str)
 """`<AS number or IPv4 address>:<number>`, as in `64512:8000005`."""
 
+DNS_PORT: Final = 53
+
 VLAN_RANGE: Final = range(1, 4095)
 """IEEE 802.1Q: 0 means untagged, 4095 is reserved."""
 
@@ -159,6 +161,16 @@ class Network:
     def subnet_of(self, address: IpAddress) -> Subnet | None:
         """Return the subnet that `address` lies in, or None."""
         return next((subnet for subnet in self.subnets if address in subnet.prefix), None)
+
+    @property
+    def service_ports(self) -> frozenset[tuple[IpAddress, int]]:
+        """Address and port of what guests find at their router: names, and the link-local services."""
+        names = {
+            (subnet.service_address, DNS_PORT)
+            for subnet in self.subnets
+            if subnet.serves_dns and subnet.service_address is not None
+        }
+        return frozenset(names | {(service.address, service.port) for service in self.link_local_services})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,9 +30,10 @@ table inet {names.FILTER_TABLE} {{
 	counter untagged {{ comment "from the trunk itself, without a VLAN" }}
 	counter spoofed {{ comment "not from the guest's own MAC and address, or on an unknown vif" }}
 	counter no_vif {{ comment "from a vif that is unknown or outside its VRF" }}
-	counter to_host {{ comment "to the host, and not a ping of the gateway" }}
+	counter to_host {{ comment "to the host, and neither a ping of the gateway nor to a service for guests" }}
 	counter no_vtep {{ comment "tunnelled, and not from a known host" }}
 	counter no_network {{ comment "tunnelled, for a network that has no guest here" }}
+	counter dhcp {{ comment "DHCP, which is answered from the trunk before it gets here" }}
 	counter to_unknown {{ comment "to a vif that is unknown, or not from a guest" }}
 
 	set bind4 {{ type ifname . ether_addr . ipv4_addr; }}
@@ -41,6 +42,8 @@ table inet {names.FILTER_TABLE} {{
 	set vifs {{ type ifname; }}
 	set vteps {{ type ifname . ipv4_addr; }}
 	set tunnels {{ type ifname; }}
+	set services4 {{ type ifname . ipv4_addr . inet_service; }}
+	set services6 {{ type ifname . ipv6_addr . inet_service; }}
 	set send_only {{ type ifname; }}
 	map zones {{ typeof iifname : ct zone; }}
 
@@ -58,6 +61,8 @@ table inet {names.FILTER_TABLE} {{
 		iifname . ether saddr . ip6 saddr @bind6 return
 		ip6 saddr {{ ::, fe80::/10 }} ip6 hoplimit 255 icmpv6 type {{ nd-router-solicit, nd-neighbor-solicit, \
 nd-neighbor-advert }} iifname . ether saddr @guests6 return
+		ip saddr 0.0.0.0 udp sport 68 udp dport 67 counter name dhcp drop
+		ip6 saddr fe80::/10 udp sport 546 udp dport 547 counter name dhcp drop
 		counter name spoofed drop
 	}}
 
@@ -84,6 +89,9 @@ nd-neighbor-advert }} iifname . ether saddr @guests6 return
 	chain to_gateway {{
 		meta sdifname @vifs icmp type {{ echo-reply, echo-request }} accept
 		meta sdifname @vifs icmpv6 type {{ echo-request, echo-reply }} accept
+		meta sdifname @vifs meta l4proto {{ tcp, udp }} iifname . ip daddr . th dport @services4 accept
+		meta sdifname @vifs meta l4proto {{ tcp, udp }} iifname . ip6 daddr . th dport @services6 accept
+		meta sdifname @vifs udp dport {{ 67, 547 }} counter name dhcp drop
 		meta sdifname @tunnels icmp type {{ echo-reply, echo-request }} accept
 		meta sdifname @tunnels icmpv6 type {{ echo-request, echo-reply }} accept
 		counter name to_host drop
@@ -271,8 +279,8 @@ def _parse_element(listed: object) -> Element | None:
     match listed:
         case str():
             return (listed,)
-        case {"concat": [*parts]} if all(isinstance(part, str) for part in parts):
-            return tuple(parts)
+        case {"concat": [*parts]} if all(isinstance(part, str | int) for part in parts):
+            return tuple(map(str, parts))
         case [str(key), int() | str() as value]:
             return key, str(value)
     return None

@@ -29,10 +29,14 @@ VTEPS: Final = "vteps"
 """NIC and address of the other hosts: from nobody else are tunnelled packets taken in."""
 TUNNELS: Final = "tunnels"
 """The VXLAN devices of the networks here; nothing comes in by any other of ours."""
+SERVICES4: Final = "services4"
+"""VRF, IPv4 address and port of what guests may reach on the host: names and link-local services."""
+SERVICES6: Final = "services6"
+"""The same for IPv6."""
 SEND_ONLY: Final = "send_only"
 """VXLAN devices that are in no VRF: guests' packets leave by them, nothing comes in."""
 
-SET_NAMES: Final = (ARP_SENDERS, BIND4, BIND6, GUESTS6, SEND_ONLY, TUNNELS, VIFS, VTEPS, ZONES)
+SET_NAMES: Final = (ARP_SENDERS, BIND4, BIND6, GUESTS6, SEND_ONLY, SERVICES4, SERVICES6, TUNNELS, VIFS, VTEPS, ZONES)
 
 
 def bindings_of(vif: str, port: Port) -> frozenset[Element]:
@@ -58,7 +62,12 @@ def guest_elements(placement: Placement) -> tuple[tuple[str, Element], ...]:
 
 def network_elements(network: Network) -> tuple[tuple[str, Element], ...]:
     """Return the elements for a network with guests here, each with the name of its set."""
-    return ((ZONES, (names.format_vrf(network.network_id), str(names.zone_of(network.network_id)))),)
+    vrf = names.format_vrf(network.network_id)
+    found: list[tuple[str, Element]] = [(ZONES, (vrf, str(names.zone_of(network.network_id))))]
+    for address, number in network.service_ports:
+        services = SERVICES4 if address.version == 4 else SERVICES6  # noqa: PLR2004 - IP version
+        found.append((services, (vrf, str(address), str(number))))
+    return tuple(found)
 
 
 def elements_by_set(facts: Iterable[tuple[str, Element]]) -> Elements:

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from vrouter_vm.model import IpAddress, LinkLocalService, Placement, Port
+from vrouter_vm.model import DNS_PORT, IpAddress, LinkLocalService, Placement, Port
 
-DNS_PORT: Final = 53
 METADATA: Final = "metadata"
 """The name of the link-local service that is OpenStack's (TF's GlobalVrouter does the same)."""
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Final
 
 from vrouter_vm.guest_services import dns
-from vrouter_vm.guest_services.endpoints import DNS_PORT, Kind, Relayed
+from vrouter_vm.guest_services.endpoints import Kind, Relayed
 from vrouter_vm.guest_services.sharing import Target
-from vrouter_vm.model import IpAddress, LinkLocalService
+from vrouter_vm.model import DNS_PORT, IpAddress, LinkLocalService
 
 log = logging.getLogger(__name__)
 

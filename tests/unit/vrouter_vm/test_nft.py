@@ -14,6 +14,7 @@ from vrouter_vm.nft import (
     format_mark,
     parse_filters,
     parse_mark,
+    render_change,
     render_tables,
 )
 
@@ -134,3 +135,23 @@ def test_every_rule_for_guests_is_about_this_trunk() -> None:
     assert '"ens224.*"' in text
     assert "@TRUNK@" not in text
     assert "eth1" not in text
+
+
+def test_an_element_with_a_number_in_it_is_read_as_it_was_loaded() -> None:
+    listed = [
+        {
+            "set": {
+                "family": "inet",
+                "table": "vrouter",
+                "name": "services4",
+                "type": ["ifname", "ipv4_addr", "inet_service"],
+                "elem": [{"concat": ["v5", "10.1.1.2", 53]}],
+            }
+        }
+    ]
+    seen = parse_filters(listed, trunk="eth1")
+    assert seen.elements["services4"] == {("v5", "10.1.1.2", "53")}
+    want = {"services4": frozenset({("v5", "10.1.1.2", "53"), ("v5", "169.254.169.254", "80")})}
+    assert render_change(want=want, have=seen.elements) == (
+        'add element inet vrouter services4 { "v5" . 169.254.169.254 . 80 }\n'
+    )

@@ -8,6 +8,7 @@
     tfv role [NAME ...] [--format ...]    which privileges each account needs, and why
     tfv adopt [NAME ...] [-c FILE] [--yes]   existing portgroups become those of the networks of their names
     tfv remove [NAME ...] [-c FILE] [--yes]  what was made on this vCenter goes again
+    tfv confirm plugin|manager FINGERPRINT   let a daemon remove what it holds because it is more than usual
     tfv seal --key KEY NAME=FILE ...      a vRouter VM's secrets, encrypted to that VM
 
 Exit status: 0 all is well; 1 something is not (a daemon in trouble, a source that does not answer, a failed check); 2
@@ -23,6 +24,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tf_cli.confirm import add_confirm_parser
 from tf_cli.handover import add_adopt_parser, add_remove_parser
 from tf_cli.preflight.command import add_check_parser, add_role_parser
 from tf_cli.report import as_data, render
@@ -70,6 +72,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     add_role_parser(commands)
     add_adopt_parser(commands)
     add_remove_parser(commands)
+    add_confirm_parser(commands)
     add_seal_parser(commands)
     return parser.parse_args(argv)
 

@@ -33,6 +33,7 @@ from tf_runtime.health import describe_report
 from tf_runtime.log import configure_logging
 from tf_runtime.loop import ReconcileLoop
 from tf_runtime.metrics import PREFIX, DaemonMetrics
+from tf_runtime.removals import ConfirmedRemovals
 from tf_runtime.settings import load_settings
 from tf_vsphere.dvswitch import DvSwitch, DvSwitchSite, find_dvswitch_site
 from tf_vsphere.session import Session, connect
@@ -151,7 +152,7 @@ def main(argv: Sequence[str]) -> int:
     file = str(arguments.config)
     settings = load_settings(arguments.config, ManagerSettings)
     configure_logging(level=settings.log.level, format=settings.log.format)
-    manager = make_manager(settings, file, is_removal_confirmed=arguments.confirm_removals)
+    manager = make_manager(settings, file)
     try:
         if arguments.dry_run:
             return _print_plan(manager)
@@ -163,12 +164,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = make_parser(NAME, once_help="run until nothing is left to do and exit")
-    parser.add_argument("--confirm-removals", action="store_true", help="delete interfaces in TF however many they are")
-    return parser.parse_args(argv)
+    return make_parser(NAME, once_help="run until nothing is left to do and exit").parse_args(argv)
 
 
-def make_manager(settings: ManagerSettings, file: str, *, is_removal_confirmed: bool = False) -> Manager:
+def make_manager(settings: ManagerSettings, file: str) -> Manager:
     """Read the secrets, log in, prove where we are, and build everything; the watches run then.
 
     Raises `ConfigError` for what an operator has to mend.
@@ -189,7 +188,7 @@ def make_manager(settings: ManagerSettings, file: str, *, is_removal_confirmed: 
         opened.callback(vcenter.close)
         given = _Given(settings=settings, file=file, place=place, api=api, esxi=esxi, vcenter=vcenter)
         try:
-            manager = _wire(given, opened, is_removal_confirmed=is_removal_confirmed)
+            manager = _wire(given, opened)
         except BoundaryError as error:
             raise ConfigError(str(error), file=file, key="vcenter.host", value=settings.vcenter.host) from error
         opened.pop_all()
@@ -223,7 +222,7 @@ def read_place(settings: IdentitySettings, *, file: str) -> Place:
     return Place(own_uuids=own_uuids, trunk_mac=trunk_mac)
 
 
-def _wire(given: _Given, opened: ExitStack, *, is_removal_confirmed: bool) -> Manager:
+def _wire(given: _Given, opened: ExitStack) -> Manager:
     settings, file, vcenter = given.settings, given.file, given.vcenter
     errands, picture = Errands(), _Picture()
     opened.callback(errands.close)
@@ -254,12 +253,11 @@ def _wire(given: _Given, opened: ExitStack, *, is_removal_confirmed: bool) -> Ma
         agent=agent,
     )
     observer = Observer(boundaries, switch=switch, clock=time.monotonic, errands=errands)
-    policy = Policy(
-        vlan_ranges=settings.vlan.ranges,
-        vcenter_uuid=vcenter.instance_uuid,
-        most_removals=None if is_removal_confirmed else settings.removal.most,
-        most_removals_share=settings.removal.share,
-    )
+    removals = ConfirmedRemovals(settings.removal)
+
+    def policy() -> Policy:
+        return Policy(vlan_ranges=settings.vlan.ranges, vcenter_uuid=vcenter.instance_uuid, removals=removals())
+
     reconciler = Reconciler(
         boundaries, observer, place=given.place, policy=policy, errands=errands, on_decision=picture
     )

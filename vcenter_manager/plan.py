@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from tf_reconcile.guard import refusal
 from tf_reconcile.result import Held, Plan
 from vcenter_manager.actions import (
     AddAgentPort,
@@ -292,18 +293,11 @@ def _plan_strays(draft: Draft, snapshot: Snapshot) -> None:
 
 def _limit_removals(draft: Draft, snapshot: Snapshot, policy: Policy) -> None:
     """Hold all removals in TF when they are suspiciously many: a wrong or filtered vCenter answers completely too."""
-    removals = [action for action in draft.actions if isinstance(action, DeleteInterface) and not action.is_replaced]
     known = sum(interface.is_ours for have in snapshot.objects.values() for interface in have.interfaces.values())
-    if (
-        policy.most_removals is None
-        or len(removals) <= policy.most_removals
-        or len(removals) <= policy.most_removals_share * known
-    ):
-        return
-    draft.actions = [action for action in draft.actions if not _is_removal(action)]
-    draft.hold(
-        "removals in TF", f"{len(removals)} of {known} interfaces would go at once; confirm with --confirm-removals"
-    )
+    refused = refusal(draft.leaving, total=known, limit=policy.removals)
+    if refused is not None:
+        draft.actions = [action for action in draft.actions if not _is_removal(action)]
+        draft.hold("interfaces in TF", refused)
 
 
 def _is_removal(action: AnyAction) -> bool:

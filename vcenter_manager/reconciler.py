@@ -38,7 +38,10 @@ class Place:
 
 
 class Reconciler:
-    """`run_once` is one pass. Thread: the loop's only; what may hang is done by `errands`."""
+    """`run_once` is one pass. Thread: the loop's only; what may hang is done by `errands`.
+
+    `policy` is asked in each pass: an operator may have confirmed something.
+    """
 
     def __init__(
         self,
@@ -46,7 +49,7 @@ class Reconciler:
         observer: Observer,
         *,
         place: Place,
-        policy: Policy,
+        policy: Callable[[], Policy],
         errands: Errands,
         on_decision: Callable[[Decision, Snapshot], None] = lambda decision, snapshot: None,
     ) -> None:
@@ -109,7 +112,7 @@ class Reconciler:
 
     def _decide(self, snapshot: Snapshot) -> Decision:
         problem = self._problem_of_place(snapshot)
-        return held_whole(problem) if problem else decide(snapshot, self._policy)
+        return held_whole(problem) if problem else decide(snapshot, self._policy())
 
     def _problem_of_place(self, snapshot: Snapshot) -> str | None:
         if Source.INVENTORY in snapshot.missing or snapshot.switch is None:

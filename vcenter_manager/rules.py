@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from tf_reconcile.guard import RemovalLimit
 from tf_reconcile.result import Held, merge_held
 from vcenter_manager.actions import (
     Action,
@@ -31,7 +32,7 @@ from vcenter_manager.actions import (
     UpdateInterface,
     UpdateVm,
 )
-from vcenter_manager.model import Source
+from vcenter_manager.model import Source, VmiUuid
 
 ORDER: Final[tuple[tuple[type[Action], str], ...]] = (
     (ReleaseDvport, "closing comes first: fail closed, and an id is free only when no dvPort carries it"),
@@ -87,14 +88,11 @@ prepared stays. No ESXi: nothing at all. A guest that has arrived needs nobody's
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """What the operator decided. `most_removals`: more interface deletions in one plan than this are held, unless
-    they are at most `most_removals_share` of what we see; None: confirmed, whatever the number.
-    """
+    """What the operator decided."""
 
     vlan_ranges: tuple[tuple[int, int], ...]
     vcenter_uuid: str
-    most_removals: int | None = 20
-    most_removals_share: float = 0.5
+    removals: RemovalLimit
 
 
 def order_of(action: Action) -> int:
@@ -112,6 +110,8 @@ class Draft:
     missing: Mapping[Source, str]
     actions: list[AnyAction] = field(default_factory=list)
     held: list[Held] = field(default_factory=list)
+    leaving: set[VmiUuid] = field(default_factory=set)
+    """The interfaces in TF that are to go for good, now or once nothing is in their way."""
 
     def act(self, action: AnyAction) -> None:
         """Plan `action`, or hold its subject when a source is missing that it needs."""

@@ -11,14 +11,13 @@ from tf_api.settings import TfSettings
 from tf_reconcile.errors import ConfigError
 from tf_runtime.health import StatusSettings
 from tf_runtime.log import LogSettings
+from tf_runtime.removals import RemovalSettings
 from tf_runtime.settings import Seconds, Settings
 from tf_vsphere.settings import VsphereSettings
 from vcenter_manager.vrouter_ports import AgentKind
 
 FqNameText = Annotated[str, msgspec.Meta(pattern="^[^:]+:[^:]+$")]
 VlanId = Annotated[int, msgspec.Meta(ge=1, le=4094)]
-Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
-Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class ManagerTfSettings(TfSettings, frozen=True, kw_only=True):
@@ -85,14 +84,11 @@ class IdentitySettings(Settings, frozen=True, kw_only=True):
     """Where the kernel shows interfaces; the trunk's MAC is in `<interface>/address`."""
 
 
-class RemovalSettings(Settings, frozen=True, kw_only=True):
-    """How much may disappear from TF at once without a question."""
+class ManagerRemovalSettings(RemovalSettings, frozen=True, kw_only=True):
+    """What counts here are interfaces in TF whose NIC left the networks while its guest stayed; a share of those of
+    this host's guests."""
 
-    most: Count = 20
-    """A pass that would delete more interfaces than this, and more than `share` of those here, holds them all."""
-
-    share: Share = 0.5
-    """The same as a share of the interfaces of this host's guests. Confirm with `--once --confirm-removals`."""
+    confirm_file: str = "/run/tf-vsphere/vcenter-manager.confirm"
 
 
 class ManagerStatusSettings(StatusSettings, frozen=True, kw_only=True):
@@ -124,7 +120,7 @@ class ManagerSettings(Settings, frozen=True, kw_only=True):
     vmotion: VmotionSettings = VmotionSettings()
     vlan: VlanSettings = VlanSettings()
     identity: IdentitySettings = IdentitySettings()
-    removal: RemovalSettings = RemovalSettings()
+    removal: ManagerRemovalSettings = ManagerRemovalSettings()
     task_timeout_s: Seconds = 60.0
     """Seconds to wait for a task of vCenter; it goes on there if it takes longer, and the next pass sees the result."""
 

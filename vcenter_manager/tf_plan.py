@@ -182,6 +182,8 @@ def _plan_interface_removal(
     Addresses that users bound to it are let go first, as TF's users expect of a VM that is deleted; what else refers to
     it has to go by itself.
     """
+    if not is_replaced:
+        draft.leaving.add(interface.vmi_uuid)
     subject = f"{guest.name} interface {interface.vmi_uuid}"
     services = [Referrer(resource="instance-ip", uuid=ip.instance_ip_uuid) for ip in _of_others(interface, True)]
     users = [Referrer(resource="instance-ip", uuid=ip.instance_ip_uuid) for ip in _of_others(interface, False)]

@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tf_api.client import ConfigApi
@@ -28,18 +27,18 @@ from tf_runtime.health import describe_report
 from tf_runtime.log import configure_logging
 from tf_runtime.loop import ReconcileLoop, RunOnce
 from tf_runtime.metrics import DaemonMetrics
+from tf_runtime.removals import ConfirmedRemovals
 from tf_runtime.settings import load_settings
 from tf_vsphere.dvswitch import DvSwitch, find_dvswitch
 from tf_vsphere.inventory import VmInventory
 from tf_vsphere.session import Session, connect
 from tf_vsphere.watch import PropertyWatch
-from vcenter_plugin.guard import RemovalLimit
 from vcenter_plugin.leftovers import TfLeftovers
 from vcenter_plugin.model import describe
 from vcenter_plugin.networks import TfNetworks, TfTenant
 from vcenter_plugin.portgroups import VspherePortgroups
 from vcenter_plugin.reconciler import Reconciler
-from vcenter_plugin.settings import PluginSettings, RemovalSettings
+from vcenter_plugin.settings import PluginSettings
 from vcenter_plugin.sweep import describe_removal
 from vcenter_plugin.sweeper import Sweeper
 
@@ -98,7 +97,7 @@ def _wire(settings: PluginSettings, file: str) -> Plugin:
         portgroups=portgroups,
         tenant=tenant,
         tenant_fq_name=tenant_fq_name,
-        limit=_Limit(settings.removal),
+        limit=ConfirmedRemovals(settings.removal),
         sweeper=sweeper,
     )
     return Plugin(
@@ -123,25 +122,11 @@ def _make_sweeper(session: Session, api: ConfigApi, settings: PluginSettings) ->
     leftovers = TfLeftovers(api, VmInventory(session), system=session.system, vcenter_uuid=session.instance_uuid)
     return Sweeper(
         leftovers,
-        limit=_Limit(settings.removal),
+        limit=ConfirmedRemovals(settings.removal),
         period_s=settings.sweep.period_s,
         second_look_s=settings.sweep.second_look_s,
         clock=time.monotonic,
     )
-
-
-class _Limit:
-    """The removal limit of this moment: the settings, and the fingerprint that the operator has confirmed by now."""
-
-    def __init__(self, settings: RemovalSettings) -> None:
-        self._settings = settings
-
-    def __call__(self) -> RemovalLimit:
-        try:
-            confirmed = Path(self._settings.confirm_file).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError):  # no file, or none that says anything: nothing is confirmed
-            confirmed = ""
-        return RemovalLimit(most=self._settings.most, share=self._settings.share, confirmed=confirmed)
 
 
 def _print_plan(plugin: Plugin) -> int:

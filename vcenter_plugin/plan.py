@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from typing import assert_never
 
 from tf_reconcile.diff import Change, Create, Delete, Update, diff
+from tf_reconcile.guard import RemovalLimit, refusal
 from tf_reconcile.result import Held, Plan, merge_held
 from vcenter_plugin.claims import Grant, grant_names
-from vcenter_plugin.guard import RemovalLimit, refusal
 from vcenter_plugin.model import (
     Absence,
     Action,

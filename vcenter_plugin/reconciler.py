@@ -16,10 +16,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tf_reconcile.errors import BoundaryError, Conflict
+from tf_reconcile.guard import RemovalLimit
 from tf_reconcile.result import Failure, Held, PassReport, Plan, merge_held
 from vcenter_plugin.boundary import Networks, Portgroups, Tenant
 from vcenter_plugin.desired import as_marked, wanted_portgroups
-from vcenter_plugin.guard import RemovalLimit
 from vcenter_plugin.model import Action, ObservedSwitch, VnUuid, WantedPortgroup, describe
 from vcenter_plugin.plan import (
     Leaving,

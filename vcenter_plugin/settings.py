@@ -9,13 +9,12 @@ import msgspec
 from tf_api.settings import TfSettings
 from tf_runtime.health import StatusSettings
 from tf_runtime.log import LogSettings
+from tf_runtime.removals import RemovalSettings
 from tf_runtime.settings import Seconds, Settings
 from tf_vsphere.settings import VsphereSettings
 
 FqNameText = Annotated[str, msgspec.Meta(pattern="^[^:]+:[^:]+$")]
-Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 FewPorts = Annotated[int, msgspec.Meta(ge=1, le=128)]
-Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class TenantSettings(Settings, frozen=True, kw_only=True):
@@ -39,17 +38,10 @@ class PortgroupsSettings(Settings, frozen=True, kw_only=True):
     """Seconds to wait for a task of vCenter; it goes on there if it takes longer, and the next pass sees the result."""
 
 
-class RemovalSettings(Settings, frozen=True, kw_only=True):
-    """How much may disappear at once without a question."""
-
-    most: Count = 20
-    """A pass removes at most this many portgroups (and the sweep this many VMs); more are held until confirmed."""
-
-    share: Share = 0.5
-    """The same as a share of all of ours; up to three are allowed whatever share they are."""
+class PluginRemovalSettings(RemovalSettings, frozen=True, kw_only=True):
+    """What counts here are portgroups, and in the sweep VMs."""
 
     confirm_file: str = "/run/tf-vsphere/vcenter-plugin.confirm"
-    """To confirm, write the fingerprint that the held removal shows into this file. It confirms exactly that set."""
 
 
 class SweepSettings(Settings, frozen=True, kw_only=True):
@@ -84,7 +76,7 @@ class PluginSettings(Settings, frozen=True, kw_only=True):
 
     tenant: TenantSettings = TenantSettings()
     portgroups: PortgroupsSettings = PortgroupsSettings()
-    removal: RemovalSettings = RemovalSettings()
+    removal: PluginRemovalSettings = PluginRemovalSettings()
     sweep: SweepSettings = SweepSettings()
     full_period_s: Seconds = 300.0
     """Seconds between two passes that read everything anew, whatever the watches said."""

@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from tf_reconcile.guard import RemovalLimit, refusal
 from tf_reconcile.result import Held, Plan
-from vcenter_plugin.guard import RemovalLimit, refusal
 
 MANAGER: Final = "vcenter-manager"
 VCENTER_ANNOTATION: Final = "tf-vsphere.vcenter"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tf_reconcile.errors import BoundaryError, Transient
+from tf_reconcile.guard import RemovalLimit
 from tf_reconcile.result import Failure, PassReport, Plan
 from vcenter_plugin.boundary import Leftovers
-from vcenter_plugin.guard import RemovalLimit
 from vcenter_plugin.sweep import (
     Goners,
     RemoveObject,

@@ -102,7 +102,7 @@ class Outside:
             boundaries,
             Observer(boundaries, switch=switch, clock=lambda: self.now_s, errands=self.errands),
             place=Place(own_uuids=frozenset({own_uuid}), trunk_mac=TRUNK_MAC),
-            policy=self.world.policy,
+            policy=lambda: self.world.policy,
             errands=self.errands,
         )
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 
 from tf_reconcile.errors import Conflict, Rejected
+from tf_reconcile.guard import RemovalLimit
 from vcenter_manager.actions import (
     Action,
     AddAgentPort,
@@ -150,7 +151,7 @@ class World:
         starts_alike: bool = False,
     ) -> None:
         self.hosts = tuple(HostMoref(host) for host in hosts)
-        self.policy = Policy(vlan_ranges=ranges, vcenter_uuid=VCENTER)
+        self.policy = Policy(vlan_ranges=ranges, vcenter_uuid=VCENTER, removals=RemovalLimit(most=20, share=1.0))
         self.resets_at_disconnect = resets_at_disconnect
         self.starts_disabled = starts_disabled
         self.starts_alike = starts_alike

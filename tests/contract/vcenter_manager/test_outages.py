@@ -10,7 +10,7 @@ import pytest
 import urllib3
 
 from bench.site import Daemon, Site, wait_until
-from tests.contract.vcenter_manager.test_guests import A, B, clean, is_released, nic, wait_open
+from tests.contract.vcenter_manager.test_guests import A, B, clean, is_released, nic, vmi_of, wait_open
 from tests.contract.vcenter_manager.test_vmotion import port_at, wait_served
 
 __all__ = ["clean"]
@@ -95,6 +95,46 @@ def test_a_guest_for_which_no_id_is_free_waits_with_an_alarm_and_is_served_when_
     site.admin.power_off("one")
     wait_open(site, "three")
     assert manager.wait_in_sync()["nics_without_vlan"] == 0
+
+
+def test_more_interfaces_than_usual_go_once_exactly_they_are_confirmed_and_without_a_restart(
+    site: Site, tmp_path: Path
+) -> None:
+    site.managers[A].end()
+    confirm_file = tmp_path / "confirm"
+    settings = {**site.settings[A], "removal": {"most": 3, "confirm_file": str(confirm_file)}}
+    manager = Daemon("vcenter_manager", settings, tmp_path, name="careful").start()
+    try:
+        names = [f"goes-{index}" for index in range(4)]
+        for name in names:
+            site.admin.create_vm(name, A, ["blue"])
+        wait_open(site, *names)
+        vmis = [vmi["uuid"] for name in names if (vmi := vmi_of(site, name)) is not None]
+        assert len(vmis) == len(names)
+        site.simulator.hold_updates()  # all four are seen to go at once, as with a wrong vCenter
+        for name in names:
+            site.admin.change_network(name, 4000, "office")
+        site.simulator.sync()
+        site.simulator.release_updates()
+
+        def held() -> str:
+            reasons = (each["reason"] for each in manager.status().get("held", ()))
+            return next((reason for reason in reasons if "would remove 4 of 4 at once" in reason), "")
+
+        fingerprint = wait_until(held, what="four removals held")[-16:]
+        confirm_file.write_text("0123456789abcdef\n")
+        site.admin.create_vm("later", A, ["blue"])
+        wait_open(site, "later")
+        assert all(is_in_tf(site, vmi) for vmi in vmis), "another set was confirmed"
+        confirm_file.write_text(f"{fingerprint}\n")
+        wait_until(lambda: not any(is_in_tf(site, vmi) for vmi in vmis), what="what was confirmed gone")
+    finally:
+        manager.end()
+        site.managers[A].start().wait_in_sync()
+
+
+def is_in_tf(site: Site, vmi_uuid: str) -> bool:
+    return site.api.read("virtual-machine-interface", vmi_uuid) is not None
 
 
 def test_many_changes_in_one_burst_are_all_done(site: Site) -> None:

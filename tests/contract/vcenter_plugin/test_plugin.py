@@ -197,7 +197,7 @@ def test_an_unusually_large_removal_waits_for_its_confirmation(site: Site) -> No
     held = site.run_plugin("--once", removal=removal)
     assert held.returncode == 3
     assert site.marked_networks() == set(uuids)
-    fingerprint = re.search(r"writing ([0-9a-f]{16}) into", held.stderr)
+    fingerprint = re.search(r"confirm exactly these: ([0-9a-f]{16})", held.stderr)
     assert fingerprint is not None
     (site.directory / "confirm").write_text(f"{fingerprint[1]}\n")
     assert site.run_plugin("--once", removal=removal).returncode == 0

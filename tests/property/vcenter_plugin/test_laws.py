@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tests.fakes.vcenter_plugin import FakeNetworks, FakeSwitch, FakeTenant, KilledError
 from tests.unit.vcenter_plugin.cases import TENANT, network, portgroup
+from tf_reconcile.guard import RemovalLimit
 from vcenter_plugin.desired import wanted_portgroups
-from vcenter_plugin.guard import RemovalLimit
 from vcenter_plugin.model import Network, PortgroupSettings
 from vcenter_plugin.names import MOST_CHARACTERS, format_name, name_key, parse_name, portgroup_name
 from vcenter_plugin.reconciler import Reconciler

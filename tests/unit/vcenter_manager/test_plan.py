@@ -9,6 +9,7 @@ from typing import get_args
 import pytest
 
 from tests.fakes.manager_world import FOREIGN, OTHER_SWITCH, PVLAN, World, vm_uuid_of, vn_uuid_of
+from tf_reconcile.guard import RemovalLimit
 from vcenter_manager.actions import (
     Action,
     AddAgentPort,
@@ -373,9 +374,13 @@ def test_many_removals_at_once_are_held_until_confirmed() -> None:
     world.pass_of(A)
     decision = world.decide(A)
     assert not any(isinstance(action, DeleteInterface) for action in decision.plan.actions)
-    assert "30 of 30 interfaces" in reasons(decision)["removals in TF"]
-    confirmed = decide(world.snapshot(A), replace(world.policy, most_removals=None))
-    assert sum(isinstance(action, DeleteInterface) for action in confirmed.plan.actions) == 30
+    reason = reasons(decision)["interfaces in TF"]
+    assert "would remove 30 of 30 at once" in reason
+    shown = reason[-16:]
+    for confirmed, number in ((shown, 30), ("0" * 16, 0)):
+        policy = replace(world.policy, removals=RemovalLimit(most=20, share=0.5, confirmed=confirmed))
+        done = decide(world.snapshot(A), policy).plan.actions
+        assert sum(isinstance(action, DeleteInterface) for action in done) == number
 
 
 def test_many_changes_of_network_at_once_are_no_removals() -> None:

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from tests.unit.vcenter_plugin.cases import TENANT, mark_of, network, portgroup
+from tf_reconcile.guard import RemovalLimit, fingerprint, refusal
 from vcenter_plugin.desired import as_marked, wanted_portgroups
-from vcenter_plugin.guard import RemovalLimit, fingerprint, refusal
 from vcenter_plugin.model import (
     Absence,
     CreatePortgroup,

@@ -7,7 +7,7 @@ import pytest
 from tests.fakes.vcenter_plugin import FailsOnce, FakeLeftovers, FakeNetworks, FakeSwitch, FakeTenant
 from tests.unit.vcenter_plugin.cases import TENANT, network, portgroup, uuid_of
 from tf_reconcile.errors import Transient
-from vcenter_plugin.guard import RemovalLimit
+from tf_reconcile.guard import RemovalLimit
 from vcenter_plugin.model import ObservedSwitch, PortgroupKey, PortgroupSettings
 from vcenter_plugin.reconciler import TF, VCENTER, Reconciler
 from vcenter_plugin.sweep import LeftoverVm

@@ -6,7 +6,7 @@ import pytest
 
 from tests.fakes.vcenter_plugin import FakeLeftovers
 from tests.unit.vcenter_plugin.cases import uuid_of
-from vcenter_plugin.guard import RemovalLimit
+from tf_reconcile.guard import RemovalLimit
 from vcenter_plugin.sweep import (
     ADDRESS,
     INTERFACE,

@@ -12,6 +12,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
+FINGERPRINT: Final = r"[0-9a-f]{16}"
+"""What a fingerprint looks like."""
+
 FEW: Final = 3
 """So many are an ordinary change, whatever share of a small site they are."""
 
@@ -38,5 +41,5 @@ def refusal(ids: Collection[str], *, total: int, limit: RemovalLimit) -> str | N
         return None
     return (
         f"would remove {len(ids)} of {total} at once and {allowed} are allowed; "
-        f"confirm by writing {fingerprint(ids)} into the confirmation file"
+        f"if that is right, confirm exactly these: {fingerprint(ids)}"
     )

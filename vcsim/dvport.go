@@ -100,7 +100,9 @@ func (s *dvswitch) viewPort(p *dvport) types.DistributedVirtualPort {
 	return view
 }
 
-// ReconfigureDVPortTask changes ports: all of the request or nothing of it.
+// ReconfigureDVPortTask changes ports: all of the request or nothing of it. What
+// a host that vCenter has lost was to be told, it is told later: the task says
+// so with DvsOperationBulkFault, and the change stands.
 func (d *switchMethods) ReconfigureDVPortTask(ctx *simulator.Context, req *types.ReconfigureDVPort_Task) soap.HasFault {
 	task := runTask(ctx, d.DistributedVirtualSwitch, "reconfigureDvPort", func(*simulator.Task) (types.AnyType, types.BaseMethodFault) {
 		d.v.mu.Lock()
@@ -112,15 +114,20 @@ func (d *switchMethods) ReconfigureDVPortTask(ctx *simulator.Context, req *types
 			}
 		}
 		var keys []string
+		var hosts []ref
 		for i := range req.Port {
-			s.ports[req.Port[i].Key].configure(&req.Port[i])
-			keys = append(keys, req.Port[i].Key)
+			p := s.ports[req.Port[i].Key]
+			p.configure(&req.Port[i])
+			keys = append(keys, p.key)
+			if p.host != nil && !slices.Contains(hosts, *p.host) {
+				hosts = append(hosts, *p.host)
+			}
 		}
 		d.v.nics.touch()
 		event := &types.DvsPortReconfiguredEvent{DvsEvent: d.v.switchEvent(s), PortKey: keys}
 		d.v.mu.Unlock()
 		d.v.postLater(event)
-		return nil, nil
+		return nil, d.v.notTaken(hosts)
 	})
 	return &methods.ReconfigureDVPort_TaskBody{Res: &types.ReconfigureDVPort_TaskResponse{Returnval: task}}
 }

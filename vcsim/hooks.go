@@ -49,6 +49,7 @@ type vcenter struct {
 	moves moves
 
 	lockedHosts sync.Map // hosts in lockdown mode: ref to bool
+	lostHosts   sync.Map // hosts that vCenter does not reach: ref to bool
 
 	keepsPorts atomic.Bool // ports keep their overrides at disconnect, whatever the policy says
 }

@@ -83,6 +83,7 @@ func (m *hostMethods) setConnection(ctx *simulator.Context, name string, state t
 
 // showConnection queues the states of a host and of its VMs, as vCenter shows them.
 func (v *vcenter) showConnection(host *simulator.HostSystem, state types.HostSystemConnectionState) {
+	v.lostHosts.Store(host.Self, state != types.HostSystemConnectionStateConnected)
 	v.worker.later(func(ctx *simulator.Context) {
 		ctx.WithLock(host, func() {
 			ctx.Update(host, []types.PropertyChange{
@@ -101,6 +102,22 @@ func (v *vcenter) showConnection(host *simulator.HostSystem, state types.HostSys
 			})
 		}
 	})
+}
+
+// notTaken tells which of some hosts were not reached with a change of the switch.
+func (v *vcenter) notTaken(hosts []ref) types.BaseMethodFault {
+	fault := &types.DvsOperationBulkFault{}
+	for _, host := range hosts {
+		if isLost, _ := v.lostHosts.Load(host); isLost == true {
+			fault.HostFault = append(fault.HostFault, types.DvsOperationBulkFaultFaultOnHost{
+				Host: host, Fault: types.LocalizedMethodFault{Fault: &types.HostNotConnected{}},
+			})
+		}
+	}
+	if len(fault.HostFault) == 0 {
+		return nil
+	}
+	return fault
 }
 
 // vmsOf are the VMs that vCenter has on a host.

@@ -105,6 +105,28 @@ func TestDisconnectedHostShowsItsVmsAsDisconnectedAndGoesOnItself(t *testing.T) 
 	w.until("connected", value("runtime.connectionState", types.VirtualMachineConnectionStateConnected))
 }
 
+func TestChangeOfAPortOfALostHostStandsAndNamesTheHost(t *testing.T) {
+	f := start(t)
+	pg := f.addPortgroup(types.DVPortgroupConfigSpec{Name: "blue", NumPorts: 1})
+	task, err := f.reconfigure(f.vm("guest"), addNic(f.onPortgroup(pg)))
+	f.done(task, err)
+	res, err := methods.DisconnectHost_Task(f.ctx, f.client, &types.DisconnectHost_Task{This: f.host("esx-a")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.done(res.Returnval, nil)
+	port := f.portOf(f.vm("guest"), firstNicKey+1)
+	task, err = f.setPorts(vlanSpec(port.Key, 42))
+	_, fault := f.task(task, err)
+	bulk, ok := fault.(*types.DvsOperationBulkFault)
+	if !ok || len(bulk.HostFault) != 1 || bulk.HostFault[0].Host != f.host("esx-a") {
+		t.Fatalf("fault %T %+v", fault, fault)
+	}
+	if vlan := vlanOf(f.portOf(f.vm("guest"), firstNicKey+1)); vlan != 42 {
+		t.Errorf("VLAN %d", vlan)
+	}
+}
+
 func TestHostThatRebootsHasItsGuestsOffAndItsVrouterOn(t *testing.T) {
 	f := start(t)
 	esx := f.esxi("esx-a")

@@ -117,7 +117,8 @@ _MANAGER: Final = AccountRole(
     grants=(
         Grant(
             place=Place.ROOT,
-            reason="finds the switch and its own host; follows moves (VMs too where ESXi is in lockdown mode)",
+            reason="finds the switch and its own host; `vmotion.prepare`: reads VMs that move, and their events, in its"
+            " cluster; `inventory: vcenter`: follows the VMs of its host",
         ),
         Grant(
             place=Place.NETWORK_FOLDER,

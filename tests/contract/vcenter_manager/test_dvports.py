@@ -9,13 +9,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bench.site import DVSWITCH, Site
-from tests.contract.vcenter_manager.test_guests import A, clean, nic
+from bench.site import DVSWITCH, Site, wait_until
+from tests.contract.vcenter_manager.test_guests import A, B, clean, nic
 from tf_reconcile.errors import Conflict, Transient
 from tf_vsphere.dvswitch import find_dvswitch
 from tf_vsphere.session import connect
 from tf_vsphere.settings import VsphereSettings
-from vcenter_manager.actions import DvportAction, OpenDvport
+from vcenter_manager.actions import DvportAction, OpenDvport, ReleaseDvport
 from vcenter_manager.dvports import VsphereDvports
 from vcenter_manager.model import Dvport, DvportKey, HostMoref, Vlan
 from vcenter_manager.vcenter_watch import VcenterWatch
@@ -23,6 +23,7 @@ from vcenter_manager.vcenter_watch import VcenterWatch
 __all__ = ["clean"]
 
 NAMES = ("web", "db", "cache")
+TASK_TIMEOUT_S = 3.0
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def dvports(site: Site, tmp_path: Path) -> Iterator[VsphereDvports]:
     dvswitch = find_dvswitch(session, DVSWITCH, None, file="")
     watch = VcenterWatch(session, dvswitch, lambda: None, with_events=False)
     host = HostMoref(site.simulator.host(A).moid)
-    yield VsphereDvports(session, dvswitch, watch, host=host, task_timeout_s=10.0)
+    yield VsphereDvports(session, dvswitch, watch, host=host, task_timeout_s=TASK_TIMEOUT_S)
     session.close()
     site.simulator.clear_rules()
     site.managers[A].start()
@@ -79,6 +80,45 @@ def test_a_port_that_another_nic_owns_by_now_is_not_written(site: Site, dvports:
     failures = dvports.apply(open_all({**before, "web": stale}))
     assert [action.subject for action in failures] == ["web"]
     assert read(site, dvports)["web"].is_blocked
+
+
+def test_a_batch_that_does_not_end_in_time_makes_the_next_ones_smaller_until_one_ends(
+    site: Site, dvports: VsphereDvports
+) -> None:
+    before = read(site, dvports)
+    rule = {"level": "task", "method": "ReconfigureDVPort_Task", "delay_ms": int(TASK_TIMEOUT_S * 1000) + 1500}
+    site.simulator.add_rule(**rule, count=1)
+    failures = dvports.apply(open_all(before))
+    assert {type(error) for error in failures.values()} == {Transient}
+    wait_until(lambda: not any(port.is_blocked for port in read(site, dvports).values()), what="done late by vCenter")
+    for sizes in ([1, 2], [3]):  # one at a time, then twice as many, and so on
+        site.simulator.reset_calls()
+        assert dvports.apply(open_all(read(site, dvports))) == {}
+        assert site.simulator.calls()["vcenter"]["ReconfigureDVPort_Task"] == len(sizes)
+
+
+def test_a_write_that_only_another_host_did_not_take_is_done_and_one_that_ours_did_not_take_is_not(
+    site: Site, dvports: VsphereDvports
+) -> None:
+    site.admin.create_vm("there", B, ["blue"])
+    (there,) = dvports.observe([DvportKey(nic(site, "there")["dvport_key"])]).values()
+    here = read(site, dvports)["web"]
+    actions: list[DvportAction] = [
+        OpenDvport(subject="web", dvport=here, vlan=Vlan(104)),
+        ReleaseDvport(subject="there", dvport=there),
+    ]
+    site.admin.set_host_connected(B, is_connected=False)
+    try:
+        assert dvports.apply(actions) == {}
+        assert read(site, dvports)["web"].vlan == 104
+    finally:
+        site.admin.set_host_connected(B, is_connected=True)
+    site.admin.set_host_connected(A, is_connected=False)
+    try:
+        failures = dvports.apply([ReleaseDvport(subject="web", dvport=read(site, dvports)["web"])])
+        assert {type(error) for error in failures.values()} == {Transient}
+    finally:
+        site.admin.set_host_connected(A, is_connected=True)
 
 
 def test_a_batch_whose_answer_is_lost_is_not_repeated_before_somebody_looks(

@@ -155,6 +155,40 @@ def test_a_removal_deletes_what_is_free_unmarks_what_is_used_and_resets_every_po
     assert tfv(site, "remove", "--yes") == "nothing to do\n"
 
 
+@pytest.mark.parametrize("is_carried_out", [False, True], ids=["refused", "answer lost"])
+@pytest.mark.parametrize(
+    ("method", "skip"),
+    [
+        ("ReconfigureDVPortgroup_Task", 0),
+        ("ReconfigureDVPort_Task", 0),
+        ("ReconfigureDVPortgroup_Task", 1),
+        ("Destroy_Task", 0),
+    ],
+    ids=["at the mark", "at the ports", "at the mark of another", "at the last call"],
+)
+def test_a_removal_that_is_interrupted_is_finished_by_the_next_call(
+    site: Site, method: str, skip: int, is_carried_out: bool
+) -> None:
+    for name in ("blue", "red"):
+        site.create_network(name)
+    site.run_plugin("--once")
+    site.connect_vm("blue")
+    with VsphereAdmin.connect(site.vcenter.simulator) as admin:
+        port_key = admin.vm("office-1").nics[0].dvport_key
+        admin.set_dvport(port_key, vlan=123, is_blocked=False)
+        rule: dict[str, Any] = {"method": method, "skip": skip, "count": 1}
+        fault = {"level": "http", "drop": "after"} if is_carried_out else {"level": "soap", "fault": "SystemError"}
+        site.vcenter.add_rule(**rule, **fault)
+        assert "failed: " in tfv(site, "remove", "--yes", expect=1)
+        tfv(site, "remove", "--yes")
+        port = admin.dvports([port_key])[port_key]
+        assert port.is_vlan_inherited
+        assert port.is_blocked
+    assert find_mark_of_any_phase(site.config_of("blue").vendorSpecificConfig) is None
+    assert "red" not in site.portgroups()
+    assert tfv(site, "remove", "--yes") == "nothing to do\n"
+
+
 def test_a_removal_takes_the_managers_objects_of_this_vcenter_and_no_others(site: Site) -> None:
     vn_uuid, ours = _swept_network(site), site.admin.instance_uuid
     gone = _leave_behind(site, vn_uuid, vcenter_uuid=ours)

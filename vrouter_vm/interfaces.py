@@ -22,7 +22,7 @@ from tf_api.client import ConfigApi
 from tf_api.model import JsonObject
 from tf_reconcile.errors import AgentError, DesiredStateError
 from tf_reconcile.result import PassReport
-from vrouter_vm import tf_interfaces
+from vrouter_vm import route_tables, tf_interfaces
 from vrouter_vm.boundary import InterfaceSource
 from vrouter_vm.changes import ChangeLog, changed_keys
 from vrouter_vm.model import InterfaceSettings, InterfaceView, VmiUuid
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 SYSTEM: Final = "TF config API"
 
-WATCHED: Final = (tf_interfaces.RESOURCE,)
+WATCHED: Final = (tf_interfaces.RESOURCE, route_tables.INTERFACE_TABLE)
 """The types whose changes can change a snapshot."""
 
 Snapshot: TypeAlias = Mapping[str, list[JsonObject]]
@@ -54,7 +54,14 @@ class TfInterfaces:
         """
         listed = self._api.list(tf_interfaces.RESOURCE, uuids=sorted(vmi_uuids), fields=tf_interfaces.FIELDS)
         found = {str(raw["uuid"]) for raw in listed}
-        return {tf_interfaces.RESOURCE: [*listed, *(raw for raw in kept if raw["uuid"] in vmi_uuids - found)]}
+        interfaces = [*listed, *(raw for raw in kept if raw["uuid"] in vmi_uuids - found)]
+        tables = {str(ref["uuid"]) for raw in interfaces for ref in raw.get(tf_interfaces.ROUTE_TABLES) or ()}
+        return {
+            tf_interfaces.RESOURCE: interfaces,
+            route_tables.INTERFACE_TABLE: self._api.list(
+                route_tables.INTERFACE_TABLE, uuids=sorted(tables), fields=[route_tables.INTERFACE_ROUTES]
+            ),
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,9 +232,10 @@ def parse_cache(content: bytes) -> tuple[Snapshot, float]:
 def _understand(snapshot: Snapshot) -> _Known:
     settings: dict[VmiUuid, InterfaceSettings] = {}
     refused: dict[VmiUuid, str] = {}
+    tables = {str(raw["uuid"]): raw for raw in snapshot.get(route_tables.INTERFACE_TABLE, ())}
     for raw in snapshot[tf_interfaces.RESOURCE]:
         try:
-            settings[VmiUuid(raw["uuid"])] = tf_interfaces.parse_interface(raw)
+            settings[VmiUuid(raw["uuid"])] = tf_interfaces.parse_interface(raw, tables)
         except DesiredStateError as error:
             refused[VmiUuid(raw["uuid"])] = error.reason
     return _Known(

@@ -17,6 +17,7 @@ from vrouter_vm.model import (
     IpNetwork,
     IpVersion,
     LinkAddress,
+    LocalWay,
     MacAddress,
     Neighbour,
     Network,
@@ -28,6 +29,7 @@ from vrouter_vm.model import (
     Vif,
     Vrf,
 )
+from vrouter_vm.route_tables import routes_behind
 
 IPV6_METRIC: Final = 1024
 """What the kernel makes of metric 0 in an IPv6 route; written out so that what we ask for is what we read back."""
@@ -147,12 +149,13 @@ def guest_neighbours(placement: Placement) -> Iterator[Neighbour]:
         yield Neighbour(ifname=placement.vif, address=address, mac=placement.port.mac)
 
 
-def guest_routes(placement: Placement) -> Iterator[Route]:
-    """Yield the host route of each address of a port; none while it is only prepared."""
+def local_ways(placement: Placement) -> Iterator[tuple[IpNetwork, LocalWay]]:
+    """Yield how each address of a port and each prefix behind it is reached; nothing while it is only prepared."""
     if placement.is_active:
-        table = names.table_of(placement.network.network_id)
         for address in placement.port.addresses:
-            yield host_route(table=table, address=address, ifname=placement.vif)
+            yield ip_network(address), LocalWay(vif=placement.vif)
+        for prefix, via in routes_behind(placement).items():
+            yield prefix, LocalWay(vif=placement.vif, via=via)
 
 
 def host_route(*, table: int, address: IpAddress, ifname: str) -> Route:

@@ -142,6 +142,14 @@ class RouteTargets:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StaticRoute:
+    """A route of a network's route table: the prefix lies behind that address of the network."""
+
+    prefix: IpNetwork
+    next_hop: IpAddress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
     """A virtual network as TF has it. `network_id` is unique while the network exists, then given to another.
 
@@ -157,6 +165,7 @@ class Network:
     targets: RouteTargets = RouteTargets()
     mtu_bytes: int | None = None
     link_local_services: tuple[LinkLocalService, ...] = ()
+    static_routes: tuple[StaticRoute, ...] = ()
 
     def subnet_of(self, address: IpAddress) -> Subnet | None:
         """Return the subnet that `address` lies in, or None."""
@@ -203,8 +212,9 @@ class InterfaceSettings:
     """What TF has for a port's virtual-machine-interface, beside what the port itself says.
 
     `is_secured` false: the guest may send from any MAC and address (TF's port security off). `is_exempt`: no policy is
-    applied at all (TF's virtual_machine_interface_disable_policy). Groups, tags and route tables by uuid.
-    `dhcp_options` and `host_routes`: what its guest is told instead of the subnet's.
+    applied at all (TF's virtual_machine_interface_disable_policy). Groups and tags by uuid. `routes`: the prefixes
+    behind this interface (TF's interface route tables). `dhcp_options` and `host_routes`: what its guest is told
+    instead of the subnet's.
     """
 
     vmi_uuid: VmiUuid
@@ -213,9 +223,9 @@ class InterfaceSettings:
     is_secured: bool = True
     is_exempt: bool = False
     address_pairs: tuple[AddressPair, ...] = ()
-    route_tables: frozenset[str] = frozenset()
     dhcp_options: tuple[DhcpOption, ...] = ()
     host_routes: tuple[IpNetwork, ...] = ()
+    routes: tuple[IpNetwork, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -413,12 +423,20 @@ class EvpnRoute:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LocalWay:
+    """How a prefix is reached on this host: on that vif, straight or by an address of the guest there."""
+
+    vif: str
+    via: IpAddress | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """Where a VRF sends a prefix: to `vif` on this host, or with `vif` None to the route's next hop."""
+    """Where a VRF sends a prefix: the `way` to it on this host, or with `way` None the route's next hop."""
 
     network_id: int
     route: EvpnRoute
-    vif: str | None
+    way: LocalWay | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,18 +21,21 @@ from tf_api.client import ConfigApi
 from tf_api.model import VIRTUAL_NETWORK_FIELDS, JsonObject, VirtualNetwork, parse_virtual_network
 from tf_reconcile.errors import AgentError
 from tf_reconcile.result import PassReport
-from vrouter_vm import subnets
+from vrouter_vm import route_tables, subnets
 from vrouter_vm.boundary import NetworkSource
 from vrouter_vm.changes import ChangeLog, changed_keys
 from vrouter_vm.evpn import parse_route_target
-from vrouter_vm.model import Network, NetworkView, RouteTarget, RouteTargets, VnUuid
+from vrouter_vm.model import Network, NetworkView, RouteTarget, RouteTargets, StaticRoute, VnUuid
 from vrouter_vm.port_files import sync_directory, write_atomically
 
 log = logging.getLogger(__name__)
 
 SYSTEM: Final = "TF config API"
 
-WATCHED_TYPES: Final = ("virtual-network", "network-ipam", "virtual-DNS", "global-vrouter-config")
+WATCHED_TYPES: Final = (
+    *("virtual-network", "network-ipam", "virtual-DNS", "global-vrouter-config"),
+    route_tables.NETWORK_TABLE,
+)
 """The types whose changes can change a network as it is known here."""
 
 _CACHE_VERSION: Final = 1
@@ -45,6 +49,7 @@ _OVERLAY_FIELDS: Final = (
     "export_route_target_list",
     "routing_instances",
 )
+_FIELDS: Final = (*VIRTUAL_NETWORK_FIELDS, _PROPERTIES, "route_table_refs")
 
 
 class TfNetworks:
@@ -56,12 +61,34 @@ class TfNetworks:
 
     def fetch(self, vn_uuids: frozenset[VnUuid]) -> Mapping[VnUuid, Network]:
         """Return those of `vn_uuids` that exist, all of them; raise `AgentError` when that cannot be told."""
-        fields = (*VIRTUAL_NETWORK_FIELDS, _PROPERTIES, *(_OVERLAY_FIELDS if self._has_overlay else ()))
+        fields = (*_FIELDS, *(_OVERLAY_FIELDS if self._has_overlay else ()))
         listed = self._api.list("virtual-network", uuids=sorted(vn_uuids), fields=fields)
         parsed = [parse_virtual_network(raw) for raw in listed]
         networks = {VnUuid(raw["uuid"]): _from_tf(network, raw) for network, raw in zip(parsed, listed, strict=True)}
+        networks = self._with_static_routes(networks, listed)
         networks = subnets.with_guest_services(self._api, networks, parsed)
         return self._with_overlay(networks, listed) if self._has_overlay else networks
+
+    def _with_static_routes(
+        self, networks: dict[VnUuid, Network], listed: Iterable[JsonObject]
+    ) -> dict[VnUuid, Network]:
+        tables_of = {
+            VnUuid(raw["uuid"]): [str(ref["uuid"]) for ref in raw.get("route_table_refs") or ()] for raw in listed
+        }
+        wanted = sorted({uuid for uuids in tables_of.values() for uuid in uuids})
+        if not wanted:
+            return networks
+        tables = {
+            str(raw["uuid"]): tuple(route_tables.parse_network_table(raw))
+            for raw in self._api.list(route_tables.NETWORK_TABLE, uuids=wanted, fields=[route_tables.NETWORK_ROUTES])
+        }
+        return {
+            vn_uuid: replace(
+                network,
+                static_routes=tuple(route for uuid in tables_of[vn_uuid] for route in tables.get(uuid, ())),
+            )
+            for vn_uuid, network in networks.items()
+        }
 
     def _with_overlay(self, networks: dict[VnUuid, Network], listed: Iterable[JsonObject]) -> dict[VnUuid, Network]:
         listed = list(listed)
@@ -269,6 +296,7 @@ def format_cache(networks: Iterable[Network], *, saved_at: float) -> dict[str, A
                 "subnets": [subnets.format_subnet(subnet) for subnet in network.subnets],
                 "mtu": network.mtu_bytes,
                 "link_local_services": subnets.format_services(network.link_local_services),
+                "static_routes": [[str(route.prefix), str(route.next_hop)] for route in network.static_routes],
             }
             for network in sorted(networks, key=lambda network: network.vn_uuid)
         ],
@@ -288,6 +316,10 @@ def parse_cache(raw: Mapping[str, Any]) -> list[Network]:
             mtu_bytes=network.get("mtu"),
             link_local_services=subnets.parse_services(network.get("link_local_services", ())),
             vni=network.get("vni"),
+            static_routes=tuple(
+                StaticRoute(prefix=ip_network(prefix), next_hop=ip_address(next_hop))
+                for prefix, next_hop in network.get("static_routes", ())
+            ),
             targets=RouteTargets(
                 **{side: _parsed(texts) for side, texts in network.get("targets", {}).items() if side in _SIDES}
             ),

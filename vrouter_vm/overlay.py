@@ -384,8 +384,8 @@ def describe_overlay(status: OverlayStatus, choices: Iterable[Choice], *, now: f
             {
                 "vrf": names.format_vrf(choice.network_id),
                 "prefix": str(choice.route.prefix),
-                "vif": choice.vif,
-                "next_hop": None if choice.vif else str(choice.route.next_hop),
+                "vif": choice.way.vif if choice.way else None,
+                "next_hop": str(choice.way.via or "") or None if choice.way else str(choice.route.next_hop),
                 "vni": choice.route.vni,
                 "rd": choice.route.rd,
                 "generation": choice.route.generation,

@@ -275,14 +275,14 @@ def _vifs(want: Desired, have: Observed, missing: _Missing) -> Iterator[AnyActio
     yield from missing.addresses(is_vif, needs)
     yield from missing.neighbours(is_vif, needs)
     for route in missing.routes:
-        if route.ifname is not None and route.via is None:
+        if route.ifname is not None and not names.is_vxlan(route.ifname):
             route_needs = _needs(names.vrf_of_table(route.table))
             yield from _set_route(route, missing.decision.replaced, subject=route.ifname, needs=route_needs)
 
 
 def _tunnel_routes(missing: _Missing) -> Iterator[AnyAction]:
     for route in missing.routes:
-        if route.ifname is not None and route.via is not None:
+        if route.ifname is not None and names.is_vxlan(route.ifname):
             vrf = names.vrf_of_table(route.table)
             subject, needs = f"{vrf} {route.prefix}", (*_needs(vrf), route.ifname)
             yield from _set_route(route, missing.decision.replaced, subject=subject, needs=needs)

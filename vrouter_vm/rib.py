@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TypeAlias
 
 from vrouter_vm.evpn import Member, Vtep, format_rd, is_usable, local_route, may_take, next_generation, rank
-from vrouter_vm.model import Choice, EvpnRoute, IpNetwork, RouteKey, RouteTarget
+from vrouter_vm.model import Choice, EvpnRoute, IpNetwork, LocalWay, RouteKey, RouteTarget
 
 PrefixUnit: TypeAlias = tuple[int, IpNetwork]
 """Network id and prefix."""
@@ -23,10 +23,10 @@ class Rib:
         self._vtep = vtep
         self._generations = dict(generations)  # of prefixes that were told before; used once
         self._members: dict[int, Member] = {}
-        self._guests: dict[int, dict[IpNetwork, str]] = {}
+        self._guests: dict[int, dict[IpNetwork, LocalWay]] = {}
         self._importers: dict[RouteTarget, set[int]] = {}
         self._routes: dict[RouteTarget, dict[IpNetwork, tuple[EvpnRoute, ...]]] = {}
-        self._vifs: dict[RouteKey, str] = {}
+        self._ways: dict[RouteKey, LocalWay] = {}
         self._rds: dict[int, str] = {}
         self._dirty: set[PrefixUnit] = set()
         self.remote: dict[RouteKey, EvpnRoute] = {}
@@ -66,13 +66,13 @@ class Rib:
             self._dirty.update((network_id, prefix) for prefix in self._routes.get(target, ()))
         self._dirty.update((network_id, prefix) for prefix in self._guests.get(network_id, ()))
 
-    def set_guest(self, network_id: int, prefix: IpNetwork, vif: str | None) -> None:
-        """Take in that a guest's address is behind that vif; None: it is not here any more."""
+    def set_guest(self, network_id: int, prefix: IpNetwork, way: LocalWay | None) -> None:
+        """Take in how a guest's address, or a prefix behind a guest, is reached here; None: it is not here any more."""
         guests = self._guests.setdefault(network_id, {})
-        if vif is None:
+        if way is None:
             guests.pop(prefix, None)
         else:
-            guests[prefix] = vif
+            guests[prefix] = way
         self._dirty.add((network_id, prefix))
 
     def settle(self) -> set[PrefixUnit]:
@@ -89,24 +89,24 @@ class Rib:
         self._generations = {}  # what has not been told again is not here any more
         return dirty
 
-    def guest(self, network_id: int, prefix: IpNetwork) -> str | None:
-        """Return the vif of a guest's address on this host, or None."""
+    def guest(self, network_id: int, prefix: IpNetwork) -> LocalWay | None:
+        """Return how a guest's address, or a prefix behind a guest, is reached on this host; None: it is not here."""
         return self._guests.get(network_id, {}).get(prefix)
 
     def _tell(self, unit: PrefixUnit) -> None:
         network_id, prefix = unit
-        member, vif, old = self._members.get(network_id), self.guest(network_id, prefix), self.local.get(unit)
+        member, way, old = self._members.get(network_id), self.guest(network_id, prefix), self.local.get(unit)
         if old is not None:
             self._leave(old)
-            del self.local[unit], self._vifs[old.key]
-        if member is None or vif is None:
+            del self.local[unit], self._ways[old.key]
+        if member is None or way is None:
             return
         key = self._rds[network_id], prefix
         generation = old.generation if old is not None else self._generations.get(key)
         if generation is None:
             generation = next_generation(self._heard(member, prefix), self._vtep)
         self.local[unit] = route = local_route(member, prefix, vtep=self._vtep, generation=generation)
-        self._vifs[key] = vif
+        self._ways[key] = way
         self._enter(route)
 
     def _choose(self, unit: PrefixUnit) -> Choice | None:
@@ -121,7 +121,7 @@ class Rib:
             return None
         best = candidates[0] if len(candidates) == 1 else min(candidates, key=rank)
         is_here = best.router_mac == self._vtep.router_mac  # `is_usable`: nobody else's route has it
-        return Choice(network_id=network_id, route=best, vif=self._vifs[best.key] if is_here else None)
+        return Choice(network_id=network_id, route=best, way=self._ways[best.key] if is_here else None)
 
     def _heard(self, member: Member, prefix: IpNetwork) -> list[EvpnRoute]:
         """Return what is heard and told of a prefix under the route targets that a network imports."""

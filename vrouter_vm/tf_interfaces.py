@@ -5,8 +5,9 @@ Called by `interfaces`. The shapes are those of TF's schema (vnc_cfg.xsd); what 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from ipaddress import ip_network
+from types import MappingProxyType
 from typing import Any, Final
 
 from tf_api.model import parse_dhcp_options, parse_host_routes
@@ -14,13 +15,16 @@ from tf_reconcile.errors import DesiredStateError
 from vrouter_vm import subnets
 from vrouter_vm.gateway_mac import parse_mac
 from vrouter_vm.model import AddressPair, InterfaceSettings, VmiUuid
+from vrouter_vm.route_tables import parse_interface_table
 
 RESOURCE: Final = "virtual-machine-interface"
+ROUTE_TABLES: Final = "interface_route_table_refs"
+NO_TABLES: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType({})
 
 FIELDS: Final = (
     "security_group_refs",
     "tag_refs",
-    "interface_route_table_refs",
+    ROUTE_TABLES,
     "port_security_enabled",
     "virtual_machine_interface_disable_policy",
     "virtual_machine_interface_allowed_address_pairs",
@@ -30,8 +34,11 @@ FIELDS: Final = (
 """The `fields` of a list call that `parse_interface` needs."""
 
 
-def parse_interface(raw: dict[str, Any]) -> InterfaceSettings:
-    """Return the settings that a listed interface holds; raises `DesiredStateError` naming what is malformed."""
+def parse_interface(raw: dict[str, Any], tables: Mapping[str, Mapping[str, Any]] = NO_TABLES) -> InterfaceSettings:
+    """Return the settings that a listed interface holds; raises `DesiredStateError` naming what is malformed.
+
+    `tables`: the interface route tables that are known, by uuid; what is in none of them is left out.
+    """
     pairs = (raw.get("virtual_machine_interface_allowed_address_pairs") or {}).get("allowed_address_pair") or ()
     return InterfaceSettings(
         vmi_uuid=VmiUuid(raw["uuid"]),
@@ -40,7 +47,13 @@ def parse_interface(raw: dict[str, Any]) -> InterfaceSettings:
         is_secured=raw.get("port_security_enabled") is not False,
         is_exempt=raw.get("virtual_machine_interface_disable_policy") is True,
         address_pairs=tuple(_pairs(raw["uuid"], pairs)),
-        route_tables=_uuids(raw, "interface_route_table_refs"),
+        routes=tuple(
+            dict.fromkeys(
+                prefix
+                for ref in raw.get(ROUTE_TABLES) or ()
+                for prefix in parse_interface_table(tables.get(str(ref["uuid"]), {}))
+            )
+        ),
         dhcp_options=subnets.options_of(parse_dhcp_options(raw.get("virtual_machine_interface_dhcp_option_list"))),
         host_routes=subnets.prefixes_of(parse_host_routes(raw.get("virtual_machine_interface_host_routes"))),
     )

@@ -24,6 +24,7 @@ from vrouter_vm.model import (
     EvpnRoute,
     IpAddress,
     IpNetwork,
+    LocalWay,
     Neighbour,
     Network,
     Observed,
@@ -66,7 +67,7 @@ class Overlay:
 def installed_in(have: Observed) -> Installed:
     """Return what `have` holds of an overlay."""
     return Installed(
-        routes=frozenset(route for route in have.routes if route.via is not None),
+        routes=frozenset(route for route in have.routes if route.ifname in have.vxlans),
         neighbours=frozenset(neighbour for neighbour in have.neighbours if neighbour.ifname in have.vxlans),
         tunnel_ends=have.tunnel_ends,
         vxlans=frozenset(have.vxlans.values()),
@@ -115,10 +116,10 @@ def vtep_element(vtep: IpAddress, overlay: Overlay) -> tuple[str, Element]:
     return policy.VTEPS, (overlay.underlay.name, str(vtep))
 
 
-def here_part(choice: Choice, vif: str) -> Part:
-    """Return the route to a guest's address on this host."""
-    table = names.table_of(choice.network_id)
-    return Part(routes=(links.route_to(table=table, prefix=choice.route.prefix, ifname=vif),))
+def here_part(network_id: int, prefix: IpNetwork, way: LocalWay) -> Part:
+    """Return the route to a guest's address on this host, or to a prefix behind a guest."""
+    table = names.table_of(network_id)
+    return Part(routes=(links.route_to(table=table, prefix=prefix, ifname=way.vif, via=way.via),))
 
 
 def there_part(choice: Choice, overlay: Overlay, *, own_vni: int, is_device_here: bool, has_ipv6: bool) -> Part:
@@ -147,7 +148,7 @@ def there_part(choice: Choice, overlay: Overlay, *, own_vni: int, is_device_here
 
 
 def announcement(route: EvpnRoute, *, network_id: int, vif: str) -> Announcement:
-    """Return what to tell of a guest's address behind `vif`."""
+    """Return what to tell of a guest's address, or of a prefix behind it, on `vif`."""
     needs = (vif, names.format_vrf(network_id), names.format_vxlan(route.vni))
     return Announcement(route=route, needs=needs)
 

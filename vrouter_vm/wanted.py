@@ -12,9 +12,9 @@ and takes nothing from the others: what two ports claim goes to the one that cam
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, ip_network
+from ipaddress import IPv4Address
 from typing import Final, Generic, TypeAlias, TypeVar
 
 from tf_reconcile.errors import DesiredStateError
@@ -26,6 +26,7 @@ from vrouter_vm.model import (
     EvpnRoute,
     InterfaceSettings,
     IpAddress,
+    LocalWay,
     Network,
     Placement,
     Port,
@@ -70,6 +71,7 @@ class Wanted:
         self._numbers: _Claims[tuple[str, int], VnUuid] = _Claims()
 
         self._members: dict[VnUuid, set[VmiUuid]] = {}
+        self._ways: dict[PrefixUnit, dict[VmiUuid, LocalWay]] = {}
         self._with_ipv6: Counter[VnUuid] = Counter()
         self._served: dict[VnUuid, _Served] = {}
         self._vni_of_id: dict[int, int] = {}
@@ -307,10 +309,7 @@ class Wanted:
             self._enter_network(vn_uuid, served[vn_uuid])
         for move in moves:
             self._replace(("port", move.vmi_uuid), NOTHING if move.new is None else self._port_part(move.new))
-        for move in moves:
-            self._move_guest(move.old, is_here=False)
-        for move in moves:
-            self._move_guest(move.new, is_here=True)
+        self._follow_ways(moves)
         if changed or not self._is_begun:
             self._replace(_HOST, self._host_part())
 
@@ -380,21 +379,40 @@ class Wanted:
         if self._remains is not None and self._is_begun:
             self.needs_full_pass = True
 
-    def _move_guest(self, placement: Placement | None, *, is_here: bool) -> None:
-        if self._rib is None or placement is None or not placement.is_active:
-            return
-        for address in placement.port.addresses:
-            vif = placement.vif if is_here else None
-            self._rib.set_guest(placement.network.network_id, ip_network(address), vif)
+    def _follow_ways(self, moves: Iterable[_Move]) -> None:
+        """Bring up to date how prefixes are reached on this host. Several ports may offer a way: see `_first_way`."""
+        touched: set[PrefixUnit] = set()
+        for move in moves:
+            for unit, _ in _ways_of(move.old):
+                touched.add(unit)
+                del self._ways[unit][move.vmi_uuid]
+                if not self._ways[unit]:
+                    del self._ways[unit]
+            for unit, way in _ways_of(move.new):
+                touched.add(unit)
+                self._ways.setdefault(unit, {})[move.vmi_uuid] = way
+        for unit in touched:
+            first = self._first_way(self._ways[unit]) if unit in self._ways else None
+            if self._rib is not None:
+                self._rib.set_guest(*unit, first)
+            else:
+                self._replace(unit, NOTHING if first is None else tunnels.here_part(*unit, first))
+
+    def _first_way(self, offers: Mapping[VmiUuid, LocalWay]) -> LocalWay:
+        """Return the way that counts: to a guest's own address, else through the port that came first."""
+
+        def order(vmi_uuid: VmiUuid) -> tuple[bool, float, VmiUuid]:
+            return offers[vmi_uuid].via is not None, self._ports[vmi_uuid].added_at, vmi_uuid
+
+        return offers[min(offers, key=order)]
 
     def _port_part(self, placement: Placement) -> Part:
-        """Return what one port asks for; with an overlay its routes belong to the prefixes."""
+        """Return what one port asks for; its routes belong to the prefixes."""
         return Part(
             vifs=(links.vif_of(placement, trunk_mac=self._trunk.mac),),
             sysctls=tuple(links.vif_sysctls(placement, has_ipv6=self.has_ipv6).items()),
             addresses=tuple(links.vif_addresses(placement)),
             neighbours=tuple(links.guest_neighbours(placement)),
-            routes=() if self._overlay is not None else tuple(links.guest_routes(placement)),
             elements=policy.guest_elements(placement),
         )
 
@@ -430,18 +448,18 @@ class Wanted:
         network_id, prefix = unit
         device = names.format_vxlan(choice.route.vni)
         own_vni = self._vni_of_id[network_id]
-        is_leak = choice.vif is None and choice.route.vni != own_vni
+        is_leak = choice.way is None and choice.route.vni != own_vni
         self._use_device(unit, device if is_leak else None)
-        if choice.vif is not None:
-            part = tunnels.here_part(choice, choice.vif)
+        if choice.way is not None:
+            part = tunnels.here_part(network_id, prefix, choice.way)
         else:
             part = tunnels.there_part(
                 choice, overlay, own_vni=own_vni, is_device_here=device in self._devices, has_ipv6=self.has_ipv6
             )
-        vif = rib.guest(network_id, prefix)
-        if vif is None:
+        way = rib.guest(network_id, prefix)
+        if way is None:
             return part
-        told = tunnels.announcement(rib.local[unit], network_id=network_id, vif=vif)
+        told = tunnels.announcement(rib.local[unit], network_id=network_id, vif=way.vif)
         return replace(part, announcements=(told,))
 
     def _use_device(self, unit: PrefixUnit, device: str | None) -> None:
@@ -503,6 +521,12 @@ class _Move:
     vmi_uuid: VmiUuid
     old: Placement | None
     new: Placement | None
+
+
+def _ways_of(placement: Placement | None) -> Iterator[tuple[PrefixUnit, LocalWay]]:
+    if placement is not None:
+        for prefix, way in links.local_ways(placement):
+            yield (placement.network.network_id, prefix), way
 
 
 def _discard(sets: dict[C, set[K]], key: C, member: K) -> None:

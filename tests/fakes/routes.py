@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from vrouter_vm.evpn import Member, Vtep
-from vrouter_vm.model import Choice, EvpnRoute, IpNetwork, RouteKey
+from vrouter_vm.model import Choice, EvpnRoute, IpNetwork, LocalWay, RouteKey
 from vrouter_vm.rib import Rib
 
 
@@ -32,7 +32,7 @@ def rib_of(
     for hosted in networks:
         rib.set_member(hosted.member.network_id, hosted.member)
         for prefix, vif in hosted.guests.items():
-            rib.set_guest(hosted.member.network_id, prefix, vif)
+            rib.set_guest(hosted.member.network_id, prefix, LocalWay(vif=vif))
     rib.settle()
     return rib
 

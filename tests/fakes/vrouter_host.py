@@ -325,7 +325,7 @@ class FakeHost:
                 entry.mac for entry in self.neighbours if (entry.ifname, entry.address) == (route.ifname, route.via)
             }
             ends = {end.mac for end in self.tunnel_ends if end.ifname == route.ifname}
-            if not macs or not macs <= ends:
+            if not macs or not (macs <= ends or route.ifname in self.vifs):
                 raise UnsafeMoment(f"a route via {route.via} on {route.ifname}, which has no tunnel to it")
 
     def _delete_link(self, ifname: str) -> None:

@@ -29,10 +29,12 @@ import yaml
 
 from lab.reflector import HOLD_TIME_S, reflector_configuration
 from tests.kernel.site import GATEWAY_MAC, ROOT, Guest, batch, inside, run, wait_until
+from vrouter_vm.interfaces import Snapshot
 from vrouter_vm.interfaces import format_cache as format_interfaces
-from vrouter_vm.model import Network, RouteTarget, RouteTargets, Subnet, VnUuid
+from vrouter_vm.model import Network, RouteTarget, RouteTargets, StaticRoute, Subnet, VnUuid
 from vrouter_vm.networks import format_cache
-from vrouter_vm.tf_interfaces import RESOURCE
+from vrouter_vm.route_tables import INTERFACE_ROUTES, INTERFACE_TABLE
+from vrouter_vm.tf_interfaces import RESOURCE, ROUTE_TABLES
 
 ASN = 64512
 UNDERLAY = IPv4Network("192.0.2.0/24")
@@ -41,7 +43,8 @@ UNDERLAY_MTU_BYTES = 1600
 STALE_S, SETTLE_S = 600.0, 180.0  # a daemon takes a minute to start where the machine is emulated and busy
 SPEAKER_OPTIONS = ("--pprof-disable", "--metrics-path=", "--log-plain")
 
-RED, BLUE, GREEN = (f"00000000-0000-4000-b000-00000000000{number}" for number in (5, 6, 7))
+RED, BLUE, GREEN, BROWN = (f"00000000-0000-4000-b000-00000000000{number}" for number in (5, 6, 7, 8))
+YELLOW = "00000000-0000-4000-b000-000000000010"
 
 
 def binary() -> str:
@@ -52,8 +55,15 @@ def binary() -> str:
     return str(path)
 
 
-def network(vn: str, name: str, number: int, *prefixes: str, imports: tuple[str, ...] = ()) -> Network:
-    """A network whose gateways are the first addresses of its subnets."""
+def network(
+    vn: str,
+    name: str,
+    number: int,
+    *prefixes: str,
+    imports: tuple[str, ...] = (),
+    routes: tuple[tuple[str, str], ...] = (),
+) -> Network:
+    """A network whose gateways are the first addresses of its subnets; `routes`: prefix and next hop."""
     return Network(
         vn_uuid=VnUuid(vn),
         name=name,
@@ -63,6 +73,7 @@ def network(vn: str, name: str, number: int, *prefixes: str, imports: tuple[str,
             for prefix in prefixes
         ),
         targets=RouteTargets(imports=frozenset(map(RouteTarget, imports))),
+        static_routes=tuple(StaticRoute(prefix=ip_network(prefix), next_hop=ip_address(by)) for prefix, by in routes),
     )
 
 
@@ -70,9 +81,15 @@ NETWORKS = (
     network(RED, "red", 5, "10.1.1.0/24", "fd00:1::/64", imports=("64512:7", "64512:9")),
     network(BLUE, "blue", 6, "10.1.1.0/24"),
     network(GREEN, "green", 7, "10.2.0.0/16", "fd00:2::/64", imports=("64512:5",)),
+    network(
+        *(BROWN, "brown", 8, "10.3.0.0/24", "fd00:3::/64"),
+        routes=(("10.4.0.0/24", "10.3.0.30"), ("fd00:4::/64", "fd00:3::30")),
+    ),
+    network(YELLOW, "yellow", 10, "10.4.0.0/24", "fd00:4::/64"),
 )
 """Red and green import each other's routes; blue has red's addresses and nothing to do with it. Red also imports those
-of a VRF of the fabric (`frr_leaf`)."""
+of a VRF of the fabric (`frr_leaf`). Brown reaches yellow through `FIREWALL`, by a route table of the network; the way
+back is in a route table of `FIREWALL2`, the same guest's NIC in yellow."""
 
 R1 = Guest(name="r1", vlan=101, address="10.1.1.11", vn=RED, ipv6="fd00:1::11")
 R2 = Guest(name="r2", vlan=102, address="10.1.1.12", vn=RED, ipv6="fd00:1::12")
@@ -83,7 +100,16 @@ G3 = Guest(name="g3", vlan=303, address="10.2.0.13", vn=GREEN, gateway="10.2.0.1
 MOVER = Guest(name="m1", vlan=110, address="10.1.1.20", vn=RED)
 """A guest that is wired to both hosts; which of them carries it is a matter of `Site.connect`."""
 
+W1 = Guest(name="w1", vlan=401, address="10.3.0.11", vn=BROWN, gateway="10.3.0.1", ipv6="fd00:3::11")
+Y3 = Guest(name="y3", vlan=503, address="10.4.0.13", vn=YELLOW, gateway="10.4.0.1", ipv6="fd00:4::13")
+FIREWALL = Guest(name="fw", vlan=430, address="10.3.0.30", vn=BROWN, gateway="10.3.0.1", ipv6="fd00:3::30")
+FIREWALL2 = Guest(
+    name="fw", vlan=530, address="10.4.0.30", vn=YELLOW, gateway="10.4.0.1", ipv6="fd00:4::30", nic="eth1"
+)
+
 ON_A, ON_B = (R1, R2, B1), (R3, B3, G3)
+LATER = (W1, Y3, FIREWALL, FIREWALL2)
+"""Guests that are not there at first: see `Host.plug`."""
 
 
 @dataclass(kw_only=True)
@@ -175,6 +201,16 @@ class Host:
         assert self.call("POST", "/port", [guest.port() for guest in guests]).status == 200
         ports = self.settled()
         assert {ports[guest.vmi]["state"] for guest in guests} == {"active"}, ports
+
+    def plug(self, guest: Guest) -> None:
+        """Wire a guest to this host; its NIC may be one more of a guest that is there."""
+        esx, port = f"esx-{self.letter}", f"p{guest.vlan}"
+        if guest.name not in run("ip netns list").split():
+            batch(f"netns add {guest.name}")
+        batch(f"link add {port} netns {esx} type veth peer name {guest.nic} netns {guest.name}")
+        batch(f"link set {port} master dvs up", namespace=esx)
+        run(f"bridge -n {esx} vlan add dev {port} vid {guest.vlan} pvid untagged")
+        set_up(guest)
 
     def drop(self, guest: Guest) -> None:
         """Delete a port and wait until its vif is gone."""
@@ -280,10 +316,7 @@ def running_site(folder: Path) -> Iterator[Site]:
             (host.folder / "ports").mkdir(parents=True)
             cache = format_cache(NETWORKS, saved_at=time.time())
             (host.folder / "networks.json").write_text(json.dumps(cache))
-            interfaces = [{"uuid": guest.vmi} for guest in (*ON_A, *ON_B, MOVER)]
-            (host.folder / "interfaces.json").write_text(
-                format_interfaces({RESOURCE: interfaces}, saved_at=time.time())
-            )
+            (host.folder / "interfaces.json").write_text(format_interfaces(_interfaces(), saved_at=time.time()))
             host.start_speaker()
             host.start_agent()
             host.serve(*guests)
@@ -293,13 +326,23 @@ def running_site(folder: Path) -> Iterator[Site]:
         _remove()
 
 
+def _interfaces() -> Snapshot:
+    """What TF has for the guests' interfaces. The firewall forwards for others: its NICs have no port security."""
+    interfaces: list[dict[str, Any]] = [{"uuid": guest.vmi} for guest in (*ON_A, *ON_B, MOVER, W1, Y3)]
+    interfaces.append({"uuid": FIREWALL.vmi, "port_security_enabled": False})
+    refs = [{"to": ["behind"], "uuid": "table-1"}]
+    interfaces.append({"uuid": FIREWALL2.vmi, "port_security_enabled": False, ROUTE_TABLES: refs})
+    routes = [{"prefix": "10.3.0.0/24"}, {"prefix": "fd00:3::/64"}]
+    return {RESOURCE: interfaces, INTERFACE_TABLE: [{"uuid": "table-1", INTERFACE_ROUTES: {"route": routes}}]}
+
+
 def _namespaces() -> list[str]:
     guests = [guest.name for guest in (*ON_A, *ON_B, MOVER)]
     return ["wire", "m-wire", *(f"{kind}-{letter}" for kind in ("v", "esx") for letter in "ab"), *guests]
 
 
 def _remove() -> None:
-    for name in _namespaces():
+    for name in (*_namespaces(), *{guest.name for guest in LATER}):
         with suppress(RuntimeError):
             run(f"ip netns del {name}")
 
@@ -336,15 +379,21 @@ def _build(site: Site) -> None:
         run(f"bridge -n esx-{letter} -batch -", given="\n".join(lines) + "\n")
     _mover()
     for guest in (*ON_A, *ON_B, MOVER):
-        batch(
-            "link set lo up",
-            f"link set eth0 address {guest.mac} up",
-            f"addr add {guest.address}/{guest.prefixlen} dev eth0",
-            *([f"addr add {guest.ipv6}/128 dev eth0 nodad"] if guest.ipv6 else []),
-            f"route add default via {guest.gateway}",
-            *(["route add default via fe80::1 dev eth0"] if guest.ipv6 else []),
-            namespace=guest.name,
-        )
+        set_up(guest)
+
+
+def set_up(guest: Guest) -> None:
+    """Give a guest its addresses and its default gateway."""
+    is_first = guest.nic == "eth0"
+    batch(
+        "link set lo up",
+        f"link set {guest.nic} address {guest.mac} up",
+        f"addr add {guest.address}/{guest.prefixlen} dev {guest.nic}",
+        *([f"addr add {guest.ipv6}/128 dev {guest.nic} nodad"] if guest.ipv6 else []),
+        *([f"route add default via {guest.gateway}"] if is_first else []),
+        *([f"route add default via fe80::1 dev {guest.nic}"] if guest.ipv6 and is_first else []),
+        namespace=guest.name,
+    )
 
 
 def _mover() -> None:

@@ -73,6 +73,7 @@ class Guest:
     gateway: str = "10.1.1.1"
     prefixlen: int = 24
     ipv6: str | None = None
+    nic: str = "eth0"
 
     @property
     def number(self) -> int:

@@ -74,7 +74,7 @@ def test_every_announced_address_is_reached_and_a_vif_is_used_only_by_the_host_t
         assert {choice.route.prefix for choice in choices} == announced
         assert len(choices) == len(announced)
         for choice in choices:
-            assert (choice.vif is not None) == (choice.route.next_hop == vtep(number).address)
+            assert (choice.way is not None) == (choice.route.next_hop == vtep(number).address)
 
 
 @given(made=hosts(), prefix=st.sampled_from(PREFIXES))
@@ -87,7 +87,7 @@ def test_whoever_a_guest_moves_to_wins_everywhere(made: Hosts, prefix: IpNetwork
         choices = choose([other], vtep=vtep(number), local=others_local, remote=heard)
         (owner,) = (choice for choice in choices if choice.route.prefix == prefix)
         assert owner.route.next_hop == newcomer.address
-        assert owner.vif is None
+        assert owner.way is None
 
 
 @given(made=hosts())

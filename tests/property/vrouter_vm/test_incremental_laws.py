@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from ipaddress import ip_address, ip_network
 
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
@@ -19,7 +20,9 @@ from vrouter_vm.gateway_mac import MacRange
 from vrouter_vm.model import (
     Desired,
     EvpnRoute,
+    InterfaceSettings,
     InterfaceView,
+    IpNetwork,
     MacAddress,
     Network,
     NetworkView,
@@ -28,6 +31,7 @@ from vrouter_vm.model import (
     OverlayView,
     Port,
     RouteKey,
+    StaticRoute,
     VmiUuid,
     VnUuid,
 )
@@ -42,8 +46,17 @@ RED = imports(make_network("red", 5, "10.1.1.0/24", "fd00:1::/64"), "64512:7", "
 BLUE = make_network("blue", 6, "10.1.1.0/24")
 GREEN = replace(make_network("green", 7, "10.2.0.0/16"), vni=7000)
 
+ROUTED = replace(
+    RED,
+    static_routes=tuple(
+        StaticRoute(prefix=ip_network(prefix), next_hop=ip_address(next_hop))
+        for prefix, next_hop in (("10.9.0.0/16", "10.1.1.12"), ("10.1.1.13/32", "10.1.1.11"), ("::/0", "fd00:1::12"))
+    ),
+)
+"""Red with a route table; one of its prefixes may be a guest's address, too."""
+
 KNOWN: Mapping[str, list[Network | str]] = {
-    "red": [RED, make_network("red", 5, "10.1.1.0/24"), "TF has no such virtual network"],
+    "red": [RED, make_network("red", 5, "10.1.1.0/24"), ROUTED, "TF has no such virtual network"],
     "blue": [BLUE, imports(BLUE, "64512:5"), make_network("blue", 7, "10.1.1.0/24"), "TF is being asked"],
     "green": [GREEN, make_network("green", 5, "10.2.0.0/16"), replace(GREEN, vni=6)],
     "unknown": ["TF has no such virtual network", make_network("unknown", 9, "10.1.1.0/24")],
@@ -70,6 +83,7 @@ class Sources:
         default_factory=lambda: {VnUuid(vn): variants[0] for vn, variants in KNOWN.items()}
     )
     absent: set[VmiUuid] = field(default_factory=set)
+    behind: dict[VmiUuid, tuple[IpNetwork, ...]] = field(default_factory=dict)
     port_changes: ChangeLog[VmiUuid] = field(default_factory=ChangeLog)
     network_changes: ChangeLog[VnUuid] = field(default_factory=ChangeLog)
     interface_changes: ChangeLog[VmiUuid] = field(default_factory=ChangeLog)
@@ -77,7 +91,9 @@ class Sources:
     def interfaces(self, vmi_uuids: Iterable[VmiUuid]) -> InterfaceView:
         ports = [self.by_uuid[vmi_uuid] for vmi_uuid in vmi_uuids]
         absent = {port.vmi_uuid: "TF has no such virtual-machine-interface" for port in ports}
-        return make_interfaces(ports, missing={key: text for key, text in absent.items() if key in self.absent})
+        settings = [InterfaceSettings(vmi_uuid=each, routes=self.behind.get(each, ())) for each in absent]
+        missing: dict[str, str] = {key: text for key, text in absent.items() if key in self.absent}
+        return make_interfaces(ports, *settings, missing=missing)
 
     def view(self, needed: frozenset[VnUuid], *, of: frozenset[VnUuid] | None = None) -> NetworkView:
         asked = {vn_uuid: self.known[vn_uuid] for vn_uuid in (needed if of is None else needed & of)}
@@ -178,6 +194,10 @@ class World:
             self.sources.absent.discard(vmi_uuid)
         self.sources.interface_changes.note([vmi_uuid])
 
+    def set_behind(self, vmi_uuid: VmiUuid, prefixes: Iterable[str]) -> None:
+        self.sources.behind[vmi_uuid] = tuple(map(ip_network, prefixes))
+        self.sources.interface_changes.note([vmi_uuid])
+
     def set_network(self, vn_uuid: str, known: Network | str) -> None:
         self.sources.known[VnUuid(vn_uuid)] = known
         self.sources.network_changes.note([VnUuid(vn_uuid)])
@@ -188,7 +208,8 @@ Change = Callable[[World], None]
 
 @st.composite
 def a_change(draw: st.DrawFn) -> Change:
-    kind = draw(st.sampled_from(["port", "port", "port", "no port", "network", "interface", "routes", "routes"]))
+    kinds = ["port", "port", "port", "no port", "network", "interface", "behind", "routes", "routes"]
+    kind = draw(st.sampled_from(kinds))
     if kind == "port":
         port = draw(a_port(draw(st.integers(1, 6))))
         return lambda world: world.set_port(port, port.vmi_uuid)
@@ -198,6 +219,10 @@ def a_change(draw: st.DrawFn) -> Change:
     if kind == "interface":
         named, is_absent = draw(a_port(draw(st.integers(1, 6)))).vmi_uuid, draw(st.booleans())
         return lambda world: world.set_absent(named, is_absent=is_absent)
+    if kind == "behind":
+        router = draw(a_port(draw(st.integers(1, 6)))).vmi_uuid
+        prefixes = draw(st.sets(st.sampled_from(["10.9.0.0/16", "10.1.1.12/32", "0.0.0.0/0", "fd00:9::/32"])))
+        return lambda world: world.set_behind(router, sorted(prefixes))
     if kind == "network":
         vn_uuid = draw(st.sampled_from(sorted(KNOWN)))
         known = draw(st.sampled_from(KNOWN[vn_uuid]))

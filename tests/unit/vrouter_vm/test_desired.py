@@ -1,25 +1,40 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import ip_interface, ip_network
+from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 
 from tests.fakes.vrouter_host import FakeHost, make_interfaces, make_network, make_port, make_view
 from vrouter_vm import names, policy
 from vrouter_vm.desired import desired_state
-from vrouter_vm.model import Desired, LinkAddress, MacAddress, NetworkView, Port, PortKind, Route
+from vrouter_vm.model import (
+    Desired,
+    InterfaceSettings,
+    LinkAddress,
+    MacAddress,
+    NetworkView,
+    Port,
+    PortKind,
+    Route,
+    StaticRoute,
+)
 
 RED = make_network("red", 5, "10.1.1.0/24", "fd00:1::/64")
 BLUE = make_network("blue", 6)
 TRUNK = FakeHost().trunk
 
 
-def want(*ports: Port, view: NetworkView | None = None, has_ipv6: bool = True) -> Desired:
+def want(
+    *ports: Port,
+    view: NetworkView | None = None,
+    has_ipv6: bool = True,
+    settings: tuple[InterfaceSettings, ...] = (),
+) -> Desired:
     return desired_state(
         ports=ports,
         networks=view or make_view(RED, BLUE),
-        interfaces=make_interfaces(ports),
+        interfaces=make_interfaces(ports, *settings),
         trunk=TRUNK,
         has_ipv6=has_ipv6,
     )
@@ -99,6 +114,33 @@ def test_a_disabled_port_has_everything_but_the_route() -> None:
     assert replace(disabled, placements=enabled.placements, routes=enabled.routes) == enabled
     host_route = Route(table=names.table_of(5), prefix=ip_network("10.1.1.11/32"), ifname="eth1.101")
     assert enabled.routes - disabled.routes == {host_route}
+
+
+def behind(port: Port, *prefixes: str) -> InterfaceSettings:
+    return InterfaceSettings(vmi_uuid=port.vmi_uuid, routes=tuple(map(ip_network, prefixes)))
+
+
+def test_a_prefix_behind_a_guest_is_a_route_by_its_address_while_its_port_is_active() -> None:
+    port, twin = make_port(1), make_port(1, is_enabled=False)
+    expected = {Route(table=100005, prefix=ip_network("10.9.0.0/16"), ifname="eth1.101", via=ip_address("10.1.1.11"))}
+    routed = want(port, settings=(behind(port, "10.9.0.0/16"),))
+    assert routed.routes - want(port).routes == expected
+    assert want(twin, settings=(behind(port, "10.9.0.0/16"),)).routes == want(twin).routes
+    network = replace(
+        RED, static_routes=(StaticRoute(prefix=ip_network("10.9.0.0/16"), next_hop=ip_address("10.1.1.11")),)
+    )
+    assert want(port, view=make_view(network)).routes == routed.routes
+
+
+def test_of_two_guests_with_one_prefix_behind_them_the_first_counts_and_a_guests_own_address_before_any() -> None:
+    first, second, owner = make_port(1), make_port(2), make_port(3)
+    both = (behind(first, "10.9.0.0/16", "10.1.1.13/32"), behind(second, "10.9.0.0/16"))
+    ways = {(str(route.prefix), route.ifname, route.via) for route in want(second, first, owner, settings=both).routes}
+    assert ("10.9.0.0/16", "eth1.101", ip_address("10.1.1.11")) in ways
+    assert ("10.9.0.0/16", "eth1.102", ip_address("10.1.1.12")) not in ways
+    assert ("10.1.1.13/32", "eth1.103", None) in ways
+    ways = {(str(route.prefix), route.ifname, route.via) for route in want(second, settings=both).routes}
+    assert ("10.9.0.0/16", "eth1.102", ip_address("10.1.1.12")) in ways
 
 
 def test_every_table_ends_unreachable_and_so_does_every_subnet() -> None:

@@ -18,7 +18,7 @@ from vrouter_vm.evpn import (
     parse_route,
     parse_route_target,
 )
-from vrouter_vm.model import Choice, EvpnRoute, MacAddress, RouteTarget
+from vrouter_vm.model import Choice, EvpnRoute, LocalWay, MacAddress, RouteTarget
 
 HERE = Vtep(address=IPv4Address("192.0.2.2"), router_mac=MacAddress("02:00:c0:00:02:02"))
 RED, GREEN = RouteTarget("64512:5"), RouteTarget("64512:7")
@@ -133,7 +133,7 @@ def test_generations_end_where_the_local_preference_does() -> None:
 def test_a_route_is_taken_by_the_network_that_imports_its_target_only() -> None:
     route = remote()
     red, green = member(5), member(7, imports=[GREEN], exports=[GREEN])
-    assert chosen([red, green], [route]) == [Choice(network_id=5, route=route, vif=None)]
+    assert chosen([red, green], [route]) == [Choice(network_id=5, route=route, way=None)]
 
 
 def test_of_two_owners_the_newer_one_is_followed_whatever_its_address() -> None:
@@ -151,18 +151,20 @@ def test_of_two_equal_owners_the_lower_vtep_is_followed_as_any_bgp_router_does()
 def test_a_vif_of_this_host_yields_to_a_newer_owner_elsewhere() -> None:
     members, other = [member(guests=["10.1.1.11/32"])], remote(generation=101)
     local = local_routes(members, vtep=HERE, remote=[], generations={})
-    assert choose(members, vtep=HERE, local=local, remote=[other]) == [Choice(network_id=5, route=other, vif=None)]
+    assert choose(members, vtep=HERE, local=local, remote=[other]) == [Choice(network_id=5, route=other, way=None)]
 
 
 def test_a_vif_of_this_host_is_followed_when_it_is_the_newer_owner() -> None:
     (choice,) = chosen([member(guests=["10.1.1.11/32"])], [remote(generation=107)])
-    assert (choice.vif, choice.route.generation) == ("eth1.101", 108)
+    assert (choice.way, choice.route.generation) == (LocalWay(vif="eth1.101"), 108)
 
 
 def test_networks_that_import_each_other_meet_on_one_host_too() -> None:
     red = member(5, guests=["10.1.1.11/32"], imports=[RED, GREEN])
     green = member(7, guests=["10.2.0.11/32"], imports=[GREEN], exports=[GREEN])
-    assert {(choice.network_id, str(choice.route.prefix), choice.vif) for choice in chosen([red, green])} == {
+    assert {
+        (choice.network_id, str(choice.route.prefix), choice.way and choice.way.vif) for choice in chosen([red, green])
+    } == {
         (5, "10.1.1.11/32", "eth1.101"),
         (5, "10.2.0.11/32", "eth1.101"),
         (7, "10.2.0.11/32", "eth1.101"),
@@ -171,7 +173,7 @@ def test_networks_that_import_each_other_meet_on_one_host_too() -> None:
 
 def test_a_guest_is_reached_in_its_own_network_even_if_that_imports_nothing() -> None:
     (choice,) = chosen([member(guests=["10.1.1.11/32"], imports=[])])
-    assert choice.vif == "eth1.101"
+    assert choice.way == LocalWay(vif="eth1.101")
 
 
 def test_nobody_takes_the_gateways_address() -> None:

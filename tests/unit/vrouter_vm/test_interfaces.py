@@ -79,7 +79,7 @@ def test_what_tf_has_for_an_interface_is_understood() -> None:
         WEB,
         security_group_refs=refs("sg-1", "sg-2"),
         tag_refs=refs("tag-1"),
-        interface_route_table_refs=refs("table-1"),
+        interface_route_table_refs=refs("table-1", "table-2", "gone"),
         port_security_enabled=False,
         virtual_machine_interface_disable_policy=True,
         **pairs(
@@ -88,11 +88,16 @@ def test_what_tf_has_for_an_interface_is_understood() -> None:
             {"ip": {"ip_prefix": "10.1.1.9", "ip_prefix_len": 32}, "address_mode": "active-active"},
         ),
     )
-    assert parse_interface(given) == InterfaceSettings(
+    tables = {
+        "table-1": {"interface_route_table_routes": {"route": [{"prefix": "10.9.0.0/16"}, {"prefix": "fd00:9::/32"}]}},
+        "table-2": {"interface_route_table_routes": {"route": [{"prefix": "10.9.0.0/16"}, {"prefix": "0.0.0.0/0"}]}},
+        "another's": {"interface_route_table_routes": {"route": [{"prefix": "10.8.0.0/16"}]}},
+    }
+    assert parse_interface(given, tables) == InterfaceSettings(
         vmi_uuid=WEB,
         security_groups=frozenset({"sg-1", "sg-2"}),
         tags=frozenset({"tag-1"}),
-        route_tables=frozenset({"table-1"}),
+        routes=tuple(map(ip_network, ("10.9.0.0/16", "fd00:9::/32", "0.0.0.0/0"))),
         is_secured=False,
         is_exempt=True,
         address_pairs=(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,7 +13,7 @@ from tests.fakes.network_api import network_json
 from tests.fakes.vrouter_host import make_network
 from tf_api.client import ConfigApi
 from tf_reconcile.errors import Rejected, Transient
-from vrouter_vm.model import Network, RouteTarget, RouteTargets, VnUuid
+from vrouter_vm.model import Network, RouteTarget, RouteTargets, StaticRoute, VnUuid
 from vrouter_vm.networks import SYSTEM, NetworkFeed, TfNetworks, format_cache, parse_cache
 
 RED, BLUE = make_network("red", 5, "10.1.1.0/24", "fd00:1::/64"), make_network("blue", 6)
@@ -257,11 +258,31 @@ def test_a_vni_that_users_set_counts_where_tf_takes_it(mode: str | None, vni: in
     assert fetch(lists).vni == vni
 
 
-def test_the_cache_keeps_vnis_and_route_targets_and_reads_files_that_have_none() -> None:
+def test_the_routes_of_a_networks_tables_are_read_with_or_without_an_overlay() -> None:
+    lists = Lists(
+        virtual_network=[in_tf(route_table_refs=[{"to": ["t"], "uuid": "t-1"}, {"to": ["u"], "uuid": "t-2"}])],
+        route_table=[
+            {"uuid": "t-2", "routes": {"route": [{"prefix": "10.8.0.0/16", "next_hop": "10.1.1.31"}]}},
+            {"uuid": "t-1", "routes": {"route": [{"prefix": "10.9.0.0/16", "next_hop": "10.1.1.30"}]}},
+        ],
+    )
+    for has_overlay in (False, True):
+        assert fetch(lists, has_overlay=has_overlay).static_routes == (
+            StaticRoute(prefix=ip_network("10.9.0.0/16"), next_hop=ip_address("10.1.1.30")),
+            StaticRoute(prefix=ip_network("10.8.0.0/16"), next_hop=ip_address("10.1.1.31")),
+        )
+
+
+def test_the_cache_keeps_all_of_a_network_and_reads_files_of_versions_that_knew_less() -> None:
     known = RouteTargets(own=frozenset({RouteTarget("64512:5")}), imports=frozenset({RouteTarget("64512:7")}))
-    network = replace(RED, vni=7000, targets=known)
+    network = replace(
+        RED,
+        vni=7000,
+        targets=known,
+        static_routes=(StaticRoute(prefix=ip_network("::/0"), next_hop=ip_address("fd00:1::30")),),
+    )
     cached = json.loads(json.dumps(format_cache([network], saved_at=1.0)))
     assert parse_cache(cached) == [network]
-    for key in ("vni", "targets"):
+    for key in ("vni", "targets", "static_routes"):
         del cached["networks"][0][key]
     assert parse_cache(cached) == [RED]

@@ -19,6 +19,7 @@ from vrouter_vm.model import (
     Route,
     RouteTarget,
     RouteTargets,
+    StaticRoute,
     Sysctl,
     TunnelEnd,
     Underlay,
@@ -67,6 +68,16 @@ def wanted(*remote: EvpnRoute, network: Network = RED, ports: tuple[Port, ...] =
         trunk=trunk,
         has_ipv6=True,
         overlay=overlay,
+    )
+
+
+def test_a_prefix_behind_a_guest_is_told_like_its_address_and_used_by_the_networks_that_import_it() -> None:
+    by_its_address = StaticRoute(prefix=ip_network("10.9.0.0/16"), next_hop=ip_address("10.1.1.11"))
+    want = wanted(network=replace(RED, static_routes=(by_its_address,)))
+    (told,) = [each for each in want.announcements.values() if each.route.prefix == by_its_address.prefix]
+    assert (told.route.next_hop, told.route.vni, told.needs) == (HERE, 5, ("eth1.101", "v5", "x5"))
+    assert (
+        Route(table=100005, prefix=by_its_address.prefix, ifname="eth1.101", via=by_its_address.next_hop) in want.routes
     )
 
 

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from bench.memory import read_memory
 from bench.report import Measurement
-from bench.site import DVSWITCH, PROJECT, Daemon, wait_until
+from bench.site import DVSWITCH, PROJECT, Daemon, wait_until, wait_until_quiet
 from lab.controller import Controller
 from lab.simulator import Simulator
 from lab.vsphere_admin import VsphereAdmin
@@ -26,6 +26,7 @@ from tf_api.client import ConfigApi
 from vcenter_plugin.desired import wanted_portgroups
 from vcenter_plugin.networks import TfNetworks
 from vcenter_plugin.portgroups import MOST_IN_ONE_TASK, new_config
+from vcenter_plugin.sweep import MANAGER, VCENTER_ANNOTATION
 from vcenter_plugin.tenant import tenant_objects
 
 NAME: Final = "plugin"
@@ -35,9 +36,9 @@ BAR_MIB: Final = 150.0
 BAR_CALLS: Final = 4.0
 _PATIENCE_S: Final = 900.0
 _FULL_PERIOD_S: Final = 60.0
-_QUIET_S: Final = 3.0
 _LOOK_S: Final = 0.1
 _INITIAL_PORTS: Final = 4
+_VCENTER_UUID: Final = "5a1e0000-0000-4000-8000-000000000001"
 _ACCOUNT: Final = {"listen": "127.0.0.1:0", "user": "administrator@vsphere.local", "password": "secret"}
 _READS: Final = frozenset(
     {"RetrievePropertiesEx", "ContinueRetrievePropertiesEx", "WaitForUpdatesEx", "FetchDVPorts", "CurrentTime"}
@@ -84,27 +85,53 @@ def make_networks(api: ConfigApi, number: int) -> None:
         list(pool.map(create, range(number)))
 
 
-def count_idle_calls(folder: Path, *, networks: int, period_s: float) -> int:
-    """Return the SOAP calls, in `period_s` seconds, of a plugin as it is delivered that has nothing to do."""
-    with Controller(directory=folder / "tf") as controller, _simulator() as simulator:
+@contextmanager
+def idle_plugin(
+    folder: Path,
+    *,
+    networks: int,
+    guests: int,
+    changes: tuple[Mapping[str, Any], Callable[[Mapping[str, Any]], Mapping[str, Any]]],
+) -> Iterator[tuple[Daemon, Simulator]]:
+    """Within this block a plugin runs that has nothing to do, with guests for its sweep to look after.
+
+    `changes`: further settings, and what to make of the section `vcenter`.
+    """
+    names = [f"guest-{index}" for index in range(guests)]
+    with Controller(directory=folder / "tf") as controller, _simulator(*names) as simulator:
         api = controller.api()
         make_networks(api, networks)
+        with VsphereAdmin.connect(simulator) as admin:
+            for name in names:
+                api.create("virtual-machine", _machine(admin.vm(name).instance_uuid))
         api.close()
-        plugin = _plugin(simulator, controller.url, folder, full_period_s=300.0)
-        plugin.start()
+        further, change = changes
+        settings = {**_settings(simulator, controller.url, folder), **further}
+        plugin = Daemon(
+            "vcenter_plugin", {**settings, "vcenter": change(settings["vcenter"])}, folder, name="plugin"
+        ).start()
         try:
-            plugin.wait_in_sync()
-            _wait_until_quiet(simulator)
-            simulator.reset_calls()
-            time.sleep(period_s)  # the thing measured is what happens while nothing happens
-            return simulator.soap_calls()
+            yield plugin, simulator
         finally:
             plugin.end()
 
 
-def _simulator() -> Simulator:
+def _machine(vm_uuid: str) -> Mapping[str, Any]:
+    """Return a virtual-machine as a manager makes it."""
+    annotation = {"key": VCENTER_ANNOTATION, "value": _VCENTER_UUID}
+    return {
+        "fq_name": [vm_uuid],
+        "uuid": vm_uuid,
+        "id_perms": {"enable": True, "creator": MANAGER},
+        "annotations": {"key_value_pair": [annotation]},
+    }
+
+
+def _simulator(*guests: str) -> Simulator:
     host = {**_ACCOUNT, "name": "esx-a", "user": "root"}
-    return Simulator({"vcenter": _ACCOUNT, "control": "127.0.0.1:0", "dvs": DVSWITCH, "hosts": [host]})
+    vms = [{"name": name, "host": "esx-a"} for name in guests]
+    vcenter = {**_ACCOUNT, "instance_uuid": _VCENTER_UUID}
+    return Simulator({"vcenter": vcenter, "control": "127.0.0.1:0", "dvs": DVSWITCH, "hosts": [host], "vms": vms})
 
 
 def _create_raw(api: ConfigApi) -> float:
@@ -120,11 +147,16 @@ def _create_raw(api: ConfigApi) -> float:
         return time.monotonic() - began_s
 
 
-def _plugin(simulator: Simulator, tf: str, folder: Path, *, full_period_s: float = _FULL_PERIOD_S) -> Daemon:
+def _plugin(simulator: Simulator, tf: str, folder: Path) -> Daemon:
+    settings = {**_settings(simulator, tf, folder), "full_period_s": _FULL_PERIOD_S}
+    return Daemon("vcenter_plugin", settings, folder, name="plugin")
+
+
+def _settings(simulator: Simulator, tf: str, folder: Path) -> dict[str, Any]:
     password = folder / "password"
     password.write_text(f"{_ACCOUNT['password']}\n")
     vcenter = simulator.vcenter
-    settings: Mapping[str, Any] = {
+    return {
         "vcenter": {
             "host": vcenter.host,
             "port": vcenter.port,
@@ -135,9 +167,7 @@ def _plugin(simulator: Simulator, tf: str, folder: Path, *, full_period_s: float
         "dvswitch": DVSWITCH,
         "tf": {"servers": [tf]},
         "portgroups": {"initial_ports": _INITIAL_PORTS},
-        "full_period_s": full_period_s,
     }
-    return Daemon("vcenter_plugin", settings, folder, name="plugin")
 
 
 def _wait_for_first_pass(plugin: Daemon) -> None:
@@ -151,29 +181,15 @@ def _wait_for_first_pass(plugin: Daemon) -> None:
 
 def _calls_of_a_full_pass(simulator: Simulator) -> Mapping[str, int]:
     """Return the calls, by method, from one rest to the next, with one full pass between them."""
-    _wait_until_quiet(simulator)
+    wait_until_quiet(simulator)
     simulator.reset_calls()
 
     def has_read() -> bool:
         return simulator.calls()["vcenter"].get("RetrievePropertiesEx", 0) > 0
 
     wait_until(has_read, what="a full pass", timeout_s=_PATIENCE_S)
-    _wait_until_quiet(simulator)
+    wait_until_quiet(simulator)
     return simulator.calls()["vcenter"]
-
-
-def _wait_until_quiet(simulator: Simulator) -> None:
-    """Return when nobody has called for a while."""
-    last, since_s = simulator.soap_calls(), time.monotonic()
-
-    def is_quiet() -> bool:
-        nonlocal last, since_s
-        now = simulator.soap_calls()
-        if now != last:
-            last, since_s = now, time.monotonic()
-        return time.monotonic() - since_s > _QUIET_S
-
-    wait_until(is_quiet, what="no more calls", timeout_s=_PATIENCE_S)
 
 
 def _metric(case: str, metric: str, value: float, unit: str, baseline: float | None = None) -> Measurement:

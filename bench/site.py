@@ -38,6 +38,7 @@ TRUNK_MAC = "00:50:56:00:00:01"
 """The trunk NIC's MAC on every host: the gateway's, which a guest that moves finds again."""
 PATIENCE_S = 30.0
 _QUIET_S = 0.7
+_AT_REST_S = 3.0
 _ROOT = Path(__file__).resolve().parent.parent
 _HTTP = urllib3.PoolManager(retries=False, timeout=5.0)
 
@@ -157,6 +158,20 @@ def settled_calls(site: Site, manager: Daemon, *, timeout_s: float = PATIENCE_S)
         if now != last:
             last, quiet_since_s = now, time.monotonic()
         return time.monotonic() - quiet_since_s > _QUIET_S
+
+    wait_until(is_quiet, what="no more calls", timeout_s=timeout_s)
+
+
+def wait_until_quiet(simulator: Simulator, *, timeout_s: float = 900.0) -> None:
+    """Return when nobody has called for a while."""
+    last, since_s = simulator.soap_calls(), time.monotonic()
+
+    def is_quiet() -> bool:
+        nonlocal last, since_s
+        now = simulator.soap_calls()
+        if now != last:
+            last, since_s = now, time.monotonic()
+        return time.monotonic() - since_s > _AT_REST_S
 
     wait_until(is_quiet, what="no more calls", timeout_s=timeout_s)
 

@@ -20,6 +20,7 @@ from tf_vsphere.tasks import TaskWaiter
 from tf_vsphere.watch import PropertyWatch
 
 PATIENCE_S = 15.0
+LONG_S = 60.0
 _numbers = iter(range(10_000))
 
 
@@ -220,31 +221,40 @@ def test_a_peer_that_falls_silent_is_noticed_in_bounded_time(own_vcenter: Vcente
     session.close()
 
 
-def test_a_burst_of_changes_is_followed_to_its_end_in_few_calls(
-    vcenter: Vcenter, followed: Followed, session: Session, other: Session
-) -> None:
-    """Hundreds of changes of many objects while updates are withheld come in a few pages, each object once."""
-    assert followed.watch.wait_until_complete(PATIENCE_S)
+def test_thousands_of_changes_in_a_burst_are_followed_to_their_end_in_few_calls(own_vcenter: Vcenter) -> None:
+    """While updates are withheld thousands of objects come, change and go; what is left comes once, in pages."""
+    number, most_in_one = 3000, 500
+    session = connect(own_vcenter.settings(), "test.yaml", "vcenter")
+    other = connect(own_vcenter.settings(timeout_s=60.0), "test.yaml", "vcenter")
     switch = find_dvswitch(other, "dvs-tf")
-    before = set(followed.names())
-    specs = [
-        vim.dvs.DistributedVirtualPortgroup.ConfigSpec(name=f"burst-{number}", type="earlyBinding", numPorts=1)
-        for number in range(300)
-    ]
-    task = other.call("create", "burst", lambda: switch.managed_object.AddDVPortgroup_Task(specs))
-    vcenter.simulator.hold_updates()
-    TaskWaiter(other).wait_for_task("create", "burst", task, timeout_s=PATIENCE_S)
-    vcenter.forget_calls()
-    vcenter.simulator.release_updates()
-    names = {f"burst-{number}" for number in range(300)}
-    assert followed.wait_for(lambda: names <= set(followed.names()))
-    assert vcenter.calls()["WaitForUpdatesEx"] <= 10
-    for ref, seen in followed.watch.snapshot().items():
-        if seen.properties["name"] in names:
-            managed = vim.dvs.DistributedVirtualPortgroup(ref.value, other._stub)
-            task = other.call("destroy", ref.value, managed.Destroy_Task)
-    TaskWaiter(other).wait_for_task("destroy", "the last", task, timeout_s=PATIENCE_S)
-    assert followed.wait_for(lambda: set(followed.names()) == before)
+    followed = Followed(session, find_dvswitch(session, "dvs-tf"))
+    followed.watch.start()
+    assert followed.watch.wait_until_complete(PATIENCE_S)
+    before, changes = set(followed.names()), followed.changes
+    names = [f"burst-{index}" for index in range(number)]
+    waiter = TaskWaiter(other)
+    own_vcenter.simulator.hold_updates()
+    for start in range(0, number, most_in_one):
+        task = add_portgroups(other, switch, *names[start : start + most_in_one])
+        waiter.wait_for_task("create", "burst", task, timeout_s=LONG_S)
+    made = {
+        seen.properties["name"]: seen.managed_object
+        for seen in retrieve(other, "portgroups", portgroups_of(switch)).values()
+        if seen.properties["name"] in names
+    }
+    gone = names[::10]
+    tasks = {name: other.call("destroy", name, made[name].Destroy_Task) for name in gone}
+    outcomes = waiter.wait_for_tasks("destroy", tasks, timeout_s=LONG_S)
+    assert not [outcome for outcome in outcomes.values() if outcome.error]
+    own_vcenter.forget_calls()
+    own_vcenter.simulator.release_updates()
+    want = before | set(names) - set(gone)
+    assert followed.wait_for(lambda: set(followed.names()) == want)
+    assert followed.changes - changes <= 3
+    assert own_vcenter.calls()["WaitForUpdatesEx"] <= number / 100 + 5  # pages of a hundred
+    followed.watch.stop()
+    session.close()
+    other.close()
 
 
 def test_a_server_that_restarts_is_followed_again_from_nothing(own_vcenter: Vcenter) -> None:

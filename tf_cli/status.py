@@ -84,6 +84,12 @@ def read_interfaces(api: ConfigApi, vm_uuids: Iterable[str]) -> tuple[SeenInterf
 
 def ask_daemon(daemon: DaemonSettings, *, file: str, index: int = 0) -> tuple[DaemonHealth, tuple[SeenPort, ...]]:
     """Return a daemon's health, and its ports if it is a vRouter agent. Raises `ConfigError` for a bad token file."""
+    health, status = ask_status(daemon, file=file, index=index)
+    return health, parse_ports(status, host=daemon.host)
+
+
+def ask_status(daemon: DaemonSettings, *, file: str, index: int = 0) -> tuple[DaemonHealth, Mapping[str, Any]]:
+    """Return a daemon's health, and its whole `/status`, empty when it does not answer. Raises `ConfigError`, too."""
     headers = {}
     if daemon.token_file is not None:
         token = read_secret(Path(daemon.token_file), file=file, key=f"daemons[{index}].token_file")
@@ -94,9 +100,9 @@ def ask_daemon(daemon: DaemonSettings, *, file: str, index: int = 0) -> tuple[Da
             is_ready = pool.request("GET", f"{daemon.url}/readyz").status == _OK
             answer = pool.request("GET", f"{daemon.url}/status")
         except urllib3.exceptions.HTTPError as error:
-            return _unreachable(daemon, str(error)), ()
+            return _unreachable(daemon, str(error)), {}
     if answer.status != _OK:
-        return _unreachable(daemon, f"HTTP {answer.status} from {daemon.url}/status"), ()
+        return _unreachable(daemon, f"HTTP {answer.status} from {daemon.url}/status"), {}
     status: Mapping[str, Any] = json.loads(answer.data)
     trouble = trouble_of(status)
     if not is_live or not is_ready:
@@ -110,7 +116,7 @@ def ask_daemon(daemon: DaemonSettings, *, file: str, index: int = 0) -> tuple[Da
         is_in_sync=bool(status.get("in_sync")),
         trouble=trouble,
     )
-    return health, parse_ports(status, host=daemon.host)
+    return health, status
 
 
 def _unreachable(daemon: DaemonSettings, reason: str) -> DaemonHealth:

@@ -42,6 +42,7 @@ from vrouter_vm.model import Trunk
 from vrouter_vm.networks import WATCHED_TYPES, FeedStatus, NetworkFeed, TfNetworks
 from vrouter_vm.nft import FilterTables
 from vrouter_vm.overlay import BgpOverlay, describe_overlay
+from vrouter_vm.paths import PathProbe, PathWatch, describe_paths
 from vrouter_vm.port_api import PortApi, PortServer, describe_status
 from vrouter_vm.port_files import PortStore
 from vrouter_vm.reconciler import OverlaySide, Reconciler
@@ -120,6 +121,7 @@ def main(argv: Sequence[str]) -> int:
             overlay=overlay,
             peer_feed=peer_feed,
             services=services,
+            path_watch=_path_watch(settings.overlay, board) if settings.overlay else None,
             api=api,
             wake=wake,
         )
@@ -140,6 +142,7 @@ class _Parts:
     overlay: BgpOverlay | None
     peer_feed: PeerFeed | None
     services: GuestServices | None
+    path_watch: PathWatch | None
     api: ConfigApi
     wake: _Wake
 
@@ -187,7 +190,11 @@ def _serve(parts: _Parts) -> int:
         is_ready=lambda: store.is_loaded and board.has_passed,
     )
     watched = [*WATCHED_TYPES, *(["routing-instance"] if overlay else [])]
-    watches = [Watch(parts.api, watched, feed_loop.wake), Watch(parts.api, WATCHED, interface_loop.wake)]
+    watches: list[Watch | PathWatch] = [
+        Watch(parts.api, watched, feed_loop.wake),
+        Watch(parts.api, WATCHED, interface_loop.wake),
+        *([parts.path_watch] if parts.path_watch else []),
+    ]
     feed_loops = {"networks": feed_loop, "interfaces": interface_loop}
     if (peer_loop := _peer_loop(parts)) is not None:
         watches.append(Watch(parts.api, ["bgp-router"], peer_loop.wake))
@@ -309,6 +316,16 @@ def _guest_services(settings: AgentSettings, *, trunk: Trunk, file: str) -> Gues
     )
 
 
+def _path_watch(settings: OverlaySettings, board: StatusBoard) -> PathWatch:
+    """Return what watches the ways to the hosts that this one sends to."""
+
+    def targets() -> set[IPv4Address]:
+        return {choice.route.next_hop for choice in board.outcome.choices if choice.vif is None}
+
+    probe = PathProbe(vtep=IPv4Address(settings.vtep), interface=settings.interface)
+    return PathWatch(probe.look, targets=targets)
+
+
 def _check_trunk(kernel: Kernel, settings: AgentSettings, file: str) -> Trunk:
     try:
         trunk = kernel.observe_trunk()
@@ -374,6 +391,8 @@ def _overlay_status(parts: _Parts, overlay: BgpOverlay, *, now: float) -> dict[s
     settings, peers = parts.settings.overlay, parts.peer_feed
     if settings and settings.bgp.peers_from_tf and peers:
         shown["tf_peers"] = describe_peer_feed(peers.status, now=now)
+    if parts.path_watch:
+        shown["paths"] = describe_paths(parts.path_watch.paths)
     return shown
 
 

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import urllib3
 
 from tf_api.client import ConfigApi
 from tf_cli.preflight.certificates import read_certificate
-from tf_cli.preflight.model import CertificateFacts, ClockFacts, DaemonFacts, TfFacts, Unknown, VsphereFacts
+from tf_cli.preflight.model import (
+    CertificateFacts,
+    ClockFacts,
+    DaemonFacts,
+    PathFacts,
+    TfFacts,
+    Unknown,
+    VsphereFacts,
+)
 from tf_cli.preflight.roles import RoleName
 from tf_cli.preflight.target import Target, TfTarget, VsphereTarget
 from tf_cli.preflight.unanswered import unknown
-from tf_cli.status import ask_daemon
+from tf_cli.status import ask_status
 from tf_reconcile.errors import BoundaryError, ConfigError
 from tf_vsphere.session import Session, connect
 from vcenter_manager.inventory import EsxiInventory
@@ -64,18 +73,39 @@ def read_daemons(target: Target) -> tuple[DaemonFacts, ...]:
     """Ask the daemons that the file names, and the agent's port API. Raises `ConfigError` for a bad token file."""
     found = []
     for index, daemon in enumerate(target.daemons):
-        health, _ = ask_daemon(daemon, file=target.file, index=index)
+        health, status = ask_status(daemon, file=target.file, index=index)
         found.append(
             DaemonFacts(
                 name=health.name,
                 is_reachable=health.is_reachable,
                 is_ready=health.is_live and health.is_ready,
                 trouble=health.trouble,
+                paths=parse_paths(status),
             )
         )
     if target.port_api_url is not None:
         found.append(_read_port_api(target.port_api_url))
     return tuple(found)
+
+
+def parse_paths(status: Mapping[str, Any]) -> PathFacts | None:
+    """Return what a vRouter agent's `/status` says of its ways to other hosts; None for another daemon."""
+    overlay = status.get("overlay")
+    paths = overlay.get("paths") if isinstance(overlay, Mapping) else None
+    if paths is None:
+        return None
+    states: Mapping[str, str] = paths["states"]
+    passes, black_holes, silent = (
+        tuple(vtep for vtep, state in states.items() if state == wanted)
+        for wanted in ("passes", "black hole", "silent")
+    )
+    return PathFacts(
+        size_bytes=int(paths["size_bytes"]),
+        passes=passes,
+        black_holes=black_holes,
+        silent=silent,
+        error=str(paths["error"]),
+    )
 
 
 def _refusal(error: ConfigError) -> Unknown:

@@ -249,13 +249,28 @@ class TfFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PathFacts:
+    """What a vRouter agent says of the ways to other hosts, by their VTEPs, for packets of `size_bytes`.
+
+    `error`: why it does not know.
+    """
+
+    size_bytes: int
+    passes: tuple[str, ...] = ()
+    black_holes: tuple[str, ...] = ()
+    silent: tuple[str, ...] = ()
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonFacts:
-    """What a daemon says of itself; `trouble` is empty when all is well."""
+    """What a daemon says of itself; `trouble` is empty when all is well. `paths`: of an agent with an overlay."""
 
     name: str
     is_reachable: bool
     is_ready: bool
     trouble: str
+    paths: PathFacts | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from tf_cli.preflight.model import (
     Entitlement,
     Line,
     OwnMachine,
+    PathFacts,
     SiteFacts,
     SitePolicy,
     SwitchFacts,
@@ -48,6 +49,7 @@ def judge_site(facts: SiteFacts, policy: SitePolicy, *, now: datetime) -> tuple[
         *(judge_account(account) for account in facts.accounts),
         *(line for server in facts.tf for line in _judge_tf(server, now=now)),
         *(judge_daemon(daemon) for daemon in facts.daemons),
+        *(judge_paths(daemon.name, daemon.paths) for daemon in facts.daemons if daemon.paths is not None),
     )
 
 
@@ -217,3 +219,27 @@ def judge_daemon(facts: DaemonFacts) -> Line:
     if facts.trouble:
         return Line.warned(check, f"ready, but {facts.trouble}", "See `tfv status`.")
     return Line.passed(check, "answers, ready")
+
+
+def judge_paths(name: str, paths: PathFacts) -> Line:
+    """Full-size tunnelled packets arrive at the other hosts: asked of the way itself, by the agent, once a minute."""
+    check = f"path of {name}"
+    if paths.error:
+        return Line.warned(check, f"not known: {paths.error}", "See the agent's log.")
+    if paths.black_holes:
+        return Line.failed(
+            check,
+            f"{paths.size_bytes} bytes do not arrive at {few(paths.black_holes)}, small packets do: guests connect and "
+            "then hang",
+            f"Raise the MTU of every switch on the way (VLAN, uplinks, dvSwitch) to {paths.size_bytes}, or lower that "
+            "of the underlay NIC in the vRouter VMs: the agents then tell guests to send less.",
+        )
+    if paths.silent:
+        return Line.warned(
+            check,
+            f"no answer at all from {few(paths.silent)}",
+            "See whether these hosts are up, and let ICMP echo pass between the vRouter VMs.",
+        )
+    if not paths.passes:
+        return Line.passed(check, "sends to no other host")
+    return Line.passed(check, f"{paths.size_bytes} bytes arrive at {len(paths.passes)} hosts")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.unit.tf_cli_preflight.facts import CERTIFICATE, NOW, POLICY, site, vsphere
+from tf_cli.preflight.endpoints import parse_paths
 from tf_cli.preflight.model import (
     AccountFacts,
     CertificateFacts,
@@ -14,6 +15,7 @@ from tf_cli.preflight.model import (
     DaemonFacts,
     Entitlement,
     Line,
+    PathFacts,
     TfFacts,
     Unknown,
     Verdict,
@@ -27,6 +29,7 @@ from tf_cli.preflight.site_verdicts import (
     judge_clock,
     judge_daemon,
     judge_membership,
+    judge_paths,
     judge_site,
     judge_tf,
 )
@@ -200,6 +203,38 @@ def test_daemon(*, is_reachable: bool, is_ready: bool, trouble: str, verdict: Ve
     line = judge_daemon(DaemonFacts(name="agent", is_reachable=is_reachable, is_ready=is_ready, trouble=trouble))
     assert line.verdict is verdict
     assert trouble in line.found
+
+
+@pytest.mark.parametrize(
+    ("paths", "verdict", "found"),
+    [
+        (PathFacts(size_bytes=1550, passes=("192.0.2.2", "192.0.2.3")), PASS, "1550 bytes arrive at 2 hosts"),
+        (PathFacts(size_bytes=1550), PASS, "sends to no other host"),
+        (PathFacts(size_bytes=1550, silent=("192.0.2.2",)), WARN, "192.0.2.2"),
+        (PathFacts(size_bytes=1550, passes=("192.0.2.3",), black_holes=("192.0.2.2",)), FAIL, "1550 bytes do not"),
+        (PathFacts(size_bytes=0, error="no socket"), WARN, "no socket"),
+    ],
+)
+def test_a_path_that_loses_full_size_packets_fails(paths: PathFacts, verdict: Verdict, found: str) -> None:
+    line = judge_paths("vrouter-agent esx-a", paths)
+    assert line.verdict is verdict
+    assert found in line.found
+
+
+def test_paths_are_read_from_an_agents_status_and_from_no_other_daemons() -> None:
+    shown = {"size_bytes": 1550, "error": "", "states": {"192.0.2.2": "black hole", "192.0.2.3": "passes"}}
+    told = parse_paths({"overlay": {"paths": shown}})
+    assert told == PathFacts(size_bytes=1550, passes=("192.0.2.3",), black_holes=("192.0.2.2",))
+    assert parse_paths({"overlay": {}}) is None
+    assert parse_paths({"daemon": "vcenter-plugin"}) is None
+
+
+def test_the_lines_of_a_site_have_its_agents_paths() -> None:
+    agent = DaemonFacts(
+        name="vrouter-agent esx-a", is_reachable=True, is_ready=True, trouble="", paths=PathFacts(size_bytes=1550)
+    )
+    lines = judge_site(site(daemons=(agent,)), POLICY, now=NOW)
+    assert [line.check for line in lines][-2:] == ["daemon vrouter-agent esx-a", "path of vrouter-agent esx-a"]
 
 
 def test_the_report_is_one_line_per_check_and_a_count() -> None:

@@ -24,8 +24,7 @@ from tests.kernel.overlay_site import (
     Site,
     running_site,
 )
-from tests.kernel.site import batch, inside, run, wait_until
-from vrouter_vm.paths import PathProbe, Paths, PathState
+from tests.kernel.site import batch, run, wait_until
 
 pytestmark = pytest.mark.kernel
 
@@ -126,19 +125,6 @@ def test_its_gateway_tells_a_guest_when_a_packet_does_not_fit_and_every_one_that
             batch("link set eth2 mtu 1600", namespace=host.namespace)
             host.settled()
         batch("route flush cache", "-6 route flush cache", namespace="r1")
-
-
-def test_a_switch_on_the_way_that_swallows_large_packets_is_found(site: Site) -> None:
-    with inside(site.a.namespace):
-        probe = PathProbe(vtep=site.a.vtep, interface="eth2")
-        assert probe.look([site.b.vtep]) == Paths(size_bytes=1550, states={site.b.vtep: PathState.PASSES})
-        batch("link set v-b mtu 1500", namespace="wire")  # a bridge drops without a word what does not fit
-        try:
-            assert R1.is_cut_off_from(R3.address, size_bytes=1472)
-            seen = probe.look([site.b.vtep, UNDERLAY[99]])
-        finally:
-            batch("link set v-b mtu 1600", namespace="wire")
-    assert seen.states == {site.b.vtep: PathState.BLACK_HOLE, UNDERLAY[99]: PathState.SILENT}
 
 
 def test_the_host_is_as_closed_to_guests_elsewhere_as_to_its_own(site: Site) -> None:

@@ -112,8 +112,9 @@ class _Inventory:
         self._outside = outside
 
     def observe(self) -> GuestList:
+        world, host = self._outside.world, self._outside.host
         return self._outside.call(
-            "inventory", lambda: GuestList(guests=self._outside.world.snapshot(self._outside.host).guests)
+            "inventory", lambda: GuestList(guests=world.guests_at(host), reported=world.reported_at(host))
         )
 
 
@@ -162,7 +163,7 @@ class _Moves:
         self._outside = outside
 
     def observe(self) -> Mapping[VmUuid, Move]:
-        return self._outside.call("moves", lambda: self._outside.world.snapshot(self._outside.host).moves)
+        return self._outside.call("moves", lambda: self._outside.world.moves_at(self._outside.host))
 
 
 class _Networks:

@@ -180,6 +180,7 @@ class World:
             key=FOREIGN, name="office", vn_uuid=None, access_vlan=FOREIGN_VLAN, is_blocked=False
         )
         self.writes = 0
+        self.kinds_written: set[type[Action]] = set()
         self.reported: dict[VmUuid, dict[DeviceKey, tuple[Address, ...]]] = {}
         self.blind: Callable[[Snapshot], Snapshot] = lambda snapshot: snapshot
         self._numbers: Iterator[int] = itertools.count(1)
@@ -202,6 +203,12 @@ class World:
         dvport = self._plug(vm_uuid_of(name), key, portgroup_of(network)) if network else None
         machine.nics[key] = Nic(device_key=key, mac=mac, is_connected=True, dvport=dvport)
         return key
+
+    def change_mac(self, name: str, device_key: int = 4000) -> None:
+        """Give a NIC another MAC; vCenter reconnects it for that."""
+        machine, key = self.machines[vm_uuid_of(name)], DeviceKey(device_key)
+        mac = MacAddress(f"00:50:56:80:{next(self._numbers):02x}:02")
+        machine.nics[key] = replace(machine.nics[key], mac=mac)
 
     def detach(self, name: str, device_key: int = 4000) -> None:
         self._unplug(vm_uuid_of(name), DeviceKey(device_key))
@@ -286,23 +293,32 @@ class World:
             is_connected=port.nic is not None,
         )
 
-    def snapshot(self, host: str, *, missing: tuple[Source, ...] = (), knows_domain: bool = True) -> Snapshot:
-        here = HostMoref(host)
-        guests = {vm: self._guest(vm) for vm, machine in self.machines.items() if machine.host == here}
-        moves = {
+    def guests_at(self, host: str) -> dict[VmUuid, Guest]:
+        return {vm: self._guest(vm) for vm, machine in self.machines.items() if machine.host == host}
+
+    def reported_at(self, host: str) -> dict[VmUuid, dict[DeviceKey, tuple[Address, ...]]]:
+        here = {vm for vm, machine in self.machines.items() if machine.host == host}
+        return {vm: nics for vm, nics in self.reported.items() if vm in here}
+
+    def moves_at(self, host: str) -> dict[VmUuid, Move]:
+        return {
             vm: Move(
                 guest=self._guest(vm), destination=destination, is_over=is_over, is_pressing=self.are_moves_pressing
             )
             for vm, (source, destination, is_over) in self.moves.items()
-            if here in {source, destination}
+            if host in {source, destination}
         }
+
+    def snapshot(self, host: str, *, missing: tuple[Source, ...] = (), knows_domain: bool = True) -> Snapshot:
+        here = HostMoref(host)
+        guests, moves = self.guests_at(host), self.moves_at(host)
         coming = {vm: move.guest for vm, move in moves.items() if move.destination == here}
         known = {**coming, **guests}
         keys = {nic.dvport.dvport_key for guest in known.values() for nic in guest.nics if nic.dvport}
         agent = self.agents[here]
         whole = Snapshot(
             guests=guests,
-            reported={vm: nics for vm, nics in self.reported.items() if vm in guests},
+            reported=self.reported_at(host),
             moves=moves,
             vlans_at={host: self._vlans_at(host) for host in self.hosts},
             switch=Switch(
@@ -364,6 +380,7 @@ class World:
     def apply(self, host: str, action: Action) -> None:
         """Carry out one action of the manager of `host`, or raise what the real system would."""
         self.writes += 1
+        self.kinds_written.add(type(action))
         here = HostMoref(host)
         match action:
             case ReleaseDvport() | BlockDvport() | OpenDvport():

@@ -193,22 +193,28 @@ class FakeLeftovers:
 
 @dataclass
 class FailsOnce:
-    """Wraps a stand-in: the `at`-th call of all that share `counter` fails, before or after it was carried out."""
+    """Wraps a stand-in: the `at`-th call of all that share `counter` fails, before or after it was carried out.
+
+    `asked` collects the names of what was called.
+    """
 
     inner: Any
     counter: list[int]
     at: int
     is_carried_out: bool
+    fault: BoundaryError
+    asked: set[str]
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         method = getattr(self.inner, name)
 
         def call(*arguments: Any, **named: Any) -> Any:
             self.counter[0] += 1
+            self.asked.add(name)
             if self.counter[0] != self.at:
                 return method(*arguments, **named)
             if self.is_carried_out:
                 method(*arguments, **named)
-            raise Transient("outside", name, reason="the answer was lost")
+            raise self.fault
 
         return call

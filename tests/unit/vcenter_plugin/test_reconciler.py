@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 
 import pytest
 
 from tests.fakes.vcenter_plugin import FailsOnce, FakeLeftovers, FakeNetworks, FakeSwitch, FakeTenant
 from tests.unit.vcenter_plugin.cases import TENANT, network, portgroup, uuid_of
-from tf_reconcile.errors import Transient
+from tf_reconcile.errors import BoundaryError, Conflict, Rejected, Transient
 from tf_reconcile.guard import RemovalLimit
+from vcenter_plugin.boundary import Leftovers, Networks, Portgroups, Tenant
 from vcenter_plugin.model import ObservedSwitch, PortgroupKey, PortgroupSettings
 from vcenter_plugin.reconciler import TF, VCENTER, Reconciler
-from vcenter_plugin.sweep import LeftoverVm
+from vcenter_plugin.sweep import ADDRESS, INTERFACE, MANAGER, Leftover, LeftoverVm
 from vcenter_plugin.sweeper import Sweeper
 from vcenter_plugin.tenant import tenant_objects
 
@@ -138,29 +140,62 @@ def test_the_sweep_is_part_of_the_pass() -> None:
     assert leftovers.ours == set()
 
 
+FAULTS = {
+    "transient": Transient("outside", "call", reason="no answer"),
+    "conflict": Conflict("outside", "call", reason="it changed"),
+    "rejected": Rejected("outside", "call", reason="refused"),
+}
+
+
+def bound(one: LeftoverVm, resource: str, *, to: str | None = None) -> Leftover:
+    """Something that hangs on a VM's interface, or is bound to it by a user."""
+    uuid, creator = uuid_of(f"{one.name}/{resource}"), MANAGER if to is None else "admin"
+    return Leftover(resource=resource, uuid=uuid, name=resource, vm_uuid=one.uuid, creator=creator, bound_to=to)
+
+
 @pytest.mark.parametrize("is_carried_out", [False, True])
-@pytest.mark.parametrize("at", range(1, 13))
-def test_any_call_may_fail_once_and_it_still_ends_right(at: int, *, is_carried_out: bool) -> None:
-    gone, used = network("gone"), network("used")
-    switch = FakeSwitch()
-    switch.add(portgroup(gone, key=1))
-    switch.add(portgroup(used, key=2), connected=1)
-    switch.add(portgroup(RED, key=3, settings=PortgroupSettings(is_blocked=False)))
-    networks, tenant = FakeNetworks.of([BLUE, RED]), FakeTenant(missing=list(tenant_objects(TENANT)))
-    counter = [0]
-    outside = [FailsOnce(inner, counter, at, is_carried_out) for inner in (networks, switch, tenant)]
-    plugin = Reconciler(
-        networks=outside[0],
-        portgroups=outside[1],
-        tenant=outside[2],
-        tenant_fq_name=TENANT,
-        limit=lambda: RemovalLimit(most=100, share=1.0),
-        sweeper=None,
-    )
-    for _ in range(3):
-        with contextlib.suppress(Transient):
-            plugin.run_once(is_full=True)
-    assert counter[0] >= at, "there is no such call"
-    assert sorted(switch.names().values()) == ["blue", "red", "used"]
-    assert {seen.spec.settings for seen in switch.portgroups.values()} == {PortgroupSettings()}
-    assert tenant.missing == []
+@pytest.mark.parametrize("fault", FAULTS)
+def test_any_call_may_fail_once_in_any_way_and_it_still_ends_right(fault: str, *, is_carried_out: bool) -> None:
+    asked: set[str] = set()
+    for at in itertools.count(1):
+        gone, used, vm = network("gone"), network("used"), LeftoverVm(uuid=uuid_of("vm"), name="vm")
+        switch = FakeSwitch()
+        switch.add(portgroup(gone, key=1))
+        switch.add(portgroup(used, key=2), connected=1)
+        switch.add(portgroup(RED, key=3, settings=PortgroupSettings(is_blocked=False)))
+        interface = bound(vm, INTERFACE)
+        leftovers = FakeLeftovers(
+            ours={vm}, dependants={interface, bound(vm, ADDRESS), bound(vm, "floating-ip", to=interface.uuid)}
+        )
+        networks, tenant = FakeNetworks.of([BLUE, RED]), FakeTenant(missing=list(tenant_objects(TENANT)))
+        counter, clock = [0], itertools.count(0, 100)
+        outside = [
+            FailsOnce(inner, counter, at, is_carried_out, FAULTS[fault], asked)
+            for inner in (networks, switch, tenant, leftovers)
+        ]
+        sweeper = Sweeper(
+            outside[3],
+            limit=lambda: RemovalLimit(most=10, share=1.0),
+            period_s=1.0,
+            second_look_s=1.0,
+            clock=lambda clock=clock: float(next(clock)),  # type: ignore[misc]
+        )
+        plugin = Reconciler(
+            networks=outside[0],
+            portgroups=outside[1],
+            tenant=outside[2],
+            tenant_fq_name=TENANT,
+            limit=lambda: RemovalLimit(most=100, share=1.0),
+            sweeper=sweeper,
+        )
+        for _ in range(5):
+            with contextlib.suppress(BoundaryError):
+                plugin.run_once(is_full=True)
+        assert sorted(switch.names().values()) == ["blue", "red", "used"]
+        assert {seen.spec.settings for seen in switch.portgroups.values()} == {PortgroupSettings()}
+        assert tenant.missing == []
+        assert leftovers.ours == set()
+        if counter[0] < at:  # every call had its turn
+            break
+    promised = {name for protocol in (Networks, Portgroups, Tenant, Leftovers) for name in vars(protocol)}
+    assert asked == {name for name in promised if not name.startswith("_")}

@@ -13,8 +13,6 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
-from pyroute2 import IPRoute
-
 from tf_api.client import ConfigApi
 from tf_api.settings import open_config_api
 from tf_api.watch import Watch
@@ -46,6 +44,7 @@ from vrouter_vm.paths import PathProbe, PathWatch, describe_paths
 from vrouter_vm.port_api import PortApi, PortServer, describe_status
 from vrouter_vm.port_files import PortStore
 from vrouter_vm.reconciler import OverlaySide, Reconciler
+from vrouter_vm.route_socket import RouteSocket
 from vrouter_vm.settings import (
     AgentSettings,
     OverlaySettings,
@@ -69,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
     configure_logging(level=settings.log.level, format=settings.log.format)
 
     underlay = settings.overlay.interface if settings.overlay else None
-    kernel = Kernel(IPRoute(), trunk=settings.trunk.interface, underlay=underlay)
+    kernel = Kernel(RouteSocket(), trunk=settings.trunk.interface, underlay=underlay)
     trunk = _check_trunk(kernel, settings, file)
     board = StatusBoard()
     api = open_config_api(settings.tf, file=file)

@@ -1,14 +1,15 @@
 """The actions of a plan, as values. `kernel` and `nft` carry them out; `plan` alone decides which and in what order.
 
 Each action has a `subject`, the thing it is a part of, and `needs`, the subjects it builds on. When an action fails,
-the later actions of its subject and those that need it are left out of this pass; all others run.
+the later actions of its subject and those that need it are left out of this pass; all others run. `runs` says which
+can be carried out together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeGuard
 
 from vrouter_vm.model import (
     Elements,
@@ -221,6 +222,25 @@ KernelAction: TypeAlias = (
 FilterAction: TypeAlias = ReplaceFilters | ChangeElements
 SpeakerAction: TypeAlias = Announce | Withdraw
 AnyAction: TypeAlias = KernelAction | FilterAction | SpeakerAction
+
+
+def is_kernel_action(action: AnyAction) -> TypeGuard[KernelAction]:
+    """True for what the kernel carries out, filters apart."""
+    return not isinstance(action, ReplaceFilters | ChangeElements | Announce | Withdraw)
+
+
+def runs(actions: Iterable[AnyAction]) -> Iterator[list[AnyAction]]:
+    """Yield `actions` in order, cut into runs of one kind in which none builds on another."""
+    run: list[AnyAction] = []
+    subjects: set[str] = set()
+    for action in actions:
+        if run and (type(action) is not type(run[-1]) or not subjects.isdisjoint(action.needs)):
+            yield run
+            run, subjects = [], set()
+        run.append(action)
+        subjects.add(action.subject)
+    if run:
+        yield run
 
 
 def describe(action: AnyAction) -> str:  # noqa: PLR0912 - one line per kind of action

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
+from tf_reconcile.errors import BoundaryError
 from vrouter_vm.actions import FilterAction, KernelAction
 from vrouter_vm.model import (
     EvpnRoute,
@@ -30,8 +31,8 @@ class Forwarding(Protocol):
         """Return all that is ours, whole, together with `filters`; raise `BoundaryError` otherwise."""
         ...
 
-    def apply(self, action: KernelAction) -> None:
-        """Carry out one action; raise `BoundaryError` when it failed."""
+    def apply_all(self, actions: Sequence[KernelAction]) -> Sequence[BoundaryError | None]:
+        """Carry out actions that do not depend on one another; return for each why it failed, None when it is done."""
         ...
 
 

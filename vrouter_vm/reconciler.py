@@ -13,7 +13,17 @@ from typing import Final
 
 from tf_reconcile.errors import BoundaryError, Conflict
 from tf_reconcile.result import Failure, Held, PassReport, Plan, merge_held
-from vrouter_vm.actions import Announce, AnyAction, ChangeElements, ReplaceFilters, Withdraw, describe, summarize
+from vrouter_vm.actions import (
+    Announce,
+    AnyAction,
+    ChangeElements,
+    ReplaceFilters,
+    Withdraw,
+    describe,
+    is_kernel_action,
+    runs,
+    summarize,
+)
 from vrouter_vm.boundary import Filtering, Forwarding, Interfaces, Networks, Peers, Placements, Ports
 from vrouter_vm.desired import all_wanted, before, changed, surroundings, tell_interfaces, tell_networks, whole
 from vrouter_vm.evpn import Vtep
@@ -181,33 +191,30 @@ class Reconciler:
     def _apply(self, actions: Iterable[AnyAction]) -> Applied:
         """Carry out `actions` in order, leaving out what builds on something that failed."""
         applied = Applied()
-        failed_subjects: set[str] = set()
-        for action in actions:
-            if failed_subjects & {action.subject, *action.needs}:
-                failed_subjects.add(action.subject)
-                continue
-            try:
-                self._carry_out(action)
-            except BoundaryError as error:
-                failed_subjects.add(action.subject)
-                applied.failed.append(Failure(subject=action.subject, reason=str(error)))
-                applied.is_stale = applied.is_stale or isinstance(error, Conflict)
-            else:
-                applied.done.append(action)
+        for run in runs(actions):
+            ready = [action for action in run if applied.is_ready(action)]
+            for action, error in zip(ready, self._carry_out(ready), strict=True):
+                applied.note(action, error)
         return applied
 
-    def _carry_out(self, action: AnyAction) -> None:
-        match action:
-            case ReplaceFilters() | ChangeElements():
-                self.filtering.apply(action)
-            case Announce(route=route):
-                if self.overlay:
+    def _carry_out(self, run: Sequence[AnyAction]) -> Sequence[BoundaryError | None]:
+        kernel_actions = [action for action in run if is_kernel_action(action)]
+        if kernel_actions:
+            return self.forwarding.apply_all(kernel_actions)
+        return [self._try(action) for action in run]
+
+    def _try(self, action: AnyAction) -> BoundaryError | None:
+        try:
+            match action:
+                case ReplaceFilters() | ChangeElements():
+                    self.filtering.apply(action)
+                case Announce(route=route) if self.overlay:
                     self.overlay.peers.announce(route)
-            case Withdraw(route=route):
-                if self.overlay:
+                case Withdraw(route=route) if self.overlay:
                     self.overlay.peers.withdraw(route)
-            case _:
-                self.forwarding.apply(action)
+        except BoundaryError as error:
+            return error
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,11 +249,28 @@ class Applied:
     done: list[AnyAction] = field(default_factory=list)
     failed: list[Failure] = field(default_factory=list)
     is_stale: bool = False
+    _failed_subjects: set[str] = field(default_factory=set)
 
     @property
     def is_clean(self) -> bool:
         """True when all was done."""
         return not self.failed
+
+    def is_ready(self, action: AnyAction) -> bool:
+        """True unless it builds on something that failed."""
+        if self._failed_subjects and self._failed_subjects & {action.subject, *action.needs}:
+            self._failed_subjects.add(action.subject)
+            return False
+        return True
+
+    def note(self, action: AnyAction, error: BoundaryError | None) -> None:
+        """Take note of what became of an action."""
+        if error is None:
+            self.done.append(action)
+            return
+        self._failed_subjects.add(action.subject)
+        self.failed.append(Failure(subject=action.subject, reason=str(error)))
+        self.is_stale = self.is_stale or isinstance(error, Conflict)
 
 
 def _is_kept(wanted: Wanted, have: Observed) -> bool:

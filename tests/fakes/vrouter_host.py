@@ -6,12 +6,12 @@ moment, whatever the agent is in the middle of, and raises `UnsafeMoment` otherw
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
 from typing import assert_never
 
-from tf_reconcile.errors import Conflict, Rejected, Transient
+from tf_reconcile.errors import BoundaryError, Conflict, Rejected, Transient
 from vrouter_vm import names, policy
 from vrouter_vm.actions import (
     AddAddress,
@@ -203,6 +203,16 @@ class FakeHost:
     def see(self) -> Observed:
         """Everything, as the reconciler observes it."""
         return self.observe(self.observe_filters())
+
+    def apply_all(self, actions: Sequence[KernelAction]) -> list[BoundaryError | None]:
+        return [self._outcome(action) for action in actions]
+
+    def _outcome(self, action: KernelAction) -> BoundaryError | None:
+        try:
+            self.apply(action)
+        except BoundaryError as error:
+            return error
+        return None
 
     def apply(self, action: AnyAction) -> None:
         if isinstance(action, Announce | Withdraw):

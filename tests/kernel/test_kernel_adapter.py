@@ -8,7 +8,6 @@ from ipaddress import IPv4Address, ip_network
 from pathlib import Path
 
 import pytest
-from pyroute2 import IPRoute
 
 from tests.fakes.vrouter_host import (
     TRUNK_MAC,
@@ -53,6 +52,7 @@ from vrouter_vm.model import (
 )
 from vrouter_vm.nft import FilterTables
 from vrouter_vm.plan import plan_host
+from vrouter_vm.route_socket import RouteSocket
 from vrouter_vm.tunnels import Installed, Overlay
 
 pytestmark = pytest.mark.kernel
@@ -67,7 +67,7 @@ THEN = [make_port(1, vn="blue"), make_port(4), make_port(3, mac="00:50:56:aa:00:
 class RealHost:
     """The adapters, side by side as the reconciler has them."""
 
-    def __init__(self, netlink: IPRoute, nft: LibNftables) -> None:
+    def __init__(self, netlink: RouteSocket, nft: LibNftables) -> None:
         self.kernel = Kernel(netlink, trunk="eth1", underlay="eth2")
         self.filters = FilterTables(nft, trunk="eth1")
 
@@ -80,7 +80,9 @@ class RealHost:
         if isinstance(action, ReplaceFilters | ChangeElements):
             self.filters.apply(action)
         else:
-            self.kernel.apply(action)
+            for error in self.kernel.apply_all([action]):
+                if error is not None:
+                    raise error
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +90,7 @@ def host() -> Iterator[RealHost]:
     with vrouter_namespace():
         batch(f"link add eth2 mtu {UNDERLAY.mtu_bytes} type dummy", "link set eth2 up")
         nft = LibNftables()
-        with IPRoute() as netlink:
+        with RouteSocket() as netlink:
             yield RealHost(netlink, nft)
         nft.close()
 

@@ -1,0 +1,117 @@
+"""What the benches of the agent's data plane share: networks and ports by the thousand, and shell-free `ip`."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Network, ip_address
+from typing import Final
+
+from vrouter_vm.model import (
+    InterfaceSettings,
+    InterfaceView,
+    MacAddress,
+    Network,
+    NetworkView,
+    Port,
+    PortKind,
+    Subnet,
+    VmiUuid,
+    VnUuid,
+)
+
+TRUNK: Final = "eth1"
+TRUNK_MAC: Final = "00:50:56:00:00:01"
+FIRST_VLAN: Final = 2
+FIRST_NETWORK: Final = 1
+
+
+def make_network(number: int) -> Network:
+    """Return network `number` (from 0), with a /16 of its own."""
+    prefix = IPv4Network((int(ip_address("10.0.0.0")) + (number << 16), 16))
+    return Network(
+        vn_uuid=VnUuid(f"00000000-0000-4000-b000-{number:012x}"),
+        name=f"default-domain:bench:net-{number}",
+        network_id=FIRST_NETWORK + number,
+        subnets=(Subnet(prefix=prefix, gateway=prefix[1], dns=None),),
+    )
+
+
+def make_port(number: int, networks: Sequence[Network]) -> Port:
+    """Return port `number` (from 0); ports take turns over the networks."""
+    network = networks[number % len(networks)]
+    return Port(
+        vmi_uuid=VmiUuid(f"00000000-0000-4000-8000-{number:012x}"),
+        vm_uuid=f"00000000-0000-4000-9000-{number:012x}",
+        vn_uuid=network.vn_uuid,
+        project_uuid="00000000-0000-4000-a000-000000000001",
+        display_name=f"guest-{number}",
+        system_name=f"guest-{number}",
+        addresses=(network.subnets[0].prefix[10 + number // len(networks)],),
+        mac=MacAddress(f"00:50:56:80:{number >> 8:02x}:{number & 255:02x}"),
+        kind=PortKind.REMOTE,
+        rx_vlan=FIRST_VLAN + number,
+        tx_vlan=FIRST_VLAN + number,
+        vhostuser_mode=0,
+        is_enabled=True,
+        added_at=float(number),
+    )
+
+
+@dataclass(kw_only=True)
+class Given:
+    """Ports, their networks and interfaces, as a reconciler's sources; nothing of it changes unless it is said so."""
+
+    known_ports: dict[VmiUuid, Port]
+    networks: dict[VnUuid, Network]
+    changed: frozenset[VmiUuid] = frozenset()
+
+    def ports(self) -> tuple[Port, ...]:
+        """Return all ports."""
+        return tuple(self.known_ports.values())
+
+    def get(self, vmi_uuid: VmiUuid) -> Port | None:
+        """Return a port."""
+        return self.known_ports.get(vmi_uuid)
+
+    def take_changes(self) -> frozenset[VmiUuid]:
+        """Return the ports that have changed."""
+        changed, self.changed = self.changed, frozenset()
+        return changed
+
+
+@dataclass(frozen=True)
+class GivenNetworks:
+    """The networks' side of `Given`."""
+
+    given: Given
+
+    def take_changes(self) -> frozenset[VnUuid]:
+        """Return none."""
+        return frozenset()
+
+    def view(self, needed: frozenset[VnUuid], *, of: frozenset[VnUuid] | None = None) -> NetworkView:
+        """Return what is asked for."""
+        asked = needed if of is None else needed & of
+        return NetworkView(known={vn: self.given.networks[vn] for vn in asked}, missing={}, is_pending=False)
+
+
+class PlainInterfaces:
+    """Interfaces of which TF has nothing particular."""
+
+    def take_changes(self) -> frozenset[VmiUuid]:
+        """Return none."""
+        return frozenset()
+
+    def view(self, needed: frozenset[VmiUuid], *, of: frozenset[VmiUuid] | None = None) -> InterfaceView:
+        """Return what is asked for."""
+        asked = needed if of is None else needed & of
+        known = {vmi_uuid: InterfaceSettings(vmi_uuid=vmi_uuid) for vmi_uuid in asked}
+        return InterfaceView(known=known, missing={}, is_pending=False)
+
+
+def ip(*lines: str, namespace: str | None = None) -> None:
+    """Carry out `lines` by one `ip -batch`."""
+    where = [] if namespace is None else ["-n", namespace]
+    subprocess.run(["ip", *where, "-batch", "-"], input="\n".join(lines) + "\n", text=True, check=True)

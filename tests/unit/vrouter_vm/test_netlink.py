@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import struct
+from ipaddress import IPv4Address, ip_address, ip_interface, ip_network
+
+import pytest
+
+from vrouter_vm import netlink
+from vrouter_vm.netlink import AddressEntry, Message, NeighbourEntry, RouteEntry, RuleEntry
+
+MAC = "00:50:56:00:00:01"
+
+
+def test_messages_are_packed_one_after_the_other_and_the_last_one_is_acknowledged() -> None:
+    packed = netlink.pack([netlink.delete_link(7), netlink.set_mtu(8, 1450)], first_sequence=41)
+    unpacked = list(netlink.unpack(packed))
+    assert [(kind, flags, sequence) for kind, flags, sequence, _ in unpacked] == [
+        (netlink.DEL_LINK, netlink.REQUEST, 41),
+        (netlink.SET_LINK, netlink.REQUEST | netlink.ACKNOWLEDGE, 42),
+    ]
+    assert [body for *_, body in unpacked] == [netlink.delete_link(7).body, netlink.set_mtu(8, 1450).body]
+    assert len(packed) % 4 == 0
+
+
+def test_a_vif_is_asked_for_in_one_message_as_ip_link_add_does() -> None:
+    """The bytes of `ip link add link 2 name eth1.101 address 00:50:56:00:00:01 master 9 type vlan id 101`."""
+    message = netlink.create_link("eth1.101", "vlan", netlink.vlan_data(101), mac=MAC, lower=2, master=9)
+    assert (message.kind, message.flags) == (netlink.NEW_LINK, netlink.CREATE | netlink.EXCLUSIVE)
+    link = netlink.parse_link(message.body)
+    assert (link.name, link.kind, link.vlan, link.mac) == ("eth1.101", "vlan", 101, MAC)
+    assert (link.lower_index, link.master_index, link.is_up) == (2, 9, False)
+    assert b"\x0c\x00\x02\x00\x06\x00\x01\x00\x65\x00\x00\x00" in message.body, "nested, and padded to four bytes"
+
+
+def test_a_tunnel_has_its_vni_its_vtep_and_no_learning() -> None:
+    data = netlink.vxlan_data(5001, IPv4Address("192.0.2.1"), port=4789, ttl=64)
+    link = netlink.parse_link(netlink.create_link("x5001", "vxlan", data, mac=MAC, mtu_bytes=1450).body)
+    assert (link.vni, link.vtep, link.mtu_bytes, link.master_index) == (5001, IPv4Address("192.0.2.1"), 1450, None)
+    assert struct.pack("!H", 4789) in data, "the port goes in network order"
+
+
+def test_a_devices_ipv4_settings_go_in_one_message() -> None:
+    message = netlink.set_ipv4(7, {"rp_filter": 1, "proxy_arp": 1, "send_redirects": 0})
+    nested = struct.pack("=HHi", 8, 8, 1) + struct.pack("=HHi", 8, 3, 1) + struct.pack("=HHi", 8, 6, 0)
+    assert message.body.endswith(nested)
+    assert set(netlink.IPV4_SETTINGS) == {"forwarding", "proxy_arp", "rp_filter", "accept_redirects", "send_redirects"}
+
+
+@pytest.mark.parametrize(
+    ("prefix", "index", "via", "metric"),
+    [
+        ("10.1.1.11/32", 7, None, 0),
+        ("0.0.0.0/0", None, None, 4278198272),
+        ("10.1.1.12/32", 8, "192.0.2.2", 0),
+        ("fd00:1::12/128", 8, "::ffff:192.0.2.2", 1024),
+        ("::/0", None, None, 4278198272),
+    ],
+)
+def test_a_route_is_read_back_as_it_was_asked_for(prefix: str, index: int | None, via: str | None, metric: int) -> None:
+    network, gateway = ip_network(prefix), None if via is None else ip_address(via)
+    message = netlink.route(
+        netlink.NEW_ROUTE, 0, network, table=100005, protocol=80, metric=metric, index=index, via=gateway
+    )
+    assert netlink.parse_route(message.body) == RouteEntry(
+        table=100005,
+        protocol=80,
+        kind=netlink.UNREACHABLE if index is None else netlink.UNICAST,
+        prefix=network,
+        index=index,
+        gateway=gateway,
+        metric=metric,
+    )
+
+
+def test_neighbours_far_ends_addresses_and_rules_are_read_back_as_they_were_asked_for() -> None:
+    guest = netlink.neighbour(netlink.NEW_NEIGHBOUR, 0, 7, ip_address("fd00:1::11"), MAC)
+    assert netlink.parse_neighbour(guest.body) == NeighbourEntry(7, netlink.PERMANENT, ip_address("fd00:1::11"), MAC)
+    end = netlink.far_end(netlink.NEW_NEIGHBOUR, 0, 8, IPv4Address("192.0.2.2"), MAC)
+    assert netlink.parse_neighbour(end.body) == NeighbourEntry(8, netlink.PERMANENT, ip_address("192.0.2.2"), MAC)
+    local = netlink.address(netlink.NEW_ADDRESS, 0, 9, ip_interface("fe80::1/64"))
+    assert netlink.parse_address(local.body) == AddressEntry(9, ip_address("fe80::1"), 64)
+    rule = netlink.rule(netlink.NEW_RULE, 0, 4, 1000, is_l3mdev=True, protocol=2)
+    assert netlink.parse_rule(rule.body) == RuleEntry(priority=1000, table=0, is_l3mdev=True, is_plain=True)
+
+
+def test_an_acknowledgement_says_the_errno() -> None:
+    assert netlink.parse_error(struct.pack("=i", 0)) == 0
+    assert netlink.parse_error(struct.pack("=i", -17)) == 17
+
+
+def test_a_proxy_delay_is_read_back_and_one_of_no_device_is_passed_over() -> None:
+    assert netlink.parse_proxy_delay(netlink.set_proxy_delay(7, 800).body) == (7, 800)
+    assert netlink.parse_proxy_delay(netlink.delays_request()) is None
+
+
+def test_a_damaged_attribute_ends_a_message_and_nothing_hangs() -> None:
+    body = netlink.delete_link(7).body + struct.pack("=HH", 0, 3)
+    with pytest.raises(KeyError):
+        netlink.parse_link(body)
+    assert Message(0, 0, body).body == body

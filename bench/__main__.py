@@ -7,17 +7,18 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
-from bench import attach, idle, memory, plugin, resync, vifs, vmotion
+from bench import attach, idle, memory, plugin, resync, routes, vifs, vmotion
 from bench.report import Measurement
 from bench.surroundings import is_inside, run_inside
 
 Bench = Callable[[Sequence[str]], Iterator[Measurement]]
 
 BENCHES: Final[Mapping[str, tuple[Bench, Sequence[str]]]] = {
-    module.NAME: (module.measure, module.CASES) for module in (attach, idle, memory, plugin, resync, vifs, vmotion)
+    module.NAME: (module.measure, module.CASES)
+    for module in (attach, idle, memory, plugin, resync, routes, vifs, vmotion)
 }
 
-NEED_VRF: Final = frozenset({vifs.NAME})
+NEED_VRF: Final = frozenset({routes.NAME, vifs.NAME})
 """Benches on the kernel's own VLANs and VRFs."""
 
 

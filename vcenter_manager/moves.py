@@ -22,7 +22,7 @@ from vcenter_manager.vcenter_watch import VM_PATHS, VcenterWatch
 MOST_S: Final = 3600.0
 """How long a move is believed to go on whose end was never told (vCenter was restarted meanwhile)."""
 
-PRESSING_S: Final = 1.0
+PRESSING_S: Final = 1.5
 """How long the destination leaves it to the source to give a guest on the move an id that is free on both hosts."""
 
 _STARTS = (vim.event.VmBeingHotMigratedEvent, vim.event.VmBeingMigratedEvent, vim.event.VmBeingRelocatedEvent)

@@ -1,4 +1,4 @@
-"""docs/scenarios.md keeps its word: every number is there, and every test that it names exists."""
+"""docs/scenarios.md and docs/design/vsphere.md keep their word: every number is there, every test named exists."""
 
 from __future__ import annotations
 
@@ -34,3 +34,10 @@ def test_a_scenario_names_tests_that_exist_or_says_why_there_is_none(number: str
     assert named or any(excuse in expected for excuse in EXCUSES), number
     assert [name for path, name in named if name not in names_in(path)] == []
     assert len(named) == held_by.count("`") // 2, "everything that is named is a test"
+
+
+def test_every_test_that_the_page_about_moves_names_exists() -> None:
+    text = (ROOT / "docs" / "design" / "vsphere.md").read_text()
+    named = re.findall(r"`(tests/[^`]+)::([^`]+)`", text)
+    assert len(named) > text.count("| 0 |")
+    assert [name for path, name in named if name not in names_in(path)] == []

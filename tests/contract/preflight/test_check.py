@@ -360,6 +360,19 @@ def test_a_trunk_portgroup_that_is_named_but_not_there_fails(write_config: Confi
     assert (lines["trunk tf-trunk"][0], lines["trunk tf-trunk-2"][0]) == ("pass", "fail")
 
 
+def test_a_host_in_lockdown_mode_and_one_that_vcenter_has_lost_are_warnings(
+    admin: VsphereAdmin, write_config: ConfigWriter, capsys: Capture
+) -> None:
+    admin.set_lockdown("esx-a", is_on=True)
+    _, lines = _check(write_config(), capsys)
+    assert lines["hosts"][0] == "warn"
+    assert lines["hosts"][1].startswith("in lockdown mode: esx-a -> ")
+    admin.set_host_connected("esx-b", is_connected=False)
+    _, lines = _check(write_config(), capsys)
+    assert lines["hosts"][0] == "warn"
+    assert "esx-b is not connected to vCenter" in lines["hosts"][1]
+
+
 def test_a_second_vm_on_the_trunk_fails(admin: VsphereAdmin, write_config: ConfigWriter, capsys: Capture) -> None:
     admin.create_vm("intruder", "esx-a", ["tf-trunk"])
     _, lines = _check(write_config(), capsys)

@@ -15,7 +15,7 @@ from typing import Any, Final
 from pyVmomi import vim
 
 from tf_reconcile.errors import BoundaryError, Conflict, Rejected, Transient
-from tf_vsphere.collector import MoRef, filter_spec, retrieve
+from tf_vsphere.collector import Mirror, MoRef, filter_spec, retrieve
 from tf_vsphere.dvswitch import DvSwitch
 from tf_vsphere.portgroup_mark import find_mark
 from tf_vsphere.session import Session
@@ -65,6 +65,7 @@ class VsphereDvports:
         self._tasks = TaskWaiter(session)
         self._most = MOST_IN_ONE_TASK
         self._are_others_many = False
+        self._portgroups: tuple[Mirror, Mapping[PortgroupKey, Portgroup]] | None = None  # of the last mirror
         self._watch = watch
 
     def observe_switch(self) -> Switch:
@@ -91,10 +92,14 @@ class VsphereDvports:
 
     def observe_portgroups(self) -> Mapping[PortgroupKey, Portgroup]:
         """As promised in `boundary`."""
-        return {
-            PortgroupKey(ref.value): parse_portgroup(PortgroupKey(ref.value), seen.properties)
-            for ref, seen in self._watch.observe(vim.dvs.DistributedVirtualPortgroup).items()
-        }
+        mirror = self._watch.observe(vim.dvs.DistributedVirtualPortgroup)
+        if self._portgroups is None or self._portgroups[0] is not mirror:
+            parsed = {
+                PortgroupKey(ref.value): parse_portgroup(PortgroupKey(ref.value), seen.properties)
+                for ref, seen in mirror.items()
+            }
+            self._portgroups = (mirror, parsed)
+        return self._portgroups[1]
 
     def observe(self, dvport_keys: Collection[DvportKey]) -> Mapping[DvportKey, Dvport]:
         """As promised in `boundary`; no call when no port is asked for."""

@@ -50,6 +50,7 @@ class EsxiInventory:
     def __init__(self, session: Session, on_change: Callable[[], None]) -> None:
         self._session = session
         self._watch = PropertyWatch(session, self._filters, on_change, name="VMs of this ESXi", is_small=True)
+        self._parsed = _Parsed()
 
     def start(self) -> None:
         """Begin to follow the VMs."""
@@ -65,7 +66,7 @@ class EsxiInventory:
 
     def observe(self) -> GuestList:
         """As promised in `boundary`."""
-        return parse_guests(self._watch.snapshot())
+        return self._parsed.of(self._watch.snapshot())
 
     def hardware_uuid(self) -> str:
         """Return the SMBIOS uuid of the ESXi's own hardware, lower case; costs no call once it is watched.
@@ -99,10 +100,24 @@ class VcenterInventory:
 
     def __init__(self, watch: VcenterWatch) -> None:
         self._watch = watch
+        self._parsed = _Parsed()
 
     def observe(self) -> GuestList:
         """As promised in `boundary`."""
-        return parse_guests(self._watch.observe(vim.VirtualMachine))
+        return self._parsed.of(self._watch.observe(vim.VirtualMachine))
+
+
+class _Parsed:
+    """The guests of the last mirror: parsed once, however many passes look at it before it changes."""
+
+    def __init__(self) -> None:
+        self._last: tuple[Mirror, GuestList] | None = None
+
+    def of(self, mirror: Mirror) -> GuestList:
+        """Return the guests of a mirror that is not changed any more."""
+        if self._last is None or self._last[0] is not mirror:
+            self._last = (mirror, parse_guests(mirror))
+        return self._last[1]
 
 
 def parse_guests(mirror: Mirror) -> GuestList:

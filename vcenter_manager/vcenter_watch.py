@@ -67,6 +67,7 @@ class VcenterWatch:
         self._events: Any = None
         self._events_error: BoundaryError | None = None
         self._generation = 0
+        self._of_kind: dict[str, tuple[Mirror, Mirror]] = {}
         self._watch = PropertyWatch(session, self._filters, on_change, name=f"portgroups of {dvswitch.name}")
 
     def start(self) -> None:
@@ -82,14 +83,18 @@ class VcenterWatch:
         return self._watch.wait_until_complete(timeout_s)
 
     def observe(self, kind: type[Any]) -> Mirror:
-        """Return the mirrored objects of one kind; costs no call.
+        """Return the mirrored objects of one kind; costs no call, and is the same object until something changes.
 
         Raises `Transient` while the watch is broken, and for events that vCenter does not let us follow.
         """
         if kind is vim.event.EventHistoryCollector and self._events_error is not None:
             raise Transient(self._session.system, "follow", "vMotion events", str(self._events_error))
-        wanted = str(kind._wsdlName)
-        return {ref: seen for ref, seen in self._watch.snapshot().items() if ref.kind == wanted}
+        wanted, whole = str(kind._wsdlName), self._watch.snapshot()
+        last = self._of_kind.get(wanted)
+        if last is None or last[0] is not whole:
+            last = (whole, {ref: seen for ref, seen in whole.items() if ref.kind == wanted})
+            self._of_kind[wanted] = last
+        return last[1]
 
     def _filters(self) -> Sequence[Any]:
         kind = vim.dvs.DistributedVirtualPortgroup

@@ -197,6 +197,7 @@ class Kernel:
                     ifname=None if is_unreachable else name_of.get(entry.index or 0, ""),
                     metric=entry.metric,
                     via=entry.gateway,
+                    source=entry.source,
                 )
 
     def _neighbours(self, version: IpVersion, name_of: Mapping[int, str]) -> Iterator[Neighbour]:
@@ -371,6 +372,7 @@ def _route(kind: int, flags: int, route: Route, index_of: IndexOf) -> Message:
         metric=route.metric,
         index=None if route.ifname is None else index_of(route.ifname),
         via=route.via,
+        source=route.source,
     )
 
 

@@ -153,19 +153,32 @@ def local_ways(placement: Placement) -> Iterator[tuple[IpNetwork, LocalWay]]:
     """Yield how each address of a port and each prefix behind it is reached; nothing while it is only prepared."""
     if placement.is_active:
         for address in placement.port.addresses:
-            yield ip_network(address), LocalWay(vif=placement.vif)
+            prefix = ip_network(address)
+            yield prefix, LocalWay(vif=placement.vif, source=source_towards(placement.network, prefix))
         for prefix, via in routes_behind(placement).items():
-            yield prefix, LocalWay(vif=placement.vif, via=via)
+            source = source_towards(placement.network, prefix)
+            yield prefix, LocalWay(vif=placement.vif, via=via, source=source)
 
 
-def host_route(*, table: int, address: IpAddress, ifname: str) -> Route:
-    """Return the route to one address over one device."""
-    return route_to(table=table, prefix=ip_network(address), ifname=ifname)
+def source_towards(network: Network, prefix: IpNetwork) -> IpAddress | None:
+    """Return what the router's own packets to that prefix are from: the gateway of the guests' subnet.
+
+    For a prefix behind a guest that is the first gateway of the network. A vif has no address, so the kernel would take
+    any of the VRF device's (for IPv4 the first that it was given), and an ICMP error would come from another subnet's
+    gateway, or from a service's address.
+    """
+    subnet = network.subnet_of(prefix.network_address)
+    if subnet is not None:
+        return subnet.gateway
+    gateways = (subnet.gateway for subnet in network.subnets if subnet.prefix.version == prefix.version)
+    return next((gateway for gateway in gateways if gateway is not None), None)
 
 
-def route_to(*, table: int, prefix: IpNetwork, ifname: str, via: IpAddress | None = None) -> Route:
+def route_to(
+    *, table: int, prefix: IpNetwork, ifname: str, via: IpAddress | None = None, source: IpAddress | None = None
+) -> Route:
     """Return the route to a prefix over one device, straight or by a next hop there."""
-    return Route(table=table, prefix=prefix, ifname=ifname, metric=_metric(prefix.version), via=via)
+    return Route(table=table, prefix=prefix, ifname=ifname, metric=_metric(prefix.version), via=via, source=source)
 
 
 def routes_ipv6(placements: Iterable[Placement]) -> bool:

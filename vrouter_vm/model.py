@@ -306,13 +306,17 @@ class LinkAddress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """A route of our route protocol. `ifname` None: unreachable. `via`: the next hop on that device, if not direct."""
+    """A route of our route protocol. `ifname` None: unreachable. `via`: the next hop on that device, if not direct.
+
+    `source`: what the host's own packets on it are from, above all ICMP errors; None: as the kernel chooses.
+    """
 
     table: int
     prefix: IpNetwork
     ifname: str | None
     metric: int = 0
     via: IpAddress | None = None
+    source: IpAddress | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -424,10 +428,14 @@ class EvpnRoute:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalWay:
-    """How a prefix is reached on this host: on that vif, straight or by an address of the guest there."""
+    """How a prefix is reached on this host: on that vif, straight or by an address of the guest there.
+
+    `source`: what the router's own packets on it are from.
+    """
 
     vif: str
     via: IpAddress | None = None
+    source: IpAddress | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

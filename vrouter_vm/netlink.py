@@ -124,6 +124,7 @@ class RouteEntry:
     index: int | None
     gateway: IpAddress | None
     metric: int
+    source: IpAddress | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,8 +282,9 @@ def route(
     metric: int,
     index: int | None,
     via: IpAddress | None,
+    source: IpAddress | None = None,
 ) -> Message:
-    """Return what adds, replaces or deletes a route; `index` None: unreachable."""
+    """Return what adds, replaces or deletes a route; `index` None: unreachable. `source`: of the host's own packets."""
     is_direct = index is not None and via is None and prefix.version == 4  # noqa: PLR2004 - IP version
     scope = SCOPE_ANY if kind == DEL_ROUTE else SCOPE_LINK if is_direct else SCOPE_UNIVERSE
     body = [
@@ -307,6 +309,8 @@ def route(
         body.append(_attribute(_RTA_GATEWAY, via.packed))
     if index is not None:
         body.append(_attribute(_RTA_OIF, _U32.pack(index)))
+    if source is not None:
+        body.append(_attribute(_RTA_PREFSRC, source.packed))
     return Message(kind, flags, b"".join(body))
 
 
@@ -390,7 +394,7 @@ def parse_route(body: bytes) -> RouteEntry:
     """Return a route of a dump."""
     family, length, _, _, table, protocol, _, kind, _ = _ROUTE.unpack_from(body)
     found = _attributes(body, _ROUTE.size)
-    dst, gateway = found.get(_RTA_DST), found.get(_RTA_GATEWAY)
+    dst, gateway, source = found.get(_RTA_DST), found.get(_RTA_GATEWAY), found.get(_RTA_PREFSRC)
     network: type[IPv4Network] | type[IPv6Network] = IPv4Network if family == AF_INET else IPv6Network
     return RouteEntry(
         table=_u32(found.get(_RTA_TABLE)) or table,
@@ -400,6 +404,7 @@ def parse_route(body: bytes) -> RouteEntry:
         index=_u32(found.get(_RTA_OIF)),
         gateway=None if gateway is None else _ip(gateway),
         metric=_u32(found.get(_RTA_PRIORITY)) or 0,
+        source=None if source is None else _ip(source),
     )
 
 
@@ -440,7 +445,7 @@ _VLAN_ID, _VRF_TABLE = 1, 1
 _VXLAN_ID, _VXLAN_LOCAL, _VXLAN_TTL, _VXLAN_LEARNING, _VXLAN_PORT = 1, 4, 5, 7, 15
 _INET_CONF, _INET6_CONF, _INET6_ADDR_GEN_MODE = 1, 2, 8
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
-_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_TABLE = 1, 4, 5, 6, 15
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC, _RTA_TABLE = 1, 4, 5, 6, 7, 15
 _NDA_DST, _NDA_LLADDR = 1, 2
 _FRA_PRIORITY, _FRA_TABLE, _FRA_L3MDEV, _FRA_PROTOCOL = 6, 15, 19, 21
 _NDTA_NAME, _NDTA_PARMS = 1, 6

@@ -119,7 +119,7 @@ def vtep_element(vtep: IpAddress, overlay: Overlay) -> tuple[str, Element]:
 def here_part(network_id: int, prefix: IpNetwork, way: LocalWay) -> Part:
     """Return the route to a guest's address on this host, or to a prefix behind a guest."""
     table = names.table_of(network_id)
-    return Part(routes=(links.route_to(table=table, prefix=prefix, ifname=way.vif, via=way.via),))
+    return Part(routes=(links.route_to(table=table, prefix=prefix, ifname=way.vif, via=way.via, source=way.source),))
 
 
 def there_part(choice: Choice, overlay: Overlay, *, own_vni: int, is_device_here: bool, has_ipv6: bool) -> Part:

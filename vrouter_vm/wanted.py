@@ -75,6 +75,7 @@ class Wanted:
         self._with_ipv6: Counter[VnUuid] = Counter()
         self._served: dict[VnUuid, _Served] = {}
         self._vni_of_id: dict[int, int] = {}
+        self._served_by_id: dict[int, _Served] = {}
         self._devices: set[str] = set()
         self._device_users: dict[str, set[PrefixUnit]] = {}
         self._device_of: dict[PrefixUnit, str] = {}
@@ -339,6 +340,7 @@ class Wanted:
             self._replace(("tunnel", vn_uuid), NOTHING)
             self._rib.set_member(served.network.network_id, None)
             del self._vni_of_id[served.network.network_id]
+            del self._served_by_id[served.network.network_id]
             self._switch_device(tunnels.vni_of(served.network), is_here=False)
 
     def _enter_network(self, vn_uuid: VnUuid, served: _Served | None) -> None:
@@ -363,6 +365,7 @@ class Wanted:
             member = tunnels.member_of(network, asn=self._overlay.asn, has_ipv6=routes_ipv6)
             self._rib.set_member(network.network_id, member)
             self._vni_of_id[network.network_id] = member.vni
+            self._served_by_id[network.network_id] = served
             self._switch_device(member.vni, is_here=True)
             if self._remains is not None:
                 network_id = network.network_id
@@ -456,11 +459,20 @@ class Wanted:
             part = tunnels.there_part(
                 choice, overlay, own_vni=own_vni, is_device_here=device in self._devices, has_ipv6=self.has_ipv6
             )
+            part = self._from_gateway(part, network_id)
         way = rib.guest(network_id, prefix)
         if way is None:
             return part
         told = tunnels.announcement(rib.local[unit], network_id=network_id, vif=way.vif)
         return replace(part, announcements=(told,))
+
+    def _from_gateway(self, part: Part, network_id: int) -> Part:
+        """Return `part` with routes on which the router's own packets come from the network's gateway."""
+        network = self._served_by_id[network_id].network
+        return replace(
+            part,
+            routes=tuple(replace(route, source=links.source_towards(network, route.prefix)) for route in part.routes),
+        )
 
     def _use_device(self, unit: PrefixUnit, device: str | None) -> None:
         old = self._device_of.pop(unit, None)

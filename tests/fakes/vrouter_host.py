@@ -44,6 +44,7 @@ from vrouter_vm.model import (
     Element,
     InterfaceSettings,
     InterfaceView,
+    IpNetwork,
     LinkAddress,
     MacAddress,
     Neighbour,
@@ -294,6 +295,7 @@ class FakeHost:
                 self.addresses.add(address)
             case DeleteAddress(address=address):
                 self.addresses.discard(address)
+                self._forget_source(address)
             case SetNeighbour(neighbour=neighbour):
                 self._device(neighbour.ifname)
                 key = (neighbour.ifname, neighbour.address)
@@ -303,18 +305,25 @@ class FakeHost:
                 self.neighbours.discard(neighbour)
             case ReplaceRoute(route=route, have=have):
                 self._route_device(route)
-                if have not in self.routes:
+                same = {entry for entry in self.routes if _route_key(entry) == _route_key(have)}
+                if not same:
                     raise Conflict("fake kernel", "replace route", str(route.prefix), "no such route")
-                self.routes = (self.routes - {have}) | {route}
+                self.routes = (self.routes - same) | {route}
             case AddRoute(route=route):
                 self._route_device(route)
-                same = {(entry.table, entry.prefix, entry.metric) for entry in self.routes}
-                self._absent((route.table, route.prefix, route.metric) in same, str(route.prefix))
+                self._absent(_route_key(route) in map(_route_key, self.routes), str(route.prefix))
                 self.routes.add(route)
             case DeleteRoute(route=route):
                 self.routes.discard(route)
             case _:
                 assert_never(action)
+
+    def _forget_source(self, gone: LinkAddress) -> None:
+        """As the kernel: IPv4 routes from an address go with it, IPv6 routes stay without it."""
+        table = self.vrfs[gone.ifname].table if gone.ifname in self.vrfs else None
+        concerned = {route for route in self.routes if (route.table, route.source) == (table, gone.address.ip)}
+        self.routes -= concerned
+        self.routes |= {replace(route, source=None) for route in concerned if route.prefix.version == 6}
 
     def _route_device(self, route: Route) -> None:
         """A route leads over a device that is up and filtered, and to a next hop only where it is known."""
@@ -330,6 +339,8 @@ class FakeHost:
         }
         if (route.ifname,) not in known:
             raise UnsafeMoment(f"{route.ifname} gets a route and has no filters")
+        if route.source is not None and route.source not in {address.address.ip for address in self.addresses}:
+            raise Rejected("fake kernel", "add route", str(route.prefix), f"{route.source} is no address of ours")
         if route.via is not None:
             macs = {
                 entry.mac for entry in self.neighbours if (entry.ifname, entry.address) == (route.ifname, route.via)
@@ -404,3 +415,8 @@ class FakeFilters:
 
     def apply(self, action: FilterAction) -> None:
         self._host.apply(action)
+
+
+def _route_key(route: Route) -> tuple[int, IpNetwork, int]:
+    """What makes the kernel take a route for the same one."""
+    return route.table, route.prefix, route.metric

@@ -13,7 +13,7 @@ from tf_reconcile.errors import BoundaryError, Conflict, Rejected, Transient
 from vrouter_vm import names
 from vrouter_vm.actions import AnyAction
 from vrouter_vm.desired import desired_state
-from vrouter_vm.links import host_route
+from vrouter_vm.links import route_to
 from vrouter_vm.model import NetworkView, Port, Route, Vif, VmiUuid, VnUuid, Vrf
 from vrouter_vm.plan import plan_host
 
@@ -228,7 +228,8 @@ def test_an_address_that_moves_to_another_vif_has_one_route_at_the_end() -> None
     view = make_view(RED)
     run_pass(host, [make_port(1, addresses=("10.1.1.20",))], view)
     run_pass(host, [make_port(2, addresses=("10.1.1.20",))], view)
-    wanted = host_route(table=names.table_of(5), address=ip_address("10.1.1.20"), ifname="eth1.102")
+    gateway = ip_address("10.1.1.1")
+    wanted = route_to(table=names.table_of(5), prefix=ip_network("10.1.1.20/32"), ifname="eth1.102", source=gateway)
     assert [route for route in host.routes if route.ifname is not None] == [wanted]
     assert VmiUuid("x") not in host.vifs
 

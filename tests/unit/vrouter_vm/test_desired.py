@@ -112,7 +112,12 @@ def test_one_address_twice_in_a_network_is_held_but_not_in_two_networks() -> Non
 def test_a_disabled_port_has_everything_but_the_route() -> None:
     enabled, disabled = want(make_port(1)), want(make_port(1, is_enabled=False))
     assert replace(disabled, placements=enabled.placements, routes=enabled.routes) == enabled
-    host_route = Route(table=names.table_of(5), prefix=ip_network("10.1.1.11/32"), ifname="eth1.101")
+    host_route = Route(
+        table=names.table_of(5),
+        prefix=ip_network("10.1.1.11/32"),
+        ifname="eth1.101",
+        source=ip_address("10.1.1.1"),
+    )
     assert enabled.routes - disabled.routes == {host_route}
 
 
@@ -122,7 +127,8 @@ def behind(port: Port, *prefixes: str) -> InterfaceSettings:
 
 def test_a_prefix_behind_a_guest_is_a_route_by_its_address_while_its_port_is_active() -> None:
     port, twin = make_port(1), make_port(1, is_enabled=False)
-    expected = {Route(table=100005, prefix=ip_network("10.9.0.0/16"), ifname="eth1.101", via=ip_address("10.1.1.11"))}
+    guest, gateway = ip_address("10.1.1.11"), ip_address("10.1.1.1")
+    expected = {Route(table=100005, prefix=ip_network("10.9.0.0/16"), ifname="eth1.101", via=guest, source=gateway)}
     routed = want(port, settings=(behind(port, "10.9.0.0/16"),))
     assert routed.routes - want(port).routes == expected
     assert want(twin, settings=(behind(port, "10.9.0.0/16"),)).routes == want(twin).routes
@@ -181,9 +187,14 @@ def test_a_kernel_without_ipv6_gets_no_ipv6() -> None:
 
 def test_a_guest_with_ipv6_only_is_served() -> None:
     desired = want(make_port(1, addresses=("fd00:1::11",)))
-    assert Route(table=names.table_of(5), prefix=ip_network("fd00:1::11/128"), ifname="eth1.101", metric=1024) in (
-        desired.routes
+    host_route = Route(
+        table=names.table_of(5),
+        prefix=ip_network("fd00:1::11/128"),
+        ifname="eth1.101",
+        metric=1024,
+        source=ip_address("fd00:1::1"),
     )
+    assert host_route in desired.routes
     assert desired.elements[policy.BIND4] == frozenset()
 
 

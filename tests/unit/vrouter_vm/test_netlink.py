@@ -72,6 +72,22 @@ def test_a_route_is_read_back_as_it_was_asked_for(prefix: str, index: int | None
     )
 
 
+@pytest.mark.parametrize(("prefix", "source"), [("10.1.1.11/32", "10.1.1.1"), ("fd00:1::11/128", "fd00:1::1")])
+def test_a_route_says_whom_the_host_speaks_as(prefix: str, source: str) -> None:
+    message = netlink.route(
+        netlink.NEW_ROUTE,
+        0,
+        ip_network(prefix),
+        table=100005,
+        protocol=80,
+        metric=0,
+        index=7,
+        via=None,
+        source=ip_address(source),
+    )
+    assert netlink.parse_route(message.body).source == ip_address(source)
+
+
 def test_neighbours_far_ends_addresses_and_rules_are_read_back_as_they_were_asked_for() -> None:
     guest = netlink.neighbour(netlink.NEW_NEIGHBOUR, 0, 7, ip_address("fd00:1::11"), MAC)
     assert netlink.parse_neighbour(guest.body) == NeighbourEntry(7, netlink.PERMANENT, ip_address("fd00:1::11"), MAC)

@@ -76,9 +76,14 @@ def test_a_prefix_behind_a_guest_is_told_like_its_address_and_used_by_the_networ
     want = wanted(network=replace(RED, static_routes=(by_its_address,)))
     (told,) = [each for each in want.announcements.values() if each.route.prefix == by_its_address.prefix]
     assert (told.route.next_hop, told.route.vni, told.needs) == (HERE, 5, ("eth1.101", "v5", "x5"))
-    assert (
-        Route(table=100005, prefix=by_its_address.prefix, ifname="eth1.101", via=by_its_address.next_hop) in want.routes
+    route = Route(
+        table=100005,
+        prefix=by_its_address.prefix,
+        ifname="eth1.101",
+        via=by_its_address.next_hop,
+        source=ip_address("10.1.1.1"),
     )
+    assert route in want.routes
 
 
 def tunnelled(want: Desired) -> set[Route]:
@@ -116,8 +121,15 @@ def test_an_address_elsewhere_is_a_route_by_the_vtep_and_a_far_end_for_each_way_
     want = wanted(elsewhere("10.1.1.12/32"), elsewhere("fd00:1::12/128"))
     mapped, mac = ip_address("::ffff:192.0.2.2"), names.router_mac_of(THERE)
     assert tunnelled(want) == {
-        Route(table=100005, prefix=ip_network("10.1.1.12/32"), ifname="x5", via=THERE),
-        Route(table=100005, prefix=ip_network("fd00:1::12/128"), ifname="x5", via=mapped, metric=1024),
+        Route(table=100005, prefix=ip_network("10.1.1.12/32"), ifname="x5", via=THERE, source=ip_address("10.1.1.1")),
+        Route(
+            table=100005,
+            prefix=ip_network("fd00:1::12/128"),
+            ifname="x5",
+            via=mapped,
+            metric=1024,
+            source=ip_address("fd00:1::1"),
+        ),
     }
     assert {neighbour for neighbour in want.neighbours if neighbour.ifname == "x5"} == {
         Neighbour(ifname="x5", address=THERE, mac=mac),
@@ -132,7 +144,8 @@ def test_a_network_without_a_guest_here_is_sent_to_through_a_device_that_takes_n
     network = replace(RED, targets=RouteTargets(imports=frozenset({RouteTarget("64512:7")})))
     want = wanted(elsewhere("10.2.0.11/32", network_id=7, vni=7000), network=network)
     assert want.vxlans["x7000"].vrf is None
-    assert tunnelled(want) == {Route(table=100005, prefix=ip_network("10.2.0.11/32"), ifname="x7000", via=THERE)}
+    prefix, gateway = ip_network("10.2.0.11/32"), ip_address("10.1.1.1")
+    assert tunnelled(want) == {Route(table=100005, prefix=prefix, ifname="x7000", via=THERE, source=gateway)}
     assert want.elements[policy.SEND_ONLY] == {("x7000",)}
     assert want.elements[policy.TUNNELS] == {("x5",)}
 

@@ -244,6 +244,7 @@ class Agent:
 
     directory: Path
     api_url: str
+    extra: Mapping[str, object] = field(default_factory=dict)
     port_url: str = "http://127.0.0.1:9091"
     status_url: str = "http://127.0.0.1:9102"
     process: subprocess.Popen[bytes] | None = None
@@ -252,6 +253,7 @@ class Agent:
     def settings(self) -> dict[str, object]:
         return {
             "trunk": {"interface": "eth1"},
+            **self.extra,
             "tf": {"servers": [self.api_url]},
             "port_api": {"directory": str(self.directory / "ports")},
             "network_cache": str(self.directory / "networks.json"),
@@ -315,10 +317,17 @@ class Agent:
 
 
 @contextmanager
-def running_agent(directory: Path) -> Iterator[Agent]:
-    """The agent, with the networks red, blue and green in TF."""
-    with NetworkApi(NETWORKS) as api:
-        agent = Agent(directory=directory, api_url=api.url)
+def running_agent(
+    directory: Path,
+    *,
+    networks: Mapping[str, dict[str, Any]] = NETWORKS,
+    objects: Mapping[str, list[dict[str, Any]]] | None = None,
+    extra: Mapping[str, object] | None = None,
+) -> Iterator[Agent]:
+    """The agent, with the networks red, blue and green in TF; `objects` by type beside them, `extra` settings."""
+    with NetworkApi(networks) as api:
+        api.objects |= objects or {}
+        agent = Agent(directory=directory, api_url=api.url, extra=extra or {})
         agent.start()
         try:
             yield agent

@@ -35,7 +35,7 @@ from vrouter_vm.guest_services.upstreams import Names, Resolvers, Upstreams
 from vrouter_vm.interfaces import WATCHED, InterfaceFeed, InterfaceStatus, TfInterfaces
 from vrouter_vm.kernel import Kernel
 from vrouter_vm.libnftables import LibNftables
-from vrouter_vm.metrics import OverlayMetrics, PortMetrics
+from vrouter_vm.metrics import GuestServiceMetrics, OverlayMetrics, PortMetrics
 from vrouter_vm.model import Trunk
 from vrouter_vm.networks import WATCHED_TYPES, FeedStatus, NetworkFeed, TfNetworks
 from vrouter_vm.nft import FilterTables
@@ -164,9 +164,7 @@ def _serve(parts: _Parts) -> int:
     parts.wake.target = loop
     feed.call_when_needed(feed_loop.wake)
     parts.interfaces.call_when_needed(interface_loop.wake)
-    metrics.registry.register(PortMetrics(board))
-    if overlay:
-        metrics.registry.register(OverlayMetrics(overlay))
+    _register(metrics, parts)
 
     port_api = PortApi(
         store,
@@ -233,6 +231,14 @@ def _serve(parts: _Parts) -> int:
         if parts.services:
             parts.services.stop()
     return EXIT_OK if is_asked_to_stop.is_set() else EXIT_BUG
+
+
+def _register(metrics: DaemonMetrics, parts: _Parts) -> None:
+    metrics.registry.register(PortMetrics(parts.board))
+    if parts.overlay:
+        metrics.registry.register(OverlayMetrics(parts.overlay))
+    if parts.services:
+        metrics.registry.register(GuestServiceMetrics(parts.services))
 
 
 class _Wake:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Protocol
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -13,6 +14,20 @@ from vrouter_vm.model import PortState
 from vrouter_vm.overlay import BgpOverlay
 from vrouter_vm.status import StatusBoard
 from vrouter_vm.traffic import read_traffic
+
+
+class CountedServices(Protocol):
+    """Services of guests that count what they do."""
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Messages and connections by kind."""
+        ...
+
+    @property
+    def restarts(self) -> Mapping[str, int]:
+        """How often each thread was started again after an error."""
+        ...
 
 
 class PortMetrics(Collector):
@@ -72,3 +87,25 @@ class OverlayMetrics(Collector):
         for kind, number in (("announced", status.announced), ("remote", status.remote), ("stale", status.stale)):
             routes.add_metric([kind], number)
         yield routes
+
+
+class GuestServiceMetrics(Collector):
+    """What guests asked for and got, and how often a thread of the services was started again."""
+
+    def __init__(self, services: CountedServices) -> None:
+        self._services = services
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metrics."""
+        messages = CounterMetricFamily(
+            f"{PREFIX}_guest_service_messages", "Messages and connections of guests, by kind.", labels=["kind"]
+        )
+        for kind, number in sorted(self._services.counts.items()):
+            messages.add_metric([kind], number)
+        yield messages
+        restarts = CounterMetricFamily(
+            f"{PREFIX}_guest_service_restarts", "Threads that were started again after an error.", labels=["service"]
+        )
+        for service, number in sorted(self._services.restarts.items()):
+            restarts.add_metric([service], number)
+        yield restarts

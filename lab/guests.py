@@ -1,4 +1,5 @@
 """Gives the guests what DHCP would: the address that TF has for the NIC, and the network's gateway as default route.
+One that is told to asks for it by DHCP instead.
 
 Called by `lab.running`. Level-triggered: the feed of vNICs and TF's notifications only wake it; every turn compares all
 addresses that should be with those it has set. Guests on networks that TF does not know have a fixed address.
@@ -6,16 +7,18 @@ addresses that should be with those it has set. Guests on networks that TF does 
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface
+from pathlib import Path
 from typing import Final, TypeAlias
 
 from lab.dvswitch import guest_interface
 from lab.feed import Feed, Nic, follow
-from lab.tools import ToolError, run_batch
+from lab.tools import ToolError, run_batch, run_tool
 from tf_api.client import ConfigApi
 from tf_api.model import VIRTUAL_NETWORK_FIELDS, IpAddress, VirtualNetwork, parse_virtual_network
 from tf_api.watch import Watch
@@ -24,6 +27,7 @@ from tf_reconcile.errors import BoundaryError
 
 log = logging.getLogger(__name__)
 
+DHCP_SCRIPT: Final = Path(__file__).parent / "udhcpc-script"
 RETRY_S: Final = 0.5
 PERIOD_S: Final = 5.0
 
@@ -91,6 +95,19 @@ class GuestAddresses:
         """The address that the guest's first interface has now."""
         with self._condition:
             return next((lease.address.ip for (name, _, _), lease in self._set.items() if name == vm_name), None)
+
+    def take_by_dhcp(self, vm_name: str) -> IpInterface:
+        """Have a guest drop its IPv4 configuration and ask for one by DHCP, as one does that boots; return what it got.
+
+        Raises `ToolError` with the client's words when nobody answers.
+        """
+        with self._condition:
+            namespace, interface = next((name, nic) for name, nic, _ in self._set if name == vm_name)
+        inside = ["ip", "netns", "exec", namespace]
+        client = ["busybox", "udhcpc", "-i", interface, "-n", "-q", "-f", "-t", "10", "-T", "2", "-O", "mtu"]
+        run_tool([*inside, *client, "-s", str(DHCP_SCRIPT)])
+        listed = json.loads(run_tool([*inside, "ip", "-j", "-4", "address", "show", "dev", interface]))
+        return next(ip_interface(f"{found['local']}/{found['prefixlen']}") for found in listed[0]["addr_info"])
 
     def has_tf_address(self, vm_name: str) -> bool:
         """Has the guest the address that TF has for it?"""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.guests import DHCP_SCRIPT
 from tests.fakes.guest_frames import GUEST_MAC
 from tests.fakes.guest_link import ROUTER_MAC, GuestLink, trunk_with_guests
 from tests.fakes.guests import make_placement, make_subnet
@@ -135,6 +136,17 @@ def test_busybox_gets_its_address_and_all_that_goes_with_it(site: Site, tmp_path
         "staticroutes": "192.168.0.0/16 10.1.1.1 0.0.0.0/0 10.1.1.1",
     }
     assert {key: bound.get(key) for key in expected} == expected
+
+
+def test_the_labs_script_configures_a_guest_with_what_it_is_told(site: Site) -> None:
+    need("busybox")
+    client = ["busybox", "udhcpc", "-i", "eth0", "-n", "-q", "-f", "-t", "2", "-T", "1", "-O", "mtu"]
+    done = site.guest.run(*client, "-s", str(DHCP_SCRIPT))
+    assert done.returncode == 0, done.stderr
+    shown = site.guest.run("ip", "-4", "address", "show", "dev", "eth0").stdout
+    assert "inet 10.1.1.11/24" in shown
+    assert "mtu 1450" in shown
+    assert "default via 10.1.1.1" in site.guest.run("ip", "route").stdout
 
 
 def test_a_guest_that_asks_for_another_address_gets_its_own(site: Site, tmp_path: Path) -> None:

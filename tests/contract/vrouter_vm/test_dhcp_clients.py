@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -28,6 +29,9 @@ SUBNET4 = make_subnet(
 SUBNET6 = make_subnet("fd00:1::/64", dhcp_options=(DhcpOption(name="v6-domain-search", value="red.example"),))
 PLACEMENT = make_placement(SUBNET4, SUBNET6)
 VMI = PLACEMENT.port.vmi_uuid
+
+
+NETWORKD = Path("/lib/systemd/systemd-networkd")
 
 
 class Site:
@@ -205,6 +209,32 @@ def test_dhcpcd_gets_both_leases_and_the_router(site: Site, tmp_path: Path) -> N
     addresses = site.guest.run("ip", "address", "show", "dev", "eth0").stdout
     assert "inet6 fd00:1::11/128" in addresses
     assert "via fe80::1" in site.guest.run("ip", "-6", "route", "show", "default").stdout
+
+
+def test_systemd_networkd_gets_both_leases_and_the_router(site: Site, tmp_path: Path) -> None:
+    if not NETWORKD.exists():
+        pytest.skip(f"needs {NETWORKD}")
+    (tmp_path / "guest.network").write_text(
+        "[Match]\nName=eth0\n[Network]\nDHCP=yes\n[DHCPv4]\nUseMTU=yes\nUseHostname=no\n"
+    )
+    # Its files are in a file system of its own. With /sys read-only it does not wait for udev.
+    prepare = "mount -t tmpfs run /run && mount -o remount,ro /sys && mkdir -p /run/systemd/network"
+    start = f"{prepare} && cp {tmp_path}/guest.network /run/systemd/network/ && exec {NETWORKD}"
+    command = ["ip", "netns", "exec", site.guest.namespace, "unshare", "-m", "sh", "-c", start]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as running:
+        try:
+            wait_until(
+                lambda: (
+                    {"10.1.1.11/24", "fd00:1::11/128"}
+                    <= set(site.guest.run("ip", "address", "show", "dev", "eth0").stdout.split())
+                )
+            )
+            assert "via 10.1.1.1" in site.guest.run("ip", "route", "show", "default").stdout
+            assert "192.168.0.0/16 via 10.1.1.1" in site.guest.run("ip", "route").stdout
+            assert "via fe80::1" in site.guest.run("ip", "-6", "route", "show", "default").stdout
+            assert "mtu 1450" in site.guest.run("ip", "link", "show", "eth0").stdout
+        finally:
+            running.terminate()
 
 
 def test_the_kernel_learns_router_and_mtu_and_no_address(site: Site) -> None:

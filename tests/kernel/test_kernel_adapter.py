@@ -38,7 +38,7 @@ from vrouter_vm.desired import desired_state
 from vrouter_vm.evpn import Vtep
 from vrouter_vm.kernel import Kernel
 from vrouter_vm.libnftables import LibNftables
-from vrouter_vm.links import host_route
+from vrouter_vm.links import route_to
 from vrouter_vm.model import (
     EvpnRoute,
     Observed,
@@ -244,7 +244,7 @@ def test_the_kernels_refusals_are_told_apart(host: RealHost) -> None:
         with pytest.raises(kind, match="kernel"):
             host.apply(action)
     batch("link set eth1.103 down")
-    route = host_route(table=100005, address=make_port(3).addresses[0], ifname="eth1.103")
+    route = route_to(table=100005, prefix=ip_network(make_port(3).addresses[0]), ifname="eth1.103")
     with pytest.raises(Transient, match="kernel"):
         host.apply(AddRoute(subject="eth1.103", route=route))
     turn(host, FIRST)

@@ -102,6 +102,10 @@ class Speaker:
         self._call("StartBgp", gobgp_pb2.StartBgpRequest(**{"global": wanted}), gobgp_pb2.StartBgpResponse)
         return True
 
+    def ask(self, *, timeout_s: float) -> None:
+        """Raise `Transient` unless it answers in time."""
+        self._call("GetBgp", gobgp_pb2.GetBgpRequest(), gobgp_pb2.GetBgpResponse, timeout_s=timeout_s)
+
     def announced(self) -> dict[RouteKey, EvpnRoute]:
         """Return the routes that we have announced to it."""
         request = gobgp_pb2.ListPathRequest(table_type=gobgp_pb2.TABLE_TYPE_GLOBAL, family=_EVPN)
@@ -170,14 +174,14 @@ class Speaker:
                     yield from _path_events(path)
         raise Transient(SYSTEM, "WatchEvent", reason="the stream has ended")
 
-    def _call(self, name: str, request: Any, response: Any) -> Any:
+    def _call(self, name: str, request: Any, response: Any, *, timeout_s: float = CALL_TIMEOUT_S) -> Any:
         method = self._channel.unary_unary(
             _SERVICE + name,
             request_serializer=type(request).SerializeToString,
             response_deserializer=response.FromString,
         )
         try:
-            return method(request, timeout=CALL_TIMEOUT_S)
+            return method(request, timeout=timeout_s)
         except grpc.RpcError as error:
             raise _translate(error, name) from error
 

@@ -16,6 +16,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv4Address, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, assert_never
@@ -35,6 +36,10 @@ log = logging.getLogger(__name__)
 FIRST_RETRY_S: Final = 0.2
 LAST_RETRY_S: Final = 3.0
 CACHE_PERIOD_S: Final = 10.0
+PULSE_S: Final = 5.0
+"""How often the speaker is asked whether it is there. One that hangs says nothing, just as one that has nothing to say:
+it counts as lost after three times this. A busy one answers in less than twice.
+"""
 _CACHE_VERSION: Final = 1
 
 
@@ -69,7 +74,9 @@ class BgpOverlay:
         wall_clock: Callable[[], float],
         on_change: Callable[[], None],
         cache_period_s: float = CACHE_PERIOD_S,
+        pulse_s: float = PULSE_S,
     ) -> None:
+        self._pulse_s = pulse_s
         self._cache_period_s = cache_period_s
         self._socket = socket
         self._asn = asn
@@ -94,12 +101,14 @@ class BgpOverlay:
         self._on_bug: Callable[[], None] = lambda: None
         self._thread = threading.Thread(target=self._run_to_the_end, name="bgp", daemon=True)
         self._saver = threading.Thread(target=self._keep_saved, name="route-cache", daemon=True)
+        self._pulse = threading.Thread(target=self._keep_asking, name="bgp-pulse", daemon=True)
 
     def start(self, *, on_bug: Callable[[], None] = lambda: None) -> None:
         """Begin; returns at once. The speaker is told nothing before `settle`. `on_bug`: the thread ended by itself."""
         self._on_bug = on_bug
         self._thread.start()
         self._saver.start()
+        self._pulse.start()
 
     def stop(self) -> None:
         """End the thread. Nothing is withdrawn: the speaker goes on without us."""
@@ -111,6 +120,7 @@ class BgpOverlay:
             speaker.close()
         self._thread.join()
         self._saver.join()
+        self._pulse.join()
 
     @property
     def status(self) -> OverlayStatus:
@@ -245,6 +255,15 @@ class BgpOverlay:
                 if self._speaker is speaker:
                     self._speaker = None  # the next call shall not wait for it again
             speaker.close()
+
+    def _keep_asking(self) -> None:
+        """Ask the speaker now and then; without an answer its connection is closed, and a new one begun."""
+        while not self._is_stopping:
+            with self._condition:
+                self._condition.wait_for(lambda: self._is_stopping, self._pulse_s)
+                speaker = None if self._is_stopping else self._speaker
+            if speaker is not None:
+                self._tell(speaker, partial(speaker.ask, timeout_s=2 * self._pulse_s))
 
     def _run_to_the_end(self) -> None:
         try:

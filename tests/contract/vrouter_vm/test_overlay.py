@@ -38,7 +38,14 @@ class Host:
     """One host's side, and how often it was told that something changed."""
 
     def __init__(
-        self, fabric: Fabric, name: str, number: int, *, settle_s: float = SETTLE_S, cache_period_s: float = 10.0
+        self,
+        fabric: Fabric,
+        name: str,
+        number: int,
+        *,
+        settle_s: float = SETTLE_S,
+        cache_period_s: float = 10.0,
+        pulse_s: float = 5.0,
     ) -> None:
         self.wakes = 0
         self.vtep = IPv4Address(f"127.0.0.{number}")
@@ -54,6 +61,7 @@ class Host:
             wall_clock=time.time,
             on_change=self._wake,
             cache_period_s=cache_period_s,
+            pulse_s=pulse_s,
         )
 
     def _wake(self) -> None:

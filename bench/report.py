@@ -18,7 +18,7 @@ class Measurement:
     baseline: float | None = None
 
     def as_json(self) -> str:
-        """Return one line of JSON; `ratio` is value over baseline."""
+        """Return one line of JSON; `ratio` is value over baseline, where that is not 0."""
         fields: dict[str, object] = {
             "bench": self.bench,
             "case": self.case,
@@ -27,12 +27,15 @@ class Measurement:
             "unit": self.unit,
         }
         if self.baseline is not None:
-            fields |= {"baseline": self.baseline, "ratio": round(self.value / self.baseline, 4)}
+            fields |= {"baseline": self.baseline}
+            if self.baseline:
+                fields |= {"ratio": round(self.value / self.baseline, 4)}
         return json.dumps(fields)
 
     def as_text(self) -> str:
         """Return one line for people."""
         text = f"{self.bench} {self.case:>5}  {self.metric:<12} {self.value:g} {self.unit}"
         if self.baseline is not None:
-            text += f"  (before: {self.baseline:g}, {self.value / self.baseline:.1%})"
+            share = f", {self.value / self.baseline:.1%}" if self.baseline else ""
+            text += f"  (before: {self.baseline:g}{share})"
         return text

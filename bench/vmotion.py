@@ -2,16 +2,21 @@
 
 `free`: the guest's id is free where it goes. `taken`: it is not, as when the domain was full once; the guest has to get
 another before it leaves. Two managers, one move that takes two seconds before its switch-over. The bar is no write for
-`free` and one for `taken`. Lost packets are the lab's to measure: here is no frame.
+`free` and one for `taken`. Lost packets are measured in the lab, with frames (`bench.moving`): the most that one sender
+lost in one move, and per sender; the baseline is the same move on an ordinary portgroup.
 """
 
 from __future__ import annotations
 
+import json
 import signal
-from collections.abc import Iterator, Sequence
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from bench.moving import PLAIN
 from bench.overlap import OverlapWatch
 from bench.report import Measurement
 from bench.site import Site, scratch, wait_until
@@ -29,6 +34,7 @@ def measure(cases: Sequence[str] = CASES) -> Iterator[Measurement]:
     for case in cases:
         with scratch(NAME) as folder:
             yield from _measure(case, folder)
+    yield from _lost_packets(cases)
 
 
 def _measure(case: str, folder: Path) -> Iterator[Measurement]:
@@ -74,3 +80,37 @@ def _make_alike(site: Site) -> None:
     site.admin.set_dvport(_nic(site, "stays")["dvport_key"], vlan=_nic(site, "moves")["vlan"]["access"])
     site.managers[_B].start()
     _wait_served(site, "stays", _B)
+
+
+def _lost_packets(cases: Sequence[str]) -> Iterator[Measurement]:
+    command = [sys.executable, "-m", "lab", "run", "--", sys.executable, "-m", "bench.moving", *cases]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    outcomes = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    plain = [outcome for outcome in outcomes if outcome["case"] == PLAIN]
+    for case in cases:
+        moves = [outcome for outcome in outcomes if outcome["case"] == case]
+        for metric, key, unit in (("lost_packets", "lost", "packets"), ("longest_gap", "gap_s", "s")):
+            yield _most(moves, plain, case=case, metric=metric, key=key, unit=unit)
+        for sender in dict.fromkeys(outcome["sender"] for outcome in moves):
+            yield _most(
+                [outcome for outcome in moves if outcome["sender"] == sender],
+                [outcome for outcome in plain if outcome["sender"] == sender],
+                case=case,
+                metric=f"lost_packets, {sender}",
+                key="lost",
+                unit="packets",
+            )
+
+
+def _most(
+    moves: Sequence[Mapping[str, Any]],
+    plain: Sequence[Mapping[str, Any]],
+    *,
+    case: str,
+    metric: str,
+    key: str,
+    unit: str,
+) -> Measurement:
+    baseline = max((outcome[key] for outcome in plain), default=None)
+    value = max(outcome[key] for outcome in moves)
+    return Measurement(bench=NAME, case=case, metric=metric, value=value, unit=unit, baseline=baseline)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from typing import Any
 
 from lab.site import TENANT
 from tf_api.client import ConfigApi
@@ -16,14 +17,27 @@ from tf_api.model import reference
 IPAM = (*TENANT, "lab-ipam")
 
 Pool = tuple[IPv4Address, IPv4Address]
+Prefix = IPv4Network | IPv6Network
 
 
-def create_network(api: ConfigApi, name: str, prefix: IPv4Network, *, pools: Sequence[Pool] = ()) -> str:
-    """Create a virtual network of the tenant with one subnet; its uuid. The gateway is the first address.
+def create_network(
+    api: ConfigApi, name: str, *prefixes: Prefix, pools: Sequence[Pool] = (), targets: Sequence[str] = ()
+) -> str:
+    """Create a virtual network of the tenant with a subnet per prefix; its uuid. Gateways are the first addresses.
 
-    `pools` limits what TF hands out by itself. Raises `Conflict` if there is a network of that name.
+    `pools` limits what TF hands out by itself of the first; `targets` are route targets (`64512:5`) beside its own.
+    Raises `Conflict` if there is a network of that name.
     """
-    subnet = {
+    subnets = [_subnet(prefix, pools if number == 0 else ()) for number, prefix in enumerate(prefixes)]
+    ipam = reference(_ipam_uuid(api), IPAM, {"ipam_subnets": subnets})
+    body: dict[str, Any] = {"fq_name": [*TENANT, name], "parent_type": "project", "network_ipam_refs": [ipam]}
+    if targets:
+        body["route_target_list"] = {"route_target": [f"target:{target}" for target in targets]}
+    return api.create("virtual-network", body)
+
+
+def _subnet(prefix: Prefix, pools: Sequence[Pool]) -> dict[str, Any]:
+    return {
         "subnet": {"ip_prefix": str(prefix.network_address), "ip_prefix_len": prefix.prefixlen},
         "subnet_uuid": str(uuid.uuid4()),
         "default_gateway": str(prefix[1]),
@@ -31,10 +45,6 @@ def create_network(api: ConfigApi, name: str, prefix: IPv4Network, *, pools: Seq
         "addr_from_start": True,
         "allocation_pools": [{"start": str(start), "end": str(end)} for start, end in pools],
     }
-    ipam = reference(_ipam_uuid(api), IPAM, {"ipam_subnets": [subnet]})
-    return api.create(
-        "virtual-network", {"fq_name": [*TENANT, name], "parent_type": "project", "network_ipam_refs": [ipam]}
-    )
 
 
 def _ipam_uuid(api: ConfigApi) -> str:

@@ -145,7 +145,7 @@ class SteadyPing:
     def wait_answered(self, count: int, *, timeout_s: float) -> None:
         """Wait until so many answers have come since the beginning. Raises `ToolError` when they do not."""
         deadline_s = time.monotonic() + timeout_s
-        while self._answers() < count:
+        while self.answered() < count:
             if time.monotonic() > deadline_s:
                 raise ToolError(f"{count} answers did not come within {timeout_s:.0f} s")
             time.sleep(self._interval_s)
@@ -159,6 +159,7 @@ class SteadyPing:
             self._told.seek(0)
             return parse_loss(self._told.read(), interval_s=self._interval_s).without_the_last(PROBE_WAIT_S)
 
-    def _answers(self) -> int:
+    def answered(self) -> int:
+        """How many answers have come so far."""
         descriptor = self._told.fileno()
         return os.pread(descriptor, os.fstat(descriptor).st_size, 0).count(b" bytes from ")

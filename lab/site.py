@@ -99,16 +99,7 @@ class Site:
 def two_hosts() -> Site:
     """The site of the demo: two hosts, and foreign VMs on two dv-portgroups and on a standard switch."""
     return Site(
-        hosts=tuple(
-            Host(
-                letter=letter,
-                esxi_address=MANAGEMENT[20 + number],
-                vrouter_address=MANAGEMENT[30 + number],
-                underlay_address=UNDERLAY[number],
-                smbios_uuid=f"564d7f00-0000-4000-8000-00000000000{number}",
-            )
-            for number, letter in enumerate("ab", start=1)
-        ),
+        hosts=_hosts("ab"),
         foreign_portgroups=(("office", 700), ("infrastructure", 701)),
         foreign_vms=(
             _foreign("office-1", "esx-a", "office", "10.70.0.11/24"),
@@ -119,6 +110,32 @@ def two_hosts() -> Site:
             _foreign("plain-2", "esx-b", STANDARD_NETWORK, "10.72.0.12/24"),
         ),
         gateway_mac="00:50:56:00:00:01",
+    )
+
+
+def three_hosts() -> Site:
+    """The site on which moves are measured: three hosts, and guests of an ordinary portgroup to compare with."""
+    return Site(
+        hosts=_hosts("abc"),
+        foreign_portgroups=(("office", 700),),
+        foreign_vms=(
+            _foreign("office-moves", "esx-a", "office", "10.70.0.20/24"),
+            *(_foreign(f"office-{x}", f"esx-{x}", "office", f"10.70.0.{n}/24") for n, x in enumerate("abc", 11)),
+        ),
+        gateway_mac="00:50:56:00:00:01",
+    )
+
+
+def _hosts(letters: str) -> tuple[Host, ...]:
+    return tuple(
+        Host(
+            letter=letter,
+            esxi_address=MANAGEMENT[20 + number],
+            vrouter_address=MANAGEMENT[30 + number],
+            underlay_address=UNDERLAY[number],
+            smbios_uuid=f"564d7f00-0000-4000-8000-00000000000{number}",
+        )
+        for number, letter in enumerate(letters, start=1)
     )
 
 

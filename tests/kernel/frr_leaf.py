@@ -19,6 +19,7 @@ import signal
 import subprocess
 from contextlib import suppress
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from tests.kernel.overlay_site import ASN, REFLECTOR, UNDERLAY, UNDERLAY_MTU_BYTES
@@ -29,9 +30,11 @@ BACKEND, BACKEND6 = "10.9.0.10", "fd00:9::10"
 OFFICE, OFFICE6 = "10.10.0.10", "fd00:10::10"
 DAEMONS = Path("/usr/lib/frr")
 
-_CONFIGURATION = f"""\
+
+def _configuration(vtep: IPv4Address, *, vni: int) -> str:
+    return f"""\
 vrf red
- vni 5
+ vni {vni}
 exit-vrf
 vrf black
  vni 9
@@ -45,7 +48,7 @@ route-map OFFICE6 permit 10
  match ipv6 address prefix-list OFFICE6
 exit
 router bgp {ASN}
- bgp router-id {VTEP}
+ bgp router-id {vtep}
  no bgp default ipv4-unicast
  neighbor {REFLECTOR} remote-as {ASN}
  neighbor {REFLECTOR} timers 3 9
@@ -56,29 +59,29 @@ router bgp {ASN}
  exit-address-family
 exit
 router bgp {ASN} vrf red
- bgp router-id {VTEP}
+ bgp router-id {vtep}
  address-family ipv4 unicast
   redistribute connected
-  rd vpn export {VTEP}:105
+  rd vpn export {vtep}:105
   rt vpn export {ASN}:5
   export vpn
  exit-address-family
  address-family ipv6 unicast
   redistribute connected
-  rd vpn export {VTEP}:105
+  rd vpn export {vtep}:105
   rt vpn export {ASN}:5
   export vpn
  exit-address-family
  address-family l2vpn evpn
   advertise ipv4 unicast
   advertise ipv6 unicast
-  rd {VTEP}:5
+  rd {vtep}:{vni}
   route-target import {ASN}:5
   route-target export {ASN}:5
  exit-address-family
 exit
 router bgp {ASN} vrf black
- bgp router-id {VTEP}
+ bgp router-id {vtep}
  address-family ipv4 unicast
   redistribute connected
   rt vpn import {ASN}:5
@@ -92,7 +95,7 @@ router bgp {ASN} vrf black
  address-family l2vpn evpn
   advertise ipv4 unicast route-map OFFICE
   advertise ipv6 unicast route-map OFFICE6
-  rd {VTEP}:9
+  rd {vtep}:9
   route-target import {ASN}:9
   route-target export {ASN}:9
  exit-address-family
@@ -110,6 +113,13 @@ class Leaf:
     """The leaf; its namespaces are made by `build`."""
 
     folder: Path
+    wire: str = "wire"
+    """The namespace that has the underlay, a bridge of that name."""
+
+    vtep: IPv4Address = VTEP
+    vni: int = 5
+    """Network red's; its route target is 64512:5 whatever this is."""
+
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def build(self) -> None:
@@ -119,21 +129,21 @@ class Leaf:
             "netns add leaf",
             "netns add backend",
             "netns add office",
-            f"link add eth2 netns leaf mtu {mtu} type veth peer name leaf netns wire mtu {mtu}",
+            f"link add eth2 netns leaf mtu {mtu} type veth peer name leaf netns {self.wire} mtu {mtu}",
             "link add eth3 netns leaf type veth peer name eth0 netns backend",
             "link add eth4 netns leaf type veth peer name eth0 netns office",
         )
-        batch("link set leaf master underlay up", namespace="wire")
+        batch("link set leaf master underlay up", namespace=self.wire)
         batch(
             "link set lo up",
-            f"addr add {VTEP}/24 dev eth2",
+            f"addr add {self.vtep}/24 dev eth2",
             "link set eth2 up",
-            *_vrf("red", vni=5, nic="eth3", gateways=("10.9.0.1/24", "fd00:9::1/64")),
-            *_vrf("black", vni=9, nic="eth4", gateways=("10.10.0.1/24", "fd00:10::1/64")),
+            *_vrf("red", self.vtep, vni=self.vni, nic="eth3", gateways=("10.9.0.1/24", "fd00:9::1/64")),
+            *_vrf("black", self.vtep, vni=9, nic="eth4", gateways=("10.10.0.1/24", "fd00:10::1/64")),
             namespace="leaf",
         )
         run("ip netns exec leaf sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")
-        for name in ("vx5", "vx9"):
+        for name in (f"vx{self.vni}", "vx9"):
             run(f"bridge -n leaf link set dev {name} neigh_suppress on learning off")
         for host, address, address6 in (("backend", BACKEND, BACKEND6), ("office", OFFICE, OFFICE6)):
             batch(
@@ -162,7 +172,7 @@ class Leaf:
                 self.processes.append(subprocess.Popen(command, stdout=log, stderr=log))
             wait_until(Path(f"/var/run/frr/leaf/{name}.vty").exists, what=f"{name} listens")
         file = self.folder / "leaf.vty"
-        file.write_text(_CONFIGURATION)
+        file.write_text(_configuration(self.vtep, vni=self.vni))
         run(f"ip netns exec leaf vtysh -N leaf -f {file}")
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
@@ -188,20 +198,25 @@ class Leaf:
         return prefix in run(f"ip -n leaf {version}route show vrf {vrf} {prefix}")
 
     @staticmethod
+    def leads_to(prefix: str, vtep: str, *, vrf: str = "red") -> bool:
+        """Does a VRF of its own send what is for `prefix` to `vtep`?"""
+        return f"via {vtep} " in run(f"ip -n leaf route show vrf {vrf} {prefix}")
+
+    @staticmethod
     def reaches(address: str, *, host: str = "backend") -> bool:
         """Does a host behind it reach `address`?"""
         command = ["ip", "netns", "exec", host, "ping", "-n", "-c", "2", "-i", "0.2", "-W", "5", address]
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
-def _vrf(name: str, *, vni: int, nic: str, gateways: tuple[str, ...]) -> list[str]:
+def _vrf(name: str, vtep: IPv4Address, *, vni: int, nic: str, gateways: tuple[str, ...]) -> list[str]:
     """Commands for a VRF with its L3VNI, in the bridge variant that FRR wants, and a NIC to a host."""
     return [
         f"link add {name} type vrf table {1000 + vni}",
         f"link set {name} up",
         f"link add br{vni} address 02:00:00:00:03:{vni:02x} type bridge",
         f"link set br{vni} master {name} up",
-        f"link add vx{vni} type vxlan id {vni} local {VTEP} dstport 4789 nolearning",
+        f"link add vx{vni} type vxlan id {vni} local {vtep} dstport 4789 nolearning",
         f"link set vx{vni} master br{vni} up",
         f"link set {nic} master {name} up",
         *(f"addr add {gateway} dev {nic}{' nodad' if ':' in gateway else ''}" for gateway in gateways),

@@ -1,8 +1,9 @@
-"""The lab's commands: `python -m lab demo | shell | test`.
+"""The lab's commands: `python -m lab demo | shell | test | run`.
 
     demo [--kill] [--shell]   bring the site up, tell the story; exit status 0 if every verdict was right
     shell                     bring the site up with networks and guests, and give a shell to look around
     test [PYTEST ARGUMENT...] the tests that need the lab's kernel features (markers kernel and e2e)
+    run -- COMMAND            a command in such surroundings, such as a bench's part that brings a site up
 
 Each runs in surroundings of its own that vanish with it: private namespaces where the running kernel has all that is
 needed and we are root, else a throw-away virtual machine (`lab.vm`).
@@ -21,7 +22,7 @@ from pathlib import Path
 
 from lab.demo import Crashes, Demo, every_daemon_twice
 from lab.kernel import KernelError, missing_feature
-from lab.running import Lab, log_folder
+from lab.running import STATE, Lab, log_folder
 from lab.services import ServiceError
 from lab.simulator import SimulatorError
 from lab.site import two_hosts
@@ -31,6 +32,7 @@ from lab.tools import ToolError
 from lab.vm import CACHE, EXIT_DIED, PROJECT, Channel, Machine, run_in_machine
 
 PRIVATE_VARIABLES = ("TFV_GUEST", "TFV_PRIVATE")
+ISOLATION = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 DEMO_TIMEOUT_S = 1800.0
 
 _SHELL_RC = """
@@ -43,8 +45,9 @@ cat <<'BANNER'
 
 The site is up. To look around:
   tfv status                            guests, dvPorts, VLANs, vifs, addresses, and the daemons' health
-  tfv routes                            where each host sends which address, and its BGP peers
-  lab network create green 10.2.0.0/24; lab vm create green-1 esx-a green; lab vm move green-1 esx-b
+  tfv routes, tfv vrf, tfv vifs         where each host sends which address, its VRFs, its guests' vifs and counters
+  tfv check                             is the site right: one line per check
+  lab network create green 10.2.0.0/24 fd00:2::/64; lab vm create green-1 esx-a green; lab vm move green-1 esx-b
   on blue-1 ping 10.1.1.1               run something in a guest (or in vrouter-a, vrouter-b, fabric)
   on vrouter-a ip route show table all proto 80   what the vRouter agent routes (`nft list ruleset`: its filters)
   bridge -n fabric vlan                 the dvSwitch: who is in which VLAN
@@ -59,34 +62,38 @@ def main(arguments: Sequence[str]) -> int:
     options = _parse(arguments)
     if not any(name in os.environ for name in PRIVATE_VARIABLES):
         return _run_in_private_surroundings(options, arguments)
-    _mount_private_namespaces()
+    _mount_private_folders()
     if options.action == "test":
         return run_here(options.pytest_arguments)
+    if options.action == "run":
+        return subprocess.run(options.command, cwd=PROJECT, check=False).returncode
     return _run_site(options)
 
 
 def _run_in_private_surroundings(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     command = [sys.executable, "-m", "lab", *arguments]
     if os.geteuid() == 0 and missing_feature() is None:
-        isolation = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
         environment = {**os.environ, "TFV_PRIVATE": "1"}
-        return subprocess.run([*isolation, *command], cwd=PROJECT, env=environment, check=False).returncode
+        return subprocess.run([*ISOLATION, *command], cwd=PROJECT, env=environment, check=False).returncode
     if options.action == "test":
         return run_in_machines(options.pytest_arguments)
     shared = CACHE / "shared"
     shared.mkdir(parents=True, exist_ok=True)
-    wants_terminal = options.action == "shell" or options.shell
+    wants_terminal = options.action == "shell" or (options.action == "demo" and options.shell)
     channel = Channel.TERMINAL if wants_terminal else Channel.OUTPUT
     machine = Machine(channel=channel, timeout_s=None if wants_terminal else DEMO_TIMEOUT_S)
     return run_in_machine(command, machine=machine, folder=PROJECT, shared=shared)
 
 
-def _mount_private_namespaces() -> None:
-    """A table of network namespaces of our own, so that the host's are neither seen nor touched."""
-    folder = Path("/run/netns")
-    folder.mkdir(exist_ok=True)
-    if "TFV_PRIVATE" in os.environ and not os.path.ismount(folder):
-        subprocess.run(["mount", "-t", "tmpfs", "netns", str(folder)], check=True)
+def _mount_private_folders() -> None:
+    """A table of network namespaces and a folder for the site of our own: the host's are neither seen nor touched.
+
+    The host's table may be a mount too (iproute2 makes it one), so it says nothing that something is mounted there.
+    """
+    for folder in (Path("/run/netns"), STATE):
+        folder.mkdir(exist_ok=True)
+        if "TFV_PRIVATE" in os.environ:
+            subprocess.run(["mount", "-t", "tmpfs", "lab", str(folder)], check=True)
 
 
 def _run_site(options: argparse.Namespace) -> int:
@@ -140,6 +147,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     actions.add_parser("shell", help="bring the site up and give a shell")
     test = actions.add_parser("test", help="run the tests that need the lab's kernel features")
     test.add_argument("pytest_arguments", nargs="*")
+    actions.add_parser("run", help="run a command in such surroundings").add_argument("command", nargs="+")
     options, unknown = parser.parse_known_args(arguments)
     if unknown and options.action != "test":
         parser.error(f"unknown: {' '.join(unknown)}")

@@ -1,4 +1,4 @@
-"""Gives the guests what DHCP would: the address that TF has for the NIC, and the network's gateway as default route.
+"""Gives the guests what DHCP and router advertisements would: the addresses that TF has for the NIC, and the gateway.
 One that is told to asks for it by DHCP instead.
 
 Called by `lab.running`. Level-triggered: the feed of vNICs and TF's notifications only wake it; every turn compares all
@@ -12,7 +12,7 @@ import logging
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface
+from ipaddress import IPv4Interface, IPv6Address, IPv6Interface, ip_address, ip_interface
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 DHCP_SCRIPT: Final = Path(__file__).parent / "udhcpc-script"
 RETRY_S: Final = 0.5
 PERIOD_S: Final = 5.0
+IPV6: Final = 6
+ROUTER: Final = IPv6Address("fe80::1")
+"""The vRouter's link-local address on every vif, which its router advertisements come from."""
 
 IpInterface: TypeAlias = IPv4Interface | IPv6Interface
 
@@ -39,18 +42,23 @@ NicId: TypeAlias = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """What a guest's interface is configured with."""
+    """An address of a guest's interface, and the default route of its family."""
 
     address: IpInterface
     gateway: IpAddress | None = None
 
 
-def lease_lines(interface: str, lease: Lease) -> Iterable[str]:
-    """The `ip` commands that make `lease` the interface's only configuration."""
-    yield f"addr flush dev {interface}"
-    yield f"addr add {lease.address} dev {interface}"
-    if lease.gateway is not None:
-        yield f"route replace default via {lease.gateway} dev {interface}"
+Leases: TypeAlias = tuple[Lease, ...]
+"""All of an interface, IPv4 first."""
+
+
+def lease_lines(interface: str, leases: Leases) -> Iterable[str]:
+    """The `ip` commands that make `leases` the interface's only configuration."""
+    yield f"addr flush dev {interface} scope global"
+    for lease in leases:
+        yield f"addr add {lease.address} dev {interface}{' nodad' if lease.address.version == IPV6 else ''}"
+        if lease.gateway is not None:
+            yield f"route replace default via {lease.gateway} dev {interface}"
 
 
 class GuestAddresses:
@@ -59,12 +67,12 @@ class GuestAddresses:
     def __init__(self, api: ConfigApi, control: str, *, fixed: Mapping[str, IpInterface]) -> None:
         self._api = api
         self._control = control
-        self._fixed = {name: Lease(address=address) for name, address in fixed.items()}
+        self._fixed = {name: (Lease(address=address),) for name, address in fixed.items()}
         self._condition = threading.Condition()
         self._is_woken = False
         self._is_stopping = False
         self._feed = Feed(generation=-1, nics=())
-        self._set: dict[NicId, Lease] = {}
+        self._set: dict[NicId, Leases] = {}
         self._watch = Watch(api, ["instance-ip", "virtual-machine-interface"], self._wake)
         self._threads = [
             threading.Thread(target=self._follow, name="guests-feed", daemon=True),
@@ -88,13 +96,19 @@ class GuestAddresses:
     def fix(self, vm_name: str, address: IpInterface, gateway: IpAddress) -> None:
         """Configure a guest by hand, as its owner can; what TF has for it replaces that as soon as there is such."""
         with self._condition:
-            self._fixed[vm_name] = Lease(address=address, gateway=gateway)
+            self._fixed[vm_name] = (Lease(address=address, gateway=gateway),)
         self._wake()
 
     def address_of(self, vm_name: str) -> IpAddress | None:
-        """The address that the guest's first interface has now."""
+        """The first address that the guest's first interface has now: the IPv4 one if there is one."""
+        return next(iter(self.addresses_of(vm_name)), None)
+
+    def addresses_of(self, vm_name: str) -> list[IpAddress]:
+        """All addresses that the guest's interfaces have now."""
         with self._condition:
-            return next((lease.address.ip for (name, _, _), lease in self._set.items() if name == vm_name), None)
+            return [
+                lease.address.ip for (name, _, _), leases in self._set.items() if name == vm_name for lease in leases
+            ]
 
     def take_by_dhcp(self, vm_name: str) -> IpInterface:
         """Have a guest drop its IPv4 configuration and ask for one by DHCP, as one does that boots; return what it got.
@@ -113,7 +127,7 @@ class GuestAddresses:
         """Has the guest the address that TF has for it?"""
         with self._condition:
             fixed = self._fixed.get(vm_name)
-            return any(name == vm_name and lease != fixed for (name, _, _), lease in self._set.items())
+            return any(name == vm_name and leases != fixed for (name, _, _), leases in self._set.items())
 
     def _wake(self) -> None:
         with self._condition:
@@ -144,46 +158,47 @@ class GuestAddresses:
                 continue
             delay_s = PERIOD_S if self._apply(wanted) else RETRY_S
 
-    def _leases(self, nics: Iterable[Nic], fixed: Mapping[str, Lease]) -> dict[NicId, Lease]:
+    def _leases(self, nics: Iterable[Nic], fixed: Mapping[str, Leases]) -> dict[NicId, Leases]:
         nics = list(nics)
         from_tf = self._tf_leases({nic.instance_uuid for nic in nics})
-        wanted: dict[NicId, Lease] = {}
+        wanted: dict[NicId, Leases] = {}
         for nic in nics:
-            lease = from_tf.get((nic.instance_uuid, nic.mac)) or fixed.get(nic.vm_name)
-            if lease is not None:
-                wanted[nic.vm_name, guest_interface(nic), nic.mac] = lease
+            leases = from_tf.get((nic.instance_uuid, nic.mac)) or fixed.get(nic.vm_name)
+            if leases is not None:
+                wanted[nic.vm_name, guest_interface(nic), nic.mac] = leases
         return wanted
 
-    def _tf_leases(self, vm_uuids: Iterable[str]) -> dict[tuple[str, str], Lease]:
+    def _tf_leases(self, vm_uuids: Iterable[str]) -> dict[tuple[str, str], Leases]:
         """What TF has, by VM and MAC."""
         interfaces = read_interfaces(self._api, vm_uuids)
         uuids = {interface.network_uuid for interface in interfaces if interface.network_uuid and interface.addresses}
         listing = self._api.list("virtual-network", uuids=sorted(uuids), fields=VIRTUAL_NETWORK_FIELDS)
         networks = {network.uuid: network for network in map(parse_virtual_network, listing)}
-        leases = {}
+        found = {}
         for interface in interfaces:
-            network = networks.get(interface.network_uuid or "")
-            for address in interface.addresses:
-                if network and (lease := _lease(ip_address(address), network)):
-                    leases[interface.vm_uuid, interface.mac] = lease
-        return leases
+            if network := networks.get(interface.network_uuid or ""):
+                leases = (_lease(ip_address(address), network) for address in interface.addresses)
+                known = [lease for lease in leases if lease is not None]
+                if known:
+                    found[interface.vm_uuid, interface.mac] = tuple(sorted(known, key=_order))
+        return found
 
-    def _apply(self, wanted: Mapping[NicId, Lease]) -> bool:
+    def _apply(self, wanted: Mapping[NicId, Leases]) -> bool:
         """Set what differs; False if a guest is not there yet."""
         is_complete = True
         for nic_id in self._set.keys() - wanted.keys():
             del self._set[nic_id]
-        for nic_id, lease in wanted.items():
-            if self._set.get(nic_id) == lease:
+        for nic_id, leases in wanted.items():
+            if self._set.get(nic_id) == leases:
                 continue
             namespace, interface, _ = nic_id
             try:
-                run_batch("ip", lease_lines(interface, lease), namespace=namespace)
+                run_batch("ip", lease_lines(interface, leases), namespace=namespace)
             except ToolError:
                 is_complete = False  # its namespace or its cable comes with the switch's next turn
                 continue
             with self._condition:
-                self._set[nic_id] = lease
+                self._set[nic_id] = leases
         return is_complete
 
 
@@ -191,4 +206,10 @@ def _lease(address: IpAddress, network: VirtualNetwork) -> Lease | None:
     subnet = network.subnet_of(address)
     if subnet is None:
         return None
+    if isinstance(address, IPv6Address):  # no prefix is on the link: neighbours are reached by the router
+        return Lease(address=IPv6Interface(address), gateway=ROUTER)
     return Lease(address=ip_interface(f"{address}/{subnet.prefix.prefixlen}"), gateway=subnet.gateway)
+
+
+def _order(lease: Lease) -> tuple[int, int]:
+    return lease.address.version, int(lease.address)

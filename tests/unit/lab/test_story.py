@@ -32,14 +32,17 @@ def test_one_wrong_verdict_makes_the_status_1_and_is_repeated_at_the_end(capsys:
     assert [verdict.chapter for verdict in teller.verdicts] == ["a chapter", "a chapter"]
 
 
-def test_a_lease_replaces_what_the_interface_had() -> None:
+def test_leases_replace_what_the_interface_had() -> None:
     lease = Lease(address=ip_interface("10.1.1.10/24"), gateway=ip_address("10.1.1.1"))
-    assert list(lease_lines("eth0", lease)) == [
-        "addr flush dev eth0",
+    lease6 = Lease(address=ip_interface("fd00:1::10/128"), gateway=ip_address("fe80::1"))
+    assert list(lease_lines("eth0", (lease, lease6))) == [
+        "addr flush dev eth0 scope global",
         "addr add 10.1.1.10/24 dev eth0",
         "route replace default via 10.1.1.1 dev eth0",
+        "addr add fd00:1::10/128 dev eth0 nodad",
+        "route replace default via fe80::1 dev eth0",
     ]
-    assert len(list(lease_lines("eth0", Lease(address=ip_interface("10.1.1.10/24"))))) == 2
+    assert len(list(lease_lines("eth0", (Lease(address=ip_interface("10.1.1.10/24")),)))) == 2
 
 
 def test_no_two_machines_of_the_site_share_an_address() -> None:

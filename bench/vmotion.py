@@ -34,7 +34,6 @@ def measure(cases: Sequence[str] = CASES) -> Iterator[Measurement]:
     for case in cases:
         with scratch(NAME) as folder:
             yield from _measure(case, folder)
-    yield from _lost_packets(cases)
 
 
 def _measure(case: str, folder: Path) -> Iterator[Measurement]:
@@ -82,7 +81,8 @@ def _make_alike(site: Site) -> None:
     _wait_served(site, "stays", _B)
 
 
-def _lost_packets(cases: Sequence[str]) -> Iterator[Measurement]:
+def measure_in_lab(cases: Sequence[str]) -> Iterator[Measurement]:
+    """Yield what needs frames: packets lost, of all senders and of each. Minutes where the machine is emulated."""
     command = [sys.executable, "-m", "lab", "run", "--", sys.executable, "-m", "bench.moving", *cases]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     outcomes = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]

@@ -4,6 +4,8 @@
     tfv routes [-c tfv.yaml] [--json]     where each host's networks send which address, and its BGP peers
     tfv vifs [-c tfv.yaml] [--json]       each host's vifs: guest, VLAN, VRF, addresses, state, packets
     tfv vrf [NAME] [-c tfv.yaml] [--json] each host's VRFs: network, subnets, VNI, route targets
+    tfv flows [GUEST] [-c tfv.yaml] [--json]  the connections that guests have open
+    tfv trace VM-A VM-B [PROTOCOL [PORT]] where a packet from one guest to another ends, and why
     tfv check [-c FILE] [--json]          is the site ready: one line per check, with what to do
     tfv role [NAME ...] [--format ...]    which privileges each account needs, and why
     tfv adopt [NAME ...] [-c FILE] [--yes]   existing portgroups become those of the networks of their names
@@ -25,6 +27,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tf_cli.confirm import add_confirm_parser
+from tf_cli.flows import add_flows_parser
 from tf_cli.handover import add_adopt_parser, add_remove_parser
 from tf_cli.preflight.command import add_check_parser, add_role_parser
 from tf_cli.report import as_data, render
@@ -32,6 +35,7 @@ from tf_cli.routes import add_routes_parser
 from tf_cli.seal import add_seal_parser
 from tf_cli.settings import TfvSettings
 from tf_cli.status import observe_site
+from tf_cli.trace_command import add_trace_parser
 from tf_cli.vifs import add_vif_parsers
 from tf_runtime.daemon import EXIT_OK, run_main
 from tf_runtime.log import LogFormat, LogLevel, configure_logging
@@ -68,6 +72,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     status.set_defaults(run=_run_status)
     add_routes_parser(commands, default_config=default)
     add_vif_parsers(commands, default_config=default)
+    add_flows_parser(commands, default_config=default)
+    add_trace_parser(commands, default_config=default)
     add_check_parser(commands)
     add_role_parser(commands)
     add_adopt_parser(commands)

@@ -26,9 +26,13 @@ _OK: Final = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentAnswer:
-    """One host's vRouter agent. `trouble`: why there is no `status`; empty when there is one."""
+    """One host's vRouter agent, by its place among the configuration's daemons.
+
+    `trouble`: why there is no `status`; empty when there is one.
+    """
 
     host: str
+    index: int
     status: Mapping[str, Any] = field(default_factory=dict)
     trouble: str = ""
 
@@ -49,14 +53,21 @@ def ask_agents(settings: TfvSettings, *, file: str, only_host: str | None = None
             allowed=", ".join(sorted(hosts)) or "a host that is named in daemons",
         )
     answers = [
-        _ask(daemon, file=file, index=index)
+        _ask(daemon, "/status", {}, file=file, index=index)
         for index, daemon in enumerate(settings.daemons)
         if daemon.host is not None and only_host in {None, daemon.host}
     ]
     return [answer for answer in answers if answer.trouble or answer.status.get("daemon") == AGENT]
 
 
-def _ask(daemon: DaemonSettings, *, file: str, index: int) -> AgentAnswer:
+def ask_again(
+    settings: TfvSettings, answer: AgentAnswer, path: str, *, query: Mapping[str, str], file: str
+) -> AgentAnswer:
+    """Return what the agent that gave `answer` says at another path than `/status`."""
+    return _ask(settings.daemons[answer.index], path, query, file=file, index=answer.index)
+
+
+def _ask(daemon: DaemonSettings, path: str, query: Mapping[str, str], *, file: str, index: int) -> AgentAnswer:
     headers = {}
     if daemon.token_file is not None:
         token = read_secret(Path(daemon.token_file), file=file, key=f"daemons[{index}].token_file")
@@ -64,12 +75,13 @@ def _ask(daemon: DaemonSettings, *, file: str, index: int) -> AgentAnswer:
     host = daemon.host or ""
     with urllib3.PoolManager(headers=headers, timeout=TIMEOUT_S, retries=False) as pool:
         try:
-            answer = pool.request("GET", f"{daemon.url}/status")
+            answer = pool.request("GET", f"{daemon.url}{path}", fields=dict(query))
         except urllib3.exceptions.HTTPError as error:
-            return AgentAnswer(host=host, trouble=f"{daemon.name} does not answer: {error}")
+            return AgentAnswer(host=host, index=index, trouble=f"{daemon.name} does not answer: {error}")
     if answer.status != _OK:
-        return AgentAnswer(host=host, trouble=f"HTTP {answer.status} from {daemon.url}/status")
-    return AgentAnswer(host=host, status=json.loads(answer.data))
+        said = answer.data.decode(errors="replace").strip()
+        return AgentAnswer(host=host, index=index, trouble=f"HTTP {answer.status} from {daemon.url}{path}: {said}")
+    return AgentAnswer(host=host, index=index, status=json.loads(answer.data))
 
 
 def troubles(answers: Sequence[AgentAnswer]) -> list[str]:

@@ -9,11 +9,12 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tf_reconcile.errors import ConfigError
 from tf_reconcile.result import PassReport
-from tf_runtime.health import StatusServer, StatusSettings
+from tf_runtime.health import Page, StatusServer, StatusSettings
 from tf_runtime.loop import ReconcileLoop
 from tf_runtime.metrics import DaemonMetrics
 from tf_runtime.settings import parse_listen, read_optional_secret
@@ -74,6 +75,7 @@ def start_status_server(
     metrics: DaemonMetrics,
     status: Callable[[], Mapping[str, Any]],
     is_ready: Callable[[], bool] | None = None,
+    pages: Mapping[str, Page] = MappingProxyType({}),
 ) -> StatusServer:
     """Return a status server that runs: live as the loop is, ready as the loop is unless `is_ready` says otherwise."""
     server = StatusServer(
@@ -82,6 +84,7 @@ def start_status_server(
         status=status,
         is_ready=(lambda: loop.is_ready) if is_ready is None else is_ready,
         is_live=lambda: loop.is_live,
+        pages=pages,
         token=read_optional_secret(settings.token_file, file=file, key="status.token_file"),
         file=file,
     )

@@ -1,5 +1,7 @@
 """The status server of a daemon: `/healthz`, `/readyz`, `/metrics` and `/status` over HTTP, read only.
 
+A daemon can add pages of its own, which take arguments in the query.
+
 On loopback it is open. On any other address it wants `Authorization: Bearer <token>`, and does not start without a
 token.
 """
@@ -14,18 +16,24 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeAlias
+from urllib.parse import parse_qsl
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from tf_reconcile.errors import ConfigError
+from tf_reconcile.errors import BoundaryError, ConfigError
 from tf_reconcile.result import PassReport
 from tf_runtime.settings import Settings, is_loopback
 
 log = logging.getLogger(__name__)
 
 _TEXT = "text/plain; charset=utf-8"
+_JSON = "application/json"
+
+Page: TypeAlias = Callable[[Mapping[str, str]], Any]
+"""Returns plain data for the query's arguments; `ValueError`, its text shown, when one of them is wrong."""
 
 
 class StatusSettings(Settings, frozen=True, kw_only=True):
@@ -53,7 +61,8 @@ def describe_report(report: PassReport | None) -> dict[str, Any]:
 class StatusServer:
     """Serves a daemon's state on its own threads from `start()` to `stop()`.
 
-    `status` returns plain data for `/status`; `is_ready` and `is_live` decide 200 or 503. Raises `ConfigError` from
+    `status` returns plain data for `/status`; `is_ready` and `is_live` decide 200 or 503; `pages` are the daemon's own,
+    by path. Raises `ConfigError` from
     `start()` when the address cannot be had, and from the constructor when it is off loopback and there is no token.
     """
 
@@ -65,6 +74,7 @@ class StatusServer:
         status: Callable[[], Mapping[str, Any]],
         is_ready: Callable[[], bool],
         is_live: Callable[[], bool],
+        pages: Mapping[str, Page] = MappingProxyType({}),
         token: str | None = None,
         file: str = "",
         key: str = "status.listen",
@@ -82,6 +92,7 @@ class StatusServer:
         self._status = status
         self._is_ready = is_ready
         self._is_live = is_live
+        self._pages = pages
         self._token = token
         self._file = file
         self._key = key
@@ -141,7 +152,8 @@ class StatusServer:
             given = authorization.removeprefix("Bearer ").encode()
             if not hmac.compare_digest(given, self._token.encode()):
                 return 401, _TEXT, b"a bearer token is required\n"
-        match path.partition("?")[0]:
+        path, _, query = path.partition("?")
+        match path:
             case "/healthz":
                 return (200, _TEXT, b"ok\n") if self._is_live() else (503, _TEXT, b"stuck\n")
             case "/readyz":
@@ -149,9 +161,21 @@ class StatusServer:
             case "/metrics":
                 return 200, CONTENT_TYPE_LATEST, generate_latest(self._registry)
             case "/status":
-                return 200, "application/json", json.dumps(self._status(), default=str).encode()
+                return 200, _JSON, json.dumps(self._status(), default=str).encode()
+            case _ if path in self._pages:
+                return self._answer_page(self._pages[path], dict(parse_qsl(query, keep_blank_values=True)))
             case _:
-                return 404, _TEXT, b"known: /healthz /readyz /metrics /status\n"
+                known = " ".join(["/healthz", "/readyz", "/metrics", "/status", *self._pages])
+                return 404, _TEXT, f"known: {known}\n".encode()
+
+    @staticmethod
+    def _answer_page(page: Page, query: Mapping[str, str]) -> tuple[int, str, bytes]:
+        try:
+            return 200, _JSON, json.dumps(page(query), default=str).encode()
+        except ValueError as error:
+            return 400, _TEXT, f"{error}\n".encode()
+        except BoundaryError as error:
+            return 503, _TEXT, f"{error}\n".encode()
 
 
 class _Server(ThreadingHTTPServer):

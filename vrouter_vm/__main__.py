@@ -7,7 +7,7 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -27,6 +27,7 @@ from tf_runtime.notify import Notifier
 from tf_runtime.settings import parse_listen
 from vrouter_vm import names
 from vrouter_vm.bgp_routers import PeerFeed, SessionTimes, TfBgpRouters, describe_peer_feed
+from vrouter_vm.connections import connections_page
 from vrouter_vm.evpn import Vtep
 from vrouter_vm.gateway_mac import check_gateway_mac
 from vrouter_vm.guest_services.guest import Terms
@@ -55,6 +56,7 @@ from vrouter_vm.settings import (
     resolvers,
 )
 from vrouter_vm.status import StatusBoard, describe_vrfs
+from vrouter_vm.trace import KernelView, trace_page
 from vrouter_vm.traffic import read_traffic
 
 NAME = "vrouter-agent"
@@ -185,6 +187,7 @@ def _serve(parts: _Parts) -> int:
         metrics=metrics,
         status=lambda: _status(parts, loop.last_report),
         is_ready=lambda: store.is_loaded and board.has_passed,
+        pages={"/flows": connections_page, "/trace": lambda query: _trace(parts, query)},
     )
     watched = [*WATCHED_TYPES, *(["routing-instance"] if overlay else [])]
     watches: list[Watch | PathWatch] = [
@@ -392,7 +395,7 @@ def _status(parts: _Parts, report: PassReport | None) -> dict[str, Any]:
 
 
 def _overlay_status(parts: _Parts, overlay: BgpOverlay, *, now: float) -> dict[str, Any]:
-    shown = describe_overlay(overlay.status, parts.board.outcome.choices, now=now)
+    shown = describe_overlay(overlay.status, parts.board.outcome.choices, vtep=overlay.vtep, now=now)
     settings, peers = parts.settings.overlay, parts.peer_feed
     if settings and settings.bgp.peers_from_tf and peers:
         shown["tf_peers"] = describe_peer_feed(peers.status, now=now)
@@ -408,6 +411,16 @@ def _freshness(fresh: FeedStatus | InterfaceStatus, *, now: float) -> dict[str, 
         "cache_age_s": None if fresh.cached_at is None else round(now - fresh.cached_at, 1),
         "error": fresh.error,
     }
+
+
+def _trace(parts: _Parts, query: Mapping[str, str]) -> dict[str, Any]:
+    overlay = parts.settings.overlay
+    return trace_page(
+        query,
+        ports=parts.board.outcome.statuses.values(),
+        underlay=overlay.interface if overlay else None,
+        make_view=KernelView,
+    )
 
 
 def entry_point() -> None:

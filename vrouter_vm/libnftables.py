@@ -61,6 +61,10 @@ class LibNftables:
             raise Rejected(SYSTEM, operation, reason=first_line or f"status {status}")
         return list(json.loads(output)["nftables"]) if output else []
 
+    def accepts(self, commands: str) -> bool:
+        """Run `commands` as one transaction; return whether that went well. For a look-up: `get` lists no JSON."""
+        return bool(self._library.nft_run_cmd_from_buffer(self._context, commands.encode()) == 0)
+
     def close(self) -> None:
         """Free the context. What is loaded stays."""
         if self._context is not None:

@@ -123,6 +123,11 @@ class BgpOverlay:
         self._pulse.join()
 
     @property
+    def vtep(self) -> IPv4Address:
+        """This host's address in the underlay."""
+        return self._vtep
+
+    @property
     def status(self) -> OverlayStatus:
         """What an operator wants to know."""
         with self._condition:
@@ -390,9 +395,12 @@ class BgpOverlay:
                 self._cached_at = saved_at
 
 
-def describe_overlay(status: OverlayStatus, choices: Iterable[Choice], *, now: float) -> dict[str, Any]:
-    """Return what /status shows: the sessions, and where each network sends each address; `now` in Unix seconds."""
+def describe_overlay(
+    status: OverlayStatus, choices: Iterable[Choice], *, vtep: IPv4Address, now: float
+) -> dict[str, Any]:
+    """Return what /status shows: sessions, and where each network sends each address; `now` in Unix seconds."""
     return {
+        "vtep": str(vtep),
         "sessions": dict(status.sessions),
         "error": status.error,
         "announced": status.announced,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
@@ -55,6 +57,33 @@ def test_guests_of_one_network_on_two_hosts_reach_each_other(site: Site) -> None
 def test_ipv6_guests_on_two_hosts_reach_each_other(site: Site) -> None:
     assert R1.reaches(R3.ipv6 or "", count=2)
     assert R3.reaches(R2.ipv6 or "", count=2)
+
+
+def traced(host: Host, **query: object) -> tuple[list[tuple[str, bool]], dict[str, Any] | None]:
+    """The steps of a trace on a host and where it goes on, as the agent's page tells."""
+    answer = host.call("GET", f"/trace?{urlencode(query)}", port=9102)
+    assert answer.status == 200, answer.data
+    told = answer.json()
+    return [(step["at"], step["passes"]) for step in told["steps"]], told["next"]
+
+
+def test_a_trace_asks_the_kernel_from_vif_to_tunnel_to_vif(site: Site) -> None:
+    vif, mine = f"eth1.{R1.vlan}", {"vif": f"eth1.{R1.vlan}", "source": R1.address}
+    for source, destination in ((R1.address, R3.address), (R1.ipv6, R3.ipv6)):
+        packet = {"source": source, "destination": destination, "protocol": "tcp", "port": 443}
+        steps, onward = traced(site.a, vif=vif, **packet)
+        assert steps == [("binding", True), ("route", True)]
+        assert onward == {"vtep": str(site.b.vtep), "vni": 5}
+        steps, onward = traced(site.b, vni=5, vtep=site.a.vtep, **packet)
+        assert steps == [("tunnel", True), ("route", True)]
+        assert onward is not None
+        assert (onward["vif"], onward["vmi"]) == (f"eth1.{R3.vlan}", R3.vmi)
+    assert traced(site.a, **mine, destination=R2.address)[1] is not None
+    assert traced(site.a, **mine, destination="203.0.113.1") == ([("binding", True), ("route", False)], None)
+    assert traced(site.a, **mine, destination=R1.gateway) == ([("binding", True), ("gateway", True)], None)
+    assert traced(site.a, vif=vif, source=R2.address, destination=R3.address) == ([("binding", False)], None)
+    foreign = {"source": R1.address, "destination": R3.address}
+    assert traced(site.b, vni=5, vtep="192.0.2.77", **foreign) == ([("tunnel", False)], None)
 
 
 def test_networks_with_the_same_addresses_are_apart_on_the_way_too(site: Site) -> None:

@@ -1,16 +1,24 @@
 import json
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import pytest
 import urllib3
 
-from tf_reconcile.errors import ConfigError
+from tf_reconcile.errors import ConfigError, Transient
 from tf_reconcile.result import Held, PassReport
 from tf_runtime.health import StatusServer
 from tf_runtime.metrics import DaemonMetrics
+
+
+def double(query: Mapping[str, str]) -> dict[str, int]:
+    if query.get("number") == "dice":
+        raise Transient("dice", "roll", reason="not here")
+    if not query.get("number", "").isdecimal():
+        raise ValueError("number: allowed: digits")
+    return {"doubled": 2 * int(query["number"])}
 
 
 @contextmanager
@@ -24,6 +32,7 @@ def serving(*, is_ready: bool = True, is_live: bool = True, token: str | None = 
         is_ready=lambda: is_ready,
         is_live=lambda: is_live,
         token=token,
+        pages={"/double": double},
     )
     server.start()
     try:
@@ -44,6 +53,15 @@ def test_health_readiness_and_status_are_served() -> None:
         assert get(f"{url}/readyz").status == 200
         assert json.loads(get(f"{url}/status").data) == {"held": 1}
         assert get(f"{url}/other").status == 404
+
+
+def test_a_page_of_the_daemons_own_takes_arguments_and_says_what_is_wrong_with_them() -> None:
+    with serving() as url:
+        assert json.loads(get(f"{url}/double?number=21").data) == {"doubled": 42}
+        wrong = get(f"{url}/double?number=")
+        assert (wrong.status, wrong.data) == (400, b"number: allowed: digits\n")
+        assert get(f"{url}/double?number=dice").status == 503
+        assert get(f"{url}/other").data == b"known: /healthz /readyz /metrics /status /double\n"
 
 
 def test_what_is_not_ready_or_stuck_answers_503() -> None:

@@ -13,10 +13,6 @@ from ipaddress import ip_address
 from itertools import chain, islice
 from typing import Any, Final
 
-from pyroute2 import NFCTSocket
-from pyroute2.netlink.exceptions import NetlinkError
-from pyroute2.netlink.nfnetlink.nfctsocket import NFCTAttrTuple
-
 from tf_reconcile.errors import Transient
 from vrouter_vm import names
 from vrouter_vm.model import IpAddress
@@ -82,6 +78,8 @@ def read_connections(*, network_id: int | None = None, address: IpAddress | None
 
     Raises `Transient` when the kernel does not tell.
     """
+    from pyroute2.netlink.exceptions import NetlinkError  # noqa: PLC0415 - as in `_dump`
+
     try:
         for message in _dump(address):
             flow = parse_connection(message)
@@ -94,6 +92,9 @@ def read_connections(*, network_id: int | None = None, address: IpAddress | None
 
 
 def _dump(address: IpAddress | None) -> Iterator[Any]:
+    from pyroute2 import NFCTSocket  # noqa: PLC0415 - a second of imports, for those who ask
+    from pyroute2.netlink.nfnetlink.nfctsocket import NFCTAttrTuple  # noqa: PLC0415 - as above
+
     families = _FAMILIES.values() if address is None else [_FAMILIES[address.version]]
     for family in families:
         with NFCTSocket(nfgen_family=family) as conntrack:

@@ -16,9 +16,6 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
-
 from tf_reconcile.errors import Transient
 from vrouter_vm import names, policy
 from vrouter_vm.libnftables import LibNftables
@@ -227,6 +224,9 @@ class KernelView:
 
     def route(self, vrf: str, destination: IpAddress) -> Lookup:
         """The route to an address in that VRF."""
+        from pyroute2 import IPRoute  # noqa: PLC0415 - a second of imports, for those who ask
+        from pyroute2.netlink.exceptions import NetlinkError  # noqa: PLC0415 - as above
+
         family = socket.AF_INET if destination.version == 4 else socket.AF_INET6  # noqa: PLR2004 - IP version
         try:
             with IPRoute() as netlink:

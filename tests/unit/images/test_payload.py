@@ -57,7 +57,7 @@ def test_the_payload_has_wheels_for_the_python_that_provision_uses() -> None:
 
 def test_the_daemons_needs_are_read_from_the_project() -> None:
     names = {re.split(r"[<>=]", requirement)[0] for requirement in dependencies()}
-    assert {"grpcio", "pyvmomi", "PyNaCl"} <= names
+    assert {"pyroute2", "pyvmomi", "PyNaCl"} <= names
 
 
 def test_the_wheel_has_every_package_of_the_products_own() -> None:

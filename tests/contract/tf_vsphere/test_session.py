@@ -7,7 +7,9 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from pyVmomi import vim
 
+from lab.vsphere_admin import VsphereAdmin
 from tests.contract.vcenter import PLAIN_SITE, Vcenter
 from tf_reconcile.errors import ConfigError, Rejected, Transient
 from tf_vsphere.collector import MoRef
@@ -204,3 +206,19 @@ def test_a_switch_that_is_not_there_is_answered_with_those_that_are(
 ) -> None:
     with pytest.raises(ConfigError, match=r"test.yaml: dvswitch: no such .*allowed: one of dvs-tf \(datacenter"):
         find_dvswitch(session, name, datacenter)
+
+
+def test_of_two_datacenters_with_a_switch_of_one_name_the_settings_have_to_name_one(own_vcenter: Vcenter) -> None:
+    session = connect(own_vcenter.settings(), "test.yaml", "vcenter")
+    with VsphereAdmin.connect(own_vcenter.simulator) as admin:
+        folder = admin.content.rootFolder.CreateDatacenter("DC1").networkFolder
+        config = vim.dvs.VmwareDistributedVirtualSwitch.ConfigSpec(name="dvs-tf")
+        admin.wait([folder.CreateDVS_Task(vim.DistributedVirtualSwitch.CreateSpec(configSpec=config))])
+    with pytest.raises(
+        ConfigError, match=r"test.yaml: dvswitch: .*dvs-tf \(datacenter DC0\), dvs-tf \(datacenter DC1\)"
+    ):
+        find_dvswitch(session, "dvs-tf")
+    first, second = (find_dvswitch(session, "dvs-tf", datacenter) for datacenter in ("DC0", "DC1"))
+    assert first.uuid != second.uuid
+    assert second.datacenter == "DC1"
+    session.close()

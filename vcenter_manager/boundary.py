@@ -54,6 +54,7 @@ class DomainView:
     """
 
     vlans: frozenset[Vlan] = frozenset()
+    shared: frozenset[Vlan] = frozenset()
     strays: tuple[Dvport, ...] = ()
     dvports: Mapping[DvportKey, Dvport] = field(default_factory=dict)
 

@@ -199,6 +199,7 @@ def choose_vlans(
         on_vifs={uuid: seen.port.vlan for uuid, seen in snapshot.agent.ports.items()},
         lingering=snapshot.agent.lingering_vlans | {vlans_of[key] for key in coming_keys & set(vlans_of)},
         in_domain=snapshot.domain_vlans,
+        shared=snapshot.shared_vlans,
     )
     requests = [
         VlanRequest(
@@ -211,9 +212,9 @@ def choose_vlans(
     start = start_of(switch.hosts.index(switch.host), len(switch.hosts), len(pool.ids()))
     vlans = allocate(requests, pool=pool, occupied=occupied, start=start)
     there = {
-        attachment.vmi_uuid: snapshot.vlans_at.get(host, frozenset())
+        attachment.vmi_uuid: snapshot.vlans_at[host]
         for attachment in attachments
-        if (host := snapshot.leaving.get(attachment.vm_uuid)) is not None
+        if (host := snapshot.leaving.get(attachment.vm_uuid)) in snapshot.vlans_at and host is not None
     }
     brought = frozenset(vlans_of[key] for key in _dvport_keys(_pressing_guests(snapshot)) & set(vlans_of))
     there |= {uuid: there.get(uuid, frozenset()) | brought for uuid, vlan in vlans.items() if vlan in brought}

@@ -7,7 +7,7 @@ are ever written to, and `plan` never asks for another.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -124,8 +124,10 @@ class VsphereDvports:
         own = {port.key: port for port in ports if port.key in dvports}
         if left := [key for key, portgroup_key in dvports.items() if portgroup_key not in ours | others]:
             own |= self.observe(left)
+        users = Counter(port.vlan for port in marked if port.vlan is not None and not port.is_vlan_inherited)
         return DomainView(
-            vlans=frozenset(port.vlan for port in marked if port.vlan is not None and not port.is_vlan_inherited),
+            vlans=frozenset(users),
+            shared=frozenset(vlan for vlan, number in users.items() if number > 1),
             strays=tuple(
                 port for port in marked if not port.is_connected and not (port.is_vlan_inherited and port.is_blocked)
             ),

@@ -310,10 +310,10 @@ class Snapshot:
 
     `unreadable_guests` are VMs of this host whose identity cannot be told now (their datastore is away). `moves` are
     the vMotions from or to this host. `dvports` are the ports of the NICs of this host's guests, and of those on their
-    way here, on our switch, read for this pass. `domain_vlans` (ids in use on any host) and `stray_dvports` (marked
-    ports with an override and nobody connected) come from the last full pass; `vlans_at` has the ids in use on hosts
-    that guests of ours are moving to, read for this pass. `objects` has an entry for every guest that was looked up in
-    TF.
+    way here, on our switch, read for this pass. `domain_vlans` (ids in use on any host), `shared_vlans` (those of them
+    that more than one port has) and `stray_dvports` (marked ports with an override and nobody connected) come from the
+    last full pass; `vlans_at` has the ids in use on hosts that guests of ours are moving to, read for this pass.
+    `objects` has an entry for every guest that was looked up in TF.
     """
 
     guests: Mapping[VmUuid, Guest] = field(default_factory=dict)
@@ -324,6 +324,7 @@ class Snapshot:
     portgroups: Mapping[PortgroupKey, Portgroup] = field(default_factory=dict)
     dvports: Mapping[DvportKey, Dvport] = field(default_factory=dict)
     domain_vlans: frozenset[Vlan] = frozenset()
+    shared_vlans: frozenset[Vlan] = frozenset()
     vlans_at: Mapping[HostMoref, frozenset[Vlan]] = field(default_factory=dict)
     stray_dvports: tuple[Dvport, ...] = ()
     networks: Mapping[VnUuid, Network] = field(default_factory=dict)

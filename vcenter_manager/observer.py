@@ -152,6 +152,7 @@ class Observer:
             dvports=dvports,
             vlans_at=self._vlans_at,
             domain_vlans=self._domain.vlans,
+            shared_vlans=self._domain.shared,
             stray_dvports=self._domain.strays if is_full else (),
             networks=self._networks,
             tenancy=self._tenancy,

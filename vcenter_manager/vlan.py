@@ -53,13 +53,14 @@ class Occupied:
 
     `on_host`: dvPorts of this host that are not asked about. `on_vifs`: every vif in the agent, with its interface (an
     id is not given out again before its vif is gone); `lingering`: vifs without a port. `in_domain`: ids on all
-    hosts, a hint that may be old.
+    hosts, `shared`: those that more than one port has; both are hints that may be old.
     """
 
     on_host: frozenset[Vlan] = frozenset()
     on_vifs: Mapping[VmiUuid, Vlan]
     lingering: frozenset[Vlan] = frozenset()
     in_domain: frozenset[Vlan] = frozenset()
+    shared: frozenset[Vlan] = frozenset()
 
 
 def start_of(host_index: int, host_count: int, pool_size: int) -> int:
@@ -117,18 +118,24 @@ def reallocate(
 
     `moving` has the ids in use on the host each goes to. The new id is free on both hosts; a port for which there is
     none keeps its id and has no entry. What its vif has already is kept, so that asking again gives the same answer.
+    An id that another port of the domain has may meet it where both go: while ids are free in the domain it is changed
+    as well.
     """
     ids = pool.ids()
     chosen: dict[VmiUuid, Vlan] = {}
     for vmi_uuid, there in sorted(moving.items()):
-        if given.get(vmi_uuid) not in there:
+        is_taken = given.get(vmi_uuid) in there
+        if not is_taken and given.get(vmi_uuid) not in occupied.shared:
             continue
         vifs_of_others = {vlan for uuid, vlan in occupied.on_vifs.items() if uuid != vmi_uuid}
         taken = occupied.on_host | occupied.lingering | vifs_of_others | {*given.values()} | {*chosen.values()} | there
         on_vif = occupied.on_vifs.get(vmi_uuid)
         if on_vif is not None and on_vif in ids and on_vif not in taken:
             chosen[vmi_uuid] = on_vif
-        elif (vlan := next(_free(ids, start=start, taken=taken, avoid=occupied.in_domain), None)) is not None:
+            continue
+        if not is_taken:
+            taken |= occupied.in_domain
+        if (vlan := next(_free(ids, start=start, taken=taken, avoid=occupied.in_domain), None)) is not None:
             chosen[vmi_uuid] = vlan
     return chosen
 

@@ -145,6 +145,7 @@ class _Dvports:
             "domain",
             lambda: DomainView(
                 vlans=snapshot.domain_vlans,
+                shared=snapshot.shared_vlans,
                 strays=snapshot.stray_dvports,
                 dvports={key: world.dvport(world.ports[key]) for key in dvports if key in world.ports},
             ),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
@@ -316,6 +317,7 @@ class World:
         known = {**coming, **guests}
         keys = {nic.dvport.dvport_key for guest in known.values() for nic in guest.nics if nic.dvport}
         agent = self.agents[here]
+        users = Counter(port.vlan for port in self.ports.values() if port.vlan is not None)
         whole = Snapshot(
             guests=guests,
             reported=self.reported_at(host),
@@ -326,7 +328,8 @@ class World:
             ),
             portgroups=dict(self.portgroups),
             dvports={port.key: self.dvport(port) for port in self.ports.values() if port.key in keys},
-            domain_vlans=frozenset(port.vlan for port in self.ports.values() if port.vlan is not None and knows_domain),
+            domain_vlans=frozenset(users) if knows_domain else frozenset(),
+            shared_vlans=frozenset(vlan for vlan, number in users.items() if number > 1 and knows_domain),
             stray_dvports=tuple(
                 self.dvport(port)
                 for port in self.ports.values()

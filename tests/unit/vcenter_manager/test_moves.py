@@ -239,6 +239,31 @@ def test_a_storm_of_moves_between_hosts_with_ids_of_their_own_writes_no_dvport()
     assert {name: world.port_of(name).version for name in names} == versions
 
 
+def test_in_a_storm_in_which_every_id_is_taken_at_its_destination_no_id_is_ever_shared() -> None:
+    hosts = ("host-a", "host-b", "host-c", "host-d")
+    world = World(hosts=hosts, ranges=((1, 200),), starts_alike=True)
+    names = [f"g{index}" for index in range(40)]
+    for number, host in enumerate(hosts):  # each host by itself: the same ten ids on all of them
+        for name in names[number::4]:
+            world.create(name, host, "blue")
+        world.run_until_quiet(knows_domain=False)
+    assert len({world.port_of(name).vlan for name in names}) == 10
+    world.starts_alike = False
+    to = {name: hosts[(index + 1 + index // 4 % 3) % 4] for index, name in enumerate(names)}
+    for name, host in to.items():
+        world.announce(name, host)
+    for _ in range(6):
+        for host in hosts:
+            world.pass_of(host)
+            world.agents[HostMoref(host)].settle()
+            assert not world.shared_on(host)
+    for name, host in to.items():
+        world.migrate(name, host)
+        assert not any(world.shared_on(each) for each in hosts)
+    world.run_until_quiet()
+    world.assert_alive()
+
+
 # Events
 
 

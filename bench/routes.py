@@ -65,6 +65,7 @@ PATIENCE_S: Final = 900.0
 
 _FRR_DAEMONS: Final = Path("/usr/lib/frr")
 _SPEAKER_OPTIONS: Final = ("--pprof-disable", "--metrics-path=", "--log-plain")
+_BATCH: Final = 1000
 _IPV4_ROUTES_GROUP: Final = 1 << 6
 """RTMGRP_IPV4_ROUTE: changes of IPv4 routes (rtnetlink.h)."""
 
@@ -365,7 +366,8 @@ def peer(folder: Path, routes: Sequence[EvpnRoute]) -> Iterator[Peer]:
         wait_until(api.exists, what="the peer listens")
         speaker = Speaker(api)
         stack.callback(speaker.close)
-        speaker.announce(routes)
+        for start in range(0, len(routes), _BATCH):  # each call has a time limit
+            speaker.announce(routes[start : start + _BATCH])
         yield Peer(api=api, speaker=speaker)
 
 

@@ -295,12 +295,28 @@ def describe(action: AnyAction) -> str:  # noqa: PLR0912 - one line per kind of 
     return text
 
 
+_SPELLED_OUT: Final = 16
+"""So many routes of a table are told one by one."""
+
+_VERBS: Final = {AddRoute: "add", ReplaceRoute: "replace", DeleteRoute: "delete"}
+
+
 def summarize(actions: Iterable[AnyAction]) -> list[str]:
-    """Return one line per subject, with its settings as a number."""
+    """Return one line per subject, with its settings as a number, and one for many routes of a table by others."""
     by_subject: dict[str, list[AnyAction]] = {}
+    by_table: dict[tuple[str, int], list[AnyAction]] = {}
     for action in actions:
-        by_subject.setdefault(action.subject, []).append(action)
+        if isinstance(action, AddRoute | ReplaceRoute | DeleteRoute) and action.route.via is not None:
+            by_table.setdefault((_VERBS[type(action)], action.route.table), []).append(action)
+        else:
+            by_subject.setdefault(action.subject, []).append(action)
     lines = []
+    for (verb, table), routes in by_table.items():
+        if len(routes) > _SPELLED_OUT:
+            lines.append(f"table {table}: {verb} {len(routes)} routes by others")
+        else:
+            for action in routes:
+                by_subject.setdefault(action.subject, []).append(action)
     for subject, members in by_subject.items():
         texts = [describe(action) for action in members if not isinstance(action, SetSysctl)]
         if settings := len(members) - len(texts):

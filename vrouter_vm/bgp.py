@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, ip_network
+from functools import lru_cache
+from ipaddress import IPv4Address
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -23,6 +24,7 @@ from tf_reconcile.errors import BoundaryError, Rejected, Transient
 from vrouter_vm.evpn import FIRST_GENERATION
 from vrouter_vm.gobgp import attribute_pb2, common_pb2, extcom_pb2, gobgp_pb2, nlri_pb2
 from vrouter_vm.model import EvpnRoute, MacAddress, PeerSettings, RouteKey, RouteTarget
+from vrouter_vm.prefixes import prefix_of
 
 SYSTEM: Final = "BGP speaker"
 
@@ -248,52 +250,70 @@ def decode(path: gobgp_pb2.Path) -> EvpnRoute | None:
         return None
     nlri = path.nlri.evpn_ip_prefix
     next_hop: IPv4Address | None = None
-    generation, router_mac, encap, targets = FIRST_GENERATION, "", _VXLAN, set()
+    generation, sent = FIRST_GENERATION, _NO_COMMUNITIES
     for attribute in path.pattrs:
         match attribute.WhichOneof("attr"):
             case "mp_reach":
-                next_hop = _ipv4(attribute.mp_reach.next_hops)
+                next_hops = attribute.mp_reach.next_hops
+                next_hop = _ipv4(next_hops[0]) if next_hops else None
             case "local_pref":
                 generation = attribute.local_pref.local_pref
             case "extended_communities":
-                for community in attribute.extended_communities.communities:
-                    match community.WhichOneof("extcom"):
-                        case "router_mac":
-                            router_mac = community.router_mac.mac.lower()
-                        case "encap":
-                            encap = community.encap.tunnel_type
-                        case _:
-                            targets |= set(_decode_target(community))
-    if next_hop is None or not router_mac or encap != _VXLAN or nlri.gw_address not in _NO_GATEWAY:
+                sent = _decode_communities(attribute.extended_communities.SerializeToString())
+    if next_hop is None or not sent.router_mac or sent.encap != _VXLAN or nlri.gw_address not in _NO_GATEWAY:
         return None
+    rd, prefix = _decode_nlri(nlri)
     return EvpnRoute(
-        rd=_decode_rd(nlri.rd),
-        prefix=ip_network(f"{nlri.ip_prefix}/{nlri.ip_prefix_len}", strict=False),
+        rd=rd,
+        prefix=prefix,
         vni=nlri.label,
         next_hop=next_hop,
-        router_mac=MacAddress(router_mac),
-        targets=frozenset(targets),
+        router_mac=sent.router_mac,
+        targets=sent.targets,
         generation=generation,
     )
 
 
-def _decode_key(path: gobgp_pb2.Path) -> RouteKey | None:
-    if path.nlri.WhichOneof("nlri") != "evpn_ip_prefix":
-        return None
-    nlri = path.nlri.evpn_ip_prefix
-    return _decode_rd(nlri.rd), ip_network(f"{nlri.ip_prefix}/{nlri.ip_prefix_len}", strict=False)
+@dataclass(frozen=True, slots=True)
+class _Communities:
+    """What the extended communities of a route say."""
+
+    router_mac: MacAddress
+    encap: int
+    targets: frozenset[RouteTarget]
+
+
+_NO_COMMUNITIES: Final = _Communities(MacAddress(""), _VXLAN, frozenset())
+
+
+@lru_cache(maxsize=4096)
+def _decode_communities(packed: bytes) -> _Communities:
+    """Return what is said in extended communities: the same for all routes of a host's network, so it is kept."""
+    router_mac, encap, targets = "", _VXLAN, set[RouteTarget]()
+    for community in attribute_pb2.ExtendedCommunitiesAttribute.FromString(packed).communities:
+        match community.WhichOneof("extcom"):
+            case "router_mac":
+                router_mac = community.router_mac.mac.lower()
+            case "encap":
+                encap = community.encap.tunnel_type
+            case _:
+                targets |= set(_decode_target(community))
+    return _Communities(MacAddress(router_mac), encap, frozenset(targets))
+
+
+def _decode_nlri(nlri: nlri_pb2.EVPNIPPrefixRoute) -> RouteKey:
+    return _decode_rd(nlri.rd.SerializeToString()), prefix_of(nlri.ip_prefix, nlri.ip_prefix_len)
 
 
 def _path_events(path: gobgp_pb2.Path) -> Iterator[Event]:
     if path.nlri.WhichOneof("nlri") is None:
         yield EndOfRib(peer=path.neighbor_ip)
         return
-    key = _decode_key(path)
-    if key is None or is_local(path):
+    if path.nlri.WhichOneof("nlri") != "evpn_ip_prefix" or is_local(path):
         return
     route = None if path.is_withdraw else decode(path)
     if route is None:
-        yield Withdrawn(key=key)  # also when what replaces it is of no use to us
+        yield Withdrawn(key=_decode_nlri(path.nlri.evpn_ip_prefix))  # also when what replaces it is of no use to us
     else:
         yield Learnt(route=route)
 
@@ -344,7 +364,9 @@ def _decode_target(community: extcom_pb2.ExtendedCommunity) -> Iterator[RouteTar
                 yield RouteTarget(f"{address.address}:{address.local_admin}")
 
 
-def _decode_rd(rd: common_pb2.RouteDistinguisher) -> str:
+@lru_cache(maxsize=4096)
+def _decode_rd(packed: bytes) -> str:
+    rd = common_pb2.RouteDistinguisher.FromString(packed)
     match rd.WhichOneof("rd"):
         case "ip_address":
             return f"{rd.ip_address.admin}:{rd.ip_address.assigned}"
@@ -354,9 +376,10 @@ def _decode_rd(rd: common_pb2.RouteDistinguisher) -> str:
             return f"{rd.four_octet_asn.admin}:{rd.four_octet_asn.assigned}"
 
 
-def _ipv4(texts: Sequence[str]) -> IPv4Address | None:
+@lru_cache(maxsize=4096)
+def _ipv4(text: str) -> IPv4Address | None:
     try:
-        return IPv4Address(texts[0]) if texts else None
+        return IPv4Address(text)
     except ValueError:
         return None
 

@@ -29,6 +29,7 @@ from vrouter_vm.model import (
     Vif,
     Vrf,
 )
+from vrouter_vm.prefixes import host_prefix
 from vrouter_vm.route_tables import routes_behind
 
 IPV6_METRIC: Final = 1024
@@ -153,7 +154,7 @@ def local_ways(placement: Placement) -> Iterator[tuple[IpNetwork, LocalWay]]:
     """Yield how each address of a port and each prefix behind it is reached; nothing while it is only prepared."""
     if placement.is_active:
         for address in placement.port.addresses:
-            prefix = ip_network(address)
+            prefix = host_prefix(address)
             yield prefix, LocalWay(vif=placement.vif, source=source_towards(placement.network, prefix))
         for prefix, via in routes_behind(placement).items():
             source = source_towards(placement.network, prefix)

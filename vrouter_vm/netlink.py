@@ -11,10 +11,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 from vrouter_vm.model import IpAddress, IpInterface, IpNetwork
+from vrouter_vm.prefixes import packed_prefix
 
 AF_UNSPEC, AF_INET, AF_BRIDGE, AF_INET6 = 0, 2, 7, 10
 
@@ -395,12 +396,11 @@ def parse_route(body: bytes) -> RouteEntry:
     family, length, _, _, table, protocol, _, kind, _ = _ROUTE.unpack_from(body)
     found = _attributes(body, _ROUTE.size)
     dst, gateway, source = found.get(_RTA_DST), found.get(_RTA_GATEWAY), found.get(_RTA_PREFSRC)
-    network: type[IPv4Network] | type[IPv6Network] = IPv4Network if family == AF_INET else IPv6Network
     return RouteEntry(
         table=_u32(found.get(_RTA_TABLE)) or table,
         protocol=protocol,
         kind=kind,
-        prefix=network((int.from_bytes(dst or b"", "big"), length)),
+        prefix=packed_prefix(dst or b"", length, version=4 if family == AF_INET else 6),
         index=_u32(found.get(_RTA_OIF)),
         gateway=None if gateway is None else _ip(gateway),
         metric=_u32(found.get(_RTA_PRIORITY)) or 0,

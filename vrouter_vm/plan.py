@@ -13,8 +13,8 @@ The order, and why (each is a test in tests/property/vrouter_vm):
 4. VRFs, each with its "unreachable" routes before it is up, then tunnels and vifs: down, settings, up, addresses,
    neighbours, routes; the routes into tunnels when their far ends are known. Each step for all devices of a kind, then
    the next: `Forwarding.apply` gets many at once.
-5. Far ends of tunnels that no route uses any more, VRFs that nothing needs any more, and only then the "unreachable"
-   routes of their tables.
+5. What nothing uses any more: addresses that no route names as its source (the kernel would delete the route as well),
+   far ends of tunnels, VRFs, and only then the "unreachable" routes of their tables.
 6. Announcements: other hosts send here from now on.
 
 What is right is not mentioned, so a pass over an unchanged host is an empty plan.
@@ -91,6 +91,7 @@ def plan_host(
         *_tunnels(want, have, missing),
         *_vifs(want, have, missing),
         *_tunnel_routes(missing),
+        *missing.outdated_addresses(),
         *_leftovers(want, have, decision),
         *(
             Announce(subject=str(key), needs=announcement.needs, route=announcement.route)
@@ -321,11 +322,14 @@ class _Missing:
         self._addresses = sorted(
             (address for address in want.addresses if address not in have.addresses or address.ifname in new), key=str
         )
-        self._wrong_addresses = sorted(have.addresses - want.addresses, key=str)
+        wanted = want.vrfs.keys() | want.vxlans.keys() | want.vifs.keys()
+        wrong = [entry for entry in have.addresses - want.addresses if entry.ifname in wanted - new]
+        again = {(entry.ifname, entry.address.ip) for entry in want.addresses}
+        self._in_the_way = sorted((entry for entry in wrong if (entry.ifname, entry.address.ip) in again), key=str)
+        self._outdated = sorted((entry for entry in wrong if (entry.ifname, entry.address.ip) not in again), key=str)
         self._neighbours = sorted(
             (entry for entry in want.neighbours if entry not in have.neighbours or entry.ifname in new), key=str
         )
-        self._wanted = want.vrfs.keys() | want.vxlans.keys() | want.vifs.keys()
 
     def settings(self, is_mine: Callable[[str], bool], needs: Needs) -> Iterator[AnyAction]:
         """Yield what sets the devices' settings."""
@@ -340,14 +344,18 @@ class _Missing:
                 yield SetUp(subject=name, needs=needs(name), ifname=name)
 
     def addresses(self, is_mine: Callable[[str], bool], needs: Needs) -> Iterator[AnyAction]:
-        """Yield what corrects the devices' addresses; those of a device that goes, go with it."""
-        for address in self._wrong_addresses:
-            device = address.ifname
-            if is_mine(device) and device in self._wanted and device not in self._new:
-                yield DeleteAddress(subject=device, needs=needs(device), address=address)
+        """Yield what adds the devices' addresses; one that only has the wrong prefix length goes first."""
+        for address in self._in_the_way:
+            if is_mine(address.ifname):
+                yield DeleteAddress(subject=address.ifname, needs=needs(address.ifname), address=address)
         for address in self._addresses:
             if is_mine(address.ifname):
                 yield AddAddress(subject=address.ifname, needs=needs(address.ifname), address=address)
+
+    def outdated_addresses(self) -> Iterator[AnyAction]:
+        """Yield what deletes other addresses of devices that stay."""
+        for address in self._outdated:
+            yield DeleteAddress(subject=address.ifname, address=address)
 
     def neighbours(self, is_mine: Callable[[str], bool], needs: Needs) -> Iterator[AnyAction]:
         """Yield what sets the devices' neighbours."""

@@ -122,17 +122,27 @@ def here_part(network_id: int, prefix: IpNetwork, way: LocalWay) -> Part:
     return Part(routes=(links.route_to(table=table, prefix=prefix, ifname=way.vif, via=way.via, source=way.source),))
 
 
-def there_part(choice: Choice, overlay: Overlay, *, own_vni: int, is_device_here: bool, has_ipv6: bool) -> Part:
+def there_part(
+    choice: Choice,
+    overlay: Overlay,
+    *,
+    own_vni: int,
+    source: IpAddress | None,
+    is_device_here: bool,
+    has_ipv6: bool,
+) -> Part:
     """Return the way to a prefix on another host: route, neighbour, far end.
 
-    `own_vni`: of the network that follows the route. `is_device_here`: the route's VNI is that of a network with guests
-    here. Otherwise the packets leave by a device that is in no VRF and takes nothing in.
+    `own_vni`: of the network that follows the route. `source`: what the router's own packets on it are from.
+    `is_device_here`: the route's VNI is that of a network with guests here. Otherwise the packets leave by a device
+    that is in no VRF and takes nothing in.
     """
     sent = choice.route
     device = names.format_vxlan(sent.vni)
     version = sent.prefix.version
     via = via_of(sent.next_hop, version)
-    route = links.route_to(table=names.table_of(choice.network_id), prefix=sent.prefix, ifname=device, via=via)
+    table = names.table_of(choice.network_id)
+    route = links.route_to(table=table, prefix=sent.prefix, ifname=device, via=via, source=source)
     neighbour = Neighbour(ifname=device, address=via, mac=sent.router_mac)
     end = TunnelEnd(ifname=device, mac=sent.router_mac, vtep=sent.next_hop)
     if sent.vni == own_vni:

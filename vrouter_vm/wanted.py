@@ -457,22 +457,18 @@ class Wanted:
             part = tunnels.here_part(network_id, prefix, choice.way)
         else:
             part = tunnels.there_part(
-                choice, overlay, own_vni=own_vni, is_device_here=device in self._devices, has_ipv6=self.has_ipv6
+                choice,
+                overlay,
+                own_vni=own_vni,
+                source=links.source_towards(self._served_by_id[network_id].network, prefix),
+                is_device_here=device in self._devices,
+                has_ipv6=self.has_ipv6,
             )
-            part = self._from_gateway(part, network_id)
         way = rib.guest(network_id, prefix)
         if way is None:
             return part
         told = tunnels.announcement(rib.local[unit], network_id=network_id, vif=way.vif)
         return replace(part, announcements=(told,))
-
-    def _from_gateway(self, part: Part, network_id: int) -> Part:
-        """Return `part` with routes on which the router's own packets come from the network's gateway."""
-        network = self._served_by_id[network_id].network
-        return replace(
-            part,
-            routes=tuple(replace(route, source=links.source_towards(network, route.prefix)) for route in part.routes),
-        )
 
     def _use_device(self, unit: PrefixUnit, device: str | None) -> None:
         old = self._device_of.pop(unit, None)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import replace
 from ipaddress import IPv4Address, ip_network
 
@@ -17,6 +18,7 @@ from vrouter_vm.model import (
     EvpnRoute,
     MacAddress,
     NetworkView,
+    Placement,
     Port,
     PortState,
     RouteTarget,
@@ -38,11 +40,12 @@ class Site:
     def __init__(self, *ports: Port, host: FakeHost | None = None, peers: FakePeers | None = None) -> None:
         self.wanted = ports
         self.known = make_view(RED)
+        self.changes: frozenset[VmiUuid] | None = None  # any of the ports may have changed
         self.host = host or FakeHost()
         self.board = StatusBoard()
         self.reconciler = Reconciler(
             ports=self,
-            networks=self,
+            networks=KnownNetworks(self),
             interfaces=PlainInterfaces(),
             forwarding=self.host,
             filtering=FakeFilters(self.host),
@@ -52,8 +55,8 @@ class Site:
         )
         self.host.underlay = Underlay(name="eth2", mtu_bytes=1600) if peers else None
 
-    def take_changes(self) -> None:
-        """Anything may have changed."""
+    def take_changes(self) -> frozenset[VmiUuid] | None:
+        return self.changes
 
     def ports(self) -> tuple[Port, ...]:
         return self.wanted
@@ -61,13 +64,24 @@ class Site:
     def get(self, vmi_uuid: VmiUuid) -> Port | None:
         return next((port for port in self.wanted if port.vmi_uuid == vmi_uuid), None)
 
-    def view(self, needed: frozenset[VnUuid], *, of: frozenset[VnUuid] | None = None) -> NetworkView:
-        assert needed == {port.vn_uuid for port in self.wanted}
-        assert of is None
-        return self.known
-
     def states(self) -> list[PortState]:
         return [status.state for status in self.board.outcome.statuses.values()]
+
+
+class KnownNetworks:
+    """The networks' side of a site."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+
+    def take_changes(self) -> frozenset[VnUuid] | None:
+        return None if self._site.changes is None else frozenset()
+
+    def view(self, needed: frozenset[VnUuid], *, of: frozenset[VnUuid] | None = None) -> NetworkView:
+        assert needed == {port.vn_uuid for port in self._site.wanted}
+        asked = needed if of is None else needed & of
+        known = {vn_uuid: network for vn_uuid, network in self._site.known.known.items() if vn_uuid in asked}
+        return replace(self._site.known, known=known)
 
 
 def test_a_pass_serves_the_ports_and_the_next_one_has_nothing_to_do() -> None:
@@ -269,3 +283,56 @@ def test_two_networks_with_one_vni_are_kept_apart_by_holding_the_second() -> Non
     assert site.states() == [PortState.ACTIVE, PortState.HELD]
     reason = site.board.outcome.statuses[make_port(2).vmi_uuid].reason
     assert reason == "VNI 5 of twin is also that of virtual network red"
+
+
+def test_a_change_for_one_port_is_followed_without_reading_the_kernel_and_a_full_pass_reads_it() -> None:
+    site = Site(make_port(1))
+    site.reconciler.run_once(is_full=True)
+    site.host.vifs.pop("eth1.101")  # somebody's doing
+    site.changes = frozenset({make_port(2).vmi_uuid})
+    site.wanted = (make_port(1), make_port(2))
+    report = site.reconciler.run_once(is_full=False)
+    assert [line.partition(":")[0] for line in report.done] == ["filters", "eth1.102"]
+    assert site.states() == [PortState.ACTIVE, PortState.ACTIVE]
+    assert "eth1.101" not in site.host.vifs
+    site.reconciler.run_once(is_full=True)
+    assert "eth1.101" in site.host.vifs
+
+
+def test_who_waits_for_a_pass_that_read_the_kernel_is_not_content_with_another() -> None:
+    site = Site(make_port(1))
+    site.reconciler.run_once(is_full=True)
+    after, site.changes = site.board.passes_begun, frozenset()
+    site.reconciler.run_once(is_full=False)
+    assert site.board.wait_settled(after=after, timeout_s=0.0).pass_number == after + 1
+    assert site.board.wait_settled(after=after, timeout_s=0.0, is_full=True).full_pass_number == after
+    site.reconciler.run_once(is_full=True)
+    assert site.board.wait_settled(after=after, timeout_s=0.0, is_full=True).full_pass_number == after + 2
+
+
+def test_who_serves_guests_beside_the_forwarding_hears_of_those_that_have_moved_only() -> None:
+    site = Site(make_port(1))
+    taken: list[tuple[dict[VmiUuid, Placement | None], bool]] = []
+
+    class Follower:
+        def take(self, placements: Mapping[VmiUuid, Placement | None], *, is_all: bool) -> None:
+            taken.append((dict(placements), is_all))
+
+    site.reconciler.followers = [Follower()]
+    site.reconciler.run_once(is_full=True)
+    site.changes, site.wanted = frozenset({make_port(1).vmi_uuid, make_port(2).vmi_uuid}), (make_port(2),)
+    site.reconciler.run_once(is_full=False)
+    first, second = taken
+    assert (set(first[0]), first[1]) == ({make_port(1).vmi_uuid}, True)
+    assert (second[0][make_port(1).vmi_uuid], second[1]) == (None, False)
+    assert second[0].keys() == {make_port(1).vmi_uuid, make_port(2).vmi_uuid}
+
+
+def test_many_routes_of_a_table_are_one_line_of_the_report() -> None:
+    peers = FakePeers()
+    site = Site(make_port(1), peers=peers)
+    site.reconciler.run_once(is_full=True)
+    peers.hear(*(elsewhere(f"10.1.1.{number}/32") for number in range(100, 150)))
+    report = site.reconciler.run_once(is_full=True)
+    assert "table 100005: add 50 routes by others" in report.done
+    assert len(report.done) < 5

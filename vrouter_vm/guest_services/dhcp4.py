@@ -41,6 +41,7 @@ _SERVER: Final = 54
 _TEXT: Final = 56
 _MAX_SIZE: Final = 57
 _CLIENT_ID: Final = 61
+_TFTP_SERVER_NAME: Final = 66
 _END: Final = 255
 
 _LEAST_BYTES: Final = 300
@@ -202,7 +203,7 @@ def _format(
         _BROADCAST if message.is_broadcast else 0,
         _NOWHERE.packed if kind is MessageType.NAK else message.client.packed,
         given.packed,
-        _NOWHERE.packed if kind is MessageType.NAK else told.server.packed,
+        _NOWHERE.packed if kind is MessageType.NAK else _next_server(told).packed,
         _NOWHERE.packed,
         parse_mac(message.mac),
         b"",
@@ -220,6 +221,15 @@ def _format(
         else:
             text += encoded
     return (header + _COOKIE + text + bytes([_END])).ljust(_LEAST_BYTES, b"\0"), tuple(dropped)
+
+
+def _next_server(told: Told4) -> IPv4Address:
+    """Return where a client that boots over the network finds its file: option 66 if that is an address, as in TF."""
+    name = dict(told.options).get(_TFTP_SERVER_NAME, b"").decode(errors="replace")
+    try:
+        return IPv4Address(name)
+    except ValueError:
+        return told.server
 
 
 def _format_option(code: int, data: bytes) -> bytes:

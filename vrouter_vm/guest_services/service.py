@@ -208,6 +208,7 @@ class RelayService:
         self._held: dict[Endpoint, str] = {}
         self._worker = Worker("relay", self._work, wake=self.wake, clock=clock)
         self._counts: Counter[str] = Counter()
+        self._counting = threading.Lock()
 
     def start(self) -> None:
         """Begin; returns at once."""
@@ -230,7 +231,8 @@ class RelayService:
     def counts(self) -> Mapping[str, int]:
         """What was relayed, by kind, since the start."""
         relay = self._relay
-        return self._counts + (relay.counts if relay is not None else Counter())
+        with self._counting:
+            return Counter(self._counts) + (Counter(relay.counts) if relay is not None else Counter())
 
     def describe(self) -> dict[str, Any]:
         """Return its part of /status."""
@@ -269,7 +271,8 @@ class RelayService:
                 relay.turn()
         finally:
             self._relay = None
-            self._counts += relay.counts
+            with self._counting:
+                self._counts += relay.counts
             relay.close()
             proxy.close()
 
@@ -296,7 +299,8 @@ class RelayService:
         proxy.serve(Visit(connection=client, address=address, port=port, targets=targets, host_name=name))
 
     def _count(self, what: str) -> None:
-        self._counts[what] += 1
+        with self._counting:  # by the threads of the metadata proxy, too
+            self._counts[what] += 1
 
 
 def guest_mtu(underlay: str | None) -> int:

@@ -166,6 +166,18 @@ def test_options_of_tf_are_told_as_they_are_set() -> None:
     assert (seen[12], seen[15]) == (b"chosen", b"red.example")
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [((), "10.1.1.2"), (("10.8.0.1",), "10.8.0.1"), (("boot.example",), "10.1.1.2")],
+    ids=["none", "an address", "a name"],
+)
+def test_the_next_server_is_the_tftp_server_where_that_is_an_address(options: tuple[str, ...], expected: str) -> None:
+    listed = tuple(DhcpOption(name="tftp-server-name", value=value) for value in options)
+    reply = ask(dhcp4_message(DISCOVER), make_guest(make_subnet("10.1.1.0/24", dhcp_options=listed)))
+    assert reply is not None
+    assert IPv4Address(reply.payload[20:24]) == IPv4Address(expected)
+
+
 def test_a_subnet_without_dhcp_is_silent() -> None:
     assert make_guest(make_subnet("10.1.1.0/24", is_dhcp_enabled=False)).ipv4 is None
     assert make_guest(RED4).ipv4 is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import http.client
 import os
 import shutil
 import socket
@@ -25,7 +26,9 @@ from vrouter_vm.guest_services import dns
 from vrouter_vm.guest_services.endpoints import Endpoint, Kind, Protocol, Relayed
 from vrouter_vm.guest_services.metadata import MetadataProxy, Visit
 from vrouter_vm.guest_services.relay import Outside, Relay
+from vrouter_vm.guest_services.service import RelayService
 from vrouter_vm.guest_services.sharing import MOST_OF_ONE_GUEST, Target
+from vrouter_vm.guest_services.upstreams import Upstreams
 from vrouter_vm.model import IpAddress
 
 SERVICE = "127.1.1.2"
@@ -361,3 +364,41 @@ def test_without_a_metadata_service_the_guest_gets_an_error(site: Site) -> None:
         get(site, "/")
     assert refused.value.code == 502
     refused.value.close()
+
+
+def test_the_whole_service_serves_what_the_placed_ports_and_their_network_ask_for(resolver: socket.socket) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    nova = Nova()
+    port = free_port()
+    service = replace(
+        METADATA,
+        address=ip_address(SERVICE),
+        port=port,
+        fabric_addresses=(ip_address("127.0.0.1"),),
+        fabric_port=nova.server.server_address[1],
+    )
+    placement = replace(make_placement(link_local_services=(service,), subnets=()), vrf="lo")
+    placement = replace(placement, port=replace(placement.port, addresses=(ip_address("127.0.0.1"),)))
+    upstreams = Upstreams(resolvers=lambda: [resolver.getsockname()], names=lambda _: (), metadata_secret=b"secret")
+    running = RelayService(upstreams, clock=time.monotonic, identifiers=lambda: 1)
+    running.start()
+    try:
+        running.inbox.take({placement.port.vmi_uuid: placement}, is_all=True)
+        running.wake()
+        wait_until(lambda: running.describe()["listening"] == 1)
+        with closing(http.client.HTTPConnection(SERVICE, port, timeout=20.0)) as asking:
+            asking.request("GET", "/latest")
+            assert asking.getresponse().read() == b"ami-id\nhostname"
+        ((_, _, headers, _),) = nova.requests
+        assert headers["X-Instance-ID"] == placement.port.vm_uuid
+        assert running.counts["metadata_answered"] == 1
+        running.inbox.take({placement.port.vmi_uuid: None}, is_all=False)
+        running.wake()
+        wait_until(lambda: running.describe()["listening"] == 0)
+        assert running.describe()["running"]
+    finally:
+        running.stop()
+        nova.server.shutdown()
+        nova.server.server_close()
+    assert running.restarts == 0

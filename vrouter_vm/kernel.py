@@ -183,7 +183,7 @@ class Kernel:
             entry = netlink.parse_address(body)
             if entry.index in ours:
                 address = ip_interface((entry.address, entry.length))
-                yield LinkAddress(ifname=name_of[entry.index], address=address)
+                yield LinkAddress(ifname=name_of[entry.index], address=address, is_preferred=entry.is_preferred)
 
     def _routes(self, version: IpVersion, name_of: Mapping[int, str]) -> Iterator[Route]:
         request = netlink.routes_request(version, protocol=names.ROUTE_PROTOCOL)
@@ -326,7 +326,13 @@ def _message(action: KernelAction, index_of: IndexOf) -> Message:  # noqa: PLR09
         case SetMtu(ifname=ifname, mtu_bytes=mtu_bytes):
             return netlink.set_mtu(index_of(ifname), mtu_bytes)
         case AddAddress(address=address):
-            return netlink.address(netlink.NEW_ADDRESS, _ADD, index_of(address.ifname), address.address)
+            return netlink.address(
+                netlink.NEW_ADDRESS,
+                _ADD,
+                index_of(address.ifname),
+                address.address,
+                is_preferred=address.is_preferred,
+            )
         case DeleteAddress(address=address):
             return netlink.address(netlink.DEL_ADDRESS, 0, index_of(address.ifname), address.address)
         case SetNeighbour(neighbour=entry):

@@ -90,13 +90,17 @@ def vrf_sysctls(vrf: Vrf, *, has_ipv6: bool, routes_ipv6: bool) -> dict[Sysctl, 
 def gateway_addresses(network: Network, *, routes_ipv6: bool) -> Iterator[LinkAddress]:
     """Yield the router's addresses on the VRF device, each alone in its prefix: the vifs stay unnumbered.
 
-    They are the subnets' gateways and service addresses, and the link-local services'.
+    They are the subnets' gateways and service addresses, and the link-local services'. The router speaks as a gateway:
+    for IPv4 the routes say so, for IPv6 the other addresses are not preferred (RFC 6724, 5, rule 3; the kernel does not
+    look at the route for the source of an ICMPv6 error).
     """
-    ours = {address for subnet in network.subnets for address in (subnet.gateway, subnet.service_address)}
+    gateways = {subnet.gateway for subnet in network.subnets}
+    ours = gateways | {subnet.service_address for subnet in network.subnets}
     ours |= {service.address for service in network.link_local_services}
     for address in ours:
         if address is not None and (address.version == 4 or routes_ipv6):  # noqa: PLR2004 - IP version
-            yield LinkAddress(ifname=vrf_of(network).name, address=ip_interface(address))
+            is_preferred = address.version == 4 or address in gateways  # noqa: PLR2004 - IP version
+            yield LinkAddress(ifname=vrf_of(network).name, address=ip_interface(address), is_preferred=is_preferred)
 
 
 def end_routes(network: Network, *, has_ipv6: bool) -> Iterator[Route]:
@@ -162,12 +166,14 @@ def local_ways(placement: Placement) -> Iterator[tuple[IpNetwork, LocalWay]]:
 
 
 def source_towards(network: Network, prefix: IpNetwork) -> IpAddress | None:
-    """Return what the router's own packets to that prefix are from: the gateway of the guests' subnet.
+    """Return what the router's own IPv4 packets to that prefix are from: the gateway of the guests' subnet.
 
     For a prefix behind a guest that is the first gateway of the network. A vif has no address, so the kernel would take
-    any of the VRF device's (for IPv4 the first that it was given), and an ICMP error would come from another subnet's
-    gateway, or from a service's address.
+    any of the VRF device's, the first that it was given, and an ICMP error would come from another subnet's gateway, or
+    from a service's address. None for IPv6: see `gateway_addresses`.
     """
+    if prefix.version != 4:  # noqa: PLR2004 - IP version
+        return None
     subnet = network.subnet_of(prefix.network_address)
     if subnet is not None:
         return subnet.gateway

@@ -298,10 +298,11 @@ class TunnelEnd:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkAddress:
-    """An address on a device of ours."""
+    """An address on a device of ours; one that is not preferred is never chosen as a source (IPv6 only)."""
 
     ifname: str
     address: IpInterface
+    is_preferred: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

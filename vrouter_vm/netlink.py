@@ -46,6 +46,7 @@ _HEADER: Final = struct.Struct("=IHHII")
 _ATTRIBUTE: Final = struct.Struct("=HH")
 _LINK: Final = struct.Struct("=BxHiII")
 _ADDRESS: Final = struct.Struct("=BBBBi")
+_LIFETIMES: Final = struct.Struct("=IIII")
 _ROUTE: Final = struct.Struct("=BBBBBBBBI")
 _NEIGHBOUR: Final = struct.Struct("=BxxxiHBB")
 _RULE: Final = struct.Struct("=BBBBBxxBI")
@@ -112,6 +113,7 @@ class AddressEntry:
     index: int
     address: IpAddress
     length: int
+    is_preferred: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,11 +256,14 @@ def set_proxy_delay(index: int, delay_ms: int) -> Message:
     return Message(SET_NEIGHBOUR_TABLE, REPLACE, body)
 
 
-def address(kind: int, flags: int, index: int, interface: IpInterface) -> Message:
-    """Return what adds or deletes an address of a device."""
+def address(kind: int, flags: int, index: int, interface: IpInterface, *, is_preferred: bool = True) -> Message:
+    """Return what adds or deletes an address of a device; one that is not preferred is never chosen as a source."""
     body = _ADDRESS.pack(_family(interface.version), interface.network.prefixlen, 0, SCOPE_UNIVERSE, index)
     packed = interface.ip.packed
-    return Message(kind, flags, body + _attribute(_IFA_LOCAL, packed) + _attribute(_IFA_ADDRESS, packed))
+    body += _attribute(_IFA_LOCAL, packed) + _attribute(_IFA_ADDRESS, packed)
+    if not is_preferred:
+        body += _attribute(_IFA_CACHEINFO, _LIFETIMES.pack(0, _FOREVER, 0, 0))
+    return Message(kind, flags, body)
 
 
 def neighbour(kind: int, flags: int, index: int, dst: IpAddress, mac: str) -> Message:
@@ -386,9 +391,10 @@ def parse_link(body: bytes) -> Link:
 
 def parse_address(body: bytes) -> AddressEntry:
     """Return an address of a dump."""
-    _, length, _, _, index = _ADDRESS.unpack_from(body)
+    _, length, flags, _, index = _ADDRESS.unpack_from(body)
     found = _attributes(body, _ADDRESS.size)
-    return AddressEntry(index, _ip(found.get(_IFA_LOCAL) or found[_IFA_ADDRESS]), length)
+    address = _ip(found.get(_IFA_LOCAL) or found[_IFA_ADDRESS])
+    return AddressEntry(index, address, length, is_preferred=not flags & _IFA_F_DEPRECATED)
 
 
 def parse_route(body: bytes) -> RouteEntry:
@@ -444,7 +450,9 @@ _INFO_KIND, _INFO_DATA = 1, 2
 _VLAN_ID, _VRF_TABLE = 1, 1
 _VXLAN_ID, _VXLAN_LOCAL, _VXLAN_TTL, _VXLAN_LEARNING, _VXLAN_PORT = 1, 4, 5, 7, 15
 _INET_CONF, _INET6_CONF, _INET6_ADDR_GEN_MODE = 1, 2, 8
-_IFA_ADDRESS, _IFA_LOCAL = 1, 2
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO = 1, 2, 6
+_IFA_F_DEPRECATED: Final = 0x20
+_FOREVER: Final = 0xFFFFFFFF
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC, _RTA_TABLE = 1, 4, 5, 6, 7, 15
 _NDA_DST, _NDA_LLADDR = 1, 2
 _FRA_PRIORITY, _FRA_TABLE, _FRA_L3MDEV, _FRA_PROTOCOL = 6, 15, 19, 21

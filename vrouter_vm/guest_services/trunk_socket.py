@@ -8,6 +8,7 @@ asks too often can be left out there, so that its frames cost nothing here and p
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import select
 import socket
@@ -143,18 +144,22 @@ class TrunkSocket:
             except BlockingIOError:
                 return
             except OSError as error:
+                if error.errno == errno.ENETDOWN:
+                    return  # said once; frames come again when the trunk is up
                 raise Transient(SYSTEM, "receive", self._trunk, error.strerror or str(error)) from error
             received = _received(data, ancillary)
             if received is not None:
                 yield received
 
     def send(self, frame: bytes) -> bool:
-        """Send a tagged frame; False when the trunk's queue is full: the guest will ask again."""
+        """Send a tagged frame; False when the trunk is down or its queue is full: the guest will ask again."""
         try:
             self._opened().send(frame, socket.MSG_DONTWAIT)
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as error:
+            if error.errno in {errno.ENETDOWN, errno.ENOBUFS}:
+                return False
             raise Transient(SYSTEM, "send", self._trunk, error.strerror or str(error)) from error
         return True
 

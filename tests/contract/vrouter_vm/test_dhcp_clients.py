@@ -250,6 +250,13 @@ def test_a_change_is_advertised_at_once(site: Site) -> None:
     wait_until(lambda: site.guest.run("cat", "/proc/sys/net/ipv6/conf/eth0/mtu").stdout.strip() == "1400")
 
 
+def test_a_trunk_that_goes_down_and_up_is_served_on(site: Site, tmp_path: Path) -> None:
+    for state in ("down", "up"):
+        subprocess.run(["ip", "link", "set", "eth1", state], check=True)
+    assert udhcpc(site.guest, tmp_path) == 0
+    assert site.service.restarts == 0
+
+
 def test_a_guest_that_floods_is_muted_and_the_others_are_served(site: Site, tmp_path: Path) -> None:
     port = replace(
         make_placement(addresses=("10.1.1.12",)).port, vmi_uuid=VmiUuid("other"), mac=MacAddress(site.stranger.mac)

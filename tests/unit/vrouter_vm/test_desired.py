@@ -5,6 +5,7 @@ from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 
+from tests.fakes.guests import METADATA
 from tests.fakes.vrouter_host import FakeHost, make_interfaces, make_network, make_port, make_view
 from vrouter_vm import names, policy
 from vrouter_vm.desired import desired_state
@@ -192,7 +193,6 @@ def test_a_guest_with_ipv6_only_is_served() -> None:
         prefix=ip_network("fd00:1::11/128"),
         ifname="eth1.101",
         metric=1024,
-        source=ip_address("fd00:1::1"),
     )
     assert host_route in desired.routes
     assert desired.elements[policy.BIND4] == frozenset()
@@ -206,3 +206,19 @@ def test_the_vif_has_the_trunks_mac_and_the_settings_that_the_traps_ask_for() ->
     assert paths["ipv4/conf/eth1.101/rp_filter"] == 1
     assert paths["ipv4/neigh/eth1.101/proxy_delay"] == 0
     assert paths["ipv4/conf/eth1.101/accept_redirects"] == 0
+
+
+def test_the_router_has_service_addresses_and_speaks_as_none_of_them() -> None:
+    subnets = tuple(replace(subnet, dns=subnet.prefix[2]) for subnet in RED.subnets)
+    network = replace(RED, subnets=subnets, link_local_services=(METADATA,))
+    seen = want(make_port(1, addresses=("10.1.1.11", "fd00:1::11")), view=make_view(network))
+    on_the_vrf = {str(each.address.ip): each.is_preferred for each in seen.addresses if each.ifname == "v5"}
+    assert on_the_vrf == {
+        "10.1.1.1": True,
+        "10.1.1.2": True,
+        "169.254.169.254": True,
+        "fd00:1::1": True,
+        "fd00:1::2": False,
+    }
+    services = {element[1:] for name in (policy.SERVICES4, policy.SERVICES6) for element in seen.elements[name]}
+    assert services == {("10.1.1.2", "53"), ("169.254.169.254", "80"), ("fd00:1::2", "53")}

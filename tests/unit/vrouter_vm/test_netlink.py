@@ -72,6 +72,14 @@ def test_a_route_is_read_back_as_it_was_asked_for(prefix: str, index: int | None
     )
 
 
+def test_an_address_that_is_not_preferred_is_deprecated_from_the_start_and_for_ever() -> None:
+    plain = netlink.address(netlink.NEW_ADDRESS, 0, 9, ip_interface("fd00:1::2/128"))
+    other = netlink.address(netlink.NEW_ADDRESS, 0, 9, ip_interface("fd00:1::2/128"), is_preferred=False)
+    assert other.body == plain.body + struct.pack("=HHIIII", 20, 6, 0, 0xFFFFFFFF, 0, 0)
+    listed = bytes([plain.body[0], plain.body[1], 0x80 | 0x20, plain.body[3]]) + plain.body[4:]
+    assert netlink.parse_address(listed) == AddressEntry(9, ip_address("fd00:1::2"), 128, is_preferred=False)
+
+
 @pytest.mark.parametrize(("prefix", "source"), [("10.1.1.11/32", "10.1.1.1"), ("fd00:1::11/128", "fd00:1::1")])
 def test_a_route_says_whom_the_host_speaks_as(prefix: str, source: str) -> None:
     message = netlink.route(

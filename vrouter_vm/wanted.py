@@ -453,14 +453,16 @@ class Wanted:
         own_vni = self._vni_of_id[network_id]
         is_leak = choice.way is None and choice.route.vni != own_vni
         self._use_device(unit, device if is_leak else None)
+        # Of the network that has the route, also where it leads to another one's guest.
+        source = links.source_towards(self._served_by_id[network_id].network, prefix)
         if choice.way is not None:
-            part = tunnels.here_part(network_id, prefix, choice.way)
+            part = tunnels.here_part(network_id, prefix, replace(choice.way, source=source))
         else:
             part = tunnels.there_part(
                 choice,
                 overlay,
                 own_vni=own_vni,
-                source=links.source_towards(self._served_by_id[network_id].network, prefix),
+                source=source,
                 is_device_here=device in self._devices,
                 has_ipv6=self.has_ipv6,
             )

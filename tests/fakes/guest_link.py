@@ -15,7 +15,7 @@ import subprocess
 import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -114,7 +114,8 @@ class _Copier(threading.Thread):
             for vlan, port in self._ports.items():
                 if port.fileno() in ready:
                     frame = port.recv(2048)
-                    self._trunk.send(frame[:12] + struct.pack("!HH", 0x8100, vlan) + frame[12:])
+                    with suppress(OSError):  # lost, while the other end is down
+                        self._trunk.send(frame[:12] + struct.pack("!HH", 0x8100, vlan) + frame[12:])
             if self._trunk.fileno() in ready:
                 frame, ancillary, _, _ = self._trunk.recvmsg(2048, 256)
                 status, *_, tag, _ = struct.unpack("=IIIHHHH", ancillary[0][2][:20])

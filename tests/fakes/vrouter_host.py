@@ -339,7 +339,10 @@ class FakeHost:
         }
         if (route.ifname,) not in known:
             raise UnsafeMoment(f"{route.ifname} gets a route and has no filters")
-        if route.source is not None and route.source not in {address.address.ip for address in self.addresses}:
+        vrf = next((vrf.name for vrf in self.vrfs.values() if vrf.table == route.table), None)
+        if route.source is not None and route.source not in {
+            address.address.ip for address in self.addresses if address.ifname == vrf
+        }:
             raise Rejected("fake kernel", "add route", str(route.prefix), f"{route.source} is no address of ours")
         if route.via is not None:
             macs = {

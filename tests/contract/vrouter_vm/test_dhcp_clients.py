@@ -79,7 +79,7 @@ def site() -> Iterator[Site]:
             yield Site(links, directory, service)
         finally:
             service.stop()
-        assert service.restarts == 0
+        assert service.restarts == 0, service.describe()
 
 
 def script(directory: Path) -> Path:
@@ -254,7 +254,7 @@ def test_a_trunk_that_goes_down_and_up_is_served_on(site: Site, tmp_path: Path) 
     for state in ("down", "up"):
         subprocess.run(["ip", "link", "set", "eth1", state], check=True)
     assert udhcpc(site.guest, tmp_path) == 0
-    assert site.service.restarts == 0
+    assert site.service.restarts == 0, site.service.describe()
 
 
 def test_a_guest_that_floods_is_muted_and_the_others_are_served(site: Site, tmp_path: Path) -> None:

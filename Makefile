@@ -1,6 +1,6 @@
 # Everything a person needs: make demo | lab | test | check | bench. Each does its own set-up on a fresh Debian or Ubuntu machine.
 
-.PHONY: demo lab test test-native test-guest test-image check format setup setup-test clean
+.PHONY: demo lab test test-native test-guest test-image check format setup setup-test setup-image clean
 .DEFAULT_GOAL := help
 
 PY := .venv/bin/python
@@ -14,6 +14,9 @@ setup:  ## Debian packages and .venv
 
 setup-test: setup
 	@tools/setup test
+
+setup-image: setup
+	@tools/setup image
 
 build/vcsim: $(wildcard vcsim/*.go) vcsim/go.mod vcsim/go.sum | setup
 	cd vcsim && ../tools/go build -o ../build/vcsim .
@@ -36,7 +39,7 @@ test-native: setup-test build/vcsim build/gobgpd
 test-guest: setup-test build/vcsim build/gobgpd
 	$(PY) -m lab test
 
-test-image: setup-test build/vcsim build/gobgpd  ## the vRouter VM as an image, on a Debian base, booted in QEMU
+test-image: setup-image build/vcsim build/gobgpd  ## the vRouter VM as an image, on a Debian base, booted in QEMU
 	$(PY) -m pytest -q -m e2e_image
 
 check: setup  ## format, lint, types, import rules

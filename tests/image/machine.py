@@ -1,4 +1,8 @@
-"""The vRouter VM under QEMU: its disk, its three NICs, its power, and a person's way in."""
+"""The vRouter VM under QEMU: its disk, its three NICs, its power, its guestinfo, and a person's way in.
+
+To the VM it is one of VMware's: by the vendor that its firmware names, which is what systemd and first boot go by, and
+with the script `vmtoolsd` of this folder where VMware's tool asks the hypervisor.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,18 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.image.guestinfo import Guestinfo
+from tests.image.underlay import Underlay
+
 # The management network is QEMU's own: the machine the tests run on is HOST in it, and SSH to the VM is forwarded.
 NETWORK, HOST, ADDRESS = "198.51.100.0/24", "198.51.100.2", "198.51.100.31"
+FAKE_TOOL = Path(__file__).with_name("vmtoolsd")
 STOP_S = 60.0
+SYSTEM_PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 
 
 class MachineError(AssertionError):
@@ -40,6 +50,9 @@ class VrouterVm:
     trunk_mac: str
     trunk_ports: tuple[int, int]
     key_file: Path
+    underlay: Underlay
+    memory_mib: int
+    guestinfo: Guestinfo | None = None
     config_drive: Path | None = None
     is_isolated: bool = False
     ssh_port: int = field(default_factory=free_tcp_port)
@@ -60,8 +73,9 @@ class VrouterVm:
         medium = "" if self.config_drive is None else f",file={self.config_drive},format=raw"
         return [
             "qemu-system-x86_64",
-            *("-M", "q35,usb=off,vmport=off,hpet=off", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "qemu64"),
-            *("-smp", "2", "-m", "1024", "-uuid", self.smbios_uuid),
+            *("-M", "q35,usb=off,vmport=off,hpet=off", "-accel", "tcg,thread=multi,tb-size=512"),
+            *("-cpu", "qemu64,hypervisor=off" if self.guestinfo else "qemu64"),
+            *("-smp", "2", "-m", str(self.memory_mib), "-uuid", self.smbios_uuid, *self._guestinfo_port),
             *("-nodefaults", "-no-user-config", "-display", "none"),
             *("-kernel", str(self.kernel), "-initrd", str(self.initrd)),
             "-append",
@@ -75,14 +89,29 @@ class VrouterVm:
             *("-netdev", f"socket,id=trunk,udp=127.0.0.1:{here},localaddr=127.0.0.1:{there}"),
             *("-device", f"virtio-net-pci,netdev=trunk,mac={self.trunk_mac},addr=4"),
             *("-netdev", management, "-device", "virtio-net-pci,netdev=mgmt,mac=52:54:00:00:00:01,addr=5"),
-            *("-netdev", "user,id=underlay,restrict=on"),
+            *("-netdev", f"tap,id=underlay,ifname={self.underlay.tap},script=no,downscript=no"),
             *("-device", "virtio-net-pci,netdev=underlay,mac=52:54:00:00:00:02,addr=6"),
+        ]
+
+    @property
+    def _guestinfo_port(self) -> list[str]:
+        if self.guestinfo is None:
+            return []
+        return [
+            *("-smbios", "type=1,manufacturer=VMware,, Inc.,product=VMware20,,1"),
+            *("-chardev", f"socket,id=guestinfo,path={self.guestinfo.path}", "-device", "virtio-serial-pci"),
+            *("-device", "virtserialport,chardev=guestinfo,name=guestinfo"),
         ]
 
     def power_on(self) -> None:
         """Start the VM."""
         with (self.folder / "qemu.log").open("ab") as log:
             self._process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        try:
+            self.underlay.plug()
+        except AssertionError:
+            self.check_running()
+            raise
 
     def cut_power(self) -> None:
         """End the VM as a power cut does: nothing in it gets a chance to finish."""
@@ -112,20 +141,21 @@ class VrouterVm:
 
     def shell(self, command: str, *, timeout_s: float = 60.0, is_checked: bool = True) -> str:
         """Return what `command` prints in the VM, run as root by the account that the settings gave a key to."""
+        return self.pipe(command, b"", timeout_s=timeout_s, is_checked=is_checked).decode(errors="replace")
+
+    def pipe(self, command: str, given: bytes, *, timeout_s: float = 60.0, is_checked: bool = True) -> bytes:
+        """The same with `given` on its standard input, and bytes as they are."""
         self._connect(timeout_s=timeout_s)
         done = subprocess.run(
             [*self._ssh, f"sudo -n sh -c {shlex.quote(command)}"],
             capture_output=True,
-            text=True,
-            errors="replace",
             check=False,
             timeout=timeout_s,
-            stdin=subprocess.DEVNULL,
+            input=given,
         )
         if is_checked and done.returncode != 0:
-            raise MachineError(
-                f"{command!r} gave {done.returncode}: {done.stderr or done.stdout}\n{self.console_tail()}"
-            )
+            words = (done.stderr or done.stdout).decode(errors="replace")
+            raise MachineError(f"{command!r} gave {done.returncode}: {words}\n{self.console_tail()}")
         return done.stdout
 
     @property
@@ -181,7 +211,7 @@ class VrouterVm:
     def last_words(self) -> str:
         """Return what the VM said last: the daemons' journal if a person could still log in, and the console."""
         try:
-            units = "-u vrouter-firstboot -u vrouter-settings -u vrouter-agent -u vcenter-manager -u NetworkManager"
+            units = "-u 'vrouter-*' -u vcenter-manager -u NetworkManager"
             journal = self.shell(f"journalctl --no-pager -b -n 60 {units}", timeout_s=30.0)
         except (MachineError, subprocess.TimeoutExpired) as error:
             journal = f"no log-in for the journal: {error}"
@@ -193,6 +223,33 @@ class VrouterVm:
         return f"--- the console ends with\n{text[-4000:]}"
 
 
+def make_disk(disk: Path, *, base: Path, has_guestinfo: bool) -> None:
+    """Write a disk (qcow2) that begins as `base`; with guestinfo it has the tool that asks the test for it.
+
+    VMware Tools' own daemon is off there: it does not start without VMware's hypervisor.
+    """
+    if has_guestinfo:
+        raw = disk.with_suffix(".raw")
+        subprocess.run(["cp", "--sparse=always", "--reflink=auto", str(base), str(raw)], check=True)
+        edits = [
+            f"write {FAKE_TOOL} /usr/local/bin/vmtoolsd",
+            "set_inode_field /usr/local/bin/vmtoolsd mode 0100755",
+            "symlink /etc/systemd/system/open-vm-tools.service /dev/null",
+        ]
+        done = subprocess.run(
+            ["debugfs", "-w", "-f", "-", str(raw)],
+            input="".join(f"{edit}\n" for edit in edits),
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "PATH": SYSTEM_PATH},
+        )
+        complaints = [line for line in done.stderr.splitlines() if not line.startswith("debugfs ")]
+        assert not complaints, complaints
+        base = raw
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(base), str(disk)], check=True)
+
+
 def make_key(folder: Path) -> tuple[Path, str]:
     """Make an SSH key; return its file and the public line."""
     file = folder / "key"
@@ -200,7 +257,7 @@ def make_key(folder: Path) -> tuple[Path, str]:
     return file, file.with_suffix(".pub").read_text().strip()
 
 
-def make_config_drive(target: Path, files: dict[str, str]) -> None:
+def make_config_drive(target: Path, files: Mapping[str, str]) -> None:
     """Write an ISO 9660 volume labelled TFVROUTER with `files`."""
     content = target.with_suffix(".d")
     for name, text in files.items():
@@ -217,8 +274,8 @@ def make_config_drive(target: Path, files: dict[str, str]) -> None:
 
 def missing_tools() -> str | None:
     """Return what the machine lacks for these tests, None if nothing."""
-    tools = ("qemu-system-x86_64", "qemu-img", "mmdebstrap", "genisoimage", "ssh", "ssh-keygen", "mke2fs")
-    absent = [tool for tool in tools if shutil.which(tool, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None]
+    tools = ("qemu-system-x86_64", "qemu-img", "mmdebstrap", "genisoimage", "ssh", "ssh-keygen", "mke2fs", "debugfs")
+    absent = [tool for tool in tools if shutil.which(tool, path=SYSTEM_PATH) is None]
     if absent:
         return f"commands not found: {', '.join(absent)}"
     return None if os.geteuid() == 0 else "not root: a root file system cannot be made"

@@ -1,38 +1,129 @@
-"""What the tests of the image do around the VM: networks and guests, and the wait for what has to come of them."""
+"""The site around one vRouter VM: a simulated vCenter with its ESXi, the config API and the plugin on this machine, a
+route reflector and another host on the underlay, the VM in QEMU; and what is done there to it.
+"""
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 from typing import Any, Final
 
+import yaml
+
+from images.ovf import SIZES, Size
+from images.payload import PROJECT
 from lab.controller import Controller
 from lab.networks import create_network
 from lab.simulator import Simulator
-from lab.site import TENANT
+from lab.site import DVSWITCH, TENANT, TRUNK_PORTGROUP
 from lab.vsphere_admin import VsphereAdmin
 from tests.image.frames import Guest, Trunk
-from tests.image.machine import MachineError, VrouterVm
+from tests.image.guestinfo import Guestinfo
+from tests.image.machine import ADDRESS, HOST, MachineError, VrouterVm, make_config_drive, make_disk, make_key
+from tests.image.underlay import ASN, REFLECTOR, VTEP, Underlay
 
+TRUNK_MAC: Final = "00:50:56:00:00:01"
 SECRETS: Final[Mapping[str, str]] = {
     "esxi-password": "Zk3-esxi-only-here-9fQ",
     "vcenter-password": "Vb7-vcenter-only-here-2xT",
     "tf-token": "Tq5-token-only-here-8mW",
+    "bgp-password": "Bg9-bgp-only-here-4rL",
 }
 
 
 @dataclass(kw_only=True)
 class VlanSite:
-    """The running parts, and the guests that were attached so far."""
+    """The running parts, the VM that is there now, and the guests that were attached so far."""
 
+    folder: Path
+    image: Path
+    smbios_uuid: str
+    settings: dict[str, Any]
+    key_file: Path
     simulator: Simulator
     admin: VsphereAdmin
     controller: Controller
     trunk: Trunk
-    vm: VrouterVm
+    underlay: Underlay
+    guestinfo: Guestinfo
     guests: dict[str, Guest] = field(default_factory=dict)
+    _vm: VrouterVm | None = None
+
+    @property
+    def vm(self) -> VrouterVm:
+        """The VM that is there now."""
+        assert self._vm is not None, "no VM has been made yet"
+        return self._vm
+
+    def make_vm(self, name: str, *, guestinfo: Guestinfo | None = None, size: Size = SIZES[0]) -> None:
+        """Make a VM of the image in the place of the one before, switched off.
+
+        It has its settings and secrets from guestinfo, in time, or else all of them from a config drive.
+        """
+        self.cut_power()
+        folder = self.folder / name
+        folder.mkdir()
+        make_disk(folder / "disk.qcow2", base=self.image / "disk.raw", has_guestinfo=guestinfo is not None)
+        drive = None if guestinfo else folder / "config-drive.iso"
+        if drive is not None:
+            content = {f"secrets/{name}": f"{secret}\n" for name, secret in SECRETS.items()}
+            make_config_drive(drive, content | {"vrouter-vm.yaml": yaml.safe_dump(self.settings)})
+        self._vm = VrouterVm(
+            folder=folder,
+            disk=folder / "disk.qcow2",
+            kernel=self.image / "kernel",
+            initrd=self.image / "initrd",
+            smbios_uuid=self.smbios_uuid,
+            trunk_mac=TRUNK_MAC,
+            trunk_ports=(self.trunk.port, self.trunk.vm_port),
+            underlay=self.underlay,
+            key_file=self.key_file,
+            guestinfo=guestinfo,
+            config_drive=drive,
+            memory_mib=size.memory_mib,
+        )
+
+    def cut_power(self) -> None:
+        """Cut the power of the VM, if there is one."""
+        if self._vm is not None:
+            self._vm.cut_power()
+
+    def give_settings(self, **changes: Any) -> None:
+        """Write the settings into guestinfo as an admin does, with some of them changed."""
+        self.guestinfo.set("tf.settings", yaml.safe_dump(self.settings | changes))
+
+    def seal(self, *names: str) -> str:
+        """Return what `tfv seal` prints for secrets, with the key that the VM shows."""
+        files = []
+        for name in names:
+            file = self.folder / f"secret-{name}"
+            file.write_text(f"{SECRETS[name]}\n")
+            files.append(f"{name}={file}")
+        command = [sys.executable, "-m", "tf_cli", "seal", "--key", self.guestinfo.get("tf.seal-key"), *files]
+        return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stdout.strip()
+
+    @contextmanager
+    def hung(self) -> Iterator[None]:
+        """TF, vCenter and the ESXi take connections and answer nothing while inside."""
+        places = ("vcenter", "esx-a")
+        for place in places:
+            self.simulator.freeze(place)
+        os.kill(self.controller.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self.controller.pid, signal.SIGCONT)
+            for place in places:
+                self.simulator.thaw(place)
 
     def create_network(self, name: str, prefix: str) -> None:
         """Make a virtual network in the tenant that the plugin makes, and wait for its portgroup."""
@@ -90,3 +181,111 @@ class VlanSite:
             for record in api.list("virtual-machine-interface", detail=True)
             for mac in record["virtual_machine_interface_mac_addresses"]["mac_address"]
         }
+
+
+@contextmanager
+def running_site(folder: Path, *, image: Path) -> Iterator[VlanSite]:
+    """Have the site while inside; no VM has been made in it. `image`: the folder with disk, kernel and initrd."""
+    smbios_uuid = str(uuid.uuid4())
+    with ExitStack() as stack:
+        simulator = stack.enter_context(Simulator(_simulated(smbios_uuid)))
+        admin = stack.enter_context(VsphereAdmin.connect(simulator))
+        controller = stack.enter_context(Controller(token=SECRETS["tf-token"]))
+        stack.enter_context(_plugin(folder, simulator, controller.url))
+        key_file, public_key = make_key(folder)
+        underlay = Underlay(f"tfi{os.getpid()}", folder, password=SECRETS["bgp-password"])
+        site = VlanSite(
+            folder=folder,
+            image=image,
+            smbios_uuid=smbios_uuid,
+            settings=_settings(simulator, controller.url, public_key),
+            key_file=key_file,
+            simulator=simulator,
+            admin=admin,
+            controller=controller,
+            trunk=stack.enter_context(Trunk().connected()),
+            underlay=stack.enter_context(underlay.made()),
+            guestinfo=stack.enter_context(Guestinfo(folder / "guestinfo.sock").served()),
+        )
+        stack.callback(site.cut_power)
+        yield site
+
+
+def _simulated(smbios_uuid: str) -> dict[str, object]:
+    return {
+        "vcenter": {"listen": "127.0.0.1:0", "user": "tf@vsphere.local", "password": SECRETS["vcenter-password"]},
+        "control": "127.0.0.1:0",
+        "dvs": DVSWITCH,
+        "hosts": [
+            {
+                "name": "esx-a",
+                "listen": "127.0.0.1:0",
+                "user": "tf-vrouter",
+                "password": SECRETS["esxi-password"],
+                "vrouter": {
+                    "name": "vrouter-a",
+                    "smbios_uuid": smbios_uuid,
+                    "trunk_mac": TRUNK_MAC,
+                    "trunk_portgroup": TRUNK_PORTGROUP,
+                },
+            }
+        ],
+        "portgroups": [{"name": TRUNK_PORTGROUP, "trunk": [[0, 4094]]}],
+        "vms": [],
+    }
+
+
+def _settings(simulator: Simulator, url: str, public_key: str) -> dict[str, object]:
+    (esxi,) = simulator.esxi
+    return {
+        # The endpoints listen on this machine's loopback, which the VM sees as HOST.
+        "esxi": {"host": HOST, "port": esxi.port, "user": esxi.user, "thumbprint_sha256": esxi.sha256},
+        "vcenter": {
+            "host": HOST,
+            "port": simulator.vcenter.port,
+            "user": simulator.vcenter.user,
+            "thumbprint_sha256": simulator.vcenter.sha256,
+        },
+        "dvswitch": DVSWITCH,
+        "tf": {"servers": [url.replace("127.0.0.1", HOST)]},
+        "management": {
+            "address": f"{ADDRESS}/24",
+            "gateway": HOST,
+            "hostname": "vrouter-a",
+            "authorized_keys": [public_key],
+        },
+        "underlay": {"address": f"{VTEP}/24"},
+        "overlay": {"bgp": {"asn": ASN, "peers": [str(REFLECTOR)]}},
+        "manager": {"vlan": {"ranges": [[101, 400]]}},
+    }
+
+
+@contextmanager
+def _plugin(folder: Path, simulator: Simulator, url: str) -> Iterator[None]:
+    """The plugin as a process of this machine, while inside."""
+    for name in ("vcenter-password", "tf-token"):
+        (folder / name).write_text(f"{SECRETS[name]}\n")
+    config = folder / "vcenter-plugin.yaml"
+    settings = {
+        "vcenter": {
+            "host": "127.0.0.1",
+            "port": simulator.vcenter.port,
+            "user": simulator.vcenter.user,
+            "password_file": str(folder / "vcenter-password"),
+            "thumbprint_sha256": simulator.vcenter.sha256,
+        },
+        "dvswitch": DVSWITCH,
+        "tf": {"servers": [url], "token_file": str(folder / "tf-token")},
+        "tenant": {"fq_name": ":".join(TENANT), "create": True},
+        "status": {"listen": "127.0.0.1:0"},
+    }
+    config.write_text(yaml.safe_dump(settings))
+    with (folder / "plugin.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "vcenter_plugin", "-c", str(config)], cwd=PROJECT, stdout=log, stderr=log
+        )
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(20)

@@ -1,6 +1,7 @@
-"""The life of one vRouter VM, looked at from outside: first boot, work, a wrong setting, a reboot, a power cut.
+"""The life of one vRouter VM, looked at from outside: settings and secrets by guestinfo, work, mistakes, a reboot, the
+VM that takes its place, a power cut.
 
-The tests are in order and share one VM: a boot takes most of a minute under emulation. What they measure is written to
+The tests are in order and share the VM: a boot takes most of a minute under emulation. What they measure is written to
 the file that the environment variable TF_IMAGE_REPORT names.
 """
 
@@ -11,28 +12,30 @@ import os
 import re
 import time
 from collections.abc import Iterator
+from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Final
 
 import pytest
 
+from images.payload import PROJECT
 from tests.image.machine import MachineError
 from tests.image.site import SECRETS, VlanSite
+from tests.image.underlay import REFLECTOR, VTEP
 
 pytestmark = pytest.mark.e2e_image
 
-BOOT_S = 480.0
-SETTLE_S = 300.0
-MOST_MEMORY_MIB = 350
-UNITS = (
-    "vrouter-firstboot",
-    "vrouter-firewall",
-    "vrouter-agent",
-    "vrouter-speaker",
-    "vcenter-manager",
-    "NetworkManager",
-    "chrony",
-    "ssh",
+BOOT_S: Final = 480.0
+SETTLE_S: Final = 300.0
+MOST_MEMORY_MIB: Final = 350
+UNITS: Final = (
+    *("vrouter-firstboot", "vrouter-firewall", "vrouter-agent", "vrouter-speaker", "vcenter-manager"),
+    *("NetworkManager", "chrony", "ssh"),
 )
+REMOTE_GUEST: Final = IPv4Address("10.1.1.200")
+CAPABILITIES: Final = {"CAP_NET_BIND_SERVICE": 1 << 10, "CAP_NET_ADMIN": 1 << 12, "CAP_NET_RAW": 1 << 13}
+STATE: Final = "/var/lib/vrouter-agent"
+STATE_FILES: Final = {"interfaces.json", "networks.json", "ports", "routes.json"}
 
 
 @pytest.fixture(scope="module")
@@ -54,15 +57,91 @@ def active_since_s(site: VlanSite, unit: str) -> float:
     return int(properties(site, unit, "ActiveEnterTimestampMonotonic")["ActiveEnterTimestampMonotonic"]) / 1e6
 
 
-def test_from_power_on_to_forwarding_nobody_logs_in(site: VlanSite, measured: dict[str, float | str]) -> None:
+def capabilities_of(unit: str) -> set[str]:
+    """The capabilities in the file of the unit."""
+    text = (PROJECT / f"config/systemd/{unit}.service").read_text()
+    (line,) = re.findall(r"^CapabilityBoundingSet=(.*)", text, re.MULTILINE)
+    return set(line.split())
+
+
+def used_mib(site: VlanSite) -> float:
+    """Memory in use without the page cache."""
+    fields = dict(line.split(":") for line in site.vm.shell("cat /proc/meminfo").splitlines())
+    mib = {name: int(value.split()[0]) / 1024 for name, value in fields.items()}
+    return mib["MemTotal"] - mib["MemFree"] - mib["Buffers"] - mib["Cached"] - mib["SReclaimable"]
+
+
+def look_for_settings(site: VlanSite) -> None:
+    """Do now what the timer does within a minute."""
+    site.vm.shell("systemctl start vrouter-settings", is_checked=False)
+
+
+def test_a_new_vm_says_in_guestinfo_what_it_waits_for_and_shows_its_key(
+    site: VlanSite, measured: dict[str, float | str]
+) -> None:
+    site.make_vm("first", guestinfo=site.guestinfo)
+    site.give_settings()
     began = time.monotonic()
     site.vm.power_on()
+    assert site.guestinfo.wait_for("tf.status", "waiting: secrets: esxi-password, vcenter-password", timeout_s=BOOT_S)
+    measured["first boot: power on to the key in guestinfo, wall s"] = round(time.monotonic() - began, 1)
+    assert site.guestinfo.get("tf.seal-key").startswith("tf-seal-key-1:")
+
+
+def test_sealed_secrets_are_opened_and_cleared_within_two_minutes_though_nobody_logs_in(site: VlanSite) -> None:
+    site.guestinfo.set("tf.sealed", site.seal(*SECRETS))
+    assert site.guestinfo.wait_for("tf.sealed", "", timeout_s=120 + BOOT_S)
+    assert site.guestinfo.wait_for("tf.status", "ok: settings from guestinfo.tf.settings", timeout_s=60)
+
+
+def test_secrets_are_credentials_which_only_their_daemon_sees(site: VlanSite) -> None:
+    site.vm.wait_for_shell(timeout_s=SETTLE_S)
+    names = sorted(SECRETS)
+    assert site.vm.shell("ls /etc/credstore").split() == names
+    modes = site.vm.shell("stat -c %a:%U /etc/credstore /etc/credstore/*").split()
+    assert modes == ["700:root", *["600:root"] * len(names)]
+    shown = {unit: site.vm.shell(f"ls /run/credentials/{unit}.service").split() for unit in UNITS[2:5:2]}
+    assert shown["vrouter-agent"] == ["bgp-password", "tf-token"]
+    assert shown["vcenter-manager"] == ["esxi-password", "smbios-uuid", "tf-token", "vcenter-password"]
+
+
+def test_every_unit_is_up_and_in_order(site: VlanSite, measured: dict[str, float | str]) -> None:
+    site.wait_for(
+        lambda: site.vm.shell("systemctl is-system-running", is_checked=False).strip() == "running",
+        "the boot to be over",
+        timeout_s=SETTLE_S,
+    )
+    for unit in UNITS:
+        assert properties(site, unit, "ActiveState")["ActiveState"] == "active", site.vm.shell(
+            f"systemctl status {unit}", is_checked=False
+        )
+    assert site.vm.shell("systemctl --failed --no-legend").strip() == ""
+    assert active_since_s(site, "vrouter-firstboot") < active_since_s(site, "NetworkManager")
+    assert active_since_s(site, "vrouter-agent") < active_since_s(site, "vcenter-manager")
+    for unit in ("vrouter-agent", "vcenter-manager"):
+        shown = properties(site, unit, "Type", "StatusText", "NRestarts", "WatchdogUSec")
+        assert shown["Type"] == "notify"
+        assert shown["StatusText"]
+
+
+def test_memory_after_boot_with_no_guests_is_small(site: VlanSite, measured: dict[str, float | str]) -> None:
+    used = used_mib(site)
+    measured["no guests: memory in use without page cache, MiB"] = round(used)
+    for unit in ("vrouter-agent", "vrouter-speaker", "vcenter-manager"):
+        measured[f"no guests: {unit}, MiB"] = round(
+            int(properties(site, unit, "MemoryCurrent")["MemoryCurrent"]) / 2**20
+        )
+    assert used < MOST_MEMORY_MIB
+
+
+def test_guests_that_come_are_served_by_themselves(site: VlanSite, measured: dict[str, float | str]) -> None:
     site.create_network("blue", "10.1.1.0/24")
     site.create_network("red", "10.1.1.0/24")
+    began = time.monotonic()
     site.create_guests({"blue-1": "blue", "blue-2": "blue", "red-1": "red"})
-    site.wait_for_guests(["blue-1", "blue-2", "red-1"], timeout_s=BOOT_S)
+    site.wait_for_guests(["blue-1", "blue-2", "red-1"], timeout_s=SETTLE_S)
     assert site.can_ping("blue-1", "blue-2", timeout_s=30)
-    measured["first boot: power on to forwarding, wall s"] = round(time.monotonic() - began, 1)
+    measured["three guests: started to forwarding, wall s"] = round(time.monotonic() - began, 1)
 
 
 def test_a_packet_was_routed_once_and_each_guest_has_its_own_vlan(site: VlanSite) -> None:
@@ -78,20 +157,56 @@ def test_the_other_network_is_not_reached_though_it_has_the_same_addresses(site:
     )
 
 
-def test_every_unit_is_up_and_in_order(site: VlanSite, measured: dict[str, float | str]) -> None:
-    site.vm.wait_for_shell(timeout_s=SETTLE_S)
-    for unit in UNITS:
-        assert properties(site, unit, "ActiveState")["ActiveState"] == "active", site.vm.shell(
-            f"systemctl status {unit}", is_checked=False
-        )
-    assert site.vm.shell("systemctl --failed --no-legend").strip() == ""
-    assert active_since_s(site, "vrouter-firstboot") < active_since_s(site, "NetworkManager")
-    assert active_since_s(site, "vrouter-agent") < active_since_s(site, "vcenter-manager")
-    for unit in ("vrouter-agent", "vcenter-manager"):
-        shown = properties(site, unit, "Type", "StatusText", "NRestarts", "WatchdogUSec")
-        assert shown["Type"] == "notify"
-        assert shown["StatusText"]
-        measured[f"first boot: {unit} ready, guest s"] = active_since_s(site, unit)
+def test_the_speaker_tells_the_reflector_where_the_guests_are(site: VlanSite) -> None:
+    guest = site.guests["blue-2"]  # no guest of the other network has its address
+    assert guest.address != site.guests["red-1"].address
+    route = site.underlay.wait_for_route(guest.address, timeout_s=60)
+    assert route is not None, site.underlay.log.read_text() + site.vm.last_words()
+    assert route.next_hop == VTEP
+    assert route.prefix.prefixlen == 32
+
+
+def test_a_guest_of_another_host_is_reached_through_the_tunnel(site: VlanSite) -> None:
+    route = site.underlay.wait_for_route(site.guests["blue-2"].address, timeout_s=1)
+    assert route is not None
+    site.underlay.add_guest(REMOTE_GUEST, beside=route)
+    assert site.trunk.ping(site.guests["blue-2"], REMOTE_GUEST, timeout_s=30), site.vm.last_words()
+    assert not site.trunk.ping(site.guests["red-1"], REMOTE_GUEST, timeout_s=2)
+
+
+def test_only_the_agent_may_open_the_speakers_api_and_no_port_is_open_for_bgp(site: VlanSite) -> None:
+    shown = site.vm.shell("stat -c %a:%U:%G /run/vrouter-speaker /run/vrouter-speaker/api.sock").split()
+    assert shown == ["750:vrouter-speaker:vrouter-speaker", "770:vrouter-speaker:vrouter-speaker"]
+    pid = properties(site, "vrouter-agent", "MainPID")["MainPID"]
+    group = site.vm.shell("getent group vrouter-speaker").split(":")
+    assert group[3].strip() == ""
+    assert group[2] in site.vm.shell(f"grep ^Groups: /proc/{pid}/status").split()
+    manager = "runuser -u vcenter-manager -- test -w /run/vrouter-speaker/api.sock && echo open || echo closed"
+    assert site.vm.shell(manager).strip() == "closed"
+    assert "gobgpd" not in site.vm.shell("ss -H -lntup")
+
+
+def test_a_speaker_that_is_killed_comes_back_and_the_tunnels_stay(site: VlanSite) -> None:
+    before = properties(site, "vrouter-speaker", "MainPID")["MainPID"]
+    site.vm.shell("systemctl kill --signal=KILL vrouter-speaker")
+    assert site.trunk.ping(site.guests["blue-2"], REMOTE_GUEST, timeout_s=1)
+    site.wait_for(
+        lambda: properties(site, "vrouter-speaker", "MainPID")["MainPID"] not in ("0", before),
+        "the speaker to be started anew",
+        timeout_s=60,
+    )
+    connected = f"ss -Htn state established dst {REFLECTOR}"
+    site.wait_for(lambda: bool(site.vm.shell(connected).strip()), "its session", timeout_s=60)
+    assert site.trunk.ping(site.guests["blue-2"], REMOTE_GUEST, timeout_s=1)
+
+
+def test_a_speaker_that_is_restarted_has_not_failed(site: VlanSite) -> None:
+    site.vm.shell("systemctl restart vrouter-speaker")
+    assert properties(site, "vrouter-speaker", "ActiveState", "Result") == {
+        "ActiveState": "active", "Result": "success",
+    }  # fmt: skip
+    log = site.vm.shell("journalctl -u vrouter-speaker --no-pager | tail -n 20")
+    assert "Failed with result" not in log.rpartition("Stopping")[2]
 
 
 def test_the_nics_have_the_names_of_their_roles_and_the_trunk_no_address(site: VlanSite) -> None:
@@ -127,15 +242,16 @@ def test_what_the_agent_makes_is_left_alone_by_networkmanager_udev_and_sysctl(si
     assert {line.rpartition(":")[2] for line in filters.splitlines()} == {"1"}
 
 
-def test_the_agent_has_one_capability_and_no_daemon_is_root(site: VlanSite) -> None:
-    for unit, capabilities in (("vrouter-agent", 1 << 12), ("vrouter-speaker", 0), ("vcenter-manager", 0)):
+def test_no_daemon_is_root_and_none_has_more_capabilities_than_its_unit_says(site: VlanSite) -> None:
+    for unit in ("vrouter-agent", "vrouter-speaker", "vcenter-manager"):
         pid = properties(site, unit, "MainPID")["MainPID"]
         status = site.vm.shell(f"cat /proc/{pid}/status")
         effective = re.search(r"^CapEff:\s*([0-9a-f]+)", status, re.MULTILINE)
         user = re.search(r"^Uid:\s*(\d+)", status, re.MULTILINE)
         assert effective is not None
         assert user is not None
-        assert int(effective[1], 16) == capabilities
+        assert {name for name, bit in CAPABILITIES.items() if int(effective[1], 16) & bit} == capabilities_of(unit)
+        assert int(effective[1], 16) & ~sum(CAPABILITIES.values()) == 0
         assert int(user[1]) > 0
 
 
@@ -144,81 +260,159 @@ def test_no_secret_is_in_a_log_a_command_line_a_file_of_settings_or_the_vms_conf
         "journal": site.vm.shell("journalctl --no-pager -o export"),
         "command lines": site.vm.shell("cat /proc/[0-9]*/cmdline | tr '\\0' ' '", is_checked=False),
         "environments": site.vm.shell("cat /proc/[0-9]*/environ | tr '\\0' ' '", is_checked=False),
+        "units": site.vm.shell("systemctl show '*.service'"),
         "console": site.vm.console.read_text(errors="replace"),
         "VM configuration": " ".join(site.vm.command),
+        "guestinfo, whatever it ever was": repr(site.guestinfo.history),
         "files": site.vm.shell("grep -rl -e 'only[-]here' /etc /var /run /tmp --exclude-dir=credstore || true"),
     }
     for place, text in shown.items():
         assert not [name for name, secret in SECRETS.items() if secret in text], place
     files = [line for line in shown["files"].splitlines() if not line.startswith("/run/credentials/")]
     assert files == []
-    assert site.vm.shell("stat -c %a /etc/credstore /etc/credstore/esxi-password").split() == ["700", "600"]
+
+
+def test_what_was_sealed_is_of_no_use_to_who_copied_it(site: VlanSite) -> None:
+    sealed = [value for key, value in site.guestinfo.history if key == "tf.sealed" and value]
+    assert len(sealed) == 1
+    assert site.guestinfo.get("tf.sealed") == ""
+    assert site.vm.shell("stat -c %a:%U /var/lib/tf-vsphere/seal.key").strip() == "600:root"
+    private_key = site.vm.shell("cat /var/lib/tf-vsphere/seal.key").strip()
+    assert not [key for key, value in site.guestinfo.history if private_key in value]
 
 
 def test_memory_with_three_guests_is_small(site: VlanSite, measured: dict[str, float | str]) -> None:
-    fields = dict(line.split(":") for line in site.vm.shell("cat /proc/meminfo").splitlines())
-    mib = {name: int(value.split()[0]) / 1024 for name, value in fields.items()}
-    used = mib["MemTotal"] - mib["MemFree"] - mib["Buffers"] - mib["Cached"] - mib["SReclaimable"]
-    measured["memory in use without page cache, MiB"] = round(used)
-    for unit in ("vrouter-agent", "vrouter-speaker", "vcenter-manager"):
-        measured[f"{unit}, MiB"] = round(int(properties(site, unit, "MemoryCurrent")["MemoryCurrent"]) / 2**20)
+    used = used_mib(site)
+    measured["three guests: memory in use without page cache, MiB"] = round(used)
     assert used < MOST_MEMORY_MIB
 
 
 def test_only_ssh_and_pings_reach_the_vm_itself(site: VlanSite) -> None:
-    listening = site.vm.shell("ss -H -ltn | awk '{print $4}'").split()
+    # A socket of a service for guests is bound to their VRF, which `ss` shows behind a percent sign.
+    listening = [address for address in site.vm.shell("ss -H -ltn | awk '{print $4}'").split() if "%v" not in address]
     assert {address.rpartition(":")[0] for address in listening} <= {"127.0.0.1", "0.0.0.0", "[::]", "[::1]"}
     off_loopback = {a.rpartition(":")[2] for a in listening if not a.startswith(("127.0.0.1", "[::1]"))}
     assert off_loopback == {"22"}
     assert "tcp dport 22 accept" in site.vm.shell("nft list table inet tf-host")
 
 
-def test_a_wrong_setting_is_named_and_the_vm_stays_reachable_and_at_work(site: VlanSite) -> None:
-    kept = "/etc/tf-vsphere/vrouter-vm.yaml"
-    site.vm.detach_config_drive()
-    site.vm.shell(f"cp {kept} /root/right.yaml && sed -i 's/^dvswitch:.*/dvswitch: [dvs-tf]/' {kept}")
-    site.vm.shell("systemctl restart vrouter-firstboot", is_checked=False)
-    assert "dvswitch: wrong type" in site.vm.shell("cat /etc/issue.d/50-tf-vsphere.issue")
-    assert "dvswitch: wrong type" in site.vm.console.read_text(errors="replace")
+def test_a_wrong_setting_is_named_in_guestinfo_and_on_the_console_and_the_vm_stays_reachable_and_at_work(
+    site: VlanSite,
+) -> None:
+    site.give_settings(dvswitch=["dvs-tf"])
+    look_for_settings(site)
+    complaint = "guestinfo.tf.settings: dvswitch: wrong type"
+    assert site.guestinfo.get("tf.status").startswith(f"error: {complaint}")
+    assert "allowed: `str`" in site.guestinfo.get("tf.status")
+    assert complaint in site.vm.shell("cat /etc/issue.d/50-tf-vsphere.issue")
+    assert complaint in site.vm.console.read_text(errors="replace")
     assert properties(site, "vcenter-manager", "ActiveState")["ActiveState"] == "active"
-    site.vm.shell(f"cp /root/right.yaml {kept} && systemctl restart vrouter-firstboot")
-    assert "ok: settings from" in site.vm.shell("cat /etc/issue.d/50-tf-vsphere.issue")
     assert site.can_ping("blue-1", "blue-2", timeout_s=10)
 
 
-def test_the_critical_chain_waits_for_no_network(site: VlanSite, measured: dict[str, float | str]) -> None:
+def test_a_changed_setting_restarts_whom_it_concerns_while_packets_pass(site: VlanSite) -> None:
+    pids = {unit: properties(site, unit, "MainPID")["MainPID"] for unit in ("vrouter-agent", "vcenter-manager")}
+    site.settings["manager"] = {"vlan": {"ranges": [[101, 500]]}}
+    site.give_settings()
+    look_for_settings(site)
+    assert site.guestinfo.get("tf.status") == "ok: settings from guestinfo.tf.settings"
+    assert "500" in site.vm.shell("cat /etc/tf-vsphere/vcenter-manager.yaml")
+    assert site.can_ping("blue-1", "blue-2", timeout_s=10)
+    site.wait_for(
+        lambda: properties(site, "vcenter-manager", "ActiveState")["ActiveState"] == "active",
+        "the manager to be ready again",
+        timeout_s=SETTLE_S,
+    )
+    assert properties(site, "vrouter-agent", "MainPID")["MainPID"] == pids["vrouter-agent"]
+    assert properties(site, "vcenter-manager", "MainPID")["MainPID"] != pids["vcenter-manager"]
+
+
+def test_after_a_reboot_it_forwards_though_tf_vcenter_and_the_esxi_hang(
+    site: VlanSite, measured: dict[str, float | str]
+) -> None:
+    before = site.vm.shell("cat /proc/sys/kernel/random/boot_id").strip()
+    began = time.monotonic()
+    with site.hung():
+        site.vm.shell("systemd-run --quiet --on-active=1 systemctl reboot")
+        site.vm.hang_up()
+        last_word = "reboot: Restarting system"  # of the kernel, on the console
+        site.wait_for(lambda: last_word in site.vm.console.read_text(errors="replace"), "the VM to go", timeout_s=240)
+        assert site.can_ping("blue-1", "blue-2", timeout_s=BOOT_S)
+        measured["reboot, TF and vCenter hung: command to forwarding, wall s"] = round(time.monotonic() - began, 1)
+        site.vm.wait_for_shell(timeout_s=SETTLE_S)
+        measured["reboot, TF and vCenter hung: agent ready, guest s"] = active_since_s(site, "vrouter-agent")
+        assert properties(site, "vcenter-manager", "ActiveState")["ActiveState"] != "active"
+    assert site.vm.shell("cat /proc/sys/kernel/random/boot_id").strip() != before
+    site.wait_for(
+        lambda: properties(site, "vcenter-manager", "ActiveState")["ActiveState"] == "active",
+        "the manager, now that they answer",
+        timeout_s=BOOT_S,
+    )
+
+
+def test_the_critical_chain_of_forwarding_waits_for_no_network(
+    site: VlanSite, measured: dict[str, float | str]
+) -> None:
     site.wait_for(
         lambda: site.vm.shell("systemctl is-system-running", is_checked=False).strip() == "running",
         "the boot to be over",
         timeout_s=SETTLE_S,
     )
-    chain = site.vm.shell("systemd-analyze critical-chain vcenter-manager.service --no-pager")
-    measured["critical chain"] = chain
-    assert "network-online.target" not in chain
-    assert "vrouter-agent.service" in chain
+    chain = site.vm.shell("systemd-analyze critical-chain vrouter-agent.service --no-pager")
+    measured["reboot: critical chain"] = chain
+    for unit in ("network-online.target", "NetworkManager.service", "vrouter-speaker.service", "chrony.service"):
+        assert unit not in chain
+    assert "vrouter-firstboot.service" in chain or "vrouter-firewall.service" in chain
 
 
-def test_after_a_reboot_it_is_back_by_itself(site: VlanSite, measured: dict[str, float | str]) -> None:
-    before = site.vm.shell("cat /proc/sys/kernel/random/boot_id").strip()
+def test_a_vm_that_takes_the_place_of_another_goes_on_with_its_data(
+    site: VlanSite, measured: dict[str, float | str]
+) -> None:
+    site.wait_for(
+        lambda: (
+            {"interfaces.json", "networks.json", "ports", "routes.json"} <= set(site.vm.shell(f"ls {STATE}").split())
+        ),
+        "the agent's files",
+        timeout_s=60,
+    )
+    state = site.vm.pipe(f"tar -C {STATE} -c .", b"")
+    site.make_vm("second")
+    site.underlay.stop_reflector()
+    site.vm.is_isolated = True  # neither TF nor vCenter can be reached: all it knows is what was carried over
+    site.vm.power_on()
+    site.vm.wait_for_shell(timeout_s=BOOT_S)
+    assert not site.can_ping("blue-1", "blue-2", timeout_s=1)
+    site.vm.shell("systemctl stop vrouter-agent")
+    site.vm.pipe(f"tar -C {STATE} -x", state)
     began = time.monotonic()
-    site.vm.shell("systemd-run --quiet --on-active=1 systemctl reboot")
-    site.vm.hang_up()
-    last_word = "reboot: Restarting system"  # of the kernel, on the console
-    site.wait_for(lambda: last_word in site.vm.console.read_text(errors="replace"), "the VM to go down", timeout_s=240)
-    assert site.can_ping("blue-1", "blue-2", timeout_s=BOOT_S)
-    measured["reboot: command to forwarding, wall s"] = round(time.monotonic() - began, 1)
-    site.vm.wait_for_shell(timeout_s=SETTLE_S)
-    assert site.vm.shell("cat /proc/sys/kernel/random/boot_id").strip() != before
+    site.vm.shell("systemctl start vrouter-agent", timeout_s=SETTLE_S)
+    assert site.can_ping("blue-1", "blue-2", timeout_s=30)
+    measured["replaced: agent started with the data to forwarding, wall s"] = round(time.monotonic() - began, 1)
+    assert site.trunk.ping(site.guests["blue-2"], REMOTE_GUEST, timeout_s=10)
+    assert set(site.vm.shell(f"stat -c %U {STATE} {STATE}/ports {STATE}/ports/*").split()) == {"vrouter-agent"}
 
 
-def test_after_a_power_cut_it_forwards_without_vcenter_and_tf(site: VlanSite, measured: dict[str, float | str]) -> None:
+def test_the_config_drive_may_be_detached_and_settings_in_the_vm_itself_be_changed(site: VlanSite) -> None:
+    kept = "/etc/tf-vsphere/vrouter-vm.yaml"
+    site.vm.detach_config_drive()
+    site.vm.shell(f"cp {kept} /root/right.yaml && sed -i 's/^dvswitch:.*/dvswitch: [dvs-tf]/' {kept}")
+    site.vm.shell("systemctl restart vrouter-firstboot", is_checked=False)
+    assert f"{kept}: dvswitch: wrong type" in site.vm.shell("cat /etc/issue.d/50-tf-vsphere.issue")
+    site.vm.shell(f"cp /root/right.yaml {kept} && systemctl restart vrouter-firstboot")
+    assert f"ok: settings from {kept}" in site.vm.shell("cat /etc/issue.d/50-tf-vsphere.issue")
+    assert site.can_ping("blue-1", "blue-2", timeout_s=10)
+
+
+def test_after_a_power_cut_it_forwards_without_vcenter_tf_and_reflectors(
+    site: VlanSite, measured: dict[str, float | str]
+) -> None:
     site.vm.cut_power()
     assert not site.can_ping("blue-1", "blue-2", timeout_s=1)
-    site.vm.is_isolated = True
     began = time.monotonic()
     site.vm.power_on()
     assert site.can_ping("blue-1", "blue-2", timeout_s=BOOT_S)
     measured["power cut: power on to forwarding, wall s"] = round(time.monotonic() - began, 1)
+    assert site.trunk.ping(site.guests["blue-2"], REMOTE_GUEST, timeout_s=10)
     assert not site.can_ping("red-1", "blue-2", timeout_s=2)
     site.vm.wait_for_shell(timeout_s=SETTLE_S)
     measured["power cut: agent ready, guest s"] = active_since_s(site, "vrouter-agent")

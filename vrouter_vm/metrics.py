@@ -31,7 +31,7 @@ class CountedServices(Protocol):
 
 
 class PortMetrics(Collector):
-    """Ports by state and packets dropped by reason, as the last pass saw them; each vif's traffic as it is now."""
+    """Ports by state and packets dropped by reason, as the last full pass saw them; each vif's traffic as it is now."""
 
     def __init__(self, board: StatusBoard) -> None:
         self._board = board

@@ -36,7 +36,7 @@ def _measure(number: int, folder: Path) -> Iterator[Measurement]:
         )
 
 
-def read_memory(pid: int) -> dict[str, float]:
+def read_memory(pid: int | str) -> dict[str, float]:
     """Return the memory lines of /proc/<pid>/status in MiB (proc(5))."""
     lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
     pairs = (line.removesuffix(" kB").split(":") for line in lines if line.endswith(" kB"))

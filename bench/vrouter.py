@@ -14,15 +14,18 @@ from typing import Final
 from vrouter_vm.model import (
     InterfaceSettings,
     InterfaceView,
+    ListKey,
     MacAddress,
     Network,
     NetworkView,
     Port,
     PortKind,
+    SetKey,
     Subnet,
     VmiUuid,
     VnUuid,
 )
+from vrouter_vm.rules import NO_POLICIES, PolicyView
 
 TRUNK: Final = "eth1"
 TRUNK_MAC: Final = "00:50:56:00:00:01"
@@ -112,6 +115,14 @@ class PlainInterfaces:
         asked = needed if of is None else needed & of
         known = {vmi_uuid: InterfaceSettings(vmi_uuid=vmi_uuid) for vmi_uuid in asked}
         return InterfaceView(known=known, missing={}, is_pending=False)
+
+    def take_policy_changes(self) -> frozenset[ListKey | SetKey]:
+        """Return none."""
+        return frozenset()
+
+    def policies(self, of: frozenset[ListKey | SetKey] | None = None) -> PolicyView:
+        """Return none."""
+        return NO_POLICIES
 
 
 def ip(*lines: str, namespace: str | None = None) -> None:

@@ -9,6 +9,7 @@ from typing import Final
 
 from tf_controller import objects
 from tf_controller.change import Change
+from tf_controller.policy_hooks import TAG_TYPES
 from tf_controller.records import JsonObject
 
 _SYSTEM: Final = "default-global-system-config"
@@ -65,6 +66,7 @@ def _fresh(*, domain_uuid: str) -> list[tuple[str, JsonObject]]:
         # Beside each network's own: the parent of every bgp-router, by the name that TF's provisioning uses.
         ("routing-instance", {"fq_name": [*_PROJECT, "ip-fabric", "__default__"], "parent_type": "virtual-network"}),
         ("security-group", _of_project("__no_rule__")),
+        *(("tag-type", {"fq_name": [of_type]}) for of_type in sorted(TAG_TYPES)),
     ]
 
 

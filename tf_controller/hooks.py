@@ -10,7 +10,7 @@ import ipaddress
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from tf_controller import rules, subnets
+from tf_controller import policy_hooks, rules, subnets
 from tf_controller.addresses import AddressSpace, IpAddress, next_free
 from tf_controller.change import Change
 from tf_controller.records import JsonObject, Record, Ref
@@ -342,6 +342,43 @@ class _SecurityGroup(Hooks):
         return record.with_properties({"security_group_entries": {**entries, "policy_rule": checked}})
 
 
+class _NetworkPolicy(Hooks):
+    def before_create(self, change: Change, record: Record, body: Mapping[str, Any], *, by_system: bool) -> Record:
+        return policy_hooks.network_policy(change, record)
+
+    def before_update(self, change: Change, old: Record, new: Record, body: Mapping[str, Any]) -> Record:
+        return policy_hooks.network_policy(change, new)
+
+
+class _Tag(Hooks):
+    def before_create(self, change: Change, record: Record, body: Mapping[str, Any], *, by_system: bool) -> Record:
+        return policy_hooks.named_tag(change, record)
+
+    def after_create(self, change: Change, record: Record, create: CreateBySystem) -> Record:
+        return policy_hooks.numbered_tag(change, record, create)
+
+
+class _TagType(Hooks):
+    def before_create(self, change: Change, record: Record, body: Mapping[str, Any], *, by_system: bool) -> Record:
+        return policy_hooks.numbered_tag_type(change, record)
+
+
+class _ServiceGroup(Hooks):
+    def before_create(self, change: Change, record: Record, body: Mapping[str, Any], *, by_system: bool) -> Record:
+        return policy_hooks.service_group(record)
+
+    def before_update(self, change: Change, old: Record, new: Record, body: Mapping[str, Any]) -> Record:
+        return policy_hooks.service_group(new)
+
+
+class _FirewallRule(Hooks):
+    def before_create(self, change: Change, record: Record, body: Mapping[str, Any], *, by_system: bool) -> Record:
+        return policy_hooks.firewall_rule(change, record)
+
+    def before_update(self, change: Change, old: Record, new: Record, body: Mapping[str, Any]) -> Record:
+        return policy_hooks.firewall_rule(change, new)
+
+
 def hooks_of(resource: str) -> Hooks:
     """Return the rules of a type beyond those of all."""
     return _HOOKS.get(resource, _NONE)
@@ -409,11 +446,16 @@ _HOOKS: Final[dict[str, Hooks]] = {
     "alias-ip": _PoolAddress("alias-ip"),
     "floating-ip": _PoolAddress("floating-ip"),
     "application-policy-set": _ApplicationPolicySet(),
+    "firewall-rule": _FirewallRule(),
     "instance-ip": _InstanceIp(),
     "network-ipam": _NetworkIpam(),
+    "network-policy": _NetworkPolicy(),
     "project": _Project(),
     "routing-instance": _RoutingInstance(),
     "security-group": _SecurityGroup(),
+    "service-group": _ServiceGroup(),
+    "tag": _Tag(),
+    "tag-type": _TagType(),
     "virtual-machine-interface": _VirtualMachineInterface(),
     "virtual-network": _VirtualNetwork(),
 }

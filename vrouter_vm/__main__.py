@@ -28,12 +28,13 @@ from tf_runtime.settings import parse_listen
 from vrouter_vm import names
 from vrouter_vm.bgp_routers import PeerFeed, SessionTimes, TfBgpRouters, describe_peer_feed
 from vrouter_vm.connections import connections_page
+from vrouter_vm.conntrack import Conntrack
 from vrouter_vm.evpn import Vtep
 from vrouter_vm.gateway_mac import check_gateway_mac
 from vrouter_vm.guest_services.guest import Terms
 from vrouter_vm.guest_services.service import Directory, GuestServices, RelayService, TrunkService, guest_mtu
 from vrouter_vm.guest_services.upstreams import Names, Resolvers, Upstreams
-from vrouter_vm.interfaces import WATCHED, InterfaceFeed, InterfaceStatus, TfInterfaces
+from vrouter_vm.interfaces import InterfaceFeed, InterfaceStatus
 from vrouter_vm.kernel import Kernel
 from vrouter_vm.libnftables import LibNftables
 from vrouter_vm.metrics import GuestServiceMetrics, OverlayMetrics, PortMetrics
@@ -42,6 +43,7 @@ from vrouter_vm.networks import WATCHED_TYPES, FeedStatus, NetworkFeed, TfNetwor
 from vrouter_vm.nft import FilterTables
 from vrouter_vm.overlay import BgpOverlay, describe_overlay
 from vrouter_vm.paths import PathProbe, PathWatch, describe_paths
+from vrouter_vm.policy_status import DECIDE, PolicyMetrics, PolicyStatus
 from vrouter_vm.port_api import PortApi, PortServer, describe_status
 from vrouter_vm.port_files import PortStore
 from vrouter_vm.reconciler import OverlaySide, Reconciler
@@ -56,6 +58,7 @@ from vrouter_vm.settings import (
     resolvers,
 )
 from vrouter_vm.status import StatusBoard, describe_vrfs
+from vrouter_vm.tf_source import WATCHED, TfInterfaces
 from vrouter_vm.trace import KernelView, trace_page
 from vrouter_vm.traffic import read_traffic
 
@@ -92,6 +95,7 @@ def main(argv: Sequence[str]) -> int:
         interfaces=interfaces,
         forwarding=kernel,
         filtering=FilterTables(LibNftables(), trunk=settings.trunk.interface),
+        flow_table=Conntrack(),
         gateway_macs=gateway_macs(settings, file=file),
         board=board,
         overlay=_overlay_side(settings.overlay, overlay) if settings.overlay and overlay else None,
@@ -119,6 +123,12 @@ def main(argv: Sequence[str]) -> int:
             store=store,
             feed=feed,
             interfaces=interfaces,
+            policy_status=PolicyStatus(
+                make_filters=lambda: FilterTables(LibNftables(), trunk=settings.trunk.interface),
+                judge=reconciler.judge,
+                rule_names=reconciler.rule_names,
+                problems=interfaces.problems,
+            ),
             overlay=overlay,
             peer_feed=peer_feed,
             services=services,
@@ -140,6 +150,7 @@ class _Parts:
     store: PortStore
     feed: NetworkFeed
     interfaces: InterfaceFeed
+    policy_status: PolicyStatus
     overlay: BgpOverlay | None
     peer_feed: PeerFeed | None
     services: GuestServices | None
@@ -187,7 +198,11 @@ def _serve(parts: _Parts) -> int:
         metrics=metrics,
         status=lambda: _status(parts, loop.last_report),
         is_ready=lambda: store.is_loaded and board.has_passed,
-        pages={"/flows": connections_page, "/trace": lambda query: _trace(parts, query)},
+        pages={
+            "/flows": connections_page,
+            "/trace": lambda query: _trace(parts, query),
+            DECIDE: parts.policy_status.decide,
+        },
     )
     watched = [*WATCHED_TYPES, *(["routing-instance"] if overlay else [])]
     watches: list[Watch | PathWatch] = [
@@ -238,6 +253,7 @@ def _serve(parts: _Parts) -> int:
 
 def _register(metrics: DaemonMetrics, parts: _Parts) -> None:
     metrics.registry.register(PortMetrics(parts.board))
+    metrics.registry.register(PolicyMetrics(parts.policy_status))
     if parts.overlay:
         metrics.registry.register(OverlayMetrics(parts.overlay))
     if parts.services:
@@ -385,6 +401,7 @@ def _status(parts: _Parts, report: PassReport | None) -> dict[str, Any]:
         "ports": {vmi: describe_status(known) for vmi, known in sorted(outcome.statuses.items())},
         "skipped_port_files": [asdict(skipped) for skipped in parts.store.skipped],
         "networks": _freshness(parts.feed.status, now=now),
+        "policy": parts.policy_status.describe(),
         "interfaces": _freshness(parts.interfaces.status, now=now),
         "vrfs": describe_vrfs(statuses, asn=parts.settings.overlay.bgp.asn if parts.settings.overlay else None),
         "traffic": {vif: asdict(counters) for vif, counters in sorted(traffic.items())},

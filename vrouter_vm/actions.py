@@ -7,11 +7,12 @@ can be carried out together.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Final, TypeAlias, TypeGuard
 
 from vrouter_vm.model import (
+    Chain,
     Elements,
     EvpnRoute,
     LinkAddress,
@@ -175,14 +176,23 @@ class ReplaceFilters(Action):
     """Replace our nftables tables, rules and elements, in one transaction."""
 
     elements: Elements
+    chains: Mapping[str, Chain] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChangeElements(Action):
-    """Change elements of our nftables sets, in one transaction; the rules stay."""
+    """Change elements of our nftables sets and what the policies need, in one transaction; the fixed rules stay.
+
+    `chains`: those that are new or different, `altered_chains`: the latter. The sets are member sets.
+    """
 
     want: Elements
     have: Elements
+    chains: Mapping[str, Chain] = field(default_factory=dict)
+    altered_chains: frozenset[str] = frozenset()
+    gone_chains: frozenset[str] = frozenset()
+    new_sets: frozenset[str] = frozenset()
+    gone_sets: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -288,10 +298,12 @@ def describe(action: AnyAction) -> str:  # noqa: PLR0912 - one line per kind of 
             text = f"delete route {_route(route)}"
         case ReplaceFilters():
             text = "replace the filters"
-        case ChangeElements(want=want, have=have):
-            added = sum(len(want[name] - have.get(name, frozenset())) for name in want)
-            removed = sum(len(have.get(name, frozenset()) - want[name]) for name in want)
+        case ChangeElements(want=want, have=have, chains=chains, gone_chains=gone_chains):
+            added = sum(len(elements - have.get(name, frozenset())) for name, elements in want.items())
+            removed = sum(len(elements - want.get(name, frozenset())) for name, elements in have.items())
             text = f"change the filters: {added} elements more, {removed} less"
+            if chains or gone_chains:
+                text += f", {len(chains)} chains anew, {len(gone_chains)} less"
     return text
 
 

@@ -1,16 +1,18 @@
-"""What the agent needs from outside, as it needs it. Adapters: `kernel`, `nft`, `networks`, `interfaces`,
-`port_files`, `overlay`."""
+"""What the agent needs from outside, as it needs it. Adapters: `kernel`, `nft`, `conntrack`, `networks`,
+`interfaces`, `port_files`, `overlay`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from tf_reconcile.errors import BoundaryError
 from vrouter_vm.actions import FilterAction, KernelAction
+from vrouter_vm.flows import Flow
 from vrouter_vm.model import (
     EvpnRoute,
     InterfaceView,
+    ListKey,
     Network,
     NetworkView,
     Observed,
@@ -19,9 +21,11 @@ from vrouter_vm.model import (
     OverlayView,
     Placement,
     Port,
+    SetKey,
     VmiUuid,
     VnUuid,
 )
+from vrouter_vm.rules import PolicyView
 
 
 class Forwarding(Protocol):
@@ -45,6 +49,18 @@ class Filtering(Protocol):
 
     def apply(self, action: FilterAction) -> None:
         """Carry out one action in one transaction; raise `BoundaryError` when nothing was changed."""
+        ...
+
+
+class FlowTable(Protocol):
+    """The flows that the kernel keeps."""
+
+    def flows(self, zones: Collection[int]) -> list[Flow]:
+        """Return the flows in these conntrack zones, all of them; raise `BoundaryError` otherwise."""
+        ...
+
+    def turn(self, flows: Iterable[Flow]) -> None:
+        """Revoke these flows, or those of them that are revoked no more; raise `BoundaryError` when that is refused."""
         ...
 
 
@@ -101,6 +117,14 @@ class Interfaces(Protocol):
 
     def view(self, needed: frozenset[VmiUuid], *, of: frozenset[VmiUuid] | None = None) -> InterfaceView:
         """Return what is known now of `needed`, or of those of them that are in `of`."""
+        ...
+
+    def take_policy_changes(self) -> frozenset[ListKey | SetKey] | None:
+        """Return which lists and member sets of policies are others since the last call; None: any may be."""
+        ...
+
+    def policies(self, of: frozenset[ListKey | SetKey] | None = None) -> PolicyView:
+        """Return all that is known now of the policies on the interfaces, or of the lists and member sets in `of`."""
         ...
 
 

@@ -10,7 +10,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from vrouter_vm import links, policy
+from vrouter_vm.flows import FlowJudge
 from vrouter_vm.model import Desired, InterfaceView, NetworkView, Observed, ObservedFilters, Port, Trunk
+from vrouter_vm.plan import digests_of
+from vrouter_vm.rules import NO_POLICIES, PolicyView
 from vrouter_vm.tunnels import Overlay
 from vrouter_vm.wanted import Wanted
 
@@ -20,6 +23,7 @@ def desired_state(
     ports: Iterable[Port],
     networks: NetworkView,
     interfaces: InterfaceView,
+    policies: PolicyView = NO_POLICIES,
     trunk: Trunk,
     has_ipv6: bool,
     overlay: Overlay | None = None,
@@ -27,7 +31,13 @@ def desired_state(
     """Return what should exist for `ports`; `has_ipv6` says whether the kernel can do IPv6 at all."""
     return whole(
         all_wanted(
-            ports=ports, networks=networks, interfaces=interfaces, trunk=trunk, has_ipv6=has_ipv6, overlay=overlay
+            ports=ports,
+            networks=networks,
+            interfaces=interfaces,
+            policies=policies,
+            trunk=trunk,
+            has_ipv6=has_ipv6,
+            overlay=overlay,
         )
     )
 
@@ -37,6 +47,7 @@ def all_wanted(
     ports: Iterable[Port],
     networks: NetworkView,
     interfaces: InterfaceView,
+    policies: PolicyView = NO_POLICIES,
     trunk: Trunk,
     has_ipv6: bool,
     overlay: Overlay | None = None,
@@ -47,6 +58,7 @@ def all_wanted(
         wanted.set_port(port.vmi_uuid, port)
     tell_networks(wanted, networks)
     tell_interfaces(wanted, interfaces)
+    tell_policies(wanted, policies)
     if overlay is not None:
         for key, route in overlay.view.remote.items():
             wanted.set_remote(key, route)
@@ -70,6 +82,15 @@ def tell_interfaces(wanted: Wanted, view: InterfaceView) -> None:
         wanted.set_interface(vmi_uuid, reason)
 
 
+def tell_policies(wanted: Wanted, view: PolicyView) -> None:
+    """Tell `wanted` what is known of policies."""
+    for listed, rules in view.lists.items():
+        wanted.policing.set_list(listed, rules)
+    for key, members in view.members.items():
+        wanted.policing.set_members(key, members)
+    wanted.set_connected(view.connected)
+
+
 def whole(wanted: Wanted) -> Desired:
     """Return all that is wanted."""
     facts = wanted.facts
@@ -84,7 +105,8 @@ def whole(wanted: Wanted) -> Desired:
         neighbours=frozenset(facts.neighbours.now.values()),
         rules=links.rules_wanted(has_ipv6=wanted.has_ipv6),
         sysctls=dict(facts.sysctls.now),
-        elements=policy.elements_by_set(facts.elements.now),
+        elements=policy.elements_by_set(facts.elements.now) | facts.member_sets.now,
+        chains=dict(facts.chains.now),
         vxlans=dict(facts.vxlans.now),
         tunnel_ends=frozenset(facts.tunnel_ends.now.values()),
         announcements=dict(facts.announcements.now),
@@ -106,7 +128,9 @@ def changed(wanted: Wanted) -> Desired:
         neighbours=frozenset(value for _, value in facts.neighbours.changed()),
         rules=links.rules_wanted(has_ipv6=wanted.has_ipv6),
         sysctls=dict(facts.sysctls.changed()),
-        elements=policy.elements_by_set(value for _, value in facts.elements.changed()),
+        elements=policy.elements_by_set(value for _, value in facts.elements.changed())
+        | dict(facts.member_sets.changed()),
+        chains=dict(facts.chains.changed()),
         vxlans=dict(facts.vxlans.changed()),
         tunnel_ends=frozenset(value for _, value in facts.tunnel_ends.changed()),
         announcements=dict(facts.announcements.changed()),
@@ -135,10 +159,22 @@ def before(wanted: Wanted, base: Observed) -> Observed:
         rules=links.rules_wanted(has_ipv6=wanted.has_ipv6),
         sysctls=dict(facts.sysctls.previous()),
         filters=ObservedFilters(
-            elements=policy.elements_by_set(value for _, value in facts.elements.previous()),
+            elements=policy.elements_by_set(value for _, value in facts.elements.previous())
+            | dict(facts.member_sets.previous()),
+            chains={name: digests_of(chain) for name, chain in facts.chains.previous()},
             is_intact=True,
             drops=base.filters.drops,
         ),
+    )
+
+
+def judge_of(wanted: Wanted) -> FlowJudge:
+    """Return who decides about packets by what is wanted now."""
+    return FlowJudge(
+        placements=wanted.placements.values(),
+        zones={each.vif: wanted.policing.zone_of(each.network) for each in wanted.placements.values()},
+        lists=wanted.policing.lists,
+        member_sets=wanted.facts.member_sets.now,
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from vrouter_vm.model import (
     Announcement,
+    Chain,
     Element,
     IpAddress,
     IpNetwork,
@@ -37,7 +38,7 @@ Settings: TypeAlias = tuple[tuple[Sysctl, int], ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """What one unit asks for. `elements`: name of the set, element."""
+    """What one unit asks for. `elements`: name of the set, element. Member sets and policies' chains by name, whole."""
 
     vrfs: tuple[Vrf, ...] = ()
     vifs: tuple[Vif, ...] = ()
@@ -48,6 +49,8 @@ class Part:
     tunnel_ends: tuple[TunnelEnd, ...] = ()
     sysctls: Settings = ()
     elements: tuple[tuple[str, Element], ...] = ()
+    member_sets: tuple[tuple[str, frozenset[Element]], ...] = ()
+    chains: tuple[tuple[str, Chain], ...] = ()
     announcements: tuple[Announcement, ...] = ()
 
 
@@ -145,6 +148,8 @@ class Facts:
         self.tunnel_ends: Layer[tuple[str, MacAddress], TunnelEnd] = Layer()
         self.sysctls: Layer[Sysctl, int] = Layer(int)  # a device on which one unit needs IPv6 has it
         self.elements: Layer[tuple[str, Element], tuple[str, Element]] = Layer()
+        self.member_sets: Layer[str, frozenset[Element]] = Layer()
+        self.chains: Layer[str, Chain] = Layer()
         self.announcements: Layer[RouteKey, Announcement] = Layer()
 
     def add(self, part: Part) -> None:
@@ -165,7 +170,8 @@ class Facts:
     def _layers(self) -> Iterable[Layer[Any, Any]]:
         return (
             *(self.vrfs, self.vifs, self.vxlans, self.addresses, self.routes),
-            *(self.neighbours, self.tunnel_ends, self.sysctls, self.elements, self.announcements),
+            *(self.neighbours, self.tunnel_ends, self.sysctls, self.elements, self.member_sets, self.chains),
+            self.announcements,
         )
 
     def _each(self, part: Part) -> Iterator[tuple[Layer[Any, Any], Any, Any]]:
@@ -187,5 +193,9 @@ class Facts:
             yield self.sysctls, sysctl, value
         for element in part.elements:
             yield self.elements, element, element
+        for name, members in part.member_sets:
+            yield self.member_sets, name, members
+        for name, chain in part.chains:
+            yield self.chains, name, chain
         for announcement in part.announcements:
             yield self.announcements, announcement.route.key, announcement

@@ -10,58 +10,37 @@ there is one parser, and a start without TF sees exactly what the last run saw.
 from __future__ import annotations
 
 import logging
+import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from tf_api.client import ConfigApi
 from tf_api.model import JsonObject
 from tf_reconcile.errors import AgentError, DesiredStateError
 from tf_reconcile.result import PassReport
 from vrouter_vm import route_tables, tf_interfaces
 from vrouter_vm.boundary import InterfaceSource
 from vrouter_vm.changes import ChangeLog, changed_keys
-from vrouter_vm.model import InterfaceSettings, InterfaceView, VmiUuid
+from vrouter_vm.model import InterfaceSettings, InterfaceView, ListKey, SetKey, VmiUuid, VnUuid
 from vrouter_vm.port_files import sync_directory, write_atomically
+from vrouter_vm.rules import MemberSets, PolicyView, is_set_key
+from vrouter_vm.tf_policies import Policies, parse_policies
+from vrouter_vm.tf_source import MEMBERS
 
 log = logging.getLogger(__name__)
 
 SYSTEM: Final = "TF config API"
 
-WATCHED: Final = (tf_interfaces.RESOURCE, route_tables.INTERFACE_TABLE)
-"""The types whose changes can change a snapshot."""
-
 Snapshot: TypeAlias = Mapping[str, list[JsonObject]]
-"""Objects of TF by type, as listed."""
+"""Objects of TF by type, as listed, and who is in which member set."""
 
-_CACHE_VERSION: Final = 1
+PolicyKey: TypeAlias = ListKey | SetKey
 
-
-class TfInterfaces:
-    """The interfaces in TF's config API, and all that they refer to."""
-
-    def __init__(self, api: ConfigApi) -> None:
-        self._api = api
-
-    def fetch(self, vmi_uuids: frozenset[VmiUuid], *, kept: Iterable[JsonObject]) -> Snapshot:
-        """Return those of `vmi_uuids` that exist, all of them; raise `AgentError` when that cannot be told.
-
-        `kept` are interfaces from an earlier snapshot: one that TF no longer has is taken over from there.
-        """
-        listed = self._api.list(tf_interfaces.RESOURCE, uuids=sorted(vmi_uuids), fields=tf_interfaces.FIELDS)
-        found = {str(raw["uuid"]) for raw in listed}
-        interfaces = [*listed, *(raw for raw in kept if raw["uuid"] in vmi_uuids - found)]
-        tables = {str(ref["uuid"]) for raw in interfaces for ref in raw.get(tf_interfaces.ROUTE_TABLES) or ()}
-        return {
-            tf_interfaces.RESOURCE: interfaces,
-            route_tables.INTERFACE_TABLE: self._api.list(
-                route_tables.INTERFACE_TABLE, uuids=sorted(tables), fields=[route_tables.INTERFACE_ROUTES]
-            ),
-        }
+_CACHE_VERSION: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +60,8 @@ class _Known:
     raw_interfaces: Mapping[str, JsonObject] = field(default_factory=dict)
     settings: Mapping[VmiUuid, InterfaceSettings] = field(default_factory=dict)
     refused: Mapping[VmiUuid, str] = field(default_factory=dict)
+    policies: Policies = field(default_factory=Policies)
+    members: MemberSets = field(default_factory=dict)
 
 
 class InterfaceFeed:
@@ -100,6 +81,7 @@ class InterfaceFeed:
         self._on_change = on_change
         self._on_need: Callable[[], None] = lambda: None
         self._changes: ChangeLog[VmiUuid] = ChangeLog()
+        self._policy_changes: ChangeLog[PolicyKey] = ChangeLog()
         self._lock = threading.Lock()
         self._needed: frozenset[VmiUuid] = frozenset()
         self._known = _Known()
@@ -136,6 +118,7 @@ class InterfaceFeed:
         with self._lock:
             self._known, self._cached_at = known, saved_at
         self._changes.note_all()
+        self._policy_changes.note_all()
         log.info(
             "interface cache read", extra={"interfaces": len(known.settings), "age_s": int(self._clock() - saved_at)}
         )
@@ -143,6 +126,28 @@ class InterfaceFeed:
     def take_changes(self) -> frozenset[VmiUuid] | None:
         """Return of which interfaces something else is known since the last call; None: of any."""
         return self._changes.take()
+
+    def take_policy_changes(self) -> frozenset[PolicyKey] | None:
+        """Return which lists and member sets have come, changed or gone since the last call; None: any."""
+        return self._policy_changes.take()
+
+    def policies(self, of: frozenset[PolicyKey] | None = None) -> PolicyView:
+        """Return what is known of all lists and member sets, or of those in `of`."""
+        with self._lock:
+            known = self._known
+        lists, members = known.policies.lists, known.members
+        if of is None:
+            return PolicyView(lists=lists, members=members, connected=known.policies.connected)
+        return PolicyView(
+            lists={key: lists.get(key) for key in map(ListKey, of) if not is_set_key(key)},
+            members={key: members.get(key) for key in map(SetKey, of) if is_set_key(key)},
+            connected=known.policies.connected,
+        )
+
+    def problems(self) -> Mapping[str, tuple[str, ...]]:
+        """Return what was refused of the policies, or means nothing, by the name of the policy."""
+        with self._lock:
+            return self._known.policies.problems
 
     def view(self, needed: frozenset[VmiUuid], *, of: frozenset[VmiUuid] | None = None) -> InterfaceView:
         """Return what is known now of `needed`, or of those of them that are in `of`; TF will be asked for the rest."""
@@ -198,7 +203,10 @@ class InterfaceFeed:
             self._answered_at, self._error = self._clock(), ""
         changed = changed_keys(before[0].settings, known.settings) | changed_keys(before[0].refused, known.refused)
         changed |= changed_keys(before[1], missing)
-        if changed:
+        lists = changed_keys(before[0].policies.lists, known.policies.lists)
+        policies: set[PolicyKey] = {*lists, *changed_keys(before[0].members, known.members)}
+        if changed or policies or before[0].policies.connected != known.policies.connected:
+            self._policy_changes.note(policies)
             self._changes.note(changed)
             self._on_change()
         return before[0] != known
@@ -230,16 +238,25 @@ def parse_cache(content: bytes) -> tuple[Snapshot, float]:
 
 
 def _understand(snapshot: Snapshot) -> _Known:
+    policies = parse_policies(snapshot)
     settings: dict[VmiUuid, InterfaceSettings] = {}
     refused: dict[VmiUuid, str] = {}
     tables = {str(raw["uuid"]): raw for raw in snapshot.get(route_tables.INTERFACE_TABLE, ())}
     for raw in snapshot[tf_interfaces.RESOURCE]:
+        vmi_uuid = VmiUuid(raw["uuid"])
         try:
-            settings[VmiUuid(raw["uuid"])] = tf_interfaces.parse_interface(raw, tables)
+            settings[vmi_uuid] = replace(tf_interfaces.parse_interface(raw, tables), policy=policies.guests[vmi_uuid])
         except DesiredStateError as error:
-            refused[VmiUuid(raw["uuid"])] = error.reason
+            refused[vmi_uuid] = error.reason
     return _Known(
         raw_interfaces={str(raw["uuid"]): raw for raw in snapshot[tf_interfaces.RESOURCE]},
         settings=settings,
         refused=refused,
+        policies=policies,
+        members={
+            SetKey(str(raw["uuid"])): frozenset(
+                (VnUuid(sys.intern(network)), text) for network, texts in raw["members"].items() for text in texts
+            )
+            for raw in snapshot.get(MEMBERS, ())
+        },
     )

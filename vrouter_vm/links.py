@@ -124,10 +124,12 @@ def vif_of(placement: Placement, *, trunk_mac: MacAddress) -> Vif:
 
 
 def vif_sysctls(placement: Placement, *, has_ipv6: bool) -> dict[Sysctl, int]:
-    """Return the settings of a port's vif."""
+    """Return the settings of a port's vif. With port security off, what a guest sends may come from anywhere."""
     ifname = placement.vif
     wanted = {names.ipv4_conf(ifname, key): value for key, value in _FORWARDED.items()}
     wanted[names.ipv4_conf(ifname, "proxy_arp")] = 1
+    if not placement.settings.is_secured:
+        wanted[names.ipv4_conf(ifname, "rp_filter")] = 0
     wanted[names.neigh_conf(ifname, "proxy_delay")] = 0  # the default delays a guest's first packet by up to 0.8 s
     if has_ipv6:
         wanted |= _ipv6_sysctls(ifname, routes_ipv6=routes_ipv6([placement]))

@@ -5,8 +5,9 @@ Used by every module of the package; knows no library. Addresses are `ipaddress`
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from typing import Final, Literal, NewType, TypeAlias
@@ -207,25 +208,60 @@ class AddressPair:
     is_shared: bool = False
 
 
+SetKey = NewType("SetKey", str)
+"""Names a set of guests' addresses that policies look into: `set:group:<uuid>`, `set:tag:<uuid>` or
+`set:network:<uuid>`."""
+
+ListKey = NewType("ListKey", str)
+"""Names a list of rules: `group:<uuid>:leaving`, `network:<uuid>`, `firewall:<uuid>`."""
+
+
+class Direction(StrEnum):
+    """As seen by the guest: it sends, or it receives."""
+
+    LEAVING = "leaving"
+    ARRIVING = "arriving"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyLayer:
+    """Lists of rules, first match decides; `passes` when no rule matches. `name` is for people."""
+
+    name: str
+    lists: tuple[ListKey, ...]
+    passes: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuestPolicy:
+    """What is asked when the guest sends, and when it receives; a packet has to pass every layer."""
+
+    leaving: tuple[PolicyLayer, ...] = ()
+    arriving: tuple[PolicyLayer, ...] = ()
+
+    def layers(self, direction: Direction) -> tuple[PolicyLayer, ...]:
+        """Return the layers of one direction."""
+        return self.leaving if direction is Direction.LEAVING else self.arriving
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InterfaceSettings:
     """What TF has for a port's virtual-machine-interface, beside what the port itself says.
 
-    `is_secured` false: the guest may send from any MAC and address (TF's port security off). `is_exempt`: no policy is
-    applied at all (TF's virtual_machine_interface_disable_policy). Groups and tags by uuid. `routes`: the prefixes
-    behind this interface (TF's interface route tables). `dhcp_options` and `host_routes`: what its guest is told
-    instead of the subnet's.
+    `is_secured` false: the guest may send from any MAC and address (TF's port security off). Groups and tags by uuid.
+    `policy`: what comes of these, and of its network's policies. `routes`: the prefixes behind this interface (TF's
+    interface route tables). `dhcp_options` and `host_routes`: what its guest is told instead of the subnet's.
     """
 
     vmi_uuid: VmiUuid
     security_groups: frozenset[str] = frozenset()
     tags: frozenset[str] = frozenset()
     is_secured: bool = True
-    is_exempt: bool = False
     address_pairs: tuple[AddressPair, ...] = ()
     dhcp_options: tuple[DhcpOption, ...] = ()
     host_routes: tuple[IpNetwork, ...] = ()
     routes: tuple[IpNetwork, ...] = ()
+    policy: GuestPolicy = GuestPolicy()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -363,17 +399,37 @@ Elements: TypeAlias = Mapping[str, frozenset[Element]]
 """The elements of every set and map of the filters, by set name."""
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class ChainRule:
+    """One nftables rule of a policy. `name`: what it stands for, for people; several may stand for one."""
+
+    text: str
+    name: str
+
+    @property
+    def digest(self) -> str:
+        """What marks it in the kernel."""
+        return hashlib.sha256(f"{self.text}\0{self.name}".encode()).hexdigest()[:16]
+
+
+Chain: TypeAlias = tuple[ChainRule, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObservedFilters:
     """Our nftables tables.
 
-    `is_intact`: chains and rules are exactly those that this version loads. `drops`: packets dropped since they were
-    loaded, by reason.
+    `is_intact`: the fixed chains and rules are exactly those that this version loads. `chains`: the digests of the
+    rules of each policy chain. Since they were loaded: `drops`, packets dropped by reason; `hits`, packets by digest of
+    a policy's rule; `packets`, the first packets of flows and what policies dropped, by set and vif.
     """
 
     elements: Elements
     is_intact: bool
     drops: Mapping[str, int]
+    chains: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    hits: Mapping[str, int] = field(default_factory=dict, compare=False)
+    packets: Mapping[str, Mapping[str, int]] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -537,6 +593,7 @@ class Desired:
     rules: frozenset[Rule]
     sysctls: Mapping[Sysctl, int]
     elements: Elements
+    chains: Mapping[str, Chain]
     vxlans: Mapping[str, Vxlan]
     tunnel_ends: frozenset[TunnelEnd]
     announcements: Mapping[RouteKey, Announcement]

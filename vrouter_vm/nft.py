@@ -8,6 +8,11 @@ A vif that is not in the sets is unknown and dropped at every hook, so whatever 
 forward and input hooks `iifname` is the VRF and the vif is `meta sdifname`; there `iifname <trunk>.*` is a vif outside
 any VRF, or neighbour discovery, which keeps the vif.
 
+The first packet of a flow is judged by the policies of its sender and of its receiver (see `chains`): a vif's number
+leads to its profile. It is a number and no verdict because the kernel checks all that every verdict in a map leads to
+whenever any rule changes; so a new vif costs what it costs among ten. All other packets of the flow are `settled`,
+unless the agent has marked the flow: the policies have changed and do not let it pass any more.
+
 How a fresh process knows that chains and rules are right: after loading them, the tables are listed and a rule that
 does nothing records two digests in its comment, of what was loaded and of what the kernel then listed (elements,
 handles and counters apart). A later listing that gives another digest was changed by somebody.
@@ -17,13 +22,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Final, Protocol, assert_never
 
-from vrouter_vm import names, policy
+from vrouter_vm import chains, names, policy
 from vrouter_vm.actions import ChangeElements, FilterAction, ReplaceFilters
-from vrouter_vm.model import Element, Elements, ObservedFilters
+from vrouter_vm.model import Chain, Element, Elements, ObservedFilters
+
+_AT_ONCE: Final = 5000
+"""Elements and rules in one transaction when everything is loaded: a thousand take about a megabyte and a half."""
+_RULES_AT_ONCE: Final = 1000
+
+REVOKED: Final = 0x1
+"""Bit of a conntrack mark: the policies do not let this flow pass any more."""
 
 _TABLES: Final = f"""\
 table inet {names.FILTER_TABLE} {{
@@ -35,9 +49,15 @@ table inet {names.FILTER_TABLE} {{
 	counter no_network {{ comment "tunnelled, for a network that has no guest here" }}
 	counter dhcp {{ comment "DHCP, which is answered from the trunk before it gets here" }}
 	counter to_unknown {{ comment "to a vif that is unknown, or not from a guest" }}
+	counter denied {{ comment "by a policy" }}
+	counter revoked {{ comment "of a flow that the policies let pass when it began, and no more" }}
+	counter invalid {{ comment "of no flow, and none can begin with it" }}
 
 	set bind4 {{ type ifname . ether_addr . ipv4_addr; }}
 	set bind6 {{ type ifname . ether_addr . ipv6_addr; }}
+	set bind4_nets {{ type ifname . ether_addr . ipv4_addr; flags interval; }}
+	set bind6_nets {{ type ifname . ether_addr . ipv6_addr; flags interval; }}
+	set unsecured {{ type ifname; }}
 	set guests6 {{ type ifname . ether_addr; }}
 	set vifs {{ type ifname; }}
 	set vteps {{ type ifname . ipv4_addr; }}
@@ -46,6 +66,12 @@ table inet {names.FILTER_TABLE} {{
 	set services6 {{ type ifname . ipv6_addr . inet_service; }}
 	set send_only {{ type ifname; }}
 	map zones {{ typeof iifname : ct zone; }}
+	map leaving {{ type ifname : mark; counter; }}
+	map leaving_profiles {{ type mark : verdict; }}
+	map arriving {{ type ifname : mark; counter; }}
+	map arriving_profiles {{ type mark : verdict; }}
+	set denied_from {{ type ifname; counter; }}
+	set denied_to {{ type ifname; counter; }}
 
 	chain prerouting {{
 		type filter hook prerouting priority raw; policy accept;
@@ -59,6 +85,9 @@ table inet {names.FILTER_TABLE} {{
 	chain from_guest {{
 		iifname . ether saddr . ip saddr @bind4 return
 		iifname . ether saddr . ip6 saddr @bind6 return
+		iifname . ether saddr . ip saddr @bind4_nets return
+		iifname . ether saddr . ip6 saddr @bind6_nets return
+		iifname @unsecured return
 		ip6 saddr {{ ::, fe80::/10 }} ip6 hoplimit 255 icmpv6 type {{ nd-router-solicit, nd-neighbor-solicit, \
 nd-neighbor-advert }} iifname . ether saddr @guests6 return
 		ip saddr 0.0.0.0 udp sport 68 udp dport 67 counter name dhcp drop
@@ -99,13 +128,44 @@ nd-neighbor-advert }} iifname . ether saddr @guests6 return
 
 	chain forward {{
 		type filter hook forward priority filter; policy accept;
+		ct state established,related jump settled
+		meta mark set 0
+		meta mark set meta sdifname map @leaving
+		meta mark vmap @leaving_profiles
+		meta mark {chains.LEFT_MARK} jump judge_arriving
+		meta sdifname "@TRUNK@.*" counter name no_vif drop
+		iifname "@TRUNK@.*" counter name no_vif drop
+		oifname "@TRUNK@.*" counter name to_unknown drop
+	}}
+
+	chain settled {{
+		ct mark & {REVOKED} == {REVOKED} counter name revoked drop
 		meta sdifname @vifs oifname @vifs accept
 		meta sdifname @vifs oifname @tunnels accept
 		meta sdifname @vifs oifname @send_only accept
 		meta sdifname @tunnels oifname @vifs accept
-		meta sdifname "@TRUNK@.*" counter name no_vif drop
-		iifname "@TRUNK@.*" counter name no_vif drop
-		oifname "@TRUNK@.*" counter name to_unknown drop
+	}}
+
+	chain from_tunnel {{
+		meta mark set {chains.LEFT_MARK}
+	}}
+
+	chain judge_arriving {{
+		ct state invalid counter name invalid drop
+		meta mark set oifname map @arriving
+		meta mark vmap @arriving_profiles
+		counter name to_unknown drop
+	}}
+
+	chain {chains.ADMIT} {{
+		meta mark set 0
+		accept
+	}}
+
+	chain {chains.DENY} {{
+		meta sdifname @denied_from continue
+		oifname @denied_to continue
+		counter name denied drop
 	}}
 
 	chain loaded {{
@@ -117,6 +177,8 @@ table arp {names.FILTER_TABLE} {{
 	counter arp_spoofed {{ comment "a sender that is not the guest's own MAC and address, or on an unknown vif" }}
 
 	set arp_senders {{ type ifname . ether_addr . ipv4_addr; }}
+	set arp_sender_nets {{ type ifname . ether_addr . ipv4_addr; flags interval; }}
+	set arp_unsecured {{ type ifname; }}
 
 	chain input {{
 		type filter hook input priority filter; policy accept;
@@ -126,12 +188,17 @@ table arp {names.FILTER_TABLE} {{
 
 	chain from_guest {{
 		iifname . ether saddr . arp saddr ip @arp_senders iifname . arp saddr ether . arp saddr ip @arp_senders return
+		iifname . ether saddr . arp saddr ip @arp_sender_nets iifname . arp saddr ether . arp saddr ip \
+@arp_sender_nets return
+		iifname @arp_unsecured return
 		counter name arp_spoofed drop
 	}}
 }}
 """
 
-_FAMILY_OF_SET: Final[Mapping[str, str]] = {name: "inet" for name in policy.SET_NAMES} | {policy.ARP_SENDERS: "arp"}
+_ARP_SETS: Final = frozenset({policy.ARP_SENDERS, policy.ARP_SENDER_NETS, policy.ARP_UNSECURED})
+_MAPS: Final = frozenset({policy.ZONES, policy.LEAVING, policy.ARRIVING, *chains.PROFILE_MAPS})
+_COUNTED_MAPS: Final = (policy.LEAVING, policy.ARRIVING, policy.DENIED_FROM, policy.DENIED_TO)
 _FAMILIES: Final = ("inet", "arp")
 _MARK_CHAIN: Final = "loaded"
 _VOLATILE: Final = frozenset({"handle", "packets", "bytes", "elem", "index"})
@@ -161,19 +228,74 @@ def render_tables(trunk: str) -> str:
     return _TABLES.replace("@TRUNK@", trunk)
 
 
-def render_replacement(trunk: str, elements: Elements) -> str:
-    """Return the transaction that replaces both tables, whatever they hold now, and fills the sets."""
+def render_replacement(
+    trunk: str, elements: Elements, *, policy_chains: Mapping[str, Chain] = MappingProxyType({})
+) -> str:
+    """Return the transaction that replaces both tables, whatever they hold now, and fills sets and policy chains."""
     fresh = "".join(
         f"table {family} {names.FILTER_TABLE}\ndelete table {family} {names.FILTER_TABLE}\n" for family in _FAMILIES
     )
-    return fresh + "\n" + render_tables(trunk) + "\n" + _render_elements("add", elements)
+    sets = sorted(name for name in elements if chains.is_member_set(name))
+    return "\n".join(
+        (
+            fresh,
+            render_tables(trunk),
+            _render_sets("add", sets) + _render_chains(policy_chains),
+            _render_elements("add", elements),
+        )
+    )
 
 
-def render_change(*, want: Elements, have: Elements) -> str:
-    """Return the transaction that turns the elements `have` into `want`, with the rules as they are."""
-    old = {name: have.get(name, frozenset()) - want.get(name, frozenset()) for name in policy.SET_NAMES}
-    new = {name: want.get(name, frozenset()) - have.get(name, frozenset()) for name in policy.SET_NAMES}
-    return _render_elements("delete", old) + _render_elements("add", new)
+def render_loads(
+    trunk: str, elements: Elements, *, policy_chains: Mapping[str, Chain] = MappingProxyType({})
+) -> Iterator[str]:
+    """Yield the transactions that do the same: one, or at full scale several, each of a size that nftables can take in
+    little memory. Until the last one no flow begins; those that are under way go on.
+    """
+    number = sum(map(len, elements.values())) + sum(map(len, policy_chains.values()))
+    if number <= _AT_ONCE:
+        yield render_replacement(trunk, elements, policy_chains=policy_chains)
+        return
+    last = {*chains.PROFILE_MAPS, policy.LEAVING, policy.ARRIVING}
+    members = {name: found for name, found in elements.items() if chains.is_member_set(name)}
+    yield render_replacement(
+        trunk, {name: found for name, found in elements.items() if name not in members and name not in last}
+    )
+    yield _render_sets("add", sorted(members))
+    yield "".join(f"add chain inet {names.FILTER_TABLE} {name}\n" for name in sorted(policy_chains))
+    some: dict[str, Chain] = {}
+    for name, rules in sorted(policy_chains.items()):
+        some[name] = rules
+        if sum(map(len, some.values())) > _RULES_AT_ONCE:
+            yield _render_chains(some)
+            some = {}
+    yield _render_chains(some)
+    for name, found in sorted(members.items()):
+        ordered = sorted(found)
+        for start in range(0, len(ordered), _AT_ONCE):
+            yield _render_elements("add", {name: frozenset(ordered[start : start + _AT_ONCE])})
+    yield _render_elements("add", {name: elements[name] for name in last if name in elements})
+
+
+def render_change(change: ChangeElements) -> str:
+    """Return the transaction that makes a change, with the fixed rules as they are.
+
+    What is new comes before the rules that name it, and what goes only when no rule names it any more.
+    """
+    names_of_sets = sorted({*change.want, *change.have} - {*change.gone_sets})
+    old = {name: change.have.get(name, frozenset()) - change.want.get(name, frozenset()) for name in names_of_sets}
+    new = {name: change.want.get(name, frozenset()) - change.have.get(name, frozenset()) for name in names_of_sets}
+    return "".join(
+        (
+            _render_sets("add", sorted(change.new_sets)),
+            _render_chains(change.chains),
+            _render_elements("delete", old),
+            _render_elements("add", new),
+            *(f"flush chain inet {names.FILTER_TABLE} {name}\n" for name in sorted(change.gone_chains)),
+            *(f"delete chain inet {names.FILTER_TABLE} {name}\n" for name in sorted(change.gone_chains)),
+            _render_sets("delete", sorted(change.gone_sets)),
+        )
+    )
 
 
 def render_mark(mark: Mark) -> str:
@@ -188,102 +310,288 @@ def digest_of_rules(trunk: str) -> str:
 
 
 def digest_of_listing(objects: Iterable[Mapping[str, Any]]) -> str:
-    """Return the digest of listed tables, without elements, handles, counters and the mark."""
-    return _digest(json.dumps(sorted((_canonical(item) for item in objects if not _is_mark(item)), key=json.dumps)))
+    """Return the digest of listed tables, without elements, handles, counters, the mark and what policies put there."""
+    return _digest_of(text for item in objects if (text := _fixed_text(item)) is not None)
 
 
 def parse_filters(objects: Iterable[Mapping[str, Any]], *, trunk: str) -> ObservedFilters:
-    """Return what the listed objects of our tables hold (libnftables-json(5))."""
-    listed = [item for item in objects if "metainfo" not in item]
-    mark = next((parse_mark(item["rule"].get("comment", "")) for item in listed if _is_mark(item)), None)
+    """Return what the listed objects of our tables hold (libnftables-json(5)). Goes through them once."""
+    mark: Mark | None = None
+    fixed: list[str] = []
     elements: dict[str, frozenset[Element]] = dict.fromkeys(policy.SET_NAMES, frozenset())
+    rules: dict[str, list[str]] = {}
     drops: dict[str, int] = {}
+    hits: Counter[str] = Counter()
+    packets: dict[str, dict[str, int]] = {name: {} for name in _COUNTED_MAPS}
     has_foreign_element = False
-    for item in listed:
+    for item in objects:
+        if _is_mark(item):
+            mark = mark or parse_mark(item["rule"].get("comment", ""))
+        if (text := _fixed_text(item)) is not None:
+            fixed.append(text)
         for kind, value in item.items():
-            if kind in {"set", "map"} and value["name"] in elements:
+            if kind in {"set", "map"} and (value["name"] in elements or chains.is_member_set(value["name"])):
                 parsed = [_parse_element(element) for element in value.get("elem", ())]
                 elements[value["name"]] = frozenset(element for element in parsed if element is not None)
                 has_foreign_element = has_foreign_element or None in parsed
+                if value["name"] in packets:
+                    packets[value["name"]] = dict(filter(None, map(_parse_count, value.get("elem", ()))))
             elif kind == "counter":
                 drops[value["name"]] = int(value["packets"])
-    expected = Mark(rules=digest_of_rules(trunk), listing=digest_of_listing(listed))
-    return ObservedFilters(elements=elements, is_intact=mark == expected and not has_foreign_element, drops=drops)
+            elif kind == "chain" and chains.is_policy_chain(value["name"]):
+                rules.setdefault(value["name"], [])
+            elif kind == "rule" and chains.is_policy_chain(value["chain"]):
+                rules.setdefault(value["chain"], []).append(value.get("comment", ""))
+                hits[value.get("comment", "")] += _rule_packets(value)
+    expected = Mark(rules=digest_of_rules(trunk), listing=_digest_of(fixed))
+    return ObservedFilters(
+        elements=elements,
+        is_intact=mark == expected and not has_foreign_element,
+        drops=drops,
+        chains={name: tuple(digests) for name, digests in rules.items()},
+        hits=hits,
+        packets=packets,
+    )
+
+
+def after_change(loaded: ObservedFilters, change: ChangeElements) -> ObservedFilters:
+    """Return what is loaded once a change has been made."""
+    elements = dict(loaded.elements)
+    for name in change.want.keys() | change.have.keys():
+        now = elements.get(name, frozenset()) - (
+            change.have.get(name, frozenset()) - change.want.get(name, frozenset())
+        )
+        elements[name] = now | change.want.get(name, frozenset())
+    kept = {name: digests for name, digests in loaded.chains.items() if name not in change.gone_chains}
+    return replace(
+        loaded,
+        elements={name: found for name, found in elements.items() if name not in change.gone_sets},
+        chains=kept | {name: tuple(rule.digest for rule in chain) for name, chain in change.chains.items()},
+    )
 
 
 class NftCommands(Protocol):
     """What runs nftables commands."""
 
-    def run(self, commands: str, *, operation: str) -> list[dict[str, Any]]:
-        """Run one transaction and return what it lists as libnftables-json objects; raise `BoundaryError`."""
+    def run(self, commands: str, *, operation: str, is_terse: bool = False) -> Iterable[dict[str, Any]]:
+        """Run one transaction and return what it lists as libnftables-json objects, to be gone through once; raise
+        `BoundaryError`. `is_terse`: sets are listed without their elements.
+        """
+        ...
+
+    def generation(self) -> int:
+        """Return the number of the rule set, which every transaction raises by one; raise `BoundaryError`."""
+        ...
+
+    def counters(self, family: str, table: str) -> dict[str, int]:
+        """Return the packets of a table's named counters; raise `BoundaryError`."""
+        ...
+
+    def rule_packets(self, family: str, table: str) -> dict[str, int]:
+        """Return the packets that a table's rules have counted, by comment; raise `BoundaryError`."""
+        ...
+
+    def trim(self) -> None:
+        """Give memory back that a large listing took."""
         ...
 
 
 class FilterTables:
-    """Our tables in the kernel, for the trunk of that name."""
+    """Our tables in the kernel, for the trunk of that name.
+
+    What was loaded is remembered with the number that the kernel gave the rule set then: while it is the same, nobody
+    has changed anything, and nothing has to be listed.
+    """
 
     def __init__(self, commands: NftCommands, *, trunk: str) -> None:
         self._commands = commands
         self._trunk = trunk
+        self._known: tuple[int, ObservedFilters] | None = None
 
     def observe(self) -> ObservedFilters:
-        """Return both tables whole; tables that are not there count as not intact."""
-        return parse_filters(self._list(), trunk=self._trunk)
+        """Return both tables whole; tables that are not there count as not intact. Only `drops` is certainly of now."""
+        if self._known is not None and self._known[0] == self._commands.generation():
+            return replace(self._known[1], drops=self._drops())
+        return self.read()
+
+    def read(self) -> ObservedFilters:
+        """Return the same as listed now, with all counters."""
+        generation = self._commands.generation()
+        seen = parse_filters(self._list(), trunk=self._trunk)
+        self._commands.trim()
+        self._known = (generation, seen) if generation == self._commands.generation() else None
+        return seen
 
     def apply(self, action: FilterAction) -> None:
-        """Carry out one action, in one transaction; raise `BoundaryError` when the tables stay as they were."""
+        """Carry out one action; raise `BoundaryError` when the tables stay as they were, or are not intact."""
+        known, self._known = self._known, None
         match action:
-            case ReplaceFilters(elements=elements):
-                self._commands.run(render_replacement(self._trunk, elements), operation="load")
-                mark = Mark(rules=digest_of_rules(self._trunk), listing=digest_of_listing(self._list()))
-                self._commands.run(render_mark(mark), operation="mark")
-            case ChangeElements(want=want, have=have):
-                self._commands.run(render_change(want=want, have=have), operation="change")
+            case ReplaceFilters():
+                self._replace(action)
+            case ChangeElements():
+                generation = self._commands.generation()
+                self._commands.run(render_change(action), operation="change")
+                if known is not None and known[0] == generation == self._commands.generation() - 1:
+                    self._known = generation + 1, after_change(known[1], action)
             case _:
                 assert_never(action)
 
-    def _list(self) -> list[dict[str, Any]]:
+    def _replace(self, action: ReplaceFilters) -> None:
+        first, *others = render_loads(self._trunk, action.elements, policy_chains=action.chains)
+        self._commands.run(first, operation="load")
+        listing = digest_of_listing(self._list(with_elements=False))
+        generation = self._commands.generation()
+        mark = render_mark(Mark(rules=digest_of_rules(self._trunk), listing=listing))
+        for text in (*others, mark):
+            self._commands.run(text, operation="load")
+        if self._commands.generation() == generation + len(others) + 1:
+            loaded = ObservedFilters(
+                elements=policy.merge_elements(action.elements),
+                is_intact=True,
+                drops={},
+                chains={name: tuple(rule.digest for rule in chain) for name, chain in action.chains.items()},
+            )
+            self._known = generation + len(others) + 1, loaded
+
+    def read_counters(self) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
+        """Return what was counted since it was loaded: packets by digest of a policy's rule, and the first packets of
+        flows and what policies dropped by set and vif. Raises `BoundaryError`.
+        """
+        packets: dict[str, dict[str, int]] = {}
+        for name in _COUNTED_MAPS:
+            kind = "map" if name in _MAPS else "set"
+            listed = self._commands.run(f"list {kind} inet {names.FILTER_TABLE} {name}", operation="list")
+            counts = [_parse_count(found) for item in listed if kind in item for found in item[kind].get("elem", ())]
+            packets[name] = dict(filter(None, counts))
+        return self._commands.rule_packets("inet", names.FILTER_TABLE), packets
+
+    def _drops(self) -> dict[str, int]:
+        """Return the packets dropped by reason."""
+        counted = (self._commands.counters(family, names.FILTER_TABLE) for family in _FAMILIES)
+        return {name: packets for counters in counted for name, packets in counters.items()}
+
+    def _list(self, *, with_elements: bool = True) -> Iterator[dict[str, Any]]:
+        """Yield what is in our tables, object by object: set by set, as they may hold a hundred thousand elements."""
         tables = self._commands.run("list tables", operation="list")
         present = {
             item["table"]["family"]
             for item in tables
             if "table" in item and item["table"]["name"] == names.FILTER_TABLE
         }
-        listed: list[dict[str, Any]] = []
         for family in _FAMILIES:
-            if family in present:
-                listed += self._commands.run(f"list table {family} {names.FILTER_TABLE}", operation="list")
-        return [item for item in listed if "metainfo" not in item]
+            if family not in present:
+                continue
+            sets: list[tuple[str, str]] = []
+            table = f"{family} {names.FILTER_TABLE}"
+            for item in self._commands.run(f"list table {table}", operation="list", is_terse=True):
+                kind = next(iter(item))
+                if kind in ("set", "map") and with_elements:
+                    sets.append((kind, item[kind]["name"]))
+                elif kind != "metainfo":
+                    yield item
+            for kind, name in sets:
+                listed = self._commands.run(f"list {kind} {table} {name}", operation="list")
+                yield from (item for item in listed if kind in item)
+
+
+def _render_sets(verb: str, set_names: Iterable[str]) -> str:
+    lines = []
+    for name in set_names:
+        version, is_of_prefixes = chains.parse_set_name(name)
+        family = "ip" if version == 4 else "ip6"  # noqa: PLR2004 - IP version
+        flags = " flags interval;" if is_of_prefixes else ""
+        body = f" {{ typeof ct zone . {family} saddr;{flags} }}" if verb == "add" else ""
+        lines.append(f"{verb} set inet {names.FILTER_TABLE} {name}{body}\n")
+    return "".join(lines)
+
+
+def _render_chains(policy_chains: Mapping[str, Chain]) -> str:
+    """Return what makes these chains, or empties those that are there, and then fills them: they name one another."""
+    table = f"inet {names.FILTER_TABLE}"
+    lines = [f"add chain {table} {name}\nflush chain {table} {name}\n" for name in sorted(policy_chains)]
+    for name, rules in sorted(policy_chains.items()):
+        lines += [f'add rule {table} {name} {rule.text} comment "{rule.digest}"\n' for rule in rules]
+    return "".join(lines)
 
 
 def _render_elements(verb: str, elements: Elements) -> str:
     lines = []
-    for name in policy.SET_NAMES:
-        texts = [_format_element(name, element) for element in sorted(elements.get(name, ()))]
+    for name in sorted(elements):
+        texts = [_format_element(name, element) for element in sorted(elements[name])]
         if texts:
-            lines.append(
-                f"{verb} element {_FAMILY_OF_SET[name]} {names.FILTER_TABLE} {name} {{ {', '.join(texts)} }}\n"
-            )
+            family = "arp" if name in _ARP_SETS else "inet"
+            lines.append(f"{verb} element {family} {names.FILTER_TABLE} {name} {{ {', '.join(texts)} }}\n")
     return "".join(lines)
 
 
 def _format_element(set_name: str, element: Element) -> str:
-    ifname, *rest = element
-    if set_name == policy.ZONES:
-        return f'"{ifname}" : {rest[0]}'
-    return " . ".join([f'"{ifname}"', *rest])
+    first, *rest = element
+    if not (chains.is_member_set(set_name) or set_name in chains.PROFILE_MAPS):
+        first = f'"{first}"'
+    return f"{first} : {rest[0]}" if set_name in _MAPS else " . ".join([first, *rest])
 
 
 def _parse_element(listed: object) -> Element | None:
     """Return a listed element, or None when it is of a form that we never load (a range, a comment)."""
     match listed:
+        case {"elem": {"val": value, "counter": _}}:
+            return _parse_element(value)
         case str():
             return (listed,)
-        case {"concat": [*parts]} if all(isinstance(part, str | int) for part in parts):
-            return tuple(map(str, parts))
-        case [str(key), int() | str() as value]:
+        case {"concat": [*parts]}:
+            parsed = [_parse_part(part) for part in parts]
+            return tuple(part for part in parsed if part is not None) if None not in parsed else None
+        case [{"elem": {"val": str(key), "counter": _}}, int(value)] | [str(key), int() | str() as value]:
             return key, str(value)
+        case [int(key), {"jump": {"target": str(target)}}]:
+            return str(key), f"jump {target}"
+        case [int(key), {"goto": {"target": str(target)}}]:
+            return str(key), f"goto {target}"
     return None
+
+
+def _parse_part(listed: object) -> str | None:
+    match listed:
+        case str() | int():
+            return str(listed)
+        case {"prefix": {"addr": str(address), "len": int(length)}}:
+            return f"{address}/{length}"
+    return None
+
+
+def _parse_count(listed: object) -> tuple[str, int] | None:
+    """Return the key of a counted element and its packets, or None when it has no counter."""
+    match listed:
+        case [{"elem": {"val": str(key), "counter": {"packets": int(packets)}}}, _]:
+            return key, packets
+        case {"elem": {"val": str(key), "counter": {"packets": int(packets)}}}:
+            return key, packets
+    return None
+
+
+def _rule_packets(rule: Mapping[str, Any]) -> int:
+    return sum(int(part["counter"]["packets"]) for part in rule["expr"] if isinstance(part.get("counter"), dict))
+
+
+def _is_of_policy(item: Mapping[str, Any]) -> bool:
+    return any(
+        (kind == "chain" and chains.is_policy_chain(value["name"]))
+        or (kind == "rule" and chains.is_policy_chain(value["chain"]))
+        or (kind == "set" and chains.is_member_set(value["name"]))
+        for kind, value in item.items()
+        if isinstance(value, Mapping)
+    )
+
+
+def _fixed_text(item: Mapping[str, Any]) -> str | None:
+    """Return what the digest of a listing is made of, or None for what does not belong to it."""
+    if "metainfo" in item or _is_mark(item) or _is_of_policy(item):
+        return None
+    return json.dumps(_canonical(item))
+
+
+def _digest_of(texts: Iterable[str]) -> str:
+    return _digest(json.dumps(sorted(texts)))
 
 
 def _is_mark(item: Mapping[str, Any]) -> bool:

@@ -57,6 +57,7 @@ from vrouter_vm.actions import (
     Withdraw,
 )
 from vrouter_vm.model import (
+    Chain,
     Desired,
     Element,
     Elements,
@@ -130,7 +131,7 @@ def _decide(want: Desired, have: Observed) -> _Decision:
         name
         for name, bindings in want.kept.items()
         if (vif := have.vifs.get(name)) is not None
-        and bindings == _bound(name, have)
+        and bindings <= _bound(name, have)
         and vif.vrf is not None
         and vif.vrf not in want.vrfs  # another network has that VRF now: sharing it would join the two
     }
@@ -218,17 +219,39 @@ def _withdrawals(want: Desired, have: Observed, decision: _Decision) -> Iterator
 
 
 def _filters(want: Desired, have: Observed, decision: _Decision) -> Iterator[AnyAction]:
-    elements = wanted_elements(want, have, decision.kept)
-    if not have.filters.is_intact:
-        yield ReplaceFilters(subject=FILTERS, elements=elements)
-    elif elements != policy.merge_elements(have.filters.elements):
-        yield ChangeElements(subject=FILTERS, want=elements, have=have.filters.elements)
+    elements, loaded = wanted_elements(want, have, decision.kept), have.filters
+    if not loaded.is_intact:
+        yield ReplaceFilters(subject=FILTERS, elements=elements, chains=want.chains)
+        return
+    # What a kept vif's policy needs is not known now, so nothing of any policy goes.
+    is_all_known = not decision.kept
+    old, new = policy.member_set_names(loaded.elements), policy.member_set_names(elements)
+    chains = {name: chain for name, chain in want.chains.items() if loaded.chains.get(name) != digests_of(chain)}
+    change = ChangeElements(
+        subject=FILTERS,
+        want=elements,
+        have=policy.merge_elements(loaded.elements),
+        chains=chains,
+        altered_chains=frozenset(chains.keys() & loaded.chains.keys()),
+        gone_chains=frozenset(loaded.chains.keys() - want.chains.keys()) if is_all_known else frozenset(),
+        new_sets=frozenset(new - old),
+        gone_sets=frozenset(old - new),
+    )
+    if change.want != change.have or change.chains or change.gone_chains:
+        yield change
+
+
+def digests_of(chain: Chain) -> tuple[str, ...]:
+    """Return what marks the rules of a chain in the kernel."""
+    return tuple(rule.digest for rule in chain)
 
 
 def wanted_elements(want: Desired, have: Observed, kept: frozenset[str]) -> Elements:
     """Return the set elements for `want` plus those that are loaded for devices that are kept as they are."""
+    loaded = have.filters.elements
     underlay = {have.underlay.name} if have.underlay is not None and kept & have.vxlans.keys() else set()
-    return policy.merge_elements(want.elements, policy.elements_on(have.filters.elements, kept | underlay))
+    policies = policy.policy_elements(loaded, but=want.elements) if kept else {}
+    return policy.merge_elements(want.elements, policy.elements_on(loaded, kept | underlay), policies)
 
 
 def _vrfs(want: Desired, have: Observed, missing: _Missing) -> Iterator[AnyAction]:

@@ -1,7 +1,7 @@
 """Pure: who may send what on which vif, as set elements.
 
-Called by `wanted`; `nft` knows the sets and turns them into text. Every element begins with the name of a device, so
-that what belongs to a vif can be found again.
+Called by `wanted`; `nft` knows the sets and turns them into text. Every element but those of policies (see `chains`)
+begins with the name of a device, so that what belongs to a vif can be found again.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Final
 
-from vrouter_vm import names
-from vrouter_vm.model import Element, Elements, Network, Placement, Port
+from vrouter_vm import chains, names
+from vrouter_vm.model import Element, Elements, IpNetwork, Network, Placement, Port
 
 BIND4: Final = "bind4"
 """vif, MAC, IPv4 address: the only sources accepted on a vif."""
@@ -22,6 +22,23 @@ ARP_SENDERS: Final = "arp_senders"
 """vif, MAC, IPv4 address as an ARP sender; 0.0.0.0 is a probe (RFC 5227)."""
 VIFS: Final = "vifs"
 """The vifs; any other VLAN device of the trunk is unknown."""
+BIND4_NETS: Final = "bind4_nets"
+"""As `BIND4`, for allowed address pairs that are prefixes."""
+BIND6_NETS: Final = "bind6_nets"
+ARP_SENDER_NETS: Final = "arp_sender_nets"
+UNSECURED: Final = "unsecured"
+"""The vifs whose guests may send from any MAC and address: TF's port security is off."""
+ARP_UNSECURED: Final = "arp_unsecured"
+
+LEAVING: Final = "leaving"
+"""vif or tunnel → number of the profile by which packets from it are judged."""
+ARRIVING: Final = "arriving"
+"""vif or tunnel → number of the profile by which packets to it are judged."""
+DENIED_FROM: Final = "denied_from"
+"""The vifs, to count what policies drop of what they send."""
+DENIED_TO: Final = "denied_to"
+"""The vifs, to count what policies drop of what is sent to them."""
+
 ZONES: Final = "zones"
 """Conntrack zone of a vif and of its VRF: addresses of two networks may be the same."""
 
@@ -36,7 +53,32 @@ SERVICES6: Final = "services6"
 SEND_ONLY: Final = "send_only"
 """VXLAN devices that are in no VRF: guests' packets leave by them, nothing comes in."""
 
-SET_NAMES: Final = (ARP_SENDERS, BIND4, BIND6, GUESTS6, SEND_ONLY, SERVICES4, SERVICES6, TUNNELS, VIFS, VTEPS, ZONES)
+SET_NAMES: Final = (
+    ARP_SENDERS,
+    ARP_SENDER_NETS,
+    ARP_UNSECURED,
+    ARRIVING,
+    BIND4,
+    BIND4_NETS,
+    BIND6,
+    BIND6_NETS,
+    DENIED_FROM,
+    DENIED_TO,
+    GUESTS6,
+    LEAVING,
+    SEND_ONLY,
+    SERVICES4,
+    SERVICES6,
+    TUNNELS,
+    UNSECURED,
+    VIFS,
+    VTEPS,
+    ZONES,
+    *chains.PROFILE_MAPS,
+)
+"""The sets that are always there; the member sets of the policies come and go."""
+
+_OF_DEVICES: Final = tuple(name for name in SET_NAMES if name not in chains.PROFILE_MAPS)
 
 
 def bindings_of(vif: str, port: Port) -> frozenset[Element]:
@@ -44,12 +86,15 @@ def bindings_of(vif: str, port: Port) -> frozenset[Element]:
     return frozenset((vif, str(port.mac), str(address)) for address in port.addresses)
 
 
-def guest_elements(placement: Placement) -> tuple[tuple[str, Element], ...]:
+def guest_elements(placement: Placement, *, zone: int) -> tuple[tuple[str, Element], ...]:
     """Return the elements for a port, each with the name of its set."""
-    vif, mac = placement.vif, str(placement.port.mac)
+    vif, mac, settings = placement.vif, str(placement.port.mac), placement.settings
     found: list[tuple[str, Element]] = [
         (VIFS, (vif,)),
-        (ZONES, (vif, str(names.zone_of(placement.network.network_id)))),
+        (ZONES, (vif, str(zone))),
+        (DENIED_FROM, (vif,)),
+        (DENIED_TO, (vif,)),
+        *chains.guest_elements(vif, settings.policy).items(),
     ]
     for address in placement.port.addresses:
         if address.version == 4:  # noqa: PLR2004 - IP version
@@ -57,21 +102,57 @@ def guest_elements(placement: Placement) -> tuple[tuple[str, Element], ...]:
             found += [(ARP_SENDERS, (vif, mac, "0.0.0.0"))]
         else:
             found += [(BIND6, (vif, mac, str(address))), (GUESTS6, (vif, mac))]
+    for pair in settings.address_pairs:
+        found += _pair_elements(vif, str(pair.mac or placement.port.mac), pair.prefix)
+    if not settings.is_secured:
+        found += [(UNSECURED, (vif,)), (ARP_UNSECURED, (vif,))]
+    for name in (BIND4_NETS, BIND6_NETS, ARP_SENDER_NETS):
+        whole = chains.without_overlaps(element for of_set, element in found if of_set == name)
+        found = [entry for entry in found if entry[0] != name] + [(name, element) for element in sorted(whole)]
     return tuple(dict.fromkeys(found))
 
 
-def network_elements(network: Network) -> tuple[tuple[str, Element], ...]:
+def _pair_elements(vif: str, mac: str, prefix: IpNetwork) -> list[tuple[str, Element]]:
+    is_single = prefix.prefixlen == prefix.max_prefixlen
+    source = (vif, mac, str(prefix.network_address if is_single else prefix))
+    if prefix.version == 4:  # noqa: PLR2004 - IP version
+        return [(BIND4 if is_single else BIND4_NETS, source), (ARP_SENDERS if is_single else ARP_SENDER_NETS, source)]
+    return [(BIND6 if is_single else BIND6_NETS, source), (GUESTS6, (vif, mac))]
+
+
+def network_elements(network: Network, *, zone: int) -> tuple[tuple[str, Element], ...]:
     """Return the elements for a network with guests here, each with the name of its set."""
     vrf = names.format_vrf(network.network_id)
-    found: list[tuple[str, Element]] = [(ZONES, (vrf, str(names.zone_of(network.network_id))))]
+    found: list[tuple[str, Element]] = [(ZONES, (vrf, str(zone)))]
     for address, number in network.service_ports:
         services = SERVICES4 if address.version == 4 else SERVICES6  # noqa: PLR2004 - IP version
         found.append((services, (vrf, str(address), str(number))))
     return tuple(found)
 
 
-def elements_by_set(facts: Iterable[tuple[str, Element]]) -> Elements:
-    """Return elements set by set; every set is there, filled or not."""
+def tunnel_elements(device: str, *, zone: int) -> tuple[tuple[str, Element], ...]:
+    """Return the elements for a tunnel that takes in, each with the name of its set."""
+    profile = str(chains.TUNNEL_PROFILE)
+    return (
+        (TUNNELS, (device,)),
+        (ZONES, (device, str(zone))),
+        (LEAVING, (device, profile)),
+        (ARRIVING, (device, profile)),
+    )
+
+
+def send_only_elements(device: str) -> tuple[tuple[str, Element], ...]:
+    """Return the elements for a tunnel that only sends, each with the name of its set."""
+    return (SEND_ONLY, (device,)), (ARRIVING, (device, str(chains.TUNNEL_PROFILE)))
+
+
+def host_elements() -> tuple[tuple[str, Element], ...]:
+    """Return the elements that a host with tunnels has, each with the name of its set."""
+    return tuple(chains.tunnel_profiles().items())
+
+
+def elements_by_set(facts: Iterable[tuple[str, Element]]) -> dict[str, frozenset[Element]]:
+    """Return elements set by set; every set but the member sets is there, filled or not."""
     sets: dict[str, set[Element]] = {name: set() for name in SET_NAMES}
     for name, element in facts:
         sets[name].add(element)
@@ -81,12 +162,33 @@ def elements_by_set(facts: Iterable[tuple[str, Element]]) -> Elements:
 def elements_on(elements: Elements, ifnames: Collection[str]) -> Elements:
     """Return those of `elements` that belong to one of the devices `ifnames`."""
     return {
-        name: frozenset(element for element in elements.get(name, ()) if element[0] in ifnames) for name in SET_NAMES
+        name: frozenset(element for element in elements.get(name, ()) if element[0] in ifnames) for name in _OF_DEVICES
     }
 
 
+def policy_elements(elements: Elements, *, but: Elements) -> Elements:
+    """Return the elements that belong to policies and to no device, of the sets and keys that `but` has nothing for."""
+    profiles = {
+        name: frozenset(
+            element
+            for element in elements.get(name, ())
+            if element[0] not in {taken for taken, *_ in but.get(name, ())}
+        )
+        for name in chains.PROFILE_MAPS
+    }
+    return profiles | {name: elements[name] for name in member_set_names(elements) - but.keys()}
+
+
+def member_set_names(elements: Elements) -> set[str]:
+    """Return the names of the member sets among these sets."""
+    return {name for name in elements if chains.is_member_set(name)}
+
+
 def merge_elements(*several: Elements) -> Elements:
-    """Return the union, set by set."""
+    """Return the union, set by set; every set but the member sets is there, filled or not."""
+    set_names = {*SET_NAMES, *(name for elements in several for name in elements)}
     return {
-        name: frozenset(element for elements in several for element in elements.get(name, ())) for name in SET_NAMES
+        name: found[0] if len(found) == 1 else frozenset[Element]().union(*found)
+        for name in set_names
+        for found in [[elements[name] for elements in several if elements.get(name)]]
     }

@@ -7,6 +7,7 @@ a source cannot say what has changed, the pass is a full one.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -24,15 +25,29 @@ from vrouter_vm.actions import (
     runs,
     summarize,
 )
-from vrouter_vm.boundary import Filtering, Forwarding, Interfaces, Networks, Peers, Placements, Ports
-from vrouter_vm.desired import all_wanted, before, changed, surroundings, tell_interfaces, tell_networks, whole
+from vrouter_vm.boundary import Filtering, FlowTable, Forwarding, Interfaces, Networks, Peers, Placements, Ports
+from vrouter_vm.desired import (
+    all_wanted,
+    before,
+    changed,
+    judge_of,
+    surroundings,
+    tell_interfaces,
+    tell_networks,
+    tell_policies,
+    whole,
+)
 from vrouter_vm.evpn import Vtep
+from vrouter_vm.flows import EVERYTHING, FlowJudge, Scope, scope_of
 from vrouter_vm.gateway_mac import MacRange, check_gateway_mac
 from vrouter_vm.model import Observed, OverlayNews, OverlayView
 from vrouter_vm.plan import NOTHING_ANNOUNCED, plan_host
 from vrouter_vm.status import PassOutcome, StatusBoard, port_statuses
 from vrouter_vm.tunnels import Installed, Overlay, installed_in
 from vrouter_vm.wanted import Wanted
+
+FLOWS: Final = "flows"
+"""Subject of what concerns flows that are under way."""
 
 NO_NEWS: Final = OverlayNews(remote={}, gone=frozenset(), look_again_s=None)
 
@@ -59,16 +74,40 @@ class Reconciler:
     board: StatusBoard
     overlay: OverlaySide | None = None
     followers: Sequence[Placements] = ()
+    flow_table: FlowTable | None = None
     is_dry_run: bool = False
     _base: _Base | None = field(default=None, init=False)
+    _unreviewed: Scope = field(default=EVERYTHING, init=False)
+    """Which flows may have been begun under other policies than those of now: at first all."""
+    _judged: Wanted | None = field(default=None, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+
+    def judge(self) -> FlowJudge | None:
+        """Return who decides about packets by what was last loaded; None before the first pass. For any thread: waits
+        for a pass that is under way.
+        """
+        with self._lock:
+            return judge_of(self._judged) if self._judged is not None else None
+
+    def rule_names(self) -> dict[str, str]:
+        """Return the names of all policies' rules by the digest that marks them in the kernel, as `judge`."""
+        with self._lock:
+            chains = self._judged.facts.chains.now.values() if self._judged is not None else ()
+            return {rule.digest: rule.name for chain in chains for rule in chain if rule.name}
 
     def run_once(self, *, is_full: bool) -> PassReport:
         """Run one pass. Raises `AgentError` when the host cannot be observed whole; nothing was changed then."""
+        with self._lock:
+            return self._run_pass(is_full=is_full)
+
+    def _run_pass(self, *, is_full: bool) -> PassReport:
         pass_number = self.board.begin_pass()
         base, self._base = self._base, None
         step = None if is_full or base is None else self._follow(base)
         step = step or self._observe()
         applied = Applied() if self.is_dry_run else self._apply(step.plan.actions)
+        self._judged = step.wanted
+        reviewed = [] if self.is_dry_run else self._review_flows(step.wanted, applied)
         if self.overlay and not self.is_dry_run:
             self.overlay.peers.settle()
         self._report_placements(step)
@@ -78,7 +117,7 @@ class Reconciler:
             self._base = _Base(wanted=step.wanted, surroundings=surroundings(step.observed))
         wanted, plan = step.wanted, step.plan
         return PassReport(
-            done=tuple(map(describe, plan.actions) if self.is_dry_run else summarize(applied.done)),
+            done=tuple(map(describe, plan.actions) if self.is_dry_run else [*summarize(applied.done), *reviewed]),
             failed=tuple(applied.failed),
             held=merge_held(
                 plan.held, (Held(subject=vmi_uuid, reason=reason) for vmi_uuid, reason in wanted.held.items())
@@ -91,9 +130,11 @@ class Reconciler:
         self.ports.take_changes()
         self.networks.take_changes()
         self.interfaces.take_changes()
+        self.interfaces.take_policy_changes()
         ports = self.ports.ports()
         networks = self.networks.view(frozenset(port.vn_uuid for port in ports))
         interfaces = self.interfaces.view(frozenset(port.vmi_uuid for port in ports))
+        policies = self.interfaces.policies()
         have = self.forwarding.observe(self.filtering.observe())
         check_gateway_mac(have.trunk, self.gateway_macs)
         view = self.overlay.peers.view() if self.overlay else None
@@ -101,6 +142,7 @@ class Reconciler:
             ports=ports,
             networks=networks,
             interfaces=interfaces,
+            policies=policies,
             trunk=have.trunk,
             has_ipv6=have.has_ipv6,
             overlay=self._overlay(view, have),
@@ -118,13 +160,14 @@ class Reconciler:
     def _follow(self, base: _Base) -> _Step | None:
         """Go on from the last pass with what has changed since; None when that cannot be done."""
         wanted = base.wanted
-        ports, vn_uuids, vmi_uuids = (
+        ports, vn_uuids, vmi_uuids, policy_keys = (
             self.ports.take_changes(),
             self.networks.take_changes(),
             self.interfaces.take_changes(),
+            self.interfaces.take_policy_changes(),
         )
         news = self.overlay.peers.news() if self.overlay else NO_NEWS
-        if ports is None or vn_uuids is None or vmi_uuids is None or news is None:
+        if ports is None or vn_uuids is None or vmi_uuids is None or policy_keys is None or news is None:
             return None
         for vmi_uuid in ports:
             wanted.set_port(vmi_uuid, self.ports.get(vmi_uuid))
@@ -137,6 +180,7 @@ class Reconciler:
         for vmi_uuid in ports - wanted.ports.keys():
             wanted.set_interface(vmi_uuid, None)
         tell_interfaces(wanted, interfaces)
+        tell_policies(wanted, self.interfaces.policies(policy_keys))
         wanted.set_gone(news.gone)
         for key, route in news.remote.items():
             wanted.set_remote(key, route)
@@ -187,6 +231,25 @@ class Reconciler:
         seen = placements.keys() if step.is_full else step.wanted.touched_ports
         for follower in self.followers:
             follower.take({vmi_uuid: placements.get(vmi_uuid) for vmi_uuid in seen}, is_all=step.is_full)
+
+    def _review_flows(self, wanted: Wanted, applied: Applied) -> list[str]:
+        """Revoke the flows that the policies have come to forbid, and let those pass again that they have come to
+        allow; return what was done. What fails is tried again in the next pass.
+        """
+        for action in applied.done:
+            self._unreviewed |= scope_of(action)
+        if self.flow_table is None or not self._unreviewed:
+            return []
+        zones = {wanted.policing.zone_of(placement.network) for placement in wanted.placements.values()}
+        try:
+            wrong = judge_of(wanted).wrong(self._unreviewed.of(self.flow_table.flows(zones)))
+            self.flow_table.turn(wrong)
+        except BoundaryError as error:
+            applied.failed.append(Failure(subject=FLOWS, reason=str(error)))
+            return []
+        self._unreviewed = Scope()
+        restored = sum(flow.is_revoked for flow in wrong)
+        return [f"{FLOWS}: {len(wrong) - restored} revoked, {restored} pass again"] if wrong else []
 
     def _apply(self, actions: Iterable[AnyAction]) -> Applied:
         """Carry out `actions` in order, leaving out what builds on something that failed."""

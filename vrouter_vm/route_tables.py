@@ -42,7 +42,8 @@ def parse_interface_table(raw: Mapping[str, Any]) -> Iterator[IpNetwork]:
 
 
 def routes_behind(placement: Placement) -> dict[IpNetwork, IpAddress]:
-    """Return the prefixes behind a port's guest, and by which address of the guest.
+    """Return the prefixes behind a port's guest, and by which address of the guest: those of route tables, and its
+    allowed address pairs.
 
     A prefix needs an address of its own IP version. A gateway's address is nobody's but the router's, and the guest's
     own addresses are no prefixes behind it.
@@ -51,7 +52,8 @@ def routes_behind(placement: Placement) -> dict[IpNetwork, IpAddress]:
     first: dict[int, IpAddress] = {}
     for address in port.addresses:
         first.setdefault(address.version, address)
-    found = {prefix: first[prefix.version] for prefix in placement.settings.routes if prefix.version in first}
+    behind = (*(pair.prefix for pair in placement.settings.address_pairs), *placement.settings.routes)
+    found = {prefix: first[prefix.version] for prefix in behind if prefix.version in first}
     for route in network.static_routes:
         if route.next_hop in port.addresses:
             found[route.prefix] = route.next_hop

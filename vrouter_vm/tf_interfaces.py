@@ -45,7 +45,6 @@ def parse_interface(raw: dict[str, Any], tables: Mapping[str, Mapping[str, Any]]
         security_groups=_uuids(raw, "security_group_refs"),
         tags=_uuids(raw, "tag_refs"),
         is_secured=raw.get("port_security_enabled") is not False,
-        is_exempt=raw.get("virtual_machine_interface_disable_policy") is True,
         address_pairs=tuple(_pairs(raw["uuid"], pairs)),
         routes=tuple(
             dict.fromkeys(

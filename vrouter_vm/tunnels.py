@@ -97,17 +97,16 @@ def member_of(network: Network, *, asn: int, has_ipv6: bool) -> Member:
     )
 
 
-def tunnel_part(network: Network, overlay: Overlay, *, has_ipv6: bool, routes_ipv6: bool) -> Part:
+def tunnel_part(network: Network, overlay: Overlay, *, zone: int, has_ipv6: bool, routes_ipv6: bool) -> Part:
     """Return the device of a network with guests here: in its VRF, it sends and takes in.
 
     `has_ipv6`: the kernel can do IPv6 at all; `routes_ipv6`: a guest of the network here has it.
     """
     device = _vxlan(vni_of(network), network.network_id, overlay)
-    zone = str(names.zone_of(network.network_id))
     return Part(
         vxlans=(device,),
         sysctls=_settings(device.name, has_ipv6=has_ipv6, routes_ipv6=routes_ipv6),
-        elements=((policy.TUNNELS, (device.name,)), (policy.ZONES, (device.name, zone))),
+        elements=policy.tunnel_elements(device.name, zone=zone),
     )
 
 
@@ -153,7 +152,7 @@ def there_part(
         tunnel_ends=(end,),
         vxlans=() if is_device_here else (_vxlan(sent.vni, None, overlay),),
         sysctls=_settings(device, has_ipv6=has_ipv6, routes_ipv6=version == 6),  # noqa: PLR2004 - IP version
-        elements=() if is_device_here else ((policy.SEND_ONLY, (device,)),),
+        elements=() if is_device_here else policy.send_only_elements(device),
     )
 
 
@@ -216,7 +215,7 @@ class Remains:
             sysctls=_settings(device, has_ipv6=self._has_ipv6, routes_ipv6=prefix.version == 6),  # noqa: PLR2004
             elements=(
                 vtep_element(end.vtep, self._overlay),
-                *(((policy.SEND_ONLY, (device,)),) if send_only else ()),
+                *(policy.send_only_elements(device) if send_only else ()),
             ),
         )
 

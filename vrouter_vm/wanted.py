@@ -18,7 +18,7 @@ from ipaddress import IPv4Address
 from typing import Final, Generic, TypeAlias, TypeVar
 
 from tf_reconcile.errors import DesiredStateError
-from vrouter_vm import links, names, placing, policy, tunnels
+from vrouter_vm import chains, links, names, placing, policy, tunnels
 from vrouter_vm.facts import NOTHING, Facts, Part
 from vrouter_vm.model import (
     Choice,
@@ -36,6 +36,7 @@ from vrouter_vm.model import (
     VnUuid,
     Way,
 )
+from vrouter_vm.policing import Policing
 from vrouter_vm.rib import PrefixUnit, Rib
 from vrouter_vm.tunnels import Overlay
 
@@ -84,8 +85,11 @@ class Wanted:
         self._parts: dict[Unit, Part] = {}
         self._dirty_ports: set[VmiUuid] = set()
         self._dirty_prefixes: set[PrefixUnit] = set()
+        self._rezoned: set[VnUuid] = set()
         self._is_begun = False
 
+        self.policing = Policing()
+        """The lists and members of policies; tell it of these itself."""
         self.facts = Facts()
         self.placements: dict[VmiUuid, Placement] = {}
         self.held: dict[VmiUuid, str] = {}
@@ -161,6 +165,10 @@ class Wanted:
             self._missing_interfaces[vmi_uuid] = reason
         self._dirty_ports.add(vmi_uuid)
 
+    def set_connected(self, connected: frozenset[frozenset[VnUuid]]) -> None:
+        """Take in which networks policies connect."""
+        self._rezoned |= self.policing.set_connected(connected)
+
     def set_remote(self, key: RouteKey, route: EvpnRoute | None) -> None:
         """Take in a route of another host, or with None that there is none any more."""
         if self._rib is None or self._overlay is None:
@@ -189,6 +197,8 @@ class Wanted:
         """Bring everything up to date with what has been told."""
         moves = self._place_ports()
         self._follow_moves(moves)
+        for unit, part in self.policing.settle():
+            self._replace(unit, part)
         if self._rib is not None and self._overlay is not None:
             self._follow_routes(self._rib, self._overlay)
         self._is_begun = True
@@ -283,6 +293,7 @@ class Wanted:
             placing.check_vni(port, network, vni)
             self._check_number(port, network, "VNI", vni)
         placing.check_addresses(port, network)
+        self.policing.check_profiles(port, settings.policy)
         return vlan, network, settings
 
     def _check_number(self, port: Port, network: Network, kind: str, number: int) -> None:
@@ -304,6 +315,13 @@ class Wanted:
                     self._count(placement, is_new=is_new)
         served = {vn_uuid: self._served_now(vn_uuid) for vn_uuid in vn_uuids}
         changed = {vn_uuid for vn_uuid, now in served.items() if now != self._served.get(vn_uuid)}
+        rezoned, self._rezoned = self._rezoned, set()
+        if changed:
+            here = {vn_uuid: now.network for vn_uuid, now in {**self._served, **served}.items() if now is not None}
+            rezoned |= self.policing.set_networks(here)
+        for vn_uuid in (rezoned & self._served.keys()) - changed:
+            served[vn_uuid] = self._served[vn_uuid]
+            changed.add(vn_uuid)
         for vn_uuid in changed:
             self._leave_network(vn_uuid)
         for vn_uuid in changed:
@@ -311,6 +329,8 @@ class Wanted:
         for move in moves:
             self._replace(("port", move.vmi_uuid), NOTHING if move.new is None else self._port_part(move.new))
         self._follow_ways(moves)
+        for vmi_uuid in {each for vn_uuid in rezoned for each in self._members.get(vn_uuid, ())}:
+            self._replace(("port", vmi_uuid), self._port_part(self.placements[vmi_uuid]))
         if changed or not self._is_begun:
             self._replace(_HOST, self._host_part())
 
@@ -356,11 +376,17 @@ class Wanted:
                 sysctls=tuple(links.vrf_sysctls(vrf, has_ipv6=self.has_ipv6, routes_ipv6=routes_ipv6).items()),
                 addresses=tuple(links.gateway_addresses(network, routes_ipv6=routes_ipv6)),
                 routes=tuple(links.end_routes(network, has_ipv6=self.has_ipv6)),
-                elements=policy.network_elements(network),
+                elements=policy.network_elements(network, zone=self.policing.zone_of(network)),
             ),
         )
         if self._rib is not None and self._overlay is not None:
-            part = tunnels.tunnel_part(network, self._overlay, has_ipv6=self.has_ipv6, routes_ipv6=routes_ipv6)
+            part = tunnels.tunnel_part(
+                network,
+                self._overlay,
+                zone=self.policing.zone_of(network),
+                has_ipv6=self.has_ipv6,
+                routes_ipv6=routes_ipv6,
+            )
             self._replace(("tunnel", vn_uuid), part)
             member = tunnels.member_of(network, asn=self._overlay.asn, has_ipv6=routes_ipv6)
             self._rib.set_member(network.network_id, member)
@@ -416,7 +442,8 @@ class Wanted:
             sysctls=tuple(links.vif_sysctls(placement, has_ipv6=self.has_ipv6).items()),
             addresses=tuple(links.vif_addresses(placement)),
             neighbours=tuple(links.guest_neighbours(placement)),
-            elements=policy.guest_elements(placement),
+            elements=policy.guest_elements(placement, zone=self.policing.zone_of(placement.network)),
+            chains=tuple(chains.profile_chains(placement.settings.policy).items()),
         )
 
     def _host_part(self) -> Part:
@@ -424,7 +451,9 @@ class Wanted:
             routes_ipv6=any(served.routes_ipv6 for served in self._served.values()),
             has_tunnels=self._overlay is not None,
         )
-        return Part(sysctls=tuple(settings.items()))
+        return Part(
+            sysctls=tuple(settings.items()), elements=policy.host_elements() if self._overlay is not None else ()
+        )
 
     def _follow_routes(self, rib: Rib, overlay: Overlay) -> None:
         """Bring the ways to all prefixes up to date that may be concerned."""

@@ -6,13 +6,14 @@ moment, whatever the agent is in the middle of, and raises `UnsafeMoment` otherw
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
 from typing import assert_never
 
 from tf_reconcile.errors import BoundaryError, Conflict, Rejected, Transient
-from vrouter_vm import names, policy
+from vrouter_vm import chains, names, policy
 from vrouter_vm.actions import (
     AddAddress,
     AddRoute,
@@ -46,6 +47,7 @@ from vrouter_vm.model import (
     InterfaceView,
     IpNetwork,
     LinkAddress,
+    ListKey,
     MacAddress,
     Neighbour,
     Network,
@@ -57,6 +59,7 @@ from vrouter_vm.model import (
     Route,
     Rule,
     RuleKind,
+    SetKey,
     Subnet,
     Sysctl,
     Trunk,
@@ -68,6 +71,8 @@ from vrouter_vm.model import (
     Vrf,
     Vxlan,
 )
+from vrouter_vm.plan import digests_of
+from vrouter_vm.rules import NO_POLICIES, PolicyView
 
 TRUNK_MAC = MacAddress("00:50:56:00:00:01")
 
@@ -149,6 +154,12 @@ class PlainInterfaces:
         known = {vmi_uuid: InterfaceSettings(vmi_uuid=vmi_uuid) for vmi_uuid in (needed if of is None else needed & of)}
         return InterfaceView(known=known, missing={}, is_pending=False)
 
+    def take_policy_changes(self) -> frozenset[ListKey | SetKey]:
+        return frozenset()
+
+    def policies(self, of: frozenset[ListKey | SetKey] | None = None) -> PolicyView:
+        return NO_POLICIES
+
 
 def fresh_rules() -> set[Rule]:
     """The rules of a kernel that nobody has touched."""
@@ -174,13 +185,21 @@ class FakeHost:
     rules: set[Rule] = field(default_factory=fresh_rules)
     sysctls: dict[Sysctl, int] = field(default_factory=dict)
     elements: dict[str, frozenset[Element]] = field(default_factory=dict)
+    were_unsecured: set[Element] = field(default_factory=set)
+    chains: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
     is_filtering: bool = False
     applied: list[KernelAction | FilterAction] = field(default_factory=list)
     fail_at: int | None = None
     failure: type[Rejected | Transient | Conflict] = Transient
 
     def observe_filters(self) -> ObservedFilters:
-        return ObservedFilters(elements=policy.merge_elements(self.elements), is_intact=self.is_filtering, drops={})
+        return ObservedFilters(
+            elements=policy.merge_elements(self.elements),
+            is_intact=self.is_filtering,
+            drops={},
+            chains=dict(self.chains),
+        )
 
     def observe(self, filters: ObservedFilters) -> Observed:
         return Observed(
@@ -230,10 +249,13 @@ class FakeHost:
 
     def _filter(self, action: FilterAction) -> None:
         match action:
-            case ReplaceFilters(elements=elements):
+            case ReplaceFilters(elements=elements, chains=policy_chains):
                 self.elements, self.is_filtering = dict(elements), True
+                self.chains = {name: digests_of(chain) for name, chain in policy_chains.items()}
+                self.texts = {rule.digest: rule.text for chain in policy_chains.values() for rule in chain}
             case ChangeElements(want=want, have=have):
-                for name in policy.SET_NAMES:
+                self._change_chains(action)
+                for name in (want.keys() | have.keys()) - action.gone_sets:
                     gone = have.get(name, frozenset()) - want.get(name, frozenset())
                     if not gone <= self.elements.get(name, frozenset()):
                         raise Rejected("fake nftables", "change", name, "an element to delete is not there")
@@ -243,6 +265,35 @@ class FakeHost:
                     raise Rejected("fake nftables", "change", policy.ZONES, "a device has two zones")
             case _:
                 assert_never(action)
+        self.were_unsecured |= self.elements.get(policy.UNSECURED, frozenset())
+        self._check_chains()
+
+    def _change_chains(self, action: ChangeElements) -> None:
+        have = {name for name in self.elements if chains.is_member_set(name)}
+        if action.new_sets & have or not action.gone_sets <= have or not action.gone_chains <= self.chains.keys():
+            raise Rejected("fake nftables", "change", action.subject, "not as expected")
+        self.chains |= {name: digests_of(chain) for name, chain in action.chains.items()}
+        self.chains = {name: digests for name, digests in self.chains.items() if name not in action.gone_chains}
+        self.texts |= {rule.digest: rule.text for chain in action.chains.values() for rule in chain}
+        for name in action.gone_sets:
+            del self.elements[name]
+
+    def _check_chains(self) -> None:
+        """As nft: what a rule or an element names is there."""
+        for digests in self.chains.values():
+            for text in (self.texts[digest] for digest in digests):
+                words = text.split()
+                for verb, target in itertools.pairwise(words):
+                    if verb in ("jump", "goto") and chains.is_policy_chain(target) and target not in self.chains:
+                        raise Rejected("fake nftables", "change", target, "a rule leads to a chain that is not there")
+                for word in words:
+                    if word.startswith("@set-") and not self.elements.get(word[1:]):
+                        raise Rejected("fake nftables", "change", word, "a rule looks into a set that is not there")
+        for name in chains.PROFILE_MAPS:
+            for _, verdict in self.elements.get(name, frozenset()):
+                target = verdict.split()[1]
+                if chains.is_policy_chain(target) and target not in self.chains:
+                    raise Rejected("fake nftables", "change", target, "an element leads to a chain that is not there")
 
     def _forward(self, action: KernelAction) -> None:  # noqa: PLR0912, PLR0915 - one branch per kind of action
         match action:
@@ -402,7 +453,8 @@ class FakeHost:
                 raise UnsafeMoment(f"{name} is up and nothing is filtered")
             if self.vifs[name].vrf is None:
                 raise UnsafeMoment(f"{name} is up and in no VRF")
-            for setting in ("rp_filter", "proxy_arp"):
+            # The filters bind it anyway: rp_filter may follow when port security comes on again.
+            for setting in ("proxy_arp",) if (name,) in self.were_unsecured else ("rp_filter", "proxy_arp"):
                 if self.sysctls.get(Sysctl(path=names.ipv4_conf(name, setting), ifname=name)) != 1:
                     raise UnsafeMoment(f"{name} is up before its {setting}")
 

@@ -306,6 +306,11 @@ class Agent:
         ports = self.settled()
         assert {ports[guest.vmi]["state"] for guest in guests} == {"active"}, ports
 
+    def status(self) -> dict[str, Any]:
+        """What /status says."""
+        shown: dict[str, Any] = json.loads(self.http.request("GET", f"{self.status_url}/status").data)
+        return shown
+
     def drops(self) -> dict[str, int]:
         """Packets dropped by reason, from the kernel."""
         listed: dict[str, int] = {}

@@ -17,15 +17,14 @@ SKIPPED_CORE = {
 }
 SKIPPED_SUBNETS = {
     59: "allocation in blocks (alloc_unit): refused here with 400 rather than ignored",
-    **dict.fromkeys(range(81, 89), "types not served: network-policy, route-target"),
+    **dict.fromkeys(range(86, 89), "type not served: route-target"),
     **dict.fromkeys((93, 94), "type not served: route-target"),
-    **dict.fromkeys(range(98, 125), "types not served: tag-type, tag, address-group, service-group, firewall-*"),
+    **dict.fromkeys(range(108, 112), "verb not served: set-tag"),
     **dict.fromkeys(range(131, 136), "types not served: logical-router"),
     142: "refers to a port of a skipped record",
     147: "the system configuration has children of types not served: alarm, fabric",
     **dict.fromkeys(range(151, 154), "types not served: fabric, virtual-port-group"),
     156: "type not served: port-profile",
-    158: "lists an application-policy-set made in a skipped record",
     **dict.fromkeys(range(159, 162), "quotas are not served"),
     **dict.fromkeys(range(162, 171), "verbs not served: useragent-kv, obj-perms, chmod, chown, ref-relax-for-delete"),
 }

@@ -15,27 +15,33 @@ from tests.property.vrouter_vm.test_laws import a_port
 from tests.property.vrouter_vm.test_tunnel_laws import HERE, UNDERLAY, a_route, imports
 from tf_reconcile.errors import Conflict, Rejected
 from vrouter_vm.changes import ChangeLog
-from vrouter_vm.desired import all_wanted, whole
+from vrouter_vm.desired import all_wanted, tell_policies, whole
 from vrouter_vm.gateway_mac import MacRange
 from vrouter_vm.model import (
+    AddressPair,
     Desired,
     EvpnRoute,
+    GuestPolicy,
     InterfaceSettings,
     InterfaceView,
     IpNetwork,
+    ListKey,
     MacAddress,
     Network,
     NetworkView,
     Observed,
     ObservedFilters,
     OverlayView,
+    PolicyLayer,
     Port,
     RouteKey,
+    SetKey,
     StaticRoute,
     VmiUuid,
     VnUuid,
 )
 from vrouter_vm.reconciler import OverlaySide, Reconciler
+from vrouter_vm.rules import Member, PolicyRule, PolicyView
 from vrouter_vm.status import StatusBoard
 from vrouter_vm.tunnels import Installed, Overlay
 from vrouter_vm.wanted import Wanted
@@ -63,6 +69,40 @@ KNOWN: Mapping[str, list[Network | str]] = {
 }
 
 
+GROUP, TAG = SetKey("set:group:1"), SetKey("set:tag:1")
+IN, OUT = ListKey("group:1:arriving"), ListKey("group:1:leaving")
+GUEST_POLICIES = [
+    GuestPolicy(),
+    GuestPolicy(arriving=(PolicyLayer(name="groups", lists=(IN,), passes=False),)),
+    GuestPolicy(
+        leaving=(PolicyLayer(name="groups", lists=(OUT, IN), passes=True),),
+        arriving=(PolicyLayer(name="groups", lists=(IN,), passes=False),),
+    ),
+]
+LISTS: Mapping[ListKey, list[tuple[PolicyRule, ...]]] = {
+    IN: [(), (PolicyRule(name="a", passes=True, src=((GROUP,),)),), (PolicyRule(name="b", passes=False),)],
+    OUT: [(), (PolicyRule(name="c", passes=True, src=((TAG, GROUP),), dst=((TAG,),)),)],
+}
+MEMBERS: Mapping[SetKey, list[frozenset[Member]]] = {
+    GROUP: [
+        frozenset(),
+        frozenset({(VnUuid("red"), "10.1.1.7"), (VnUuid("blue"), "10.1.1.7")}),
+        frozenset({(VnUuid("red"), "10.1.0.0/16"), (VnUuid("red"), "10.1.1.0/24"), (VnUuid("green"), "fd00::7")}),
+    ],
+    TAG: [frozenset(), frozenset({(VnUuid("blue"), "10.1.1.8"), (VnUuid("unknown"), "10.1.1.9")})],
+}
+PAIRS = [
+    (),
+    (AddressPair(prefix=ip_network("10.1.1.77/32")), AddressPair(prefix=ip_network("10.1.1.11/32"))),
+    (AddressPair(prefix=ip_network("10.8.0.0/16")), AddressPair(prefix=ip_network("10.8.1.0/24"))),
+]
+CONNECTED = [
+    frozenset[frozenset[VnUuid]](),
+    frozenset({frozenset({VnUuid("red"), VnUuid("blue")})}),
+    frozenset({frozenset({VnUuid("red"), VnUuid("blue")}), frozenset({VnUuid("blue"), VnUuid("green")})}),
+]
+
+
 @dataclass(kw_only=True)
 class CountingHost(FakeHost):
     """A host that counts how often it was read whole."""
@@ -84,6 +124,15 @@ class Sources:
     )
     absent: set[VmiUuid] = field(default_factory=set)
     behind: dict[VmiUuid, tuple[IpNetwork, ...]] = field(default_factory=dict)
+    settings: dict[VmiUuid, InterfaceSettings] = field(default_factory=dict)
+    lists: dict[ListKey, tuple[PolicyRule, ...]] = field(
+        default_factory=lambda: {key: variants[0] for key, variants in LISTS.items()}
+    )
+    members: dict[SetKey, frozenset[Member]] = field(
+        default_factory=lambda: {key: variants[0] for key, variants in MEMBERS.items()}
+    )
+    connected: frozenset[frozenset[VnUuid]] = frozenset()
+    policy_changes: ChangeLog[ListKey | SetKey] = field(default_factory=ChangeLog)
     port_changes: ChangeLog[VmiUuid] = field(default_factory=ChangeLog)
     network_changes: ChangeLog[VnUuid] = field(default_factory=ChangeLog)
     interface_changes: ChangeLog[VmiUuid] = field(default_factory=ChangeLog)
@@ -91,7 +140,8 @@ class Sources:
     def interfaces(self, vmi_uuids: Iterable[VmiUuid]) -> InterfaceView:
         ports = [self.by_uuid[vmi_uuid] for vmi_uuid in vmi_uuids]
         absent = {port.vmi_uuid: "TF has no such virtual-machine-interface" for port in ports}
-        settings = [InterfaceSettings(vmi_uuid=each, routes=self.behind.get(each, ())) for each in absent]
+        plain = {each: InterfaceSettings(vmi_uuid=each) for each in absent} | self.settings
+        settings = [replace(plain[each], routes=self.behind.get(each, ())) for each in absent]
         missing: dict[str, str] = {key: text for key, text in absent.items() if key in self.absent}
         return make_interfaces(ports, *settings, missing=missing)
 
@@ -141,6 +191,17 @@ class InterfaceSource:
 
     def view(self, needed: frozenset[VmiUuid], *, of: frozenset[VmiUuid] | None = None) -> InterfaceView:
         return self._sources.interfaces(needed if of is None else needed & of)
+
+    def take_policy_changes(self) -> frozenset[ListKey | SetKey] | None:
+        return self._sources.policy_changes.take()
+
+    def policies(self, of: frozenset[ListKey | SetKey] | None = None) -> PolicyView:
+        sources = self._sources
+        return PolicyView(
+            lists={key: rules for key, rules in sources.lists.items() if of is None or key in of},
+            members={key: members for key, members in sources.members.items() if of is None or key in of},
+            connected=sources.connected,
+        )
 
 
 class World:
@@ -198,6 +259,21 @@ class World:
         self.sources.behind[vmi_uuid] = tuple(map(ip_network, prefixes))
         self.sources.interface_changes.note([vmi_uuid])
 
+    def set_settings(self, given: InterfaceSettings) -> None:
+        self.sources.settings[given.vmi_uuid] = given
+        self.sources.interface_changes.note([given.vmi_uuid])
+
+    def set_list(self, key: ListKey, rules: tuple[PolicyRule, ...]) -> None:
+        self.sources.lists[key] = rules
+        self.sources.policy_changes.note([key])
+
+    def set_members(self, key: SetKey, members: frozenset[Member]) -> None:
+        self.sources.members[key] = members
+        self.sources.policy_changes.note([key])
+
+    def connect(self, connected: frozenset[frozenset[VnUuid]]) -> None:
+        self.sources.connected = connected
+
     def set_network(self, vn_uuid: str, known: Network | str) -> None:
         self.sources.known[VnUuid(vn_uuid)] = known
         self.sources.network_changes.note([VnUuid(vn_uuid)])
@@ -208,7 +284,7 @@ Change = Callable[[World], None]
 
 @st.composite
 def a_change(draw: st.DrawFn) -> Change:
-    kinds = ["port", "port", "port", "no port", "network", "interface", "behind", "routes", "routes"]
+    kinds = ["port", "port", "port", "no port", "network", "interface", "behind", "settings", "policy", "routes"]
     kind = draw(st.sampled_from(kinds))
     if kind == "port":
         port = draw(a_port(draw(st.integers(1, 6))))
@@ -227,8 +303,33 @@ def a_change(draw: st.DrawFn) -> Change:
         vn_uuid = draw(st.sampled_from(sorted(KNOWN)))
         known = draw(st.sampled_from(KNOWN[vn_uuid]))
         return lambda world: world.set_network(vn_uuid, known)
+    if kind == "settings":
+        settings = InterfaceSettings(
+            vmi_uuid=draw(a_port(draw(st.integers(1, 6)))).vmi_uuid,
+            is_secured=draw(st.booleans()),
+            address_pairs=draw(st.sampled_from(PAIRS)),
+            policy=draw(st.sampled_from(GUEST_POLICIES)),
+        )
+        return lambda world: world.set_settings(settings)
+    if kind == "policy":
+        return draw(a_policy_change())
     route, is_gone = draw(a_route()), draw(st.booleans())
     return lambda world: hear(world.peers, route, is_gone=is_gone)
+
+
+@st.composite
+def a_policy_change(draw: st.DrawFn) -> Change:
+    what = draw(st.sampled_from(["list", "members", "connected"]))
+    if what == "list":
+        listed = draw(st.sampled_from(sorted(LISTS)))
+        rules = draw(st.sampled_from(LISTS[listed]))
+        return lambda world: world.set_list(listed, rules)
+    if what == "members":
+        key = draw(st.sampled_from(sorted(MEMBERS)))
+        members = draw(st.sampled_from(MEMBERS[key]))
+        return lambda world: world.set_members(key, members)
+    connected = draw(st.sampled_from(CONNECTED))
+    return lambda world: world.connect(connected)
 
 
 def hear(peers: FakePeers, route: EvpnRoute, *, is_gone: bool) -> None:
@@ -293,6 +394,7 @@ def test_what_is_wanted_does_not_depend_on_the_way_there(changes: list[list[Chan
             is_here = vmi_uuid in world.sources.by_uuid
             view = world.sources.interfaces([vmi_uuid] if is_here else [])
             wanted.set_interface(vmi_uuid, view.known.get(vmi_uuid) or view.missing.get(vmi_uuid))
+        tell_policies(wanted, InterfaceSource(world.sources).policies(world.sources.policy_changes.take()))
         for key in world.peers.changed:
             wanted.set_remote(key, world.peers.remote.get(key))
         world.peers.changed = set()
@@ -302,6 +404,7 @@ def test_what_is_wanted_does_not_depend_on_the_way_there(changes: list[list[Chan
         ports=world.sources.by_uuid.values(),
         networks=world.sources.view(wanted.needed),
         interfaces=world.sources.interfaces(world.sources.by_uuid),
+        policies=InterfaceSource(world.sources).policies(),
         trunk=world.host.trunk,
         has_ipv6=True,
         overlay=overlay_of(world.peers.remote, generations=told),

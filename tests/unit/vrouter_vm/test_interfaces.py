@@ -81,7 +81,6 @@ def test_what_tf_has_for_an_interface_is_understood() -> None:
         tag_refs=refs("tag-1"),
         interface_route_table_refs=refs("table-1", "table-2", "gone"),
         port_security_enabled=False,
-        virtual_machine_interface_disable_policy=True,
         **pairs(
             {"ip": {"ip_prefix": "10.1.1.77", "ip_prefix_len": 24}, "mac": "", "address_mode": "active-standby"},
             {"ip": {"ip_prefix": "fd00::7", "ip_prefix_len": 128}, "mac": "02:AA:00:00:00:01"},
@@ -99,7 +98,6 @@ def test_what_tf_has_for_an_interface_is_understood() -> None:
         tags=frozenset({"tag-1"}),
         routes=tuple(map(ip_network, ("10.9.0.0/16", "fd00:9::/32", "0.0.0.0/0"))),
         is_secured=False,
-        is_exempt=True,
         address_pairs=(
             AddressPair(prefix=ip_network("10.1.1.0/24")),
             AddressPair(prefix=ip_network("fd00::7/128"), mac=MacAddress("02:aa:00:00:00:01")),

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from vrouter_vm import policy
+from vrouter_vm.actions import ChangeElements
 from vrouter_vm.nft import (
     Mark,
     digest_of_listing,
@@ -152,6 +153,6 @@ def test_an_element_with_a_number_in_it_is_read_as_it_was_loaded() -> None:
     seen = parse_filters(listed, trunk="eth1")
     assert seen.elements["services4"] == {("v5", "10.1.1.2", "53")}
     want = {"services4": frozenset({("v5", "10.1.1.2", "53"), ("v5", "169.254.169.254", "80")})}
-    assert render_change(want=want, have=seen.elements) == (
+    assert render_change(ChangeElements(subject="filters", want=want, have=seen.elements)) == (
         'add element inet vrouter services4 { "v5" . 169.254.169.254 . 80 }\n'
     )

@@ -1,0 +1,96 @@
+"""What `FilterTables` remembers is what the real kernel has, and its counters are the kernel's."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import ip_address
+
+import pytest
+
+from tests.contract.vrouter_vm.packet_rig import Rig, RigGuest, running_rig
+from tests.kernel.site import run
+from vrouter_vm import chains, policy
+from vrouter_vm.actions import ChangeElements, ReplaceFilters
+from vrouter_vm.model import ChainRule, Element, GuestPolicy, ListKey, PolicyLayer
+from vrouter_vm.nft import FilterTables
+from vrouter_vm.rules import Packet, PolicyRule, Service
+
+A = RigGuest(number=101, zone=5, addresses=(ip_address("10.1.1.11"),))
+B = RigGuest(number=102, zone=5, addresses=(ip_address("10.1.1.12"),))
+LISTED = ListKey("group:web:arriving")
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    with running_rig([A, B]) as running:
+        yield running
+
+
+def members(number: int) -> dict[str, frozenset[Element]]:
+    """Elements of two sets, single addresses and prefixes."""
+    singles = frozenset(("5", f"10.8.{each >> 8}.{each & 255}") for each in range(number))
+    return {"set-group-web-a4": singles, "set-group-web-p4": frozenset({("5", "10.9.0.0/16")})}
+
+
+def rules(number: int) -> dict[str, tuple[ChainRule, ...]]:
+    return {
+        "list-group-web-arriving": tuple(
+            ChainRule(f"ct zone . ip saddr @set-group-web-a4 th dport {port} counter meta mark set 1 return", f"{port}")
+            for port in range(1, number + 1)
+        )
+    }
+
+
+@pytest.mark.parametrize("number", [3, 6000])
+def test_what_was_loaded_is_remembered_as_the_kernel_has_it_at_any_size(rig: Rig, number: int) -> None:
+    filters = FilterTables(rig.nft, trunk="eth1")
+    elements = policy.merge_elements(members(number), {policy.VIFS: frozenset({("eth1.101",)})})
+    filters.apply(ReplaceFilters(subject="filters", elements=elements, chains=rules(3)))
+    remembered = filters.observe()
+    assert remembered.is_intact
+    assert remembered.elements == elements
+    assert replace(filters.read(), drops={}) == replace(remembered, drops={})
+    change = ChangeElements(
+        subject="filters",
+        want={"set-group-web-a4": members(number + 1)["set-group-web-a4"]},
+        have={"set-group-web-a4": members(number)["set-group-web-a4"]},
+        chains=rules(4),
+    )
+    filters.apply(change)
+    remembered = filters.observe()
+    assert len(remembered.elements["set-group-web-a4"]) == number + 1
+    assert len(remembered.chains["list-group-web-arriving"]) == 4
+    assert replace(filters.read(), drops={}) == replace(remembered, drops={})
+
+
+def test_what_somebody_else_has_changed_is_seen(rig: Rig) -> None:
+    filters = FilterTables(rig.nft, trunk="eth1")
+    filters.apply(ReplaceFilters(subject="filters", elements=policy.merge_elements(members(3)), chains=rules(3)))
+    run("nft flush chain inet vrouter list-group-web-arriving")
+    assert filters.observe().chains == {"list-group-web-arriving": ()}
+    assert filters.observe().is_intact, "what policies need is mended by a change"
+    run("nft flush chain inet vrouter settled")
+    assert not filters.observe().is_intact
+
+
+def test_packets_are_counted_by_rule_by_vif_and_by_reason(rig: Rig) -> None:
+    layer = PolicyLayer(name="groups", lists=(LISTED,), passes=False)
+    rule = PolicyRule(name="web", passes=True, services=(Service(protocol=17, dst_ports=(53, 53)),))
+    chain = chains.list_rules([rule], {})
+    rig.load({B.number: GuestPolicy(arriving=(layer,))}, {chains.list_chain(LISTED): chain}, {})
+    filters = FilterTables(rig.nft, trunk="eth1")
+    sent = [
+        Packet(zone=5, src=A.addresses[0], dst=B.addresses[0], protocol=17, src_port=1000 + each, dst_port=port)
+        for each, port in enumerate((53, 53, 54))
+    ]
+    assert rig.passed(sent) == [True, True, False]
+    hits, packets = filters.read_counters()
+    assert hits[chain[0].digest] == 2
+    assert packets[policy.LEAVING][A.vif] == 3
+    assert packets[policy.ARRIVING][B.vif] == 3
+    assert filters.read().drops["denied"] == 1
+    assert filters.observe().drops["denied"] == 1

@@ -1,0 +1,220 @@
+"""Policies of TF on a real kernel with VLANs and VRFs: what they let pass, and what they cut."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from tests.fakes.network_api import NetworkApi
+from tests.kernel.site import B1, NETWORKS, R1, R2, Agent, Guest, inside, run, vrouter_namespace, wait_until
+
+pytestmark = pytest.mark.kernel
+
+GROUP = "00000000-0000-4000-c000-000000000001"
+NAME = ["default-domain", "vCenter", "web"]
+EVERY_PORT = [{"start_port": 0, "end_port": 65535}]
+LOCAL = [{"security_group": "local"}]
+EVERYWHERE = [{"subnet": {"ip_prefix": "0.0.0.0", "ip_prefix_len": 0}}]
+
+
+def rule(protocol: str, *, src: list[dict[str, Any]], port: int | None = None) -> dict[str, Any]:
+    """A rule that lets guests of the group receive."""
+    ports = EVERY_PORT if port is None else [{"start_port": port, "end_port": port}]
+    return {
+        "rule_uuid": f"00000000-0000-4000-d000-{port or 0:012d}",
+        "direction": ">",
+        "protocol": protocol,
+        "ethertype": "IPv4",
+        "src_addresses": src,
+        "src_ports": EVERY_PORT,
+        "dst_addresses": LOCAL,
+        "dst_ports": ports,
+    }
+
+
+def interface(guest: Guest) -> dict[str, Any]:
+    """A guest's interface in TF."""
+    return {"virtual_network_refs": [{"to": ["default-domain", "vCenter", guest.vn], "uuid": guest.vn}]}
+
+
+class Site:
+    """An agent, and TF with one security group."""
+
+    def __init__(self, agent: Agent, api: NetworkApi) -> None:
+        self.agent = agent
+        self.api = api
+
+    def set_rules(self, *rules: dict[str, Any]) -> None:
+        """Give the group these rules; it can always send."""
+        leaving = rule("any", src=LOCAL) | {"dst_addresses": EVERYWHERE}
+        entries = {"policy_rule": [leaving, *rules]}
+        self.api.objects["security-groups"] = [{"uuid": GROUP, "fq_name": NAME, "security_group_entries": entries}]
+        self._told()
+
+    def set_interface(self, guest: Guest, *, has_group: bool = False, **properties: Any) -> None:
+        """Say what TF has for a guest's interface."""
+        raw = interface(guest) | properties
+        if has_group:
+            raw["security_group_refs"] = [{"to": NAME, "uuid": GROUP, "attr": None}]
+        self.api.interfaces[guest.vmi] = raw
+        addresses = {R1.vmi: R1.address, R2.vmi: R2.address, B1.vmi: B1.address}
+        self.api.objects["instance-ips"] = [
+            {"uuid": vmi, "instance_ip_address": addresses[vmi], "virtual_machine_interface_refs": [{"uuid": vmi}]}
+            for vmi in self.api.interfaces
+        ]
+        self._told()
+
+    def _told(self) -> None:
+        """Return once the agent has heard of it, asked TF again and acted upon it."""
+        told_at = time.monotonic()
+        self.api.tell()
+
+        def is_heard() -> bool:
+            answered: float = self.agent.status()["interfaces"]["tf_answered_s_ago"]
+            return self.api.last_request_s_ago > 1.0 and answered < time.monotonic() - told_at
+
+        wait_until(is_heard, what="TF's answer taken in")
+        self.agent.settled()
+
+    def packets(self, name: str) -> int:
+        """How many packets a named counter has."""
+        return self.agent.drops()[name]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with vrouter_namespace(), NetworkApi(NETWORKS) as api:
+        api.has_watch = True
+        site = Site(Agent(directory=tmp_path_factory.mktemp("agent"), api_url=api.url), api)
+        for guest in (R1, R2, B1):
+            api.interfaces[guest.vmi] = interface(guest)
+        site.agent.start()
+        site.agent.serve(R1, R2, B1)
+        yield site
+        site.agent.end(signal.SIGTERM)
+
+
+@contextmanager
+def listening(guest: Guest, port: int) -> Iterator[None]:
+    """A server in the guest that answers every connection and datagram with what it gets."""
+    code = (
+        "import socket,threading\n"
+        f"t=socket.create_server(('', {port}))\n"
+        "def serve(c):\n"
+        "    while d:=c.recv(100): c.sendall(d)\n"
+        "while 1: threading.Thread(target=serve, args=(t.accept()[0],), daemon=True).start()\n"
+    )
+    command = ["ip", "netns", "exec", guest.name, sys.executable, "-c", code]
+    with subprocess.Popen(command) as server:
+        try:
+            yield
+        finally:
+            server.kill()
+
+
+def connected(sender: Guest, receiver: Guest, port: int, *, timeout_s: float) -> socket.socket | None:
+    """An open connection, or None when none comes about in time."""
+    with inside(sender.name):
+        client = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    client.settimeout(timeout_s)
+    try:
+        client.connect((receiver.address, port))
+    except OSError:
+        client.close()
+        return None
+    return client
+
+
+def echoes(client: socket.socket, *, timeout_s: float) -> bool:
+    """True when what is sent comes back in time."""
+    client.settimeout(timeout_s)
+    try:
+        client.sendall(b"x")
+        return client.recv(1) == b"x"
+    except OSError:
+        return False
+
+
+def test_a_group_lets_pass_what_its_rules_say_and_an_open_connection_ends_with_its_rule(site: Site) -> None:
+    assert R1.reaches(R2.address), "no group, no limit"
+    site.set_rules(rule("tcp", src=EVERYWHERE, port=80))
+    site.set_interface(R2, has_group=True)
+    assert R1.is_cut_off_from(R2.address)
+    assert R2.reaches(R1.address), "what it sends, and the answers, pass"
+    with listening(R2, 80), listening(R2, 81):
+        wait_until(lambda: connected(R1, R2, 80, timeout_s=5.0) is not None, what="a server on port 80")
+        open_one = connected(R1, R2, 80, timeout_s=5.0)
+        assert open_one is not None
+        assert echoes(open_one, timeout_s=5.0)
+        assert connected(R1, R2, 81, timeout_s=1.0) is None
+        site.set_rules(rule("icmp", src=EVERYWHERE))
+        assert R1.reaches(R2.address), "a rule is added, and a ping that failed passes"
+        assert not echoes(open_one, timeout_s=1.5), "a rule is removed, and an open connection ends"
+        assert site.packets("revoked") > 0
+        site.set_rules(rule("tcp", src=EVERYWHERE, port=80))
+        assert echoes(open_one, timeout_s=10.0) or open_one.recv(1) == b"x", "allowed again before it timed out"
+        open_one.close()
+
+
+def test_members_of_a_group_are_known_by_network_and_address(site: Site) -> None:
+    site.set_rules(rule("any", src=[{"security_group": ":".join(NAME)}]))
+    site.set_interface(R2, has_group=True)
+    site.set_interface(R1)
+    site.set_interface(B1, has_group=True)
+    assert R1.is_cut_off_from(R2.address), "a guest of the group has that address, but in another network"
+    site.set_interface(R1, has_group=True)
+    assert R1.reaches(R2.address)
+    site.set_interface(B1)
+
+
+def test_a_guest_without_port_security_may_send_from_any_address(site: Site) -> None:
+    R1.run("ip addr add 10.1.1.77/32 dev eth0")
+    try:
+        site.set_interface(R1)
+        site.set_interface(R2)
+        assert R1.is_cut_off_from(R2.address, source="10.1.1.77")
+        spoofed = site.packets("spoofed")
+        assert spoofed > 0
+        with_pair = {"ip": {"ip_prefix": "10.1.1.77", "ip_prefix_len": 32}, "address_mode": "active-standby"}
+        site.set_interface(R1, virtual_machine_interface_allowed_address_pairs={"allowed_address_pair": [with_pair]})
+        assert R1._ping(R2.address, "-c 1 -W 5 -I 10.1.1.77") == 0, "an allowed address pair: bound, and routed"
+        site.set_interface(R1, port_security_enabled=False)
+        before = site.packets("spoofed")
+        assert R1.is_cut_off_from(R2.address, source="10.1.1.77"), "it gets out, but no route leads back"
+        assert site.packets("spoofed") == before
+    finally:
+        R1.run("ip addr del 10.1.1.77/32 dev eth0")
+
+
+def test_a_policy_that_cannot_be_understood_passes_nothing_and_is_named(site: Site) -> None:
+    site.set_rules(rule("tcp", src=EVERYWHERE), rule("quic", src=EVERYWHERE))
+    site.set_interface(R2, has_group=True)
+    assert R1.is_cut_off_from(R2.address)
+    assert R2.is_cut_off_from(R1.address)
+    problems = site.agent.status()["policy"]["problems"]
+    assert "protocol 'quic'" in str(problems[f"security group {':'.join(NAME)}"])
+    assert B1.reaches("10.1.1.1"), "nobody else is concerned"
+
+
+def test_a_restart_without_tf_keeps_the_policy(site: Site) -> None:
+    site.set_rules(rule("icmp", src=EVERYWHERE))
+    site.set_interface(R2, has_group=True)
+    assert R1.reaches(R2.address)
+    site.agent.end(signal.SIGKILL)
+    run("nft delete table inet vrouter")
+    site.api.is_down = True
+    site.agent.start()
+    try:
+        wait_until(lambda: R1.reaches(R2.address), what="the ping passes again")
+        with listening(R2, 80):
+            assert connected(R1, R2, 80, timeout_s=2.0) is None
+    finally:
+        site.api.is_down = False

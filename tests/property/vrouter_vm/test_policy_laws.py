@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from ipaddress import ip_network
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.fakes.policy_worlds import GUESTS, World, owner_of, packets, worlds, zoned
+from tests.property.vrouter_vm.tf_semantics import End, Flow, Tf
+from vrouter_vm.model import IpAddress, SetKey
+from vrouter_vm.rules import MemberSets, Packet
+from vrouter_vm.verdict import decide
+
+
+def end_of(world: World, address: IpAddress) -> End:
+    """What TF's route to a guest's address says."""
+    name = owner_of(address)
+    interface = world.interface(name)
+    return End(
+        address=str(address),
+        groups=frozenset(":".join(ref["to"]) for ref in interface["security_group_refs"]),
+        tags=frozenset(Tf(world.objects).tags_of(interface)),
+        networks=frozenset({f"default-domain:vCenter:{GUESTS[name][0]}"}),
+    )
+
+
+def contains_of(members: MemberSets) -> object:
+    zoned_members = zoned(members)
+
+    def contains(key: SetKey, zone: int, address: IpAddress) -> bool:
+        return any(zone == of_zone and address in ip_network(text) for of_zone, text in zoned_members[key])
+
+    return contains
+
+
+@settings(max_examples=100)
+@given(world=worlds(), sent=st.lists(packets(), min_size=10, max_size=30))
+def test_the_agent_decides_about_every_packet_as_tf_does(world: World, sent: list[Packet]) -> None:
+    policies = world.policies()
+    assert policies.problems == {}
+    contains = contains_of(world.members(policies))
+    tf = Tf(world.objects)
+    for packet in sent:
+        src, dst = owner_of(packet.src), owner_of(packet.dst)
+        decision = decide(
+            packet,
+            sender=policies.guests[src],
+            receiver=policies.guests[dst],
+            lists=policies.lists,
+            contains=contains,  # type: ignore[arg-type]
+        )
+        flow = Flow(
+            end_of(world, packet.src), end_of(world, packet.dst), packet.protocol, packet.src_port, packet.dst_port
+        )
+        assert decision.passes == tf.lets_pass(flow, world.interface(src), world.interface(dst)), (packet, decision)

@@ -25,7 +25,7 @@ from tf_runtime.loop import ReconcileLoop
 from tf_runtime.metrics import DaemonMetrics
 from tf_runtime.notify import Notifier
 from tf_runtime.settings import parse_listen
-from vrouter_vm import names
+from vrouter_vm import names, rules
 from vrouter_vm.bgp_routers import PeerFeed, SessionTimes, TfBgpRouters, describe_peer_feed
 from vrouter_vm.connections import connections_page
 from vrouter_vm.conntrack import Conntrack
@@ -59,8 +59,9 @@ from vrouter_vm.settings import (
 )
 from vrouter_vm.status import StatusBoard, describe_vrfs
 from vrouter_vm.tf_source import WATCHED, TfInterfaces
-from vrouter_vm.trace import KernelView, trace_page
+from vrouter_vm.trace import KernelView, Packet, trace_page
 from vrouter_vm.traffic import read_traffic
+from vrouter_vm.verdict import Decision
 
 NAME = "vrouter-agent"
 
@@ -437,6 +438,23 @@ def _trace(parts: _Parts, query: Mapping[str, str]) -> dict[str, Any]:
         ports=parts.board.outcome.statuses.values(),
         underlay=overlay.interface if overlay else None,
         make_view=KernelView,
+        policies=lambda vrf, packet: _decisions(parts, vrf, packet),
+    )
+
+
+def _decisions(parts: _Parts, vrf: str, packet: Packet) -> Sequence[Decision]:
+    judge = parts.reconciler.judge()
+    zone = judge.zone_of(vrf) if judge else None
+    if judge is None or zone is None:
+        return ()
+    return judge.decisions(
+        rules.Packet(
+            zone=zone,
+            src=packet.source,
+            dst=packet.destination,
+            protocol=packet.protocol,
+            dst_port=packet.port or 0,
+        )
     )
 
 

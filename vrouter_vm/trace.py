@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
 from tf_reconcile.errors import Transient
 from vrouter_vm import names, policy
 from vrouter_vm.libnftables import LibNftables
 from vrouter_vm.model import Element, IpAddress, PortState
 from vrouter_vm.status import PortStatus
+from vrouter_vm.verdict import Decision
 
 PROTOCOLS: Final[Mapping[str, int]] = {"icmp": 1, "tcp": 6, "udp": 17, "sctp": 132}
 ICMPV6: Final = 58
@@ -84,7 +85,23 @@ class View(Protocol):
         ...
 
 
-def trace(query: Mapping[str, str], *, ports: Iterable[PortStatus], underlay: str | None, view: View) -> Trace:
+Policies: TypeAlias = Callable[[str, Packet], Sequence[Decision]]
+"""What each layer of the policies says of a packet in a VRF, up to the first that drops it."""
+
+
+def no_policies(_vrf: str, _packet: Packet) -> Sequence[Decision]:
+    """Say nothing."""
+    return ()
+
+
+def trace(
+    query: Mapping[str, str],
+    *,
+    ports: Iterable[PortStatus],
+    underlay: str | None,
+    view: View,
+    policies: Policies = no_policies,
+) -> Trace:
     """Follow a packet on this host.
 
     The query names `source`, `destination`, `protocol` (icmp, tcp, udp, sctp or a number), `port` where the protocol
@@ -98,14 +115,28 @@ def trace(query: Mapping[str, str], *, ports: Iterable[PortStatus], underlay: st
         steps, vrf = _from_tunnel(query, underlay, view)
     if vrf is None:
         return Trace(steps=tuple(steps))
-    return _onward(steps, vrf, packet, by_vif, view)
+    return _judged(_onward(steps, vrf, packet, by_vif, view), policies(vrf, packet))
+
+
+def _judged(onward: Trace, decisions: Sequence[Decision]) -> Trace:
+    """Return the way with what the policies say of it: they are asked of what is routed on, and may end it here."""
+    last = onward.steps[-1]
+    if last.at != "route" or last.passes is False or not decisions:
+        return onward
+    steps = (*onward.steps, *(Step(at="policy", detail=str(said), passes=said.passes) for said in decisions))
+    return Trace(steps=steps, next=onward.next if decisions[-1].passes else None)
 
 
 def trace_page(
-    query: Mapping[str, str], *, ports: Iterable[PortStatus], underlay: str | None, make_view: Callable[[], View]
+    query: Mapping[str, str],
+    *,
+    ports: Iterable[PortStatus],
+    underlay: str | None,
+    make_view: Callable[[], View],
+    policies: Policies = no_policies,
 ) -> dict[str, Any]:
     """Return what `/trace` shows."""
-    found = trace(query, ports=ports, underlay=underlay, view=make_view())
+    found = trace(query, ports=ports, underlay=underlay, view=make_view(), policies=policies)
     return {"steps": [asdict(step) for step in found.steps], "next": found.next}
 
 
@@ -143,8 +174,11 @@ def _from_guest(
     mac = str(status.port.mac)
     if view.vrf_of(vif) != status.placement.vrf:
         return [Step(at="vif", detail=f"{vif} is not in VRF {status.placement.vrf}", passes=False)], None
-    bound = policy.BIND4 if packet.source.version == 4 else policy.BIND6  # noqa: PLR2004 - IP version
-    if not view.has_element(bound, (vif, mac, str(packet.source))):
+    is_ipv4 = packet.source.version == 4  # noqa: PLR2004 - IP version
+    bound = (policy.BIND4, policy.BIND4_NETS) if is_ipv4 else (policy.BIND6, policy.BIND6_NETS)
+    if view.has_element(policy.UNSECURED, (vif,)):
+        return [Step(at="binding", detail=f"any source on {vif}: port security is off")], status.placement.vrf
+    if not any(view.has_element(name, (vif, mac, str(packet.source))) for name in bound):
         detail = f"the filters do not take {packet.source} with MAC {mac} in on {vif}"
         return [Step(at="binding", detail=detail, passes=False)], None
     return [Step(at="binding", detail=f"{packet.source} with MAC {mac} on {vif}")], status.placement.vrf

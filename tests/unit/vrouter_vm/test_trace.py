@@ -7,9 +7,10 @@ import pytest
 
 from tests.fakes.vrouter_host import make_network, make_port
 from vrouter_vm import policy
-from vrouter_vm.model import Element, InterfaceSettings, IpAddress, Placement, PortState
+from vrouter_vm.model import Direction, Element, InterfaceSettings, IpAddress, Placement, PortState
 from vrouter_vm.status import PortStatus
 from vrouter_vm.trace import Lookup, Packet, Trace, parse_packet, trace
+from vrouter_vm.verdict import Decision
 
 
 @dataclass(kw_only=True)
@@ -61,6 +62,21 @@ def from_tunnel(view: FakeView, *, underlay: str | None = "eth0", **query: str) 
 
 def ways(found: Trace) -> list[tuple[str, bool | None]]:
     return [(step.at, step.passes) for step in found.steps]
+
+
+def test_policies_are_asked_of_what_is_routed_on_and_the_rule_that_drops_it_is_named() -> None:
+    view = FakeView(elements={BOUND}, routes={"10.1.1.12": Lookup(ifname="eth1.102")})
+    said = Decision(passes=False, direction=Direction.ARRIVING, layer="security groups", rule=None)
+    query = {"vif": "eth1.101", **QUERY}
+    found = trace(query, ports=(FIRST, SECOND), underlay="eth0", view=view, policies=lambda _vrf, _packet: [said])
+    assert ways(found) == [("binding", True), ("route", True), ("policy", False)]
+    assert found.steps[-1].detail == "dropped arriving by security groups, no rule matches"
+    assert found.next is None
+
+
+def test_a_guest_without_port_security_may_send_from_any_address() -> None:
+    view = FakeView(elements={(policy.UNSECURED, ("eth1.101",))}, routes={"10.1.1.12": Lookup(ifname="eth1.102")})
+    assert ways(traced(view, source="192.0.2.9"))[0] == ("binding", True)
 
 
 def test_to_a_guest_here_it_goes_on_by_its_vif() -> None:

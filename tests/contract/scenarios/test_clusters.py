@@ -17,6 +17,8 @@ from tests.contract.scenarios.guests import Guests
 
 FIRST, SECOND, EDGE, FAR = HOSTS = ("esx-a", "esx-b", "esx-c", "esx-d")
 GUESTS_IN_A_STORM = 40
+MOVE_MS = 5000
+"""How long a move takes: enough to be prepared on a machine that is busy with other things."""
 RANGE = (101, 250)
 """The managers' ids, and none beside them."""
 
@@ -89,7 +91,7 @@ def test_a_move_across_clusters_or_datastores_keeps_id_and_objects_and_writes_no
     for manager in guests.site.managers.values():
         manager.wait_in_sync()
     guests.site.simulator.reset_calls()
-    guests.site.simulator.set_migration_delay(1500)
+    guests.site.simulator.set_migration_delay(MOVE_MS)
     with OverlapWatch(guests.site.simulator, ["blue"]) as overlap:
         move = guests.site.admin.start_relocation("web", host=host, datastore=datastore)
         wait_until(lambda: "web" in guests.site.agents[host].ports(), what="prepared at the destination")
@@ -122,7 +124,7 @@ def test_a_move_that_drs_makes_is_prepared_and_finished_like_any_other(guests: G
     for manager in guests.site.managers.values():
         manager.wait_in_sync()
     guests.site.simulator.reset_calls()
-    guests.site.simulator.set_migration_delay(1500)
+    guests.site.simulator.set_migration_delay(MOVE_MS)
     with OverlapWatch(guests.site.simulator, ["blue"]) as overlap:
         guests.site.simulator.move_by_drs("web", SECOND)
         wait_until(lambda: "web" in guests.site.agents[SECOND].ports(), what="prepared at the destination")

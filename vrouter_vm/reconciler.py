@@ -104,6 +104,7 @@ class Reconciler:
         pass_number = self.board.begin_pass()
         base, self._base = self._base, None
         step = None if is_full or base is None else self._follow(base)
+        base = None  # not to be held beside the one that is begun anew
         step = step or self._observe()
         applied = Applied() if self.is_dry_run else self._apply(step.plan.actions)
         self._judged = step.wanted

@@ -61,7 +61,7 @@ def test_what_has_changed_is_taken_once_and_everything_has_at_first() -> None:
     assert log.take() is None
     log.note(["a", "b"])
     log.note(["b"])
-    assert log.take() == {"a", "b"}
+    assert log.take() == frozenset({"a", "b"})
     assert log.take() == frozenset()
     log.note(["a"])
     log.note_all()

@@ -71,7 +71,7 @@ REFERRER_FIELDS: Final = (
 _VM: Final = "virtual-machine"
 _VMI: Final = "virtual-machine-interface"
 _IP: Final = "instance-ip"
-_MOST_AT_ONCE: Final = 8
+_MOST_AT_ONCE: Final = 4
 """Requests to TF at a time; a whole host's guests may come at once, and TF serves other hosts too."""
 
 _Outcome = tuple[int, BoundaryError | None]

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
+
+import pytest
+
+from tests.fakes.vrouter_host import FakeHost, make_interfaces, make_network, make_port, make_view
+from tf_reconcile.errors import Rejected
+from vrouter_vm import policy
+from vrouter_vm.actions import ChangeElements, ReplaceFilters, SetUp
+from vrouter_vm.desired import all_wanted, judge_of
+from vrouter_vm.flows import EVERYTHING, Flow, FlowJudge, Scope, scope_of
+from vrouter_vm.model import ChainRule, Elements, GuestPolicy, InterfaceSettings, ListKey, PolicyLayer, SetKey, VnUuid
+from vrouter_vm.reconciler import Applied, Reconciler
+from vrouter_vm.rules import Packet, PolicyRule, PolicyView, Service
+from vrouter_vm.wanted import Wanted
+
+FIRST, SECOND = make_port(1), make_port(2)
+LISTED, WEB = ListKey("group:web:arriving"), SetKey("set:group:web")
+LAYER = PolicyLayer(name="security groups", lists=(LISTED,), passes=False)
+RULE = PolicyRule(name="web rule 1", passes=True, src=((WEB,),), services=(Service(protocol=6, dst_ports=(80, 80)),))
+
+
+def wanted(*rules: PolicyRule) -> Wanted:
+    """Two guests of one network, the second in a group with these rules."""
+    limited = InterfaceSettings(vmi_uuid=SECOND.vmi_uuid, policy=GuestPolicy(arriving=(LAYER,)))
+    return all_wanted(
+        ports=[FIRST, SECOND],
+        networks=make_view(make_network("red", 5)),
+        interfaces=make_interfaces([FIRST, SECOND], limited),
+        policies=PolicyView(lists={LISTED: rules}, members={WEB: frozenset({(VnUuid("red"), "10.1.1.11")})}),
+        trunk=FakeHost().trunk,
+        has_ipv6=True,
+    )
+
+
+def judge(*rules: PolicyRule) -> FlowJudge:
+    return judge_of(wanted(*rules))
+
+
+def flow(*, dst_port: int = 80, is_revoked: bool = False, src: str = "10.1.1.11") -> Flow:
+    packet = Packet(
+        zone=5, src=ip_address(src), dst=ip_address("10.1.1.12"), protocol=6, src_port=1000, dst_port=dst_port
+    )
+    return Flow(packet=packet, is_revoked=is_revoked, handle=f"{src} {dst_port}".encode())
+
+
+def change(want: Elements, have: Elements, **also: object) -> ChangeElements:
+    return ChangeElements(subject="filters", want=want, have=have, **also)  # type: ignore[arg-type]
+
+
+def test_wrong_are_the_flows_that_pass_and_should_not_and_those_that_are_revoked_and_should_pass() -> None:
+    right = [flow(), flow(dst_port=81, is_revoked=True)]
+    wrong = [flow(dst_port=81), flow(is_revoked=True), flow(src="10.1.1.99")]
+    assert judge(RULE).wrong([*right, *wrong]) == wrong
+
+
+def test_a_decision_names_the_rule_or_that_none_matches() -> None:
+    assert str(judge(RULE).decide(flow().packet)) == "passed arriving by security groups, web rule 1"
+    assert str(judge(RULE).decide(flow(dst_port=81).packet)) == "dropped arriving by security groups, no rule matches"
+    back = replace(flow().packet, src=ip_address("10.1.1.12"), dst=ip_address("10.1.1.11"))
+    assert str(judge(RULE).decide(back)) == "passed: no policy applies"
+
+
+VIF = "eth1.101"
+CHAIN = {"list-group-web-arriving": (ChainRule("accept", "x"),)}
+
+
+@pytest.mark.parametrize(
+    ("action", "scope"),
+    [
+        (SetUp(subject="eth1.101", ifname="eth1.101"), Scope()),
+        (ReplaceFilters(subject="filters", elements={}), EVERYTHING),
+        (change({}, {}, chains=CHAIN, altered_chains=frozenset(CHAIN)), EVERYTHING),
+        (change({}, {}, chains=CHAIN), Scope()),
+        (change({policy.LEAVING: frozenset({(VIF, "17")})}, {policy.LEAVING: frozenset({(VIF, "16")})}), EVERYTHING),
+        (change({policy.LEAVING: frozenset({(VIF, "17")})}, {}), Scope()),
+        (change({policy.ZONES: frozenset({(VIF, "5")})}, {policy.ZONES: frozenset({(VIF, "6")})}), EVERYTHING),
+        (
+            change({"set-group-web-a4": frozenset({("5", "10.1.1.7")})}, {"set-group-web-a4": frozenset()}),
+            Scope(members=frozenset({("5", "10.1.1.7")})),
+        ),
+        (
+            change(
+                {
+                    "set-group-web-a4": frozenset({("5", "10.1.1.7")}),
+                    policy.ZONES: frozenset({(VIF, "5")}),
+                    policy.BIND4: frozenset({(VIF, "00:50:56:aa:00:07", "10.1.1.7")}),
+                },
+                {"set-group-web-a4": frozenset()},
+            ),
+            Scope(),
+        ),
+    ],
+    ids=["link", "all anew", "list", "new list", "other policy", "new vif", "other zone", "member", "new vif's member"],
+)
+def test_a_change_concerns_no_more_flows_than_it_may_decide_otherwise(action: object, scope: Scope) -> None:
+    assert scope_of(action) == scope  # type: ignore[arg-type]
+
+
+def test_a_scope_of_addresses_and_prefixes_takes_the_flows_from_and_to_them() -> None:
+    flows = [flow(), flow(src="10.1.1.99"), flow(src="10.9.0.1")]
+    assert Scope(members=frozenset({("5", "10.1.1.11"), ("5", "10.9.0.0/16")})).of(flows) == [flows[0], flows[2]]
+    assert Scope(members=frozenset({("6", "10.1.1.11")})).of(flows) == []
+    assert EVERYTHING.of(flows) == flows
+
+
+@dataclass
+class Table:
+    """Flows in memory."""
+
+    held: list[Flow]
+    is_refusing: bool = False
+    turned: list[Flow] = field(default_factory=list)
+
+    def flows(self, zones: Collection[int]) -> list[Flow]:
+        assert zones == {5}
+        if self.is_refusing:
+            raise Rejected("conntrack", "list", reason="no")
+        return self.held
+
+    def turn(self, flows: Iterable[Flow]) -> None:
+        self.turned += flows
+
+
+def review(reconciler: Reconciler, applied: Applied) -> list[str]:
+    return reconciler._review_flows(wanted(RULE), applied)
+
+
+def test_all_flows_are_reviewed_at_first_then_those_that_a_change_concerns_and_again_after_a_failure() -> None:
+    table = Table(held=[flow(), flow(dst_port=81)])
+    reconciler = Reconciler(
+        ports=None, networks=None, interfaces=None, forwarding=None, filtering=None, gateway_macs=None, board=None,  # type: ignore[arg-type]
+        flow_table=table,
+    )  # fmt: skip
+    assert review(reconciler, Applied()) == ["flows: 1 revoked, 0 pass again"]
+    assert table.turned == [table.held[1]]
+    assert review(reconciler, Applied()) == [], "nothing has changed"
+    table.is_refusing = True
+    failed = Applied(done=[ReplaceFilters(subject="filters", elements={})])
+    assert review(reconciler, failed) == []
+    assert [failure.subject for failure in failed.failed] == ["flows"]
+    table.is_refusing = False
+    assert review(reconciler, Applied()) == ["flows: 1 revoked, 0 pass again"], "tried again"

@@ -7,6 +7,7 @@ until every client is back.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network
 
 BGP_PORT = 179
@@ -34,12 +35,7 @@ route-reflector-cluster-id = "{address}"
 enabled = true
 restart-time = {restart_time_s}
 notification-enabled = true
-[[peer-groups.afi-safis]]
-[peer-groups.afi-safis.config]
-afi-safi-name = "l2vpn-evpn"
-[peer-groups.afi-safis.mp-graceful-restart.config]
-enabled = true
-
+{families}
 [[dynamic-neighbors]]
 [dynamic-neighbors.config]
 prefix = "{clients}"
@@ -47,7 +43,26 @@ peer-group = "vrouters"
 """
 
 
-def reflector_configuration(*, asn: int, address: IPv4Address, clients: IPv4Network, port: int = BGP_PORT) -> str:
+_FAMILY = """\
+[[peer-groups.afi-safis]]
+[peer-groups.afi-safis.config]
+afi-safi-name = "{name}"
+[peer-groups.afi-safis.mp-graceful-restart.config]
+enabled = true
+"""
+EVPN = ("l2vpn-evpn",)
+ALL_FAMILIES = (*EVPN, "l3vpn-ipv4-unicast", "l3vpn-ipv6-unicast")
+"""GoBGP's names of what the speakers use: EVPN, and labelled VPN routes with MPLS over UDP."""
+
+
+def reflector_configuration(
+    *,
+    asn: int,
+    address: IPv4Address,
+    clients: IPv4Network,
+    port: int = BGP_PORT,
+    families: Sequence[str] = EVPN,
+) -> str:
     """Return the file (GoBGP's TOML) of a reflector at `address` for clients in `clients`."""
     return _CONFIGURATION.format(
         asn=asn,
@@ -57,4 +72,5 @@ def reflector_configuration(*, asn: int, address: IPv4Address, clients: IPv4Netw
         hold_time_s=HOLD_TIME_S,
         keepalive_s=HOLD_TIME_S // 3,
         restart_time_s=RESTART_TIME_S,
+        families="".join(_FAMILY.format(name=name) for name in families),
     )

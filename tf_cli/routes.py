@@ -24,13 +24,16 @@ _HEADINGS = ("HOST", "VRF", "PREFIX", "TO", "VNI", "GENERATION")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeenRoute:
-    """A route that a host follows. `vif`: to a guest of its own; else by `next_hop`, the VTEP of another host."""
+    """A route that a host follows. `vif`: to a guest of its own, or by it to `next_hop`, the guest's address; else by
+    `next_hop`, the VTEP of another host, with a VNI or with an MPLS label.
+    """
 
     vrf: str
     prefix: str
     vif: str | None
     next_hop: str | None
-    vni: int
+    vni: int | None
+    label: int | None
     generation: int
 
 
@@ -92,7 +95,8 @@ def parse_overlay(status: Mapping[str, Any], *, host: str) -> SeenOverlay | None
                 prefix=str(route["prefix"]),
                 vif=route["vif"],
                 next_hop=route["next_hop"],
-                vni=int(route["vni"]),
+                vni=route["vni"],
+                label=route.get("label"),
                 generation=int(route["generation"]),
             )
             for route in sorted(overlay["routes"], key=_order)
@@ -119,7 +123,10 @@ def _order(route: Mapping[str, Any]) -> tuple[str, int, int, int]:
 
 def _cells(host: str, route: SeenRoute) -> Sequence[str]:
     to = f"vif {route.vif}" if route.vif else f"VTEP {route.next_hop}"
-    return host, route.vrf, route.prefix, to, str(route.vni), str(route.generation)
+    if route.vif and route.next_hop:
+        to = f"{to} by {route.next_hop}"
+    number = f"label {route.label}" if route.vni is None else str(route.vni)
+    return host, route.vrf, route.prefix, to, number, str(route.generation)
 
 
 def _health(overlay: SeenOverlay) -> str:

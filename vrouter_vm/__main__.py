@@ -26,10 +26,11 @@ from tf_runtime.metrics import DaemonMetrics
 from tf_runtime.notify import Notifier
 from tf_runtime.settings import parse_listen
 from vrouter_vm import names, rules
-from vrouter_vm.bgp_routers import PeerFeed, SessionTimes, TfBgpRouters, describe_peer_feed
+from vrouter_vm.bgp_routers import PeerFeed, SessionSettings, TfBgpRouters, describe_peer_feed
 from vrouter_vm.connections import connections_page
 from vrouter_vm.conntrack import Conntrack
 from vrouter_vm.evpn import Vtep
+from vrouter_vm.fou import MplsPort
 from vrouter_vm.gateway_mac import check_gateway_mac
 from vrouter_vm.guest_services.guest import Terms
 from vrouter_vm.guest_services.service import Directory, GuestServices, RelayService, TrunkService, guest_mtu
@@ -51,6 +52,7 @@ from vrouter_vm.route_socket import RouteSocket
 from vrouter_vm.settings import (
     AgentSettings,
     OverlaySettings,
+    families_of,
     gateway_macs,
     load_agent_settings,
     metadata_secret,
@@ -74,14 +76,20 @@ def main(argv: Sequence[str]) -> int:
     configure_logging(level=settings.log.level, format=settings.log.format)
 
     underlay = settings.overlay.interface if settings.overlay else None
-    kernel = Kernel(RouteSocket(), trunk=settings.trunk.interface, underlay=underlay)
+    kernel = Kernel(
+        RouteSocket(), trunk=settings.trunk.interface, underlay=underlay, mpls=_mpls_port(settings.overlay, file=file)
+    )
     trunk = _check_trunk(kernel, settings, file)
     board = StatusBoard()
     api = open_config_api(settings.tf, file=file)
     wake = _Wake()
     store = PortStore(Path(settings.port_api.directory), on_change=wake, clock=time.time)
     feed = NetworkFeed(
-        TfNetworks(api, has_overlay=settings.overlay is not None),
+        TfNetworks(
+            api,
+            has_overlay=settings.overlay is not None,
+            has_mpls=settings.overlay is not None and settings.overlay.mpls_over_udp,
+        ),
         cache=Path(settings.network_cache),
         clock=time.time,
         on_change=wake,
@@ -271,6 +279,16 @@ class _Wake:
             self.target.wake()
 
 
+def _mpls_port(settings: OverlaySettings | None, *, file: str) -> MplsPort | None:
+    """Return where MPLS over UDP is taken in, if it may be used; raises `ConfigError` when the kernel cannot do it."""
+    if settings is None or not settings.mpls_over_udp:
+        return None
+    try:
+        return MplsPort(IPv4Address(settings.vtep), names.MPLS_PORT)
+    except ConfigError as error:
+        raise ConfigError(error.reason, file=file, key=error.key, value=error.value, allowed=error.allowed) from error
+
+
 def _peer_feed(settings: OverlaySettings, api: ConfigApi, *, file: str) -> PeerFeed:
     """Return the neighbours of the settings and, where TF is to be asked, those of its last answer."""
     peers = PeerFeed(
@@ -278,7 +296,11 @@ def _peer_feed(settings: OverlaySettings, api: ConfigApi, *, file: str) -> PeerF
         settled=peer_settings(settings, file=file),
         asn=settings.bgp.asn,
         own_address=IPv4Address(settings.vtep),
-        times=SessionTimes(hold_time_s=settings.bgp.hold_time_s, restart_time_s=settings.bgp.restart_time_s),
+        session=SessionSettings(
+            hold_time_s=settings.bgp.hold_time_s,
+            restart_time_s=settings.bgp.restart_time_s,
+            families=families_of(settings),
+        ),
         cache=Path(settings.bgp.peers_cache),
         clock=time.time,
     )
@@ -320,7 +342,10 @@ def _overlay(settings: OverlaySettings, peers: PeerFeed, *, on_change: Callable[
 def _overlay_side(settings: OverlaySettings, overlay: BgpOverlay) -> OverlaySide:
     address = IPv4Address(settings.vtep)
     return OverlaySide(
-        peers=overlay, vtep=Vtep(address=address, router_mac=names.router_mac_of(address)), asn=settings.bgp.asn
+        peers=overlay,
+        vtep=Vtep(address=address, router_mac=names.router_mac_of(address)),
+        asn=settings.bgp.asn,
+        has_mpls=settings.mpls_over_udp,
     )
 
 

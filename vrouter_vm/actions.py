@@ -12,23 +12,26 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias, TypeGuard
 
 from vrouter_vm.model import (
+    BgpRoute,
     Chain,
     Elements,
-    EvpnRoute,
+    LabelRoute,
     LinkAddress,
     Neighbour,
     Route,
     Rule,
     Sysctl,
     Trunk,
+    TunnelDevice,
     TunnelEnd,
     Vif,
     Vrf,
-    Vxlan,
 )
 
 HOST: Final = "host"
 """Subject of what concerns the whole host: rules, forwarding, the trunk."""
+LISTENER: Final = "MPLS over UDP"
+"""Subject of taking it in."""
 FILTERS: Final = "filters"
 """Subject of the nftables tables."""
 
@@ -94,9 +97,28 @@ class CreateVif(Action):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateVxlan(Action):
-    """Create a VXLAN device, and in its VRF if it has one, down, in one message."""
+    """Create a device for tunnels, and in its VRF if it has one, down, in one message."""
 
-    vxlan: Vxlan
+    vxlan: TunnelDevice
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listen(Action):
+    """Take in MPLS over UDP."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddLabel(Action):
+    """Send packets with a label through a door."""
+
+    label: LabelRoute
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteLabel(Action):
+    """Take in packets with a label no more."""
+
+    label: LabelRoute
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,14 +221,14 @@ class ChangeElements(Action):
 class Announce(Action):
     """Tell other hosts a route, or its change."""
 
-    route: EvpnRoute
+    route: BgpRoute
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Withdraw(Action):
     """Tell other hosts that a route is no more."""
 
-    route: EvpnRoute
+    route: BgpRoute
 
 
 KernelAction: TypeAlias = (
@@ -218,6 +240,9 @@ KernelAction: TypeAlias = (
     | CreateVrf
     | CreateVif
     | CreateVxlan
+    | Listen
+    | AddLabel
+    | DeleteLabel
     | SetMtu
     | AddAddress
     | DeleteAddress
@@ -253,7 +278,7 @@ def runs(actions: Iterable[AnyAction]) -> Iterator[list[AnyAction]]:
         yield run
 
 
-def describe(action: AnyAction) -> str:  # noqa: PLR0912 - one line per kind of action
+def describe(action: AnyAction) -> str:  # noqa: PLR0912, PLR0915 - one line per kind of action
     """Return an action as one line for logs and dry runs."""
     match action:
         case AddRule(rule=rule):
@@ -272,6 +297,12 @@ def describe(action: AnyAction) -> str:  # noqa: PLR0912 - one line per kind of 
             text = f"create vif {vif.name} in {vif.vrf}"
         case CreateVxlan(vxlan=vxlan):
             text = f"create tunnel {vxlan.name} in {vxlan.vrf or 'no VRF'}"
+        case Listen():
+            text = "take in MPLS over UDP"
+        case AddLabel(label=label):
+            text = f"add label {label.label} to {label.ifname}"
+        case DeleteLabel(label=label):
+            text = f"delete label {label.label}"
         case SetMtu(ifname=ifname, mtu_bytes=mtu_bytes):
             text = f"set MTU of {ifname} to {mtu_bytes}"
         case AddAddress(address=address):
@@ -339,6 +370,8 @@ def summarize(actions: Iterable[AnyAction]) -> list[str]:
 
 def _route(route: Route) -> str:
     where = "unreachable" if route.ifname is None else f"dev {route.ifname}"
+    if route.label is not None:
+        where = f"label {route.label} {where}"
     if route.via is not None:
         where = f"via {route.via} {where}"
     return f"{route.prefix} {where} table {route.table}"

@@ -1,8 +1,9 @@
 """The BGP speaker's API: GoBGP 4 over its unix socket, with our values in and out. The only grpc import.
 
 Called by `overlay`, which imports this module only where an overlay is configured: it costs a daemon that starts more
-than all the rest. Every call has a time limit. What another speaker says and we have no use for (other route types, a
-route without a router MAC, an IPv6 next hop, an overlay index) is passed over.
+than all the rest. Every call has a time limit. What another speaker says and we have no use for is passed over: other
+route types, an EVPN route without a router MAC or with an overlay index, an IPv6 next hop, a VPN route without the
+encapsulation MPLS-in-UDP (TF's routers name GRE and UDP, or the ones they can) or with more labels than one.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, assert_never
 
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # it logs when a process with a channel forks, which is harmless
 
@@ -23,7 +24,17 @@ import grpc
 from tf_reconcile.errors import BoundaryError, Rejected, Transient
 from vrouter_vm.evpn import FIRST_GENERATION
 from vrouter_vm.gobgp import attribute_pb2, common_pb2, extcom_pb2, gobgp_pb2, nlri_pb2
-from vrouter_vm.model import EvpnRoute, MacAddress, PeerSettings, RouteKey, RouteTarget
+from vrouter_vm.model import (
+    BgpRoute,
+    EvpnRoute,
+    Family,
+    MacAddress,
+    PeerSettings,
+    RouteKey,
+    RouteTarget,
+    VpnRoute,
+    vpn_key,
+)
 from vrouter_vm.prefixes import prefix_of
 
 SYSTEM: Final = "BGP speaker"
@@ -37,10 +48,15 @@ _NO_LISTENER: Final = -1  # we dial, reflectors and fabrics listen: no port 179 
 _CONNECT_RETRY_S: Final = 1
 _ROUTE_TARGET_SUBTYPE: Final = 2  # RFC 4360, 4
 _VXLAN: Final = 8  # IANA, BGP Tunnel Encapsulation Attribute Tunnel Types
+_MPLS_UDP: Final = 13  # RFC 7510
 _ORIGIN_INCOMPLETE: Final = 2
 _TWO_OCTETS: Final = 2**16
 _NO_GATEWAY: Final = ("", "0.0.0.0", "::", "invalid IP")
-_EVPN: Final = common_pb2.Family(afi=common_pb2.Family.AFI_L2VPN, safi=common_pb2.Family.SAFI_EVPN)
+_FAMILIES: Final = {
+    Family.EVPN: common_pb2.Family(afi=common_pb2.Family.AFI_L2VPN, safi=common_pb2.Family.SAFI_EVPN),
+    Family.VPN4: common_pb2.Family(afi=common_pb2.Family.AFI_IP, safi=common_pb2.Family.SAFI_MPLS_VPN),
+    Family.VPN6: common_pb2.Family(afi=common_pb2.Family.AFI_IP6, safi=common_pb2.Family.SAFI_MPLS_VPN),
+}
 _UNREACHABLE: Final = frozenset(
     {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
 )
@@ -50,7 +66,7 @@ _UNREACHABLE: Final = frozenset(
 class Learnt:
     """A route of another speaker became the best one for its key, or changed."""
 
-    route: EvpnRoute
+    route: BgpRoute
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,17 +124,18 @@ class Speaker:
         """Raise `Transient` unless it answers in time."""
         self._call("GetBgp", gobgp_pb2.GetBgpRequest(), gobgp_pb2.GetBgpResponse, timeout_s=timeout_s)
 
-    def announced(self) -> dict[RouteKey, EvpnRoute]:
+    def announced(self) -> dict[RouteKey, BgpRoute]:
         """Return the routes that we have announced to it."""
-        request = gobgp_pb2.ListPathRequest(table_type=gobgp_pb2.TABLE_TYPE_GLOBAL, family=_EVPN)
         found = {}
-        for answer in self._stream("ListPath", request, gobgp_pb2.ListPathResponse, timeout_s=DUMP_TIMEOUT_S):
-            for path in answer.destination.paths:
-                if is_local(path) and (route := decode(path)) is not None:
-                    found[route.key] = route
+        for family in _FAMILIES.values():
+            request = gobgp_pb2.ListPathRequest(table_type=gobgp_pb2.TABLE_TYPE_GLOBAL, family=family)
+            for answer in self._stream("ListPath", request, gobgp_pb2.ListPathResponse, timeout_s=DUMP_TIMEOUT_S):
+                for path in answer.destination.paths:
+                    if is_local(path) and (route := decode(path)) is not None:
+                        found[route.key] = route
         return found
 
-    def announce(self, routes: Sequence[EvpnRoute]) -> None:
+    def announce(self, routes: Sequence[BgpRoute]) -> None:
         """Announce routes, or replace them; on an error those before the bad one may be announced."""
         pending = iter(routes)
         timeout_s = CALL_TIMEOUT_S if len(routes) <= _BATCH else DUMP_TIMEOUT_S
@@ -138,9 +155,10 @@ class Speaker:
         except grpc.RpcError as error:
             raise _translate(error, "AddPathStream") from error
 
-    def withdraw(self, route: EvpnRoute) -> None:
+    def withdraw(self, route: BgpRoute) -> None:
         """Withdraw a route; one that is not there is no error."""
-        request = gobgp_pb2.DeletePathRequest(table_type=gobgp_pb2.TABLE_TYPE_GLOBAL, family=_EVPN, path=encode(route))
+        path = encode(route)
+        request = gobgp_pb2.DeletePathRequest(table_type=gobgp_pb2.TABLE_TYPE_GLOBAL, family=path.family, path=path)
         self._call("DeletePath", request, gobgp_pb2.DeletePathResponse)
 
     def set_peers(self, peers: Sequence[PeerSettings], *, asn: int, local_address: IPv4Address) -> None:
@@ -206,49 +224,59 @@ def is_local(path: gobgp_pb2.Path) -> bool:
     return path.neighbor_ip in {"", "<nil>", "invalid IP"}
 
 
-def encode(route: EvpnRoute) -> gobgp_pb2.Path:
+def encode(route: BgpRoute) -> gobgp_pb2.Path:
     """Return a route as the speaker wants it."""
-    administrator, _, assigned = route.rd.rpartition(":")
-    rd = common_pb2.RouteDistinguisher(
-        ip_address=common_pb2.RouteDistinguisherIPAddress(admin=administrator, assigned=int(assigned))
-    )
-    nlri = nlri_pb2.NLRI(
-        evpn_ip_prefix=nlri_pb2.EVPNIPPrefixRoute(
-            rd=rd,
-            esi=nlri_pb2.EthernetSegmentIdentifier(type=0, value=bytes(9)),
-            ethernet_tag=0,
-            ip_prefix=str(route.prefix.network_address),
-            ip_prefix_len=route.prefix.prefixlen,
-            gw_address="0.0.0.0" if route.prefix.version == 4 else "::",  # noqa: PLR2004 - IP version
-            label=route.vni,
-        )
-    )
+    is_ipv4 = route.prefix.version == 4  # noqa: PLR2004 - IP version
     community = extcom_pb2.ExtendedCommunity
-    communities = [
-        *(_encode_target(target) for target in sorted(route.targets)),
-        community(encap=extcom_pb2.EncapExtended(tunnel_type=_VXLAN)),
-        community(router_mac=extcom_pb2.RouterMacExtended(mac=route.router_mac)),
-    ]
+    communities = [_encode_target(target) for target in sorted(route.targets)]
+    match route:
+        case EvpnRoute():
+            family, next_hop = _FAMILIES[Family.EVPN], str(route.next_hop)
+            nlri = nlri_pb2.NLRI(
+                evpn_ip_prefix=nlri_pb2.EVPNIPPrefixRoute(
+                    rd=_encode_rd(route.rd),
+                    esi=nlri_pb2.EthernetSegmentIdentifier(type=0, value=bytes(9)),
+                    ethernet_tag=0,
+                    ip_prefix=str(route.prefix.network_address),
+                    ip_prefix_len=route.prefix.prefixlen,
+                    gw_address="0.0.0.0" if is_ipv4 else "::",
+                    label=route.vni,
+                )
+            )
+            communities.append(community(encap=extcom_pb2.EncapExtended(tunnel_type=_VXLAN)))
+            communities.append(community(router_mac=extcom_pb2.RouterMacExtended(mac=route.router_mac)))
+        case VpnRoute():
+            # An IPv6 route names an IPv4 next hop in IPv6's form (RFC 4659, 3.2.1.2).
+            family, next_hop = _FAMILIES[route.family], f"{'' if is_ipv4 else '::ffff:'}{route.next_hop}"
+            nlri = nlri_pb2.NLRI(
+                labeled_vpn_ip_prefix=nlri_pb2.LabeledVPNIPAddressPrefix(
+                    labels=[route.label],
+                    rd=_encode_rd(route.rd),
+                    prefix=str(route.prefix.network_address),
+                    prefix_len=route.prefix.prefixlen,
+                )
+            )
+            communities.append(community(encap=extcom_pb2.EncapExtended(tunnel_type=_MPLS_UDP)))
+        case _:
+            assert_never(route)
     attribute = attribute_pb2.Attribute
     return gobgp_pb2.Path(
         nlri=nlri,
-        family=_EVPN,
+        family=family,
         pattrs=[
             attribute(origin=attribute_pb2.OriginAttribute(origin=_ORIGIN_INCOMPLETE)),
-            attribute(
-                mp_reach=attribute_pb2.MpReachNLRIAttribute(family=_EVPN, next_hops=[str(route.next_hop)], nlris=[nlri])
-            ),
+            attribute(mp_reach=attribute_pb2.MpReachNLRIAttribute(family=family, next_hops=[next_hop], nlris=[nlri])),
             attribute(local_pref=attribute_pb2.LocalPrefAttribute(local_pref=route.generation)),
             attribute(extended_communities=attribute_pb2.ExtendedCommunitiesAttribute(communities=communities)),
         ],
     )
 
 
-def decode(path: gobgp_pb2.Path) -> EvpnRoute | None:
+def decode(path: gobgp_pb2.Path) -> BgpRoute | None:
     """Return the route in `path`, or None when it is none that packets can be sent by."""
-    if path.nlri.WhichOneof("nlri") != "evpn_ip_prefix":
+    key = _decode_key(path)
+    if key is None:
         return None
-    nlri = path.nlri.evpn_ip_prefix
     next_hop: IPv4Address | None = None
     generation, sent = FIRST_GENERATION, _NO_COMMUNITIES
     for attribute in path.pattrs:
@@ -260,15 +288,30 @@ def decode(path: gobgp_pb2.Path) -> EvpnRoute | None:
                 generation = attribute.local_pref.local_pref
             case "extended_communities":
                 sent = _decode_communities(attribute.extended_communities.SerializeToString())
-    if next_hop is None or not sent.router_mac or sent.encap != _VXLAN or nlri.gw_address not in _NO_GATEWAY:
+    if next_hop is None:
         return None
-    rd, prefix = _decode_nlri(nlri)
-    return EvpnRoute(
-        rd=rd,
-        prefix=prefix,
-        vni=nlri.label,
+    if path.nlri.WhichOneof("nlri") == "evpn_ip_prefix":
+        nlri = path.nlri.evpn_ip_prefix
+        is_vxlan = not sent.encapsulations or _VXLAN in sent.encapsulations
+        if not sent.router_mac or not is_vxlan or nlri.gw_address not in _NO_GATEWAY:
+            return None
+        return EvpnRoute(
+            rd=key[0],
+            prefix=key[1],
+            vni=nlri.label,
+            next_hop=next_hop,
+            router_mac=sent.router_mac,
+            targets=sent.targets,
+            generation=generation,
+        )
+    vpn = path.nlri.labeled_vpn_ip_prefix
+    if _MPLS_UDP not in sent.encapsulations or len(vpn.labels) != 1:
+        return None
+    return VpnRoute(
+        rd=_decode_rd(vpn.rd.SerializeToString()),
+        prefix=key[1],
+        label=vpn.labels[0],
         next_hop=next_hop,
-        router_mac=sent.router_mac,
         targets=sent.targets,
         generation=generation,
     )
@@ -279,43 +322,51 @@ class _Communities:
     """What the extended communities of a route say."""
 
     router_mac: MacAddress
-    encap: int
+    encapsulations: frozenset[int]
     targets: frozenset[RouteTarget]
 
 
-_NO_COMMUNITIES: Final = _Communities(MacAddress(""), _VXLAN, frozenset())
+_NO_COMMUNITIES: Final = _Communities(MacAddress(""), frozenset(), frozenset())
 
 
 @lru_cache(maxsize=4096)
 def _decode_communities(packed: bytes) -> _Communities:
     """Return what is said in extended communities: the same for all routes of a host's network, so it is kept."""
-    router_mac, encap, targets = "", _VXLAN, set[RouteTarget]()
+    router_mac, encapsulations, targets = "", set[int](), set[RouteTarget]()
     for community in attribute_pb2.ExtendedCommunitiesAttribute.FromString(packed).communities:
         match community.WhichOneof("extcom"):
             case "router_mac":
                 router_mac = community.router_mac.mac.lower()
             case "encap":
-                encap = community.encap.tunnel_type
+                encapsulations.add(community.encap.tunnel_type)
             case _:
                 targets |= set(_decode_target(community))
-    return _Communities(MacAddress(router_mac), encap, frozenset(targets))
+    return _Communities(MacAddress(router_mac), frozenset(encapsulations), frozenset(targets))
 
 
-def _decode_nlri(nlri: nlri_pb2.EVPNIPPrefixRoute) -> RouteKey:
-    return _decode_rd(nlri.rd.SerializeToString()), prefix_of(nlri.ip_prefix, nlri.ip_prefix_len)
+def _decode_key(path: gobgp_pb2.Path) -> RouteKey | None:
+    """Return what names the route in `path`, or None when it is of a kind that we have no use for."""
+    match path.nlri.WhichOneof("nlri"):
+        case "evpn_ip_prefix":
+            nlri = path.nlri.evpn_ip_prefix
+            return _decode_rd(nlri.rd.SerializeToString()), prefix_of(nlri.ip_prefix, nlri.ip_prefix_len)
+        case "labeled_vpn_ip_prefix":
+            vpn = path.nlri.labeled_vpn_ip_prefix
+            return vpn_key(_decode_rd(vpn.rd.SerializeToString()), prefix_of(vpn.prefix, vpn.prefix_len))
+    return None
 
 
 def _path_events(path: gobgp_pb2.Path) -> Iterator[Event]:
     if path.nlri.WhichOneof("nlri") is None:
         yield EndOfRib(peer=path.neighbor_ip)
         return
-    if path.nlri.WhichOneof("nlri") != "evpn_ip_prefix" or is_local(path):
+    if is_local(path):
         return
     route = None if path.is_withdraw else decode(path)
-    if route is None:
-        yield Withdrawn(key=_decode_nlri(path.nlri.evpn_ip_prefix))  # also when what replaces it is of no use to us
-    else:
+    if route is not None:
         yield Learnt(route=route)
+    elif (key := _decode_key(path)) is not None:
+        yield Withdrawn(key=key)  # also when what replaces it is of no use to us
 
 
 def _peer_events(event: gobgp_pb2.WatchEventResponse.PeerEvent) -> Iterator[Event]:
@@ -364,6 +415,13 @@ def _decode_target(community: extcom_pb2.ExtendedCommunity) -> Iterator[RouteTar
                 yield RouteTarget(f"{address.address}:{address.local_admin}")
 
 
+def _encode_rd(rd: str) -> common_pb2.RouteDistinguisher:
+    administrator, _, assigned = rd.rpartition(":")
+    return common_pb2.RouteDistinguisher(
+        ip_address=common_pb2.RouteDistinguisherIPAddress(admin=administrator, assigned=int(assigned))
+    )
+
+
 @lru_cache(maxsize=4096)
 def _decode_rd(packed: bytes) -> str:
     rd = common_pb2.RouteDistinguisher.FromString(packed)
@@ -378,14 +436,16 @@ def _decode_rd(packed: bytes) -> str:
 
 @lru_cache(maxsize=4096)
 def _ipv4(text: str) -> IPv4Address | None:
+    """Return a next hop that is an IPv4 address, also in IPv6's form."""
     try:
-        return IPv4Address(text)
+        address = ip_address(text)
     except ValueError:
         return None
+    return address.ipv4_mapped if isinstance(address, IPv6Address) else address
 
 
 def _peer(settings: PeerSettings, *, asn: int, local_address: IPv4Address) -> gobgp_pb2.Peer:
-    """Return a neighbour of our AS. The family alone is EVPN; graceful restart on both ends of every session."""
+    """Return a neighbour of our AS, with graceful restart for every family."""
     return gobgp_pb2.Peer(
         conf=gobgp_pb2.PeerConf(neighbor_address=settings.address, peer_asn=asn, auth_password=settings.password or ""),
         transport=gobgp_pb2.Transport(local_address=str(local_address), remote_port=settings.port),
@@ -402,9 +462,10 @@ def _peer(settings: PeerSettings, *, asn: int, local_address: IPv4Address) -> go
         ),
         afi_safis=[
             gobgp_pb2.AfiSafi(
-                config=gobgp_pb2.AfiSafiConfig(family=_EVPN, enabled=True),
+                config=gobgp_pb2.AfiSafiConfig(family=_FAMILIES[family], enabled=True),
                 mp_graceful_restart=gobgp_pb2.MpGracefulRestart(config=gobgp_pb2.MpGracefulRestartConfig(enabled=True)),
             )
+            for family in settings.families
         ],
     )
 
@@ -417,8 +478,14 @@ def _is_same_peer(have: gobgp_pb2.Peer, want: gobgp_pb2.Peer) -> bool:
             have.transport.remote_port == want.transport.remote_port,
             have.timers.config.hold_time == want.timers.config.hold_time,
             have.graceful_restart.restart_time == want.graceful_restart.restart_time,
+            _families_of(have) == _families_of(want),
         )
     )
+
+
+def _families_of(peer: gobgp_pb2.Peer) -> set[tuple[int, int]]:
+    families = (each.config.family for each in peer.afi_safis)
+    return {(family.afi, family.safi) for family in families}
 
 
 def _translate(error: Any, operation: str) -> BoundaryError:

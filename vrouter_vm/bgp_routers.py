@@ -20,7 +20,7 @@ from tf_api.client import ConfigApi
 from tf_api.model import JsonObject
 from tf_reconcile.errors import AgentError
 from tf_reconcile.result import Failure, PassReport
-from vrouter_vm.model import PeerSettings
+from vrouter_vm.model import Family, PeerSettings
 from vrouter_vm.port_files import sync_directory, write_atomically
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,6 @@ _CACHE_VERSION: Final = 1
 _PRIVATE: Final = 0o600  # the file has the sessions' passwords
 _CONTROL_NODE: Final = "control-node"
 _ROUTER: Final = "router"
-_EVPN: Final = "e-vpn"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,11 +50,12 @@ class BgpRouter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SessionTimes:
-    """What this host proposes for each session, in seconds."""
+class SessionSettings:
+    """What this host proposes for each session."""
 
     hold_time_s: int
     restart_time_s: int
+    families: tuple[Family, ...] = (Family.EVPN,)
 
 
 class RouterSource(Protocol):
@@ -95,17 +95,17 @@ def parse_bgp_router(raw: JsonObject) -> BgpRouter:
 
 
 def choose_peers(
-    routers: Iterable[BgpRouter], *, asn: int, own_address: IPv4Address, times: SessionTimes
+    routers: Iterable[BgpRouter], *, asn: int, own_address: IPv4Address, session: SessionSettings
 ) -> tuple[list[PeerSettings], dict[str, str]]:
     """Return this host's neighbours among `routers`, and of each other one why it is none, by name.
 
-    Neighbours are the control nodes and the route reflectors of our own AS that carry EVPN: they pass on what they hear
-    (RFC 4456), any other router of the AS does not. Of two with the same address the first by name counts.
+    Neighbours are the control nodes and the route reflectors of our own AS that carry a family of ours: they pass on
+    what they hear (RFC 4456), any other router of the AS does not. Of two with one address the first by name counts.
     """
     peers: dict[str, PeerSettings] = {}
     others: dict[str, str] = {}
     for router in sorted(routers, key=lambda router: router.name):
-        reason = _reason_against(router, asn=asn, own_address=own_address)
+        reason = _reason_against(router, asn=asn, own_address=own_address, families=session.families)
         if not reason and router.address in peers:
             reason = f"another one has its address {router.address}"
         if reason:
@@ -115,13 +115,14 @@ def choose_peers(
             address=router.address,
             port=router.port,
             password=router.password,
-            hold_time_s=times.hold_time_s,
-            restart_time_s=times.restart_time_s,
+            hold_time_s=session.hold_time_s,
+            restart_time_s=session.restart_time_s,
+            families=session.families,
         )
     return list(peers.values()), others
 
 
-def _reason_against(router: BgpRouter, *, asn: int, own_address: IPv4Address) -> str:
+def _reason_against(router: BgpRouter, *, asn: int, own_address: IPv4Address, families: Iterable[Family]) -> str:
     try:
         address = IPv4Address(router.address)
     except AddressValueError:
@@ -134,8 +135,9 @@ def _reason_against(router: BgpRouter, *, asn: int, own_address: IPv4Address) ->
         return f"its AS is {router.asn}, ours is {asn}"
     if router.is_down:
         return "it is set to admin_down"
-    if router.families and _EVPN not in router.families:
-        return f"it carries {', '.join(sorted(router.families))} and not {_EVPN}"
+    ours = [str(family) for family in families]
+    if router.families and not router.families.intersection(ours):
+        return f"it carries {', '.join(sorted(router.families))} and not {' or '.join(ours)}"
     return ""
 
 
@@ -163,7 +165,7 @@ class PeerFeed:
         settled: Sequence[PeerSettings],
         asn: int,
         own_address: IPv4Address,
-        times: SessionTimes,
+        session: SessionSettings,
         cache: Path,
         clock: Callable[[], float],
     ) -> None:
@@ -171,7 +173,7 @@ class PeerFeed:
         self._settled = tuple(settled)
         self._asn = asn
         self._own_address = own_address
-        self._times = times
+        self._session = session
         self._cache = cache
         self._clock = clock
         self._on_change: Callable[[Sequence[PeerSettings]], None] = lambda _peers: None
@@ -209,7 +211,7 @@ class PeerFeed:
         """Take the neighbours of the last run as known. A file that is absent or damaged is no error."""
         try:
             cached = json.loads(self._cache.read_bytes())
-            found = parse_cache(cached, self._times)
+            found = parse_cache(cached, self._session)
             saved_at = float(cached["saved_at"])
         except FileNotFoundError:
             return
@@ -227,7 +229,7 @@ class PeerFeed:
             with self._lock:
                 self._error = str(error)
             return PassReport(missing_sources=(SYSTEM,))
-        found, others = choose_peers(routers, asn=self._asn, own_address=self._own_address, times=self._times)
+        found, others = choose_peers(routers, asn=self._asn, own_address=self._own_address, session=self._session)
         with self._lock:
             self._answered_at, self._others = self._clock(), others
             is_emptied = bool(self._found) and not found
@@ -277,7 +279,7 @@ def format_cache(found: Iterable[PeerSettings], *, saved_at: float) -> dict[str,
     }
 
 
-def parse_cache(raw: Mapping[str, Any], times: SessionTimes) -> list[PeerSettings]:
+def parse_cache(raw: Mapping[str, Any], session: SessionSettings) -> list[PeerSettings]:
     """Return the neighbours of a cache file; raises ValueError, KeyError or TypeError when it is none."""
     if raw["version"] != _CACHE_VERSION:
         raise ValueError(f"version {raw['version']} is not {_CACHE_VERSION}")
@@ -286,8 +288,9 @@ def parse_cache(raw: Mapping[str, Any], times: SessionTimes) -> list[PeerSetting
             address=str(IPv4Address(peer["address"])),
             port=int(peer["port"]),
             password=None if peer["password"] is None else str(peer["password"]),
-            hold_time_s=times.hold_time_s,
-            restart_time_s=times.restart_time_s,
+            hold_time_s=session.hold_time_s,
+            restart_time_s=session.restart_time_s,
+            families=session.families,
         )
         for peer in raw["peers"]
     ]

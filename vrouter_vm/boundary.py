@@ -10,7 +10,7 @@ from tf_reconcile.errors import BoundaryError
 from vrouter_vm.actions import FilterAction, KernelAction
 from vrouter_vm.flows import Flow
 from vrouter_vm.model import (
-    EvpnRoute,
+    BgpRoute,
     InterfaceView,
     ListKey,
     Network,
@@ -151,11 +151,11 @@ class Peers(Protocol):
         """Return what has changed since the last `view` or `news`; None: look at all of it."""
         ...
 
-    def announce(self, route: EvpnRoute) -> None:
+    def announce(self, route: BgpRoute) -> None:
         """Tell them a route, or its change; raise `BoundaryError` when it is refused."""
         ...
 
-    def withdraw(self, route: EvpnRoute) -> None:
+    def withdraw(self, route: BgpRoute) -> None:
         """Tell them that a route is no more; raise `BoundaryError` when that is refused."""
         ...
 

@@ -111,6 +111,8 @@ def whole(wanted: Wanted) -> Desired:
         tunnel_ends=frozenset(facts.tunnel_ends.now.values()),
         announcements=dict(facts.announcements.now),
         choices=tuple(wanted.choices.values()),
+        labels=frozenset(facts.labels.now.values()),
+        listens=wanted.listens,
     )
 
 
@@ -135,6 +137,8 @@ def changed(wanted: Wanted) -> Desired:
         tunnel_ends=frozenset(value for _, value in facts.tunnel_ends.changed()),
         announcements=dict(facts.announcements.changed()),
         choices=(),
+        labels=frozenset(value for _, value in facts.labels.changed()),
+        listens=wanted.listens,
     )
 
 
@@ -158,6 +162,8 @@ def before(wanted: Wanted, base: Observed) -> Observed:
         neighbours=frozenset(value for _, value in facts.neighbours.previous()),
         rules=links.rules_wanted(has_ipv6=wanted.has_ipv6),
         sysctls=dict(facts.sysctls.previous()),
+        labels=frozenset(value for _, value in facts.labels.previous()),
+        is_listening=wanted.listens,
         filters=ObservedFilters(
             elements=policy.elements_by_set(value for _, value in facts.elements.previous())
             | dict(facts.member_sets.previous()),
@@ -192,5 +198,7 @@ def surroundings(have: Observed) -> Observed:
         neighbours=frozenset(),
         rules=frozenset(),
         sysctls={},
+        labels=frozenset(),
+        is_listening=False,
         filters=ObservedFilters(elements={}, is_intact=True, drops=have.filters.drops),
     )

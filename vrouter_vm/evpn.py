@@ -9,13 +9,13 @@ any other router of the AS chooses the same. Route targets decide which VRF take
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, ip_network
-from typing import Final
+from typing import Final, assert_never
 
 from vrouter_vm import names
-from vrouter_vm.model import EvpnRoute, IpNetwork, MacAddress, RouteTarget
+from vrouter_vm.model import BgpRoute, Encapsulation, EvpnRoute, IpNetwork, MacAddress, RouteTarget, VpnRoute
 
 FIRST_GENERATION: Final = 100
 """What BGP assumes where no local preference is set: a route of a fabric is no newer and no older than our first."""
@@ -39,6 +39,7 @@ class Member:
     exports: frozenset[RouteTarget]
     own_prefixes: frozenset[IpNetwork]
     has_ipv6: bool
+    encapsulations: tuple[Encapsulation, ...] = (Encapsulation.VXLAN,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +80,7 @@ def format_rd(vtep: IPv4Address, network_id: int) -> str:
     return f"{vtep}:{network_id}"
 
 
-def next_generation(heard: Iterable[EvpnRoute], vtep: Vtep) -> int:
+def next_generation(heard: Iterable[BgpRoute], vtep: Vtep) -> int:
     """Return the generation of a prefix that is new here: newer than all that is `heard` of it from other hosts.
 
     So a guest that has moved in wins over where it was.
@@ -101,15 +102,30 @@ def local_route(member: Member, prefix: IpNetwork, *, vtep: Vtep, generation: in
     )
 
 
-def is_usable(route: EvpnRoute, vtep: Vtep) -> bool:
-    """True when packets can be sent by this route of another host."""
-    return (
-        route.next_hop != vtep.address
-        and not (route.next_hop.is_multicast or route.next_hop.is_unspecified or route.next_hop.is_loopback)
-        and route.vni in names.VNIS
-        and route.router_mac != vtep.router_mac
-        and int(route.router_mac[:2], 16) & 1 == 0
+def labelled(route: EvpnRoute, label: int) -> VpnRoute:
+    """Return what this host tells of a prefix to those that send MPLS over UDP, beside `route`."""
+    return VpnRoute(
+        rd=route.rd,
+        prefix=route.prefix,
+        label=label,
+        next_hop=route.next_hop,
+        targets=route.targets,
+        generation=route.generation,
     )
+
+
+def is_usable(route: BgpRoute, vtep: Vtep) -> bool:
+    """True when packets can be sent by this route of another host."""
+    next_hop = route.next_hop
+    if next_hop == vtep.address or next_hop.is_multicast or next_hop.is_unspecified or next_hop.is_loopback:
+        return False
+    match route:
+        case EvpnRoute(vni=vni, router_mac=mac):
+            return vni in names.VNIS and mac != vtep.router_mac and int(mac[:2], 16) & 1 == 0
+        case VpnRoute(label=label):
+            return label in names.LABELS
+        case _:
+            assert_never(route)
 
 
 def may_take(member: Member, prefix: IpNetwork) -> bool:
@@ -117,37 +133,58 @@ def may_take(member: Member, prefix: IpNetwork) -> bool:
     return prefix not in member.own_prefixes and (member.has_ipv6 or isinstance(prefix, IPv4Network))
 
 
-def rank(route: EvpnRoute) -> tuple[int, int, str]:
-    """Return what sorts the better route first: newer, then the lower VTEP (as RFC 4271, 9.1.2.2 f), then the RD."""
-    return -route.generation, int(route.next_hop), route.rd
+def rank(
+    route: BgpRoute, encapsulations: Sequence[Encapsulation] = (Encapsulation.VXLAN,)
+) -> tuple[int, int, int, str]:
+    """Return what sorts the better route first: newer, then the lower VTEP (as RFC 4271, 9.1.2.2 f), then the
+    encapsulation that comes first in `encapsulations`, which have it, then the RD.
+    """
+    return -route.generation, int(route.next_hop), encapsulations.index(route.encapsulation), route.rd
 
 
-def format_route(route: EvpnRoute) -> dict[str, object]:
-    """Return a route as JSON has it, for the cache file and /status."""
-    return {
+def format_route(route: BgpRoute) -> dict[str, object]:
+    """Return a route as JSON has it, for the cache file."""
+    shown: dict[str, object] = {
         "rd": route.rd,
         "prefix": str(route.prefix),
-        "vni": route.vni,
         "next_hop": str(route.next_hop),
-        "router_mac": route.router_mac,
         "targets": sorted(route.targets),
         "generation": route.generation,
     }
+    match route:
+        case EvpnRoute(vni=vni, router_mac=router_mac):
+            return shown | {"vni": vni, "router_mac": router_mac}
+        case VpnRoute(label=label):
+            return shown | {"label": label}
+        case _:
+            assert_never(route)
 
 
-def parse_route(raw: Mapping[str, object]) -> EvpnRoute:
+def parse_route(raw: Mapping[str, object]) -> BgpRoute:
     """Return the route that `format_route` wrote; raises ValueError, KeyError or TypeError when it is none."""
-    targets = raw["targets"]
-    if not isinstance(targets, list):
+    listed = raw["targets"]
+    if not isinstance(listed, list):
         raise TypeError("targets are a list")
+    rd, prefix = str(raw["rd"]), ip_network(str(raw["prefix"]))
+    next_hop, generation = IPv4Address(str(raw["next_hop"])), int(str(raw["generation"]))
+    targets = frozenset(_targets(listed))
+    if "label" in raw:
+        return VpnRoute(
+            rd=rd,
+            prefix=prefix,
+            label=int(str(raw["label"])),
+            next_hop=next_hop,
+            targets=targets,
+            generation=generation,
+        )
     return EvpnRoute(
-        rd=str(raw["rd"]),
-        prefix=ip_network(str(raw["prefix"])),
+        rd=rd,
+        prefix=prefix,
         vni=int(str(raw["vni"])),
-        next_hop=IPv4Address(str(raw["next_hop"])),
+        next_hop=next_hop,
         router_mac=MacAddress(str(raw["router_mac"])),
-        targets=frozenset(_targets(targets)),
-        generation=int(str(raw["generation"])),
+        targets=targets,
+        generation=generation,
     )
 
 

@@ -18,16 +18,17 @@ from vrouter_vm.model import (
     Element,
     IpAddress,
     IpNetwork,
+    LabelRoute,
     LinkAddress,
     MacAddress,
     Neighbour,
     Route,
     RouteKey,
     Sysctl,
+    TunnelDevice,
     TunnelEnd,
     Vif,
     Vrf,
-    Vxlan,
 )
 
 K = TypeVar("K", bound=Hashable)
@@ -42,11 +43,12 @@ class Part:
 
     vrfs: tuple[Vrf, ...] = ()
     vifs: tuple[Vif, ...] = ()
-    vxlans: tuple[Vxlan, ...] = ()
+    vxlans: tuple[TunnelDevice, ...] = ()
     addresses: tuple[LinkAddress, ...] = ()
     routes: tuple[Route, ...] = ()
     neighbours: tuple[Neighbour, ...] = ()
     tunnel_ends: tuple[TunnelEnd, ...] = ()
+    labels: tuple[LabelRoute, ...] = ()
     sysctls: Settings = ()
     elements: tuple[tuple[str, Element], ...] = ()
     member_sets: tuple[tuple[str, frozenset[Element]], ...] = ()
@@ -130,7 +132,7 @@ def _existing_first(route: Route) -> tuple[bool, str]:
     return route.ifname is None, repr(route)
 
 
-def _in_vrf_first(vxlan: Vxlan) -> tuple[bool, str]:
+def _in_vrf_first(vxlan: TunnelDevice) -> tuple[bool, str]:
     """A device of a network with guests here both sends and takes in."""
     return vxlan.vrf is None, repr(vxlan)
 
@@ -141,11 +143,12 @@ class Facts:
     def __init__(self) -> None:
         self.vrfs: Layer[str, Vrf] = Layer()
         self.vifs: Layer[str, Vif] = Layer()
-        self.vxlans: Layer[str, Vxlan] = Layer(_in_vrf_first)
+        self.vxlans: Layer[str, TunnelDevice] = Layer(_in_vrf_first)
         self.addresses: Layer[LinkAddress, LinkAddress] = Layer()
         self.routes: Layer[RouteSlot, Route] = Layer(_existing_first)
         self.neighbours: Layer[tuple[str, IpAddress], Neighbour] = Layer()
         self.tunnel_ends: Layer[tuple[str, MacAddress], TunnelEnd] = Layer()
+        self.labels: Layer[int, LabelRoute] = Layer()
         self.sysctls: Layer[Sysctl, int] = Layer(int)  # a device on which one unit needs IPv6 has it
         self.elements: Layer[tuple[str, Element], tuple[str, Element]] = Layer()
         self.member_sets: Layer[str, frozenset[Element]] = Layer()
@@ -170,11 +173,11 @@ class Facts:
     def _layers(self) -> Iterable[Layer[Any, Any]]:
         return (
             *(self.vrfs, self.vifs, self.vxlans, self.addresses, self.routes),
-            *(self.neighbours, self.tunnel_ends, self.sysctls, self.elements, self.member_sets, self.chains),
-            self.announcements,
+            *(self.neighbours, self.tunnel_ends, self.labels, self.sysctls, self.elements),
+            *(self.member_sets, self.chains, self.announcements),
         )
 
-    def _each(self, part: Part) -> Iterator[tuple[Layer[Any, Any], Any, Any]]:
+    def _each(self, part: Part) -> Iterator[tuple[Layer[Any, Any], Any, Any]]:  # noqa: PLR0912 - one loop per kind of fact
         for vrf in part.vrfs:
             yield self.vrfs, vrf.name, vrf
         for vif in part.vifs:
@@ -189,6 +192,8 @@ class Facts:
             yield self.neighbours, (neighbour.ifname, neighbour.address), neighbour
         for end in part.tunnel_ends:
             yield self.tunnel_ends, (end.ifname, end.mac), end
+        for label in part.labels:
+            yield self.labels, label.label, label
         for sysctl, value in part.sysctls:
             yield self.sysctls, sysctl, value
         for element in part.elements:

@@ -18,6 +18,7 @@ from tf_reconcile.errors import BoundaryError, ConfigError, Conflict, Rejected, 
 from vrouter_vm import names, netlink
 from vrouter_vm.actions import (
     AddAddress,
+    AddLabel,
     AddRoute,
     AddRule,
     AddTunnelEnd,
@@ -25,12 +26,14 @@ from vrouter_vm.actions import (
     CreateVrf,
     CreateVxlan,
     DeleteAddress,
+    DeleteLabel,
     DeleteLink,
     DeleteNeighbour,
     DeleteRoute,
     DeleteRule,
     DeleteTunnelEnd,
     KernelAction,
+    Listen,
     ReplaceRoute,
     SetMtu,
     SetNeighbour,
@@ -38,10 +41,14 @@ from vrouter_vm.actions import (
     SetUp,
     describe,
 )
+from vrouter_vm.fou import MPLS_IN_IP, MplsPort
 from vrouter_vm.model import (
     IpVersion,
+    LabelDoor,
+    LabelRoute,
     LinkAddress,
     MacAddress,
+    MplsTunnel,
     Neighbour,
     Observed,
     ObservedFilters,
@@ -50,6 +57,7 @@ from vrouter_vm.model import (
     RuleKind,
     Sysctl,
     Trunk,
+    TunnelDevice,
     TunnelEnd,
     Underlay,
     Vif,
@@ -61,7 +69,8 @@ from vrouter_vm.route_socket import SYSTEM, RouteSocket
 
 _SYSCTL_ROOT: Final = Path("/proc/sys/net")
 _RTPROT_KERNEL: Final = 2
-_VXLAN_TTL: Final = 64
+_TUNNEL_TTL: Final = 64
+_SEVERAL_LABELS: Final = -1
 _TICKS_PER_MS: Final = 10
 """A delay below /proc/sys is in hundredths of a second."""
 
@@ -74,20 +83,30 @@ _HOST_PATHS: Final = (
     names.ipv4_conf("all", "send_redirects"),
     names.ipv4_conf("all", "rp_filter"),
     names.ipv6_conf("all", "forwarding"),
+    names.PLATFORM_LABELS,
 )
 
-_DELETIONS: Final = (DeleteLink, DeleteAddress, DeleteNeighbour, DeleteTunnelEnd, DeleteRoute, DeleteRule)
+_DELETIONS: Final = (
+    *(DeleteLink, DeleteAddress, DeleteNeighbour, DeleteTunnelEnd),
+    *(DeleteRoute, DeleteRule, DeleteLabel),
+)
 _ADD: Final = netlink.CREATE | netlink.EXCLUSIVE
 _PUT: Final = netlink.CREATE | netlink.REPLACE
 
 
 class Kernel:
-    """The kernel's side of one trunk, and of one underlay NIC if there is an overlay. Use it from one thread."""
+    """The kernel's side of one trunk, and of one underlay NIC if there is an overlay. Use it from one thread.
 
-    def __init__(self, netlink_socket: RouteSocket, *, trunk: str, underlay: str | None = None) -> None:
+    `mpls`: where MPLS over UDP is taken in, if it may be used.
+    """
+
+    def __init__(
+        self, netlink_socket: RouteSocket, *, trunk: str, underlay: str | None = None, mpls: MplsPort | None = None
+    ) -> None:
         self._socket = netlink_socket
         self._trunk = trunk
         self._underlay = underlay
+        self._mpls = mpls
 
     def observe_trunk(self) -> Trunk:
         """Return the trunk NIC; raises `ConfigError` when there is none of that name."""
@@ -112,25 +131,36 @@ class Kernel:
         versions: tuple[IpVersion, ...] = (4, 6) if has_ipv6 else (4,)
         vrfs = [link for link in links if link.kind == "vrf" and names.is_vrf(link.name)]
         vifs = [link for link in links if link.kind == "vlan" and self._is_vif(link, trunk)]
-        vxlans = [link for link in links if link.kind == "vxlan" and names.is_vxlan(link.name)]
-        ours = {link.index for link in (*vrfs, *vifs, *vxlans)}
-        with_neighbours = {link.index: link.name for link in (*vifs, *vxlans)}
+        vxlans = [link for link in links if link.kind == "vxlan" and names.parse_vxlan(link.name) is not None]
+        labelled = [link for link in links if link.kind == "ipip" and names.parse_mpls_tunnel(link.name) is not None]
+        doors = list(_doors(links))
+        outers = [outer for outer, _ in doors]
+        devices = (*vrfs, *vifs, *vxlans, *labelled, *outers)
+        ours = {link.index for link in (*devices, *(inner for _, inner in doors))}
+        with_neighbours = {link.index: link.name for link in (*vifs, *vxlans, *outers)}
+        closed = {outer.name for outer, inner in doors if not inner.is_up}
         return Observed(
             trunk=Trunk(name=trunk.name, mac=MacAddress(trunk.mac), is_up=trunk.is_up),
             underlay=self._underlay_among(links),
             has_ipv6=has_ipv6,
             vrfs={link.name: Vrf(name=link.name, table=link.table or 0) for link in vrfs},
             vifs={link.name: _vif(link, name_of) for link in vifs},
-            vxlans={link.name: _vxlan(link, name_of) for link in vxlans},
+            vxlans={
+                **{link.name: _vxlan(link, name_of) for link in vxlans},
+                **{link.name: _mpls_tunnel(link) for link in labelled},
+                **{outer.name: _door(outer, inner, name_of) for outer, inner in doors},
+            },
             tunnel_ends=frozenset(self._tunnel_ends({link.index: link.name for link in vxlans})),
-            links_up=frozenset(link.name for link in links if link.is_up and link.index in ours),
+            links_up=frozenset(link.name for link in devices if link.is_up) - closed,
             foreign_names=frozenset(link.name for link in links if link.index not in ours),
             addresses=frozenset(self._addresses(ours, name_of)),
             routes=frozenset(route for version in versions for route in self._routes(version, name_of)),
             neighbours=frozenset(entry for version in versions for entry in self._neighbours(version, with_neighbours)),
             rules=frozenset(rule for version in versions for rule in self._rules(version)),
-            sysctls=dict(self._sysctls([*vrfs, *vxlans], vifs)),
+            sysctls=dict(self._sysctls([*vrfs, *vxlans, *labelled, *outers], vifs, doors)),
             filters=filters,
+            labels=frozenset(self._labels(name_of)) if (_SYSCTL_ROOT / "mpls").is_dir() else frozenset(),
+            is_listening=self._mpls is not None and self._mpls.is_open(),
         )
 
     def apply_all(self, actions: Sequence[KernelAction]) -> list[BoundaryError | None]:
@@ -142,7 +172,7 @@ class Kernel:
         messages: list[Message] = []
         asked_by: list[list[int]] = []
         index_of = _Indexes()
-        for message, numbers in _messages(actions, index_of, codes):
+        for message, numbers in self._messages(actions, index_of, codes):
             messages.append(message)
             asked_by.append(numbers)
         try:
@@ -151,8 +181,51 @@ class Kernel:
             answers = [error.errno or errno.EIO] * len(messages)
         for numbers, code in zip(asked_by, answers, strict=True):
             for number in numbers:
-                codes[number] = code
+                codes[number] = codes[number] or code
         return [_outcome(action, code) for action, code in zip(actions, codes, strict=True)]
+
+    def _messages(
+        self, actions: Sequence[KernelAction], index_of: IndexOf, codes: list[int | None]
+    ) -> Iterator[tuple[Message, list[int]]]:
+        """Yield messages and the numbers of the actions that each carries out.
+
+        What no message can do is done here, and what cannot be asked for at all fails here: `codes` has the outcome.
+        """
+        settings: dict[str, dict[str, int]] = {}
+        setters: dict[str, list[int]] = {}
+        for number, action in enumerate(actions):
+            try:
+                if isinstance(action, SetSysctl):
+                    device, key = action.sysctl.ifname, action.sysctl.path.rpartition("/")[2]
+                    if device is not None and action.sysctl.path == names.ipv4_conf(device, key):
+                        if key in netlink.IPV4_SETTINGS:
+                            settings.setdefault(device, {})[key] = action.value
+                            setters.setdefault(device, []).append(number)
+                            continue
+                    elif device is not None and action.sysctl.path == names.neigh_conf(device, _PROXY_DELAY):
+                        yield netlink.set_proxy_delay(index_of(device), action.value * _TICKS_PER_MS), [number]
+                        continue
+                    (_SYSCTL_ROOT / action.sysctl.path).write_text(f"{action.value}\n", encoding="ascii")
+                    codes[number] = 0
+                elif isinstance(action, Listen):
+                    self._listen()
+                    codes[number] = 0
+                else:
+                    for message in _messages_of(action, index_of):
+                        yield message, [number]
+            except OSError as error:
+                codes[number] = error.errno or errno.EIO
+        for device, values in settings.items():
+            try:
+                yield netlink.set_ipv4(index_of(device), values), setters[device]
+            except OSError as error:
+                for number in setters[device]:
+                    codes[number] = error.errno or errno.EIO
+
+    def _listen(self) -> None:
+        if self._mpls is None:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        self._mpls.open()
 
     def _links(self) -> list[Link]:
         bodies = self._socket.dump("links", netlink.GET_LINK, netlink.links_request())
@@ -198,7 +271,17 @@ class Kernel:
                     metric=entry.metric,
                     via=entry.gateway,
                     source=entry.source,
+                    label=_only(entry.labels),
                 )
+
+    def _labels(self, name_of: Mapping[int, str]) -> Iterator[LabelRoute]:
+        request = netlink.labels_request(protocol=names.ROUTE_PROTOCOL)
+        for body in self._socket.dump("labels", netlink.GET_ROUTE, request):
+            entry = netlink.parse_label_route(body)
+            if entry.protocol == names.ROUTE_PROTOCOL:
+                is_right = entry.via == names.DOOR_ADDRESS and not entry.is_swap
+                ifname = name_of.get(entry.index or 0, "") if is_right else ""
+                yield LabelRoute(label=entry.label, ifname=ifname)
 
     def _neighbours(self, version: IpVersion, name_of: Mapping[int, str]) -> Iterator[Neighbour]:
         family = netlink.AF_INET if version == 4 else netlink.AF_INET6  # noqa: PLR2004 - IP version
@@ -216,13 +299,25 @@ class Kernel:
             elif entry.table == netlink.TABLE_LOCAL and entry.is_plain:
                 yield Rule(version=version, priority=entry.priority, kind=RuleKind.LOCAL)
 
-    def _sysctls(self, others: Iterable[Link], vifs: Sequence[Link]) -> Iterator[tuple[Sysctl, int]]:
-        """Yield the settings of these devices and of the host. Those of the host are read from their files."""
+    def _sysctls(
+        self, others: Iterable[Link], vifs: Sequence[Link], doors: Iterable[tuple[Link, Link]]
+    ) -> Iterator[tuple[Sysctl, int]]:
+        """Yield the settings of these devices and of the host. Those of the host and of MPLS are read from their files.
+
+        Those of a door's inner end belong to the outer one: they are one thing.
+        """
+        for outer, inner in doors:
+            for key, value in inner.settings4.items():
+                yield Sysctl(path=names.ipv4_conf(inner.name, key), ifname=outer.name), value
+            for key, value in inner.settings6.items():
+                yield Sysctl(path=names.ipv6_conf(inner.name, key), ifname=outer.name), value
         for link in (*others, *vifs):
             for key, value in link.settings4.items():
                 yield Sysctl(path=names.ipv4_conf(link.name, key), ifname=link.name), value
             for key, value in link.settings6.items():
                 yield Sysctl(path=names.ipv6_conf(link.name, key), ifname=link.name), value
+            if link.tunnel is not None:
+                yield from _read_sysctl(Sysctl(path=names.mpls_conf(link.name, "input"), ifname=link.name))
         if vifs:
             name_of = {link.index: link.name for link in vifs}
             request = netlink.delays_request()
@@ -258,39 +353,11 @@ class _Indexes:
 IndexOf = Callable[[str], int]
 
 
-def _messages(
-    actions: Sequence[KernelAction], index_of: IndexOf, codes: list[int | None]
-) -> Iterator[tuple[Message, list[int]]]:
-    """Yield messages and the numbers of the actions that each carries out.
-
-    What no message can do is done here, and what cannot be asked for at all fails here: `codes` has the outcome.
-    """
-    settings: dict[str, dict[str, int]] = {}
-    setters: dict[str, list[int]] = {}
-    for number, action in enumerate(actions):
-        try:
-            if isinstance(action, SetSysctl):
-                device, key = action.sysctl.ifname, action.sysctl.path.rpartition("/")[2]
-                if device is not None and action.sysctl.path == names.ipv4_conf(device, key):
-                    if key in netlink.IPV4_SETTINGS:
-                        settings.setdefault(device, {})[key] = action.value
-                        setters.setdefault(device, []).append(number)
-                        continue
-                elif device is not None and action.sysctl.path == names.neigh_conf(device, _PROXY_DELAY):
-                    yield netlink.set_proxy_delay(index_of(device), action.value * _TICKS_PER_MS), [number]
-                    continue
-                (_SYSCTL_ROOT / action.sysctl.path).write_text(f"{action.value}\n", encoding="ascii")
-                codes[number] = 0
-            else:
-                yield _message(action, index_of), [number]
-        except OSError as error:
-            codes[number] = error.errno or errno.EIO
-    for device, values in settings.items():
-        try:
-            yield netlink.set_ipv4(index_of(device), values), setters[device]
-        except OSError as error:
-            for number in setters[device]:
-                codes[number] = error.errno or errno.EIO
+def _messages_of(action: KernelAction, index_of: IndexOf) -> Iterator[Message]:
+    """Yield what carries out one action. A door has two ends to bring up, the inner one first."""
+    if isinstance(action, SetUp) and names.parse_door(action.ifname) is not None:
+        yield netlink.set_up(index_of(names.inside_of(action.ifname)))
+    yield _message(action, index_of)
 
 
 def _message(action: KernelAction, index_of: IndexOf) -> Message:  # noqa: PLR0912 - one per kind of action
@@ -314,15 +381,19 @@ def _message(action: KernelAction, index_of: IndexOf) -> Message:  # noqa: PLR09
                 lower=index_of(trunk.name),
                 master=None if vif.vrf is None else index_of(vif.vrf),
             )
-        case CreateVxlan(vxlan=vxlan):
-            return netlink.create_link(
-                vxlan.name,
-                "vxlan",
-                netlink.vxlan_data(vxlan.vni, vxlan.vtep, port=names.VXLAN_PORT, ttl=_VXLAN_TTL),
-                mac=vxlan.mac,
-                mtu_bytes=vxlan.mtu_bytes,
-                master=None if vxlan.vrf is None else index_of(vxlan.vrf),
+        case CreateVxlan(vxlan=tunnel):
+            return _create_tunnel(tunnel, index_of)
+        case AddLabel(label=label):
+            return netlink.label_route(
+                netlink.NEW_ROUTE,
+                _ADD,
+                label.label,
+                protocol=names.ROUTE_PROTOCOL,
+                index=index_of(label.ifname),
+                via=names.DOOR_ADDRESS,
             )
+        case DeleteLabel(label=label):
+            return netlink.label_route(netlink.DEL_ROUTE, 0, label.label, protocol=names.ROUTE_PROTOCOL)
         case SetMtu(ifname=ifname, mtu_bytes=mtu_bytes):
             return netlink.set_mtu(index_of(ifname), mtu_bytes)
         case AddAddress(address=address):
@@ -350,10 +421,28 @@ def _message(action: KernelAction, index_of: IndexOf) -> Message:  # noqa: PLR09
             return _route(netlink.NEW_ROUTE, _PUT, route, index_of)
         case DeleteRoute(route=route):
             return _route(netlink.DEL_ROUTE, 0, route, index_of)
-        case SetSysctl():
-            raise TypeError("settings are set together")
+        case SetSysctl() | Listen():
+            raise TypeError("no message does that")
         case _:
             assert_never(action)
+
+
+def _create_tunnel(tunnel: TunnelDevice, index_of: IndexOf) -> Message:
+    master = None if tunnel.vrf is None else index_of(tunnel.vrf)
+    match tunnel:
+        case Vxlan():
+            data = netlink.vxlan_data(tunnel.vni, tunnel.vtep, port=names.VXLAN_PORT, ttl=_TUNNEL_TTL)
+            return netlink.create_link(
+                tunnel.name, "vxlan", data, mac=tunnel.mac, mtu_bytes=tunnel.mtu_bytes, master=master
+            )
+        case MplsTunnel():
+            data = netlink.ipip_data(tunnel.vtep, tunnel.remote, protocol=MPLS_IN_IP, ttl=_TUNNEL_TTL, port=tunnel.port)
+            return netlink.create_link(tunnel.name, "ipip", data, mtu_bytes=tunnel.mtu_bytes)
+        case LabelDoor():
+            inner, data = names.inside_of(tunnel.name), netlink.veth_data(tunnel.name, tunnel.mtu_bytes)
+            return netlink.create_link(inner, "veth", data, mac=tunnel.mac, mtu_bytes=tunnel.mtu_bytes, master=master)
+        case _:
+            assert_never(tunnel)
 
 
 def _rule(kind: int, flags: int, rule: Rule) -> Message:
@@ -379,6 +468,7 @@ def _route(kind: int, flags: int, route: Route, index_of: IndexOf) -> Message:
         index=None if route.ifname is None else index_of(route.ifname),
         via=route.via,
         source=route.source,
+        label=route.label,
     )
 
 
@@ -395,6 +485,39 @@ def _vxlan(link: Link, name_of: Mapping[int, str]) -> Vxlan:
         mac=MacAddress(link.mac),
         mtu_bytes=link.mtu_bytes,
     )
+
+
+def _doors(links: Iterable[Link]) -> Iterator[tuple[Link, Link]]:
+    """Yield the outer and the inner end of each door for labels."""
+    veths = {link.index: link for link in links if link.kind == "veth"}
+    for link in veths.values():
+        inner = veths.get(link.lower_index) if link.lower_index is not None else None
+        is_door = names.parse_door(link.name) is not None
+        if is_door and inner is not None and inner.name == names.inside_of(link.name):
+            yield link, inner
+
+
+def _mpls_tunnel(link: Link) -> MplsTunnel:
+    tunnel = link.tunnel or netlink.IpTunnel(IPv4Address(0), IPv4Address(0), 0, 0)
+    return MplsTunnel(
+        name=link.name,
+        vtep=tunnel.local,
+        remote=tunnel.remote,
+        port=tunnel.port if tunnel.protocol == MPLS_IN_IP else 0,
+        mtu_bytes=link.mtu_bytes,
+    )
+
+
+def _door(outer: Link, inner: Link, name_of: Mapping[int, str]) -> LabelDoor:
+    mac = MacAddress(inner.mac)
+    return LabelDoor(name=outer.name, vrf=_master(inner, name_of), mac=mac, mtu_bytes=outer.mtu_bytes)
+
+
+def _only(labels: Sequence[int]) -> int | None:
+    """Return the label of a route, None when it has none; several are none that we ask for."""
+    if not labels:
+        return None
+    return labels[0] if len(labels) == 1 else _SEVERAL_LABELS
 
 
 def _master(link: Link, name_of: Mapping[int, str]) -> str | None:

@@ -61,16 +61,19 @@ def rules_wanted(*, has_ipv6: bool) -> frozenset[Rule]:
     )
 
 
-def host_sysctls(*, routes_ipv6: bool, has_tunnels: bool) -> dict[Sysctl, int]:
+def host_sysctls(*, routes_ipv6: bool, has_tunnels: bool, has_mpls: bool = False) -> dict[Sysctl, int]:
     """Return the settings of the whole host. IPv6 forwarding only when a guest has IPv6: it changes the host's own.
 
-    The kernel takes the stricter of a device's rp_filter and the host's, so with tunnels the host's has to be off.
+    The kernel takes the stricter of a device's rp_filter and the host's, so with tunnels the host's has to be off. Its
+    table of labels has none at first.
     """
     wanted = {"ipv4/ip_forward": 1, names.ipv4_conf("all", "send_redirects"): 0}
     if has_tunnels:
         wanted[names.ipv4_conf("all", "rp_filter")] = 0
     if routes_ipv6:
         wanted[names.ipv6_conf("all", "forwarding")] = 1
+    if has_mpls:
+        wanted[names.PLATFORM_LABELS] = names.label_of(names.NETWORK_IDS[-1]) + 1
     return {Sysctl(path=path, ifname=None): value for path, value in wanted.items()}
 
 
@@ -144,6 +147,21 @@ def vxlan_sysctls(name: str, *, has_ipv6: bool, routes_ipv6: bool) -> dict[Sysct
     return {Sysctl(path=path, ifname=name): value for path, value in wanted.items()}
 
 
+def mpls_tunnel_sysctls(name: str, *, has_ipv6: bool, routes_ipv6: bool) -> dict[Sysctl, int]:
+    """Return the settings of a device for MPLS over UDP: the only ones from which labelled packets are taken in."""
+    wanted = vxlan_sysctls(name, has_ipv6=has_ipv6, routes_ipv6=routes_ipv6)
+    return wanted | {Sysctl(path=names.mpls_conf(name, "input"), ifname=name): 1}
+
+
+def door_sysctls(door: str, *, has_ipv6: bool, routes_ipv6: bool) -> dict[Sysctl, int]:
+    """Return the settings of both ends of a door for labels. The outer end takes part in nothing but MPLS."""
+    inner = vxlan_sysctls(names.inside_of(door), has_ipv6=has_ipv6, routes_ipv6=routes_ipv6)
+    wanted = {sysctl.path: value for sysctl, value in inner.items()}
+    if has_ipv6:
+        wanted[names.ipv6_conf(door, "disable_ipv6")] = 1
+    return {Sysctl(path=path, ifname=door): value for path, value in wanted.items()}
+
+
 def vif_addresses(placement: Placement) -> Iterator[LinkAddress]:
     """Yield the router's link-local address for a guest with IPv6."""
     if routes_ipv6([placement]):
@@ -184,10 +202,17 @@ def source_towards(network: Network, prefix: IpNetwork) -> IpAddress | None:
 
 
 def route_to(
-    *, table: int, prefix: IpNetwork, ifname: str, via: IpAddress | None = None, source: IpAddress | None = None
+    *,
+    table: int,
+    prefix: IpNetwork,
+    ifname: str,
+    via: IpAddress | None = None,
+    source: IpAddress | None = None,
+    label: int | None = None,
 ) -> Route:
-    """Return the route to a prefix over one device, straight or by a next hop there."""
-    return Route(table=table, prefix=prefix, ifname=ifname, metric=_metric(prefix.version), via=via, source=source)
+    """Return the route to a prefix over one device, straight or by a next hop there, with a label or without."""
+    metric = _metric(prefix.version)
+    return Route(table=table, prefix=prefix, ifname=ifname, metric=metric, via=via, source=source, label=label)
 
 
 def routes_ipv6(placements: Iterable[Placement]) -> bool:

@@ -63,6 +63,13 @@ class Port:
     added_at: float
 
 
+class Encapsulation(StrEnum):
+    """How packets travel to another host, as TF's encapsulation priorities call it."""
+
+    VXLAN = "VXLAN"
+    MPLS_UDP = "MPLSoUDP"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DhcpOption:
     """A DHCP option as users write it in TF: name or number, and a value as text or as decimal bytes."""
@@ -155,7 +162,8 @@ class Network:
     """A virtual network as TF has it. `network_id` is unique while the network exists, then given to another.
 
     `vni` is the VXLAN network identifier that users have set, None where they left it to us; so is `mtu_bytes`, which
-    guests are told. `link_local_services` are the same for all networks.
+    guests are told. `link_local_services` are the same for all networks. `encapsulations`: how packets to other hosts
+    may travel, the preferred one first.
     """
 
     vn_uuid: VnUuid
@@ -167,6 +175,7 @@ class Network:
     mtu_bytes: int | None = None
     link_local_services: tuple[LinkLocalService, ...] = ()
     static_routes: tuple[StaticRoute, ...] = ()
+    encapsulations: tuple[Encapsulation, ...] = (Encapsulation.VXLAN,)
 
     def subnet_of(self, address: IpAddress) -> Subnet | None:
         """Return the subnet that `address` lies in, or None."""
@@ -324,6 +333,45 @@ class Vxlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MplsTunnel:
+    """A device through which labelled packets leave over UDP to one VTEP, `remote`, and come from it.
+
+    It is in no VRF: a label says where a packet goes. `port` 0: observed as something else than MPLS over UDP.
+    """
+
+    name: str
+    vtep: IPv4Address
+    remote: IPv4Address
+    port: int
+    mtu_bytes: int
+    vrf: None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelDoor:
+    """A pair of devices through which packets enter a VRF once their label is taken off: as if they came by a wire, so
+    that they pass every filter. `name` is the outer end, `mac` that of the inner one, which is in the VRF.
+    """
+
+    name: str
+    vrf: str | None
+    mac: MacAddress
+    mtu_bytes: int
+
+
+TunnelDevice: TypeAlias = Vxlan | MplsTunnel | LabelDoor
+"""What packets of other hosts come or go by."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelRoute:
+    """Packets with that label go through that door. `ifname` empty: observed as something else."""
+
+    label: int
+    ifname: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TunnelEnd:
     """Which VTEP a router MAC is behind, on a device of ours (an entry of its forwarding database)."""
 
@@ -346,6 +394,7 @@ class Route:
     """A route of our route protocol. `ifname` None: unreachable. `via`: the next hop on that device, if not direct.
 
     `source`: what the host's own packets on it are from, above all ICMP errors; None: as the kernel chooses.
+    `label`: what packets get on their way out, if anything.
     """
 
     table: int
@@ -354,6 +403,7 @@ class Route:
     metric: int = 0
     via: IpAddress | None = None
     source: IpAddress | None = None
+    label: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -437,7 +487,7 @@ class Observed:
     """All that is ours in the kernel, plus the NICs and the names that others have taken.
 
     `has_ipv6` is false on a kernel started with ipv6.disable=1: no IPv6 action may be planned there. `underlay` is None
-    without an overlay.
+    without an overlay. `is_listening`: MPLS over UDP is taken in.
     """
 
     trunk: Trunk
@@ -445,7 +495,7 @@ class Observed:
     has_ipv6: bool
     vrfs: Mapping[str, Vrf]
     vifs: Mapping[str, Vif]
-    vxlans: Mapping[str, Vxlan]
+    vxlans: Mapping[str, TunnelDevice]
     tunnel_ends: frozenset[TunnelEnd]
     links_up: frozenset[str]
     foreign_names: frozenset[str]
@@ -455,10 +505,20 @@ class Observed:
     rules: frozenset[Rule]
     sysctls: Mapping[Sysctl, int]
     filters: ObservedFilters
+    labels: frozenset[LabelRoute] = frozenset()
+    is_listening: bool = False
 
 
 RouteKey: TypeAlias = tuple[str, IpNetwork]
-"""Route distinguisher and prefix: what a withdrawal names."""
+"""Route distinguisher and prefix: what a withdrawal names. Before the distinguisher the family, if it is not EVPN."""
+
+
+class Family(StrEnum):
+    """What a BGP session carries, as TF calls it."""
+
+    EVPN = "e-vpn"
+    VPN4 = "inet-vpn"
+    VPN6 = "inet6-vpn"
 
 
 Way: TypeAlias = tuple[IpNetwork, IPv4Address]
@@ -478,9 +538,55 @@ class EvpnRoute:
     generation: int
 
     @property
+    def encapsulation(self) -> Encapsulation:
+        """How packets get there."""
+        return Encapsulation.VXLAN
+
+    @property
     def key(self) -> RouteKey:
         """What names it."""
         return self.rd, self.prefix
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VpnRoute:
+    """One labelled VPN route (RFC 4364, RFC 4659). `next_hop` delivers packets with that MPLS label, over UDP."""
+
+    rd: str
+    prefix: IpNetwork
+    label: int
+    next_hop: IPv4Address
+    targets: frozenset[RouteTarget]
+    generation: int
+
+    @property
+    def encapsulation(self) -> Encapsulation:
+        """How packets get there."""
+        return Encapsulation.MPLS_UDP
+
+    @property
+    def family(self) -> Family:
+        """Which family it belongs to."""
+        return vpn_family(self.prefix)
+
+    @property
+    def key(self) -> RouteKey:
+        """What names it."""
+        return vpn_key(self.rd, self.prefix)
+
+
+def vpn_family(prefix: IpNetwork) -> Family:
+    """Return the family of a labelled VPN route to a prefix."""
+    return Family.VPN4 if isinstance(prefix, IPv4Network) else Family.VPN6
+
+
+def vpn_key(rd: str, prefix: IpNetwork) -> RouteKey:
+    """Return what names a labelled VPN route."""
+    return f"{vpn_family(prefix)} {rd}", prefix
+
+
+BgpRoute: TypeAlias = EvpnRoute | VpnRoute
+"""What is told and heard: the family says how packets get there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -500,7 +606,7 @@ class Choice:
     """Where a VRF sends a prefix: the `way` to it on this host, or with `way` None the route's next hop."""
 
     network_id: int
-    route: EvpnRoute
+    route: BgpRoute
     way: LocalWay | None
 
 
@@ -513,6 +619,7 @@ class PeerSettings:
     password: str | None
     hold_time_s: int
     restart_time_s: int
+    families: tuple[Family, ...] = (Family.EVPN,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -524,9 +631,9 @@ class OverlayView:
     `gone`. `look_again_s`: when the view changes by itself.
     """
 
-    announced: Mapping[RouteKey, EvpnRoute]
+    announced: Mapping[RouteKey, BgpRoute]
     generations: Mapping[RouteKey, int]
-    remote: Mapping[RouteKey, EvpnRoute]
+    remote: Mapping[RouteKey, BgpRoute]
     is_settled: bool
     gone: frozenset[Way]
     look_again_s: float | None
@@ -536,7 +643,7 @@ class OverlayView:
 class OverlayNews:
     """What has changed in an `OverlayView` since it was taken. `remote`: routes that have come, changed or gone."""
 
-    remote: Mapping[RouteKey, EvpnRoute | None]
+    remote: Mapping[RouteKey, BgpRoute | None]
     gone: frozenset[Way]
     look_again_s: float | None
 
@@ -568,7 +675,7 @@ class Placement:
 class Announcement:
     """A route for other hosts, and the devices that it relies on."""
 
-    route: EvpnRoute
+    route: BgpRoute
     needs: tuple[str, ...]
 
 
@@ -594,7 +701,9 @@ class Desired:
     sysctls: Mapping[Sysctl, int]
     elements: Elements
     chains: Mapping[str, Chain]
-    vxlans: Mapping[str, Vxlan]
+    vxlans: Mapping[str, TunnelDevice]
     tunnel_ends: frozenset[TunnelEnd]
     announcements: Mapping[RouteKey, Announcement]
     choices: tuple[Choice, ...]
+    labels: frozenset[LabelRoute] = frozenset()
+    listens: bool = False

@@ -4,7 +4,9 @@
 |---|---|
 | vif | a VLAN device on the trunk, named `<trunk>.<vlan>` |
 | VRF | a VRF device named `v<network id>` |
-| tunnel | a VXLAN device named `x<VNI>` |
+| tunnel | a VXLAN device named `x<VNI>`, an ipip device (MPLS over UDP) named `m<VTEP in hex>` |
+| door for labels | a veth pair named `l<network id>` and `i<network id>`, the latter in the VRF |
+| label | route protocol 80 and a door |
 | route | route protocol 80 and a table of `table_of` |
 | rule | the two lookups of `RULE_PRIORITIES` |
 | filters | the tables `inet vrouter` and `arp vrouter` |
@@ -44,11 +46,24 @@ VNIS: Final = range(1, 2**24)
 """VXLAN network identifiers (RFC 7348, 5)."""
 
 VXLAN_PORT: Final = 4789
+MPLS_PORT: Final = 6635
+"""MPLS over UDP (RFC 7510, 5)."""
+
+LABELS: Final = range(16, 2**20)
+"""MPLS labels that mean what their owner says (RFC 3032, 2.1: the first 16 are reserved)."""
+
+PLATFORM_LABELS: Final = "mpls/platform_labels"
+"""The setting for how many labels the kernel has a table for, below /proc/sys/net."""
+
+DOOR_ADDRESS: Final = IPv4Address("192.0.0.8")
+"""What a label's route names as the inner end of its door: an address that means nothing anywhere (RFC 7600)."""
 
 _TABLE_BASE: Final = 100_000
 
 _VIF = re.compile(r"(?P<trunk>.+)\.(?P<vlan>[1-9][0-9]{0,3})")
 _VXLAN = re.compile(r"x(?P<vni>[1-9][0-9]{0,7})")
+_MPLS_TUNNEL = re.compile(r"m(?P<vtep>[0-9a-f]{8})")
+_DOOR = re.compile(r"l(?P<network_id>[1-9][0-9]{0,4})")
 _VRF = re.compile(r"v(?P<network_id>[1-9][0-9]{0,4})")
 
 
@@ -102,9 +117,45 @@ def is_vrf(name: str) -> bool:
     return parse_vrf(name) is not None
 
 
-def is_vxlan(name: str) -> bool:
-    """True for every name that `format_vxlan` can return."""
-    return parse_vxlan(name) is not None
+def is_tunnel(name: str) -> bool:
+    """True for every name of a device that packets of other hosts come or go by: VXLAN, MPLS, a door for labels."""
+    return parse_vxlan(name) is not None or parse_mpls_tunnel(name) is not None or parse_door(name) is not None
+
+
+def format_mpls_tunnel(vtep: IPv4Address) -> str:
+    """Return the name of the device for MPLS over UDP to a VTEP."""
+    return f"m{int(vtep):08x}"
+
+
+def parse_mpls_tunnel(name: str) -> IPv4Address | None:
+    """Return the VTEP in the name of a device for MPLS over UDP, or None when `name` is none."""
+    match = _MPLS_TUNNEL.fullmatch(name)
+    return None if match is None else IPv4Address(int(match["vtep"], 16))
+
+
+def format_door(network_id: int) -> str:
+    """Return the name of the outer end of a network's door for labels; raises ValueError outside `NETWORK_IDS`."""
+    if network_id not in NETWORK_IDS:
+        raise ValueError(f"no door for network id {network_id}")
+    return f"l{network_id}"
+
+
+def parse_door(name: str) -> int | None:
+    """Return the network id in the name of a door's outer end, or None when `name` is none."""
+    match = _DOOR.fullmatch(name)
+    if match is None or int(match["network_id"]) not in NETWORK_IDS:
+        return None
+    return int(match["network_id"])
+
+
+def inside_of(door: str) -> str:
+    """Return the name of the inner end of a door, the one in the VRF."""
+    return f"i{door[1:]}"
+
+
+def label_of(network_id: int) -> int:
+    """Return the MPLS label by which other hosts send into a network's VRF; raises ValueError outside `NETWORK_IDS`."""
+    return table_of(network_id)
 
 
 def router_mac_of(vtep: IPv4Address) -> MacAddress:
@@ -144,6 +195,11 @@ def ipv4_conf(ifname: str, key: str) -> str:
 def ipv6_conf(ifname: str, key: str) -> str:
     """Return the path below /proc/sys/net of a device's IPv6 setting."""
     return f"ipv6/conf/{ifname}/{key}"
+
+
+def mpls_conf(ifname: str, key: str) -> str:
+    """Return the path below /proc/sys/net of a device's MPLS setting."""
+    return f"mpls/conf/{ifname}/{key}"
 
 
 def neigh_conf(ifname: str, key: str) -> str:

@@ -25,7 +25,7 @@ from vrouter_vm import route_tables, subnets
 from vrouter_vm.boundary import NetworkSource
 from vrouter_vm.changes import ChangeLog, changed_keys
 from vrouter_vm.evpn import parse_route_target
-from vrouter_vm.model import Network, NetworkView, RouteTarget, RouteTargets, StaticRoute, VnUuid
+from vrouter_vm.model import Encapsulation, Network, NetworkView, RouteTarget, RouteTargets, StaticRoute, VnUuid
 from vrouter_vm.port_files import sync_directory, write_atomically
 
 log = logging.getLogger(__name__)
@@ -40,6 +40,7 @@ WATCHED_TYPES: Final = (
 
 _CACHE_VERSION: Final = 1
 _SIDES: Final = ("own", "imports", "exports")
+_VNIS_CONFIGURED: Final = "configured"  # in TF's automatic mode what users set on networks does not count
 
 _PROPERTIES: Final = "virtual_network_properties"
 
@@ -53,11 +54,15 @@ _FIELDS: Final = (*VIRTUAL_NETWORK_FIELDS, _PROPERTIES, "route_table_refs")
 
 
 class TfNetworks:
-    """The virtual networks in TF's config API; with an overlay also their VNIs and route targets."""
+    """The virtual networks in TF's config API; with an overlay also their VNIs and route targets.
 
-    def __init__(self, api: ConfigApi, *, has_overlay: bool = False) -> None:
+    `has_mpls`: this host can also send and take in MPLS over UDP, where TF's encapsulation priorities have it.
+    """
+
+    def __init__(self, api: ConfigApi, *, has_overlay: bool = False, has_mpls: bool = False) -> None:
         self._api = api
         self._has_overlay = has_overlay
+        self._has_mpls = has_mpls
 
     def fetch(self, vn_uuids: frozenset[VnUuid]) -> Mapping[VnUuid, Network]:
         """Return those of `vn_uuids` that exist, all of them; raise `AgentError` when that cannot be told."""
@@ -94,13 +99,16 @@ class TfNetworks:
         listed = list(listed)
         instances = self._own_targets({child["uuid"] for raw in listed for child in raw.get("routing_instances") or ()})
         set_vnis = {VnUuid(raw["uuid"]): vni for raw in listed if (vni := _set_vni(raw)) is not None}
-        if set_vnis and not self._are_vnis_configured():
+        site = self._site() if set_vnis or self._has_mpls else {}
+        if site.get("vxlan_network_identifier_mode") != _VNIS_CONFIGURED:
             set_vnis = {}
+        encapsulations = parse_priorities(site) if self._has_mpls else (Encapsulation.VXLAN,)
         return {
             VnUuid(raw["uuid"]): replace(
                 networks[VnUuid(raw["uuid"])],
                 vni=set_vnis.get(VnUuid(raw["uuid"])),
                 targets=_targets_of(raw, instances),
+                encapsulations=encapsulations,
             )
             for raw in listed
         }
@@ -122,10 +130,22 @@ class TfNetworks:
             )
         return found
 
-    def _are_vnis_configured(self) -> bool:
-        """Return whether TF takes the VNIs that users set on networks; in its automatic mode it does not."""
-        listed = self._api.list("global-vrouter-config", fields=["vxlan_network_identifier_mode"])
-        return any(raw.get("vxlan_network_identifier_mode") == "configured" for raw in listed)
+    def _site(self) -> JsonObject:
+        """Return what TF says for all vRouters: its mode of VNIs, and its encapsulation priorities."""
+        listed = self._api.list(
+            "global-vrouter-config", fields=["vxlan_network_identifier_mode", "encapsulation_priorities"]
+        )
+        return listed[0] if listed else {}
+
+
+def parse_priorities(site: JsonObject) -> tuple[Encapsulation, ...]:
+    """Return the encapsulations that TF's global-vrouter-config asks for and we have, the preferred one first.
+
+    VXLAN is always among them: between our own hosts there is no other way. TF without priorities leaves it at that.
+    """
+    named = (site.get("encapsulation_priorities") or {}).get("encapsulation") or ()
+    ours = [Encapsulation(name) for name in named if name in set(Encapsulation)]
+    return tuple(dict.fromkeys([*ours, Encapsulation.VXLAN]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -297,6 +317,7 @@ def format_cache(networks: Iterable[Network], *, saved_at: float) -> dict[str, A
                 "mtu": network.mtu_bytes,
                 "link_local_services": subnets.format_services(network.link_local_services),
                 "static_routes": [[str(route.prefix), str(route.next_hop)] for route in network.static_routes],
+                "encapsulations": list(network.encapsulations),
             }
             for network in sorted(networks, key=lambda network: network.vn_uuid)
         ],
@@ -320,6 +341,7 @@ def parse_cache(raw: Mapping[str, Any]) -> list[Network]:
                 StaticRoute(prefix=ip_network(prefix), next_hop=ip_address(next_hop))
                 for prefix, next_hop in network.get("static_routes", ())
             ),
+            encapsulations=tuple(map(Encapsulation, network.get("encapsulations", [Encapsulation.VXLAN]))),
             targets=RouteTargets(
                 **{side: _parsed(texts) for side, texts in network.get("targets", {}).items() if side in _SIDES}
             ),

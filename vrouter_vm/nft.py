@@ -78,7 +78,8 @@ table inet {names.FILTER_TABLE} {{
 		iifname "@TRUNK@" counter name untagged drop
 		iifname "@TRUNK@.*" jump from_guest
 		meta iifkind "vxlan" iifname "x*" iifname != @tunnels counter name no_network drop
-		udp dport {names.VXLAN_PORT} iifname . ip saddr @vteps notrack
+		meta iifkind "veth" iifname "i*" iifname != @tunnels counter name no_network drop
+		udp dport {{ {names.VXLAN_PORT}, {names.MPLS_PORT} }} iifname . ip saddr @vteps notrack
 		ct zone set iifname map @zones
 	}}
 
@@ -97,7 +98,7 @@ nd-neighbor-advert }} iifname . ether saddr @guests6 return
 
 	chain output {{
 		type filter hook output priority raw; policy accept;
-		udp dport {names.VXLAN_PORT} oifname . ip daddr @vteps notrack
+		udp dport {{ {names.VXLAN_PORT}, {names.MPLS_PORT} }} oifname . ip daddr @vteps notrack
 		ct zone set oifname map @zones
 	}}
 
@@ -107,7 +108,7 @@ nd-neighbor-advert }} iifname . ether saddr @guests6 return
 		iifname "@TRUNK@.*" counter name no_vif drop
 		meta sdifname "@TRUNK@.*" jump to_gateway
 		meta sdifname @tunnels jump to_gateway
-		udp dport {names.VXLAN_PORT} jump from_underlay
+		udp dport {{ {names.VXLAN_PORT}, {names.MPLS_PORT} }} jump from_underlay
 	}}
 
 	chain from_underlay {{

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, assert_never
 from tf_reconcile.errors import BoundaryError, Rejected
 from vrouter_vm import names
 from vrouter_vm.evpn import format_route, parse_route
-from vrouter_vm.model import Choice, EvpnRoute, OverlayNews, OverlayView, PeerSettings, RouteKey
+from vrouter_vm.model import BgpRoute, Choice, EvpnRoute, OverlayNews, OverlayView, PeerSettings, RouteKey, VpnRoute
 from vrouter_vm.port_files import sync_directory, write_atomically
 from vrouter_vm.remote import RemoteRoutes
 
@@ -89,7 +89,7 @@ class BgpOverlay:
         self._on_change = on_change
         self._condition = threading.Condition()
         self._remote = RemoteRoutes(stale_s=stale_s, settle_s=settle_s, now=clock())
-        self._announced: dict[RouteKey, EvpnRoute] = {}
+        self._announced: dict[RouteKey, BgpRoute] = {}
         self._generations: dict[RouteKey, int] = {}
         self._sessions: dict[str, bool] = {}
         self._speaker: Speaker | None = None
@@ -188,7 +188,7 @@ class BgpOverlay:
         deadline = self._remote.next_deadline
         return None if deadline is None else max(0.0, deadline - now)
 
-    def announce(self, route: EvpnRoute) -> None:
+    def announce(self, route: BgpRoute) -> None:
         """Announce a route, or replace it. Without a speaker it is announced as soon as there is one.
 
         Raises `Rejected` when the speaker refuses it.
@@ -206,7 +206,7 @@ class BgpOverlay:
                     self._announced.pop(route.key, None)
                 raise
 
-    def withdraw(self, route: EvpnRoute) -> None:
+    def withdraw(self, route: BgpRoute) -> None:
         """Withdraw a route, and forget its generation."""
         with self._condition:
             self._announced.pop(route.key, None)
@@ -413,7 +413,9 @@ def describe_overlay(
                 "prefix": str(choice.route.prefix),
                 "vif": choice.way.vif if choice.way else None,
                 "next_hop": str(choice.way.via or "") or None if choice.way else str(choice.route.next_hop),
-                "vni": choice.route.vni,
+                "encapsulation": str(choice.route.encapsulation),
+                "vni": choice.route.vni if isinstance(choice.route, EvpnRoute) else None,
+                "label": choice.route.label if isinstance(choice.route, VpnRoute) else None,
                 "rd": choice.route.rd,
                 "generation": choice.route.generation,
             }
@@ -422,7 +424,7 @@ def describe_overlay(
     }
 
 
-def format_cache(remote: Iterable[EvpnRoute], announced: Iterable[EvpnRoute], *, saved_at: float) -> dict[str, Any]:
+def format_cache(remote: Iterable[BgpRoute], announced: Iterable[BgpRoute], *, saved_at: float) -> dict[str, Any]:
     """Return the cache file's content."""
     return {
         "version": _CACHE_VERSION,
@@ -432,7 +434,7 @@ def format_cache(remote: Iterable[EvpnRoute], announced: Iterable[EvpnRoute], *,
     }
 
 
-def parse_cache(raw: Mapping[str, Any]) -> tuple[list[EvpnRoute], dict[RouteKey, int]]:
+def parse_cache(raw: Mapping[str, Any]) -> tuple[list[BgpRoute], dict[RouteKey, int]]:
     """Return other hosts' routes and our generations; raises ValueError, KeyError or TypeError when it is no cache."""
     if raw["version"] != _CACHE_VERSION:
         raise ValueError(f"version {raw['version']} is not {_CACHE_VERSION}")

@@ -32,7 +32,9 @@ from vrouter_vm import names, policy
 from vrouter_vm.actions import (
     FILTERS,
     HOST,
+    LISTENER,
     AddAddress,
+    AddLabel,
     AddRoute,
     AddRule,
     AddTunnelEnd,
@@ -43,11 +45,13 @@ from vrouter_vm.actions import (
     CreateVrf,
     CreateVxlan,
     DeleteAddress,
+    DeleteLabel,
     DeleteLink,
     DeleteNeighbour,
     DeleteRoute,
     DeleteRule,
     DeleteTunnelEnd,
+    Listen,
     ReplaceFilters,
     ReplaceRoute,
     SetMtu,
@@ -57,24 +61,25 @@ from vrouter_vm.actions import (
     Withdraw,
 )
 from vrouter_vm.model import (
+    BgpRoute,
     Chain,
     Desired,
     Element,
     Elements,
-    EvpnRoute,
     Observed,
     Route,
     RouteKey,
     Rule,
     RuleKind,
-    Vxlan,
+    Sysctl,
+    TunnelDevice,
 )
 
-NOTHING_ANNOUNCED: Final[Mapping[RouteKey, EvpnRoute]] = MappingProxyType({})
+NOTHING_ANNOUNCED: Final[Mapping[RouteKey, BgpRoute]] = MappingProxyType({})
 
 
 def plan_host(
-    *, want: Desired, have: Observed, announced: Mapping[RouteKey, EvpnRoute] = NOTHING_ANNOUNCED
+    *, want: Desired, have: Observed, announced: Mapping[RouteKey, BgpRoute] = NOTHING_ANNOUNCED
 ) -> Plan[AnyAction]:
     """Turn `have` into `want` without touching what is right, or what belongs to others.
 
@@ -168,7 +173,7 @@ def _decide(want: Desired, have: Observed) -> _Decision:
     )
 
 
-def _is_same(want: Vxlan | None, have: Vxlan) -> bool:
+def _is_same(want: TunnelDevice | None, have: TunnelDevice) -> bool:
     """True when only the MTU may differ: that can be changed."""
     return want is not None and replace(have, mtu_bytes=want.mtu_bytes) == want
 
@@ -186,10 +191,16 @@ def _host(want: Desired, have: Observed) -> Iterator[AnyAction]:
         if first in have.rules:  # only now: without any lookup of local addresses the host would be deaf
             yield DeleteRule(subject=HOST, rule=first)
     for sysctl, value in sorted(want.sysctls.items()):
-        if sysctl.ifname is None and have.sysctls.get(sysctl) != value:
+        if sysctl.ifname is None and not _is_set(sysctl, value, have):
             yield SetSysctl(subject=HOST, sysctl=sysctl, value=value)
     if not have.trunk.is_up:
         yield SetUp(subject=HOST, ifname=have.trunk.name)
+
+
+def _is_set(sysctl: Sysctl, value: int, have: Observed) -> bool:
+    known = have.sysctls.get(sysctl)
+    # More labels than ours may be somebody else's; fewer would take them away.
+    return known == value or (sysctl.path == names.PLATFORM_LABELS and known is not None and known >= value)
 
 
 def _withdrawals(want: Desired, have: Observed, decision: _Decision) -> Iterator[AnyAction]:
@@ -205,13 +216,16 @@ def _withdrawals(want: Desired, have: Observed, decision: _Decision) -> Iterator
     for neighbour in sorted(have.neighbours - want.neighbours, key=str):
         if neighbour.ifname in decision.doomed_vifs or neighbour.ifname in decision.kept:
             continue
-        if names.is_vxlan(neighbour.ifname):
+        if names.is_tunnel(neighbour.ifname):
             continue  # step 5
         if (neighbour.ifname, neighbour.address) in kept:
             continue  # only its MAC is wrong: replaced in place
         yield DeleteNeighbour(subject=neighbour.ifname, neighbour=neighbour)
     for name in sorted(decision.doomed_vifs):
         yield DeleteLink(subject=name, ifname=name)
+    for label in sorted(have.labels - want.labels, key=str):
+        if label.ifname not in decision.kept:
+            yield DeleteLabel(subject=f"label {label.label}", label=label)
     for name in sorted(decision.doomed_vxlans):
         yield DeleteLink(subject=name, ifname=name)
     for name in sorted(decision.doomed_vrfs & decision.new_vrfs):
@@ -278,11 +292,15 @@ def _tunnels(want: Desired, have: Observed, missing: _Missing) -> Iterator[AnyAc
     for name, vxlan in sorted(want.vxlans.items()):
         if name not in new and have.vxlans[name].mtu_bytes != vxlan.mtu_bytes:
             yield SetMtu(subject=name, needs=needs(name), ifname=name, mtu_bytes=vxlan.mtu_bytes)
-    yield from missing.settings(names.is_vxlan, needs)
+    yield from missing.settings(names.is_tunnel, needs)
     yield from missing.ups(want.vxlans, have, needs)
     for end in missing.tunnel_ends:
         yield AddTunnelEnd(subject=end.ifname, needs=needs(end.ifname), end=end)
-    yield from missing.neighbours(names.is_vxlan, needs)
+    yield from missing.neighbours(names.is_tunnel, needs)
+    if want.listens and not have.is_listening:
+        yield Listen(subject=LISTENER, needs=_needs(None))
+    for label in missing.labels:
+        yield AddLabel(subject=f"label {label.label}", needs=(*needs(label.ifname), label.ifname), label=label)
 
 
 def _vifs(want: Desired, have: Observed, missing: _Missing) -> Iterator[AnyAction]:
@@ -290,7 +308,7 @@ def _vifs(want: Desired, have: Observed, missing: _Missing) -> Iterator[AnyActio
         return _needs(want.vifs[device].vrf if device in want.vifs else None)
 
     def is_vif(device: str) -> bool:
-        return not (names.is_vrf(device) or names.is_vxlan(device))
+        return not (names.is_vrf(device) or names.is_tunnel(device))
 
     for name in sorted(missing.decision.new_vifs):
         yield CreateVif(subject=name, needs=needs(name), vif=want.vifs[name], trunk=have.trunk)
@@ -299,14 +317,14 @@ def _vifs(want: Desired, have: Observed, missing: _Missing) -> Iterator[AnyActio
     yield from missing.addresses(is_vif, needs)
     yield from missing.neighbours(is_vif, needs)
     for route in missing.routes:
-        if route.ifname is not None and not names.is_vxlan(route.ifname):
+        if route.ifname is not None and not names.is_tunnel(route.ifname):
             route_needs = _needs(names.vrf_of_table(route.table))
             yield from _set_route(route, missing.decision.replaced, subject=route.ifname, needs=route_needs)
 
 
 def _tunnel_routes(missing: _Missing) -> Iterator[AnyAction]:
     for route in missing.routes:
-        if route.ifname is not None and names.is_vxlan(route.ifname):
+        if route.ifname is not None and names.is_tunnel(route.ifname):
             vrf = names.vrf_of_table(route.table)
             subject, needs = f"{vrf} {route.prefix}", (*_needs(vrf), route.ifname)
             yield from _set_route(route, missing.decision.replaced, subject=subject, needs=needs)
@@ -336,6 +354,9 @@ class _Missing:
         )
         self.tunnel_ends = sorted(
             (end for end in want.tunnel_ends if end not in have.tunnel_ends or end.ifname in new), key=str
+        )
+        self.labels = sorted(
+            (label for label in want.labels if label not in have.labels or label.ifname in new), key=str
         )
         self._settings = sorted(
             (sysctl.path, sysctl, value)
@@ -391,7 +412,7 @@ def _leftovers(want: Desired, have: Observed, decision: _Decision) -> Iterator[A
     gone = decision.doomed_vxlans | decision.kept
     kept = {(entry.ifname, entry.address) for entry in want.neighbours}
     for neighbour in sorted(have.neighbours - want.neighbours, key=str):
-        if not names.is_vxlan(neighbour.ifname) or neighbour.ifname in gone:
+        if not names.is_tunnel(neighbour.ifname) or neighbour.ifname in gone:
             continue
         if (neighbour.ifname, neighbour.address) not in kept:
             yield DeleteNeighbour(subject=neighbour.ifname, neighbour=neighbour)

@@ -54,11 +54,12 @@ NO_NEWS: Final = OverlayNews(remote={}, gone=frozenset(), look_again_s=None)
 
 @dataclass(frozen=True, kw_only=True)
 class OverlaySide:
-    """What makes this host a part of an overlay."""
+    """What makes this host a part of an overlay. `has_mpls`: MPLS over UDP may be used."""
 
     peers: Peers
     vtep: Vtep
     asn: int
+    has_mpls: bool = False
 
 
 @dataclass(kw_only=True)
@@ -208,6 +209,7 @@ class Reconciler:
             underlay=have.underlay,
             view=view,
             installed=Installed() if view.is_settled else installed_in(have),
+            has_mpls=self.overlay.has_mpls,
         )
 
     def _outcome(self, pass_number: int, step: _Step, applied: Applied) -> PassOutcome:

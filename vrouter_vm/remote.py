@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-from vrouter_vm.model import EvpnRoute, RouteKey, Way
+from vrouter_vm.model import BgpRoute, RouteKey, Way
 
 
 class RemoteRoutes:
@@ -24,7 +24,7 @@ class RemoteRoutes:
     def __init__(self, *, stale_s: float, settle_s: float, now: float) -> None:
         self._stale_s = stale_s
         self._settle_s = settle_s
-        self._routes: dict[RouteKey, EvpnRoute] = {}
+        self._routes: dict[RouteKey, BgpRoute] = {}
         self._stale: dict[RouteKey, float] = {}
         self._sweep_at: float | None = None
         self._doubt_until: float | None = None
@@ -34,7 +34,7 @@ class RemoteRoutes:
         self._changed: set[RouteKey] | None = None
 
     @property
-    def routes(self) -> Mapping[RouteKey, EvpnRoute]:
+    def routes(self) -> Mapping[RouteKey, BgpRoute]:
         """All routes in use, stale ones among them."""
         return MappingProxyType(self._routes)
 
@@ -60,12 +60,12 @@ class RemoteRoutes:
         deadlines += [time for time in (self._sweep_at, self._unsettled_until) if time is not None]
         return min(deadlines, default=None)
 
-    def take_changes(self) -> dict[RouteKey, EvpnRoute | None] | None:
+    def take_changes(self) -> dict[RouteKey, BgpRoute | None] | None:
         """Return the routes that have come, changed or gone (None) since the last call; None: look at all of them."""
         changed, self._changed = self._changed, set()
         return None if changed is None else {key: self._routes.get(key) for key in changed}
 
-    def remember(self, routes: Iterable[EvpnRoute], *, now: float) -> None:
+    def remember(self, routes: Iterable[BgpRoute], *, now: float) -> None:
         """Take the routes of an earlier run as stale."""
         for route in routes:
             if route.key not in self._routes:
@@ -73,7 +73,7 @@ class RemoteRoutes:
                 self._stale[route.key] = now + self._stale_s
                 self._note(route.key)
 
-    def learn(self, route: EvpnRoute) -> bool:
+    def learn(self, route: BgpRoute) -> bool:
         """Take in a route that a peer has told; return whether that changes the forwarding."""
         self._stale.pop(route.key, None)
         self._told.add(route.key)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TypeAlias
 
 from vrouter_vm.evpn import Member, Vtep, format_rd, is_usable, local_route, may_take, next_generation, rank
-from vrouter_vm.model import Choice, EvpnRoute, IpNetwork, LocalWay, RouteKey, RouteTarget
+from vrouter_vm.model import BgpRoute, Choice, EvpnRoute, IpNetwork, LocalWay, RouteKey, RouteTarget
 
 PrefixUnit: TypeAlias = tuple[int, IpNetwork]
 """Network id and prefix."""
@@ -25,18 +25,18 @@ class Rib:
         self._members: dict[int, Member] = {}
         self._guests: dict[int, dict[IpNetwork, LocalWay]] = {}
         self._importers: dict[RouteTarget, set[int]] = {}
-        self._routes: dict[RouteTarget, dict[IpNetwork, tuple[EvpnRoute, ...]]] = {}
+        self._routes: dict[RouteTarget, dict[IpNetwork, tuple[BgpRoute, ...]]] = {}
         self._ways: dict[RouteKey, LocalWay] = {}
         self._rds: dict[int, str] = {}
         self._dirty: set[PrefixUnit] = set()
-        self.remote: dict[RouteKey, EvpnRoute] = {}
+        self.remote: dict[RouteKey, BgpRoute] = {}
         """The routes of other hosts by which packets can be sent."""
         self.local: dict[PrefixUnit, EvpnRoute] = {}
         """What this host tells of its guests' addresses."""
         self.choices: dict[PrefixUnit, Choice] = {}
         """Where each VRF sends what."""
 
-    def set_remote(self, key: RouteKey, route: EvpnRoute | None) -> None:
+    def set_remote(self, key: RouteKey, route: BgpRoute | None) -> None:
         """Take in a route of another host, or with None that there is none any more."""
         if route is not None and not is_usable(route, self._vtep):
             route = None
@@ -114,27 +114,29 @@ class Rib:
         member, own = self._members.get(network_id), self.local.get(unit)
         if member is None:
             return None
-        candidates = self._heard(member, prefix) if may_take(member, prefix) else []
+        ways = member.encapsulations
+        heard = self._heard(member, prefix) if may_take(member, prefix) else []
+        candidates = [route for route in heard if route.encapsulation in ways]
         if own is not None:  # also when the network does not import what it exports
             candidates.append(own)
         if not candidates:
             return None
-        best = candidates[0] if len(candidates) == 1 else min(candidates, key=rank)
-        is_here = best.router_mac == self._vtep.router_mac  # `is_usable`: nobody else's route has it
+        best = candidates[0] if len(candidates) == 1 else min(candidates, key=lambda route: rank(route, ways))
+        is_here = best.next_hop == self._vtep.address  # `is_usable`: nobody else's route has it
         return Choice(network_id=network_id, route=best, way=self._ways[best.key] if is_here else None)
 
-    def _heard(self, member: Member, prefix: IpNetwork) -> list[EvpnRoute]:
+    def _heard(self, member: Member, prefix: IpNetwork) -> list[BgpRoute]:
         """Return what is heard and told of a prefix under the route targets that a network imports."""
         return [route for target in member.imports for route in self._routes.get(target, {}).get(prefix, ())]
 
-    def _enter(self, route: EvpnRoute) -> None:
+    def _enter(self, route: BgpRoute) -> None:
         prefix = route.prefix
         for target in route.targets:
             by_prefix = self._routes.setdefault(target, {})
             by_prefix[prefix] = (*by_prefix.get(prefix, ()), route)
             self._dirty.update((network_id, prefix) for network_id in self._importers.get(target, ()))
 
-    def _leave(self, route: EvpnRoute) -> None:
+    def _leave(self, route: BgpRoute) -> None:
         prefix = route.prefix
         for target in route.targets:
             by_prefix = self._routes[target]

@@ -15,7 +15,7 @@ from tf_runtime.log import LogSettings
 from tf_runtime.settings import Seconds, Settings, is_loopback, load_settings, parse_listen, read_secret
 from vrouter_vm import names
 from vrouter_vm.gateway_mac import MacRange, parse_mac
-from vrouter_vm.model import PeerSettings
+from vrouter_vm.model import Family, PeerSettings
 
 
 class GatewayMacs(Settings, frozen=True, kw_only=True):
@@ -82,6 +82,10 @@ class OverlaySettings(Settings, frozen=True, kw_only=True):
     vtep: str
     """This host's IPv4 address there, unique among all hosts."""
     bgp: BgpSettings
+    mpls_over_udp: bool = False
+    """Also send and take in MPLS over UDP (labelled VPN routes, `inet-vpn` and `inet6-vpn`), as TF's ordinary vRouters
+    do, where TF's encapsulation priorities have MPLSoUDP. Off by default: it needs the kernel modules mpls_router,
+    mpls_iptunnel, ipip and fou."""
     stale_s: Seconds = 3600.0
     """How long routes are used that nobody has confirmed, as when every reflector is gone. Wrong ones lead to hosts
     that are gone too, so it costs little."""
@@ -190,9 +194,15 @@ def peer_settings(settings: OverlaySettings, *, file: str) -> list[PeerSettings]
             ),
             hold_time_s=settings.bgp.hold_time_s,
             restart_time_s=settings.bgp.restart_time_s,
+            families=families_of(settings),
         )
         for index, peer in enumerate(settings.bgp.peers)
     ]
+
+
+def families_of(settings: OverlaySettings) -> tuple[Family, ...]:
+    """Return what this host's BGP sessions carry; a neighbour that cannot do all of it carries what it can."""
+    return tuple(Family) if settings.mpls_over_udp else (Family.EVPN,)
 
 
 def _check_overlay(settings: OverlaySettings, *, trunk: str, file: str) -> None:

@@ -3,41 +3,50 @@
 Called by `wanted` where an overlay is configured; `rib` chooses the routes. Per network one VXLAN device straight in
 the VRF, without a bridge; per VTEP a permanent neighbour and a forwarding entry; per address a route. A network that
 takes routes of one without a guest here sends with that one's VNI through a device that is in no VRF and takes nothing
-in. The reasons are in docs/design/overlay.md.
+in. To and from TF's ordinary vRouters the same goes as MPLS over UDP: a device per VTEP, a label per route, and per
+network a door by which the packets with its label come in. The reasons are in docs/design/overlay.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Final
 
 from vrouter_vm import links, names, policy
-from vrouter_vm.evpn import Member, Vtep, default_target
+from vrouter_vm.evpn import Member, Vtep, default_target, labelled
 from vrouter_vm.facts import NOTHING, Part, Settings
 from vrouter_vm.model import (
     Announcement,
-    Choice,
     Element,
+    Encapsulation,
     EvpnRoute,
     IpAddress,
     IpNetwork,
+    LabelDoor,
+    LabelRoute,
     LocalWay,
+    MplsTunnel,
     Neighbour,
     Network,
     Observed,
     OverlayView,
     Route,
+    TunnelDevice,
     TunnelEnd,
     Underlay,
+    VpnRoute,
     Vxlan,
     Way,
 )
 
 VXLAN_OVERHEAD_BYTES: Final = 50
 """Outer Ethernet, IPv4, UDP and VXLAN headers (RFC 7348, 5)."""
+MPLS_OVERHEAD_BYTES: Final = 28
+"""Outer IPv4 and UDP headers (RFC 7510, 3); the device's MTU counts the label, the route's does not."""
+LABEL_BYTES: Final = 4
 GUEST_MTU_BYTES: Final = 1500
 
 _IPV4_MAPPED: Final = int(IPv6Address("::ffff:0:0"))
@@ -50,18 +59,22 @@ class Installed:
     routes: frozenset[Route] = frozenset()
     neighbours: frozenset[Neighbour] = frozenset()
     tunnel_ends: frozenset[TunnelEnd] = frozenset()
-    vxlans: frozenset[Vxlan] = frozenset()
+    vxlans: frozenset[TunnelDevice] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Overlay:
-    """This host in the overlay, and what is known of the others. `installed` stays until `view` is settled."""
+    """This host in the overlay, and what is known of the others. `installed` stays until `view` is settled.
+
+    `has_mpls`: MPLS over UDP may be used, by the networks for which TF says so.
+    """
 
     vtep: Vtep
     asn: int
     underlay: Underlay
     view: OverlayView
     installed: Installed
+    has_mpls: bool = False
 
 
 def installed_in(have: Observed) -> Installed:
@@ -84,8 +97,18 @@ def mtu_of(underlay: Underlay) -> int:
     return min(GUEST_MTU_BYTES, underlay.mtu_bytes - VXLAN_OVERHEAD_BYTES)
 
 
-def member_of(network: Network, *, asn: int, has_ipv6: bool) -> Member:
-    """Return a network's part in the overlay; `has_ipv6`: a guest of it here has."""
+def mpls_mtu_of(underlay: Underlay) -> int:
+    """Return the MTU of the devices for MPLS over UDP, the label included."""
+    return min(GUEST_MTU_BYTES + LABEL_BYTES, underlay.mtu_bytes - MPLS_OVERHEAD_BYTES)
+
+
+def encapsulations_of(network: Network, *, has_mpls: bool) -> tuple[Encapsulation, ...]:
+    """Return how packets of a network may travel from this host, the preferred one first."""
+    return tuple(each for each in network.encapsulations if has_mpls or each is not Encapsulation.MPLS_UDP)
+
+
+def member_of(network: Network, *, asn: int, has_ipv6: bool, has_mpls: bool = False) -> Member:
+    """Return a network's part in the overlay; `has_ipv6`: a guest of it here has; `has_mpls`: see `Overlay`."""
     own = network.targets.own or frozenset({default_target(asn, network.network_id)})
     return Member(
         network_id=network.network_id,
@@ -94,19 +117,35 @@ def member_of(network: Network, *, asn: int, has_ipv6: bool) -> Member:
         exports=own | network.targets.exports,
         own_prefixes=frozenset(ip_network(subnet.gateway) for subnet in network.subnets if subnet.gateway),
         has_ipv6=has_ipv6,
+        encapsulations=encapsulations_of(network, has_mpls=has_mpls),
     )
 
 
 def tunnel_part(network: Network, overlay: Overlay, *, zone: int, has_ipv6: bool, routes_ipv6: bool) -> Part:
-    """Return the device of a network with guests here: in its VRF, it sends and takes in.
+    """Return the device of a network with guests here: in its VRF, it sends and takes in. And where TF says so its door
+    for labels, by which packets come in that were sent as MPLS over UDP.
 
     `has_ipv6`: the kernel can do IPv6 at all; `routes_ipv6`: a guest of the network here has it.
     """
     device = _vxlan(vni_of(network), network.network_id, overlay)
-    return Part(
+    part = Part(
         vxlans=(device,),
         sysctls=_settings(device.name, has_ipv6=has_ipv6, routes_ipv6=routes_ipv6),
         elements=policy.tunnel_elements(device.name, zone=zone),
+    )
+    if Encapsulation.MPLS_UDP not in encapsulations_of(network, has_mpls=overlay.has_mpls):
+        return part
+    name = names.format_door(network.network_id)
+    inner, mac = names.inside_of(name), overlay.vtep.router_mac
+    door = LabelDoor(name=name, vrf=names.format_vrf(network.network_id), mac=mac, mtu_bytes=GUEST_MTU_BYTES)
+    settings = links.door_sysctls(name, has_ipv6=has_ipv6, routes_ipv6=routes_ipv6)
+    return replace(
+        part,
+        vxlans=(*part.vxlans, door),
+        sysctls=(*part.sysctls, *settings.items()),
+        neighbours=(Neighbour(ifname=name, address=names.DOOR_ADDRESS, mac=mac),),
+        labels=(LabelRoute(label=names.label_of(network.network_id), ifname=name),),
+        elements=(*part.elements, *policy.tunnel_elements(inner, zone=zone)),
     )
 
 
@@ -121,8 +160,30 @@ def here_part(network_id: int, prefix: IpNetwork, way: LocalWay) -> Part:
     return Part(routes=(links.route_to(table=table, prefix=prefix, ifname=way.vif, via=way.via, source=way.source),))
 
 
+def labelled_part(
+    network_id: int, sent: VpnRoute, overlay: Overlay, *, source: IpAddress | None, has_ipv6: bool
+) -> Part:
+    """Return the way to a prefix on a host that takes MPLS over UDP: a labelled route, and the device to that host."""
+    device, version = names.format_mpls_tunnel(sent.next_hop), sent.prefix.version
+    table = names.table_of(network_id)
+    tunnel = MplsTunnel(
+        name=device,
+        vtep=overlay.vtep.address,
+        remote=sent.next_hop,
+        port=names.MPLS_PORT,
+        mtu_bytes=mpls_mtu_of(overlay.underlay),
+    )
+    return Part(
+        routes=(links.route_to(table=table, prefix=sent.prefix, ifname=device, source=source, label=sent.label),),
+        vxlans=(tunnel,),
+        sysctls=_mpls_settings(device, has_ipv6=has_ipv6, routes_ipv6=version == 6),  # noqa: PLR2004 - IP version
+        elements=((policy.SEND_ONLY, (device,)),),
+    )
+
+
 def there_part(
-    choice: Choice,
+    network_id: int,
+    sent: EvpnRoute,
     overlay: Overlay,
     *,
     own_vni: int,
@@ -136,11 +197,10 @@ def there_part(
     `is_device_here`: the route's VNI is that of a network with guests here. Otherwise the packets leave by a device
     that is in no VRF and takes nothing in.
     """
-    sent = choice.route
     device = names.format_vxlan(sent.vni)
     version = sent.prefix.version
     via = via_of(sent.next_hop, version)
-    table = names.table_of(choice.network_id)
+    table = names.table_of(network_id)
     route = links.route_to(table=table, prefix=sent.prefix, ifname=device, via=via, source=source)
     neighbour = Neighbour(ifname=device, address=via, mac=sent.router_mac)
     end = TunnelEnd(ifname=device, mac=sent.router_mac, vtep=sent.next_hop)
@@ -156,10 +216,14 @@ def there_part(
     )
 
 
-def announcement(route: EvpnRoute, *, network_id: int, vif: str) -> Announcement:
-    """Return what to tell of a guest's address, or of a prefix behind it, on `vif`."""
-    needs = (vif, names.format_vrf(network_id), names.format_vxlan(route.vni))
-    return Announcement(route=route, needs=needs)
+def announcements(route: EvpnRoute, *, network_id: int, vif: str, has_door: bool) -> tuple[Announcement, ...]:
+    """Return what to tell of a guest's address, or of a prefix behind it, on `vif`; `has_door`: also as MPLS."""
+    vrf = names.format_vrf(network_id)
+    told = Announcement(route=route, needs=(vif, vrf, names.format_vxlan(route.vni)))
+    if not has_door:
+        return (told,)
+    needs = (vif, vrf, names.format_door(network_id))
+    return told, Announcement(route=labelled(route, names.label_of(network_id)), needs=needs)
 
 
 class Remains:
@@ -198,9 +262,13 @@ class Remains:
         """Return the way to a prefix; `devices` are those of networks with guests here, `gone` is withdrawn by now."""
         network_id, prefix = unit
         route = self._routes.get(names.table_of(network_id), {}).get(prefix)
-        if route is None or route.ifname is None or route.via is None:
+        if route is None or route.ifname is None:
             return NOTHING
         device = route.ifname
+        if route.label is not None:
+            return self._labelled_part(route, device, gone)
+        if route.via is None:
+            return NOTHING
         send_only = None if device in devices else self._send_only.get(device)
         withdrawn = {via_of(vtep, prefix.version) for gone_prefix, vtep in gone if gone_prefix == prefix}
         neighbour = self._neighbours.get((device, route.via))
@@ -218,6 +286,22 @@ class Remains:
                 *(policy.send_only_elements(device) if send_only else ()),
             ),
         )
+
+    def _labelled_part(self, route: Route, device: str, gone: Collection[Way]) -> Part:
+        tunnel = self._send_only.get(device)
+        if not isinstance(tunnel, MplsTunnel) or (route.prefix, tunnel.remote) in gone:
+            return NOTHING
+        return Part(
+            routes=(route,),
+            vxlans=(tunnel,),
+            sysctls=_mpls_settings(device, has_ipv6=self._has_ipv6, routes_ipv6=route.prefix.version == 6),  # noqa: PLR2004
+            elements=(vtep_element(tunnel.remote, self._overlay), (policy.SEND_ONLY, (device,))),
+        )
+
+
+@lru_cache(maxsize=4096)
+def _mpls_settings(device: str, *, has_ipv6: bool, routes_ipv6: bool) -> Settings:
+    return tuple(links.mpls_tunnel_sysctls(device, has_ipv6=has_ipv6, routes_ipv6=routes_ipv6).items())
 
 
 @lru_cache(maxsize=4096)

@@ -21,9 +21,10 @@ from tf_reconcile.errors import DesiredStateError
 from vrouter_vm import chains, links, names, placing, policy, tunnels
 from vrouter_vm.facts import NOTHING, Facts, Part
 from vrouter_vm.model import (
+    BgpRoute,
     Choice,
     Element,
-    EvpnRoute,
+    Encapsulation,
     InterfaceSettings,
     IpAddress,
     LocalWay,
@@ -34,6 +35,7 @@ from vrouter_vm.model import (
     Trunk,
     VmiUuid,
     VnUuid,
+    VpnRoute,
     Way,
 )
 from vrouter_vm.policing import Policing
@@ -77,6 +79,7 @@ class Wanted:
         self._served: dict[VnUuid, _Served] = {}
         self._vni_of_id: dict[int, int] = {}
         self._served_by_id: dict[int, _Served] = {}
+        self._with_door: set[int] = set()
         self._devices: set[str] = set()
         self._device_users: dict[str, set[PrefixUnit]] = {}
         self._device_of: dict[PrefixUnit, str] = {}
@@ -116,6 +119,11 @@ class Wanted:
     def known(self) -> frozenset[VnUuid]:
         """The networks that it has been told anything of."""
         return frozenset([*self._networks, *self._missing])
+
+    @property
+    def listens(self) -> bool:
+        """True when MPLS over UDP is to be taken in."""
+        return self._overlay is not None and self._overlay.has_mpls
 
     @property
     def choices(self) -> Mapping[PrefixUnit, Choice]:
@@ -169,7 +177,7 @@ class Wanted:
         """Take in which networks policies connect."""
         self._rezoned |= self.policing.set_connected(connected)
 
-    def set_remote(self, key: RouteKey, route: EvpnRoute | None) -> None:
+    def set_remote(self, key: RouteKey, route: BgpRoute | None) -> None:
         """Take in a route of another host, or with None that there is none any more."""
         if self._rib is None or self._overlay is None:
             return
@@ -361,6 +369,7 @@ class Wanted:
             self._rib.set_member(served.network.network_id, None)
             del self._vni_of_id[served.network.network_id]
             del self._served_by_id[served.network.network_id]
+            self._with_door.discard(served.network.network_id)
             self._switch_device(tunnels.vni_of(served.network), is_here=False)
 
     def _enter_network(self, vn_uuid: VnUuid, served: _Served | None) -> None:
@@ -388,10 +397,14 @@ class Wanted:
                 routes_ipv6=routes_ipv6,
             )
             self._replace(("tunnel", vn_uuid), part)
-            member = tunnels.member_of(network, asn=self._overlay.asn, has_ipv6=routes_ipv6)
+            member = tunnels.member_of(
+                network, asn=self._overlay.asn, has_ipv6=routes_ipv6, has_mpls=self._overlay.has_mpls
+            )
             self._rib.set_member(network.network_id, member)
             self._vni_of_id[network.network_id] = member.vni
             self._served_by_id[network.network_id] = served
+            if Encapsulation.MPLS_UDP in member.encapsulations:
+                self._with_door.add(network.network_id)
             self._switch_device(member.vni, is_here=True)
             if self._remains is not None:
                 network_id = network.network_id
@@ -450,6 +463,7 @@ class Wanted:
         settings = links.host_sysctls(
             routes_ipv6=any(served.routes_ipv6 for served in self._served.values()),
             has_tunnels=self._overlay is not None,
+            has_mpls=self.listens,
         )
         return Part(
             sysctls=tuple(settings.items()), elements=policy.host_elements() if self._overlay is not None else ()
@@ -478,28 +492,32 @@ class Wanted:
     def _prefix_part(self, unit: PrefixUnit, choice: Choice, rib: Rib, overlay: Overlay) -> Part:
         """Return the way to a prefix, and what other hosts are told of it."""
         network_id, prefix = unit
-        device = names.format_vxlan(choice.route.vni)
-        own_vni = self._vni_of_id[network_id]
-        is_leak = choice.way is None and choice.route.vni != own_vni
-        self._use_device(unit, device if is_leak else None)
+        own_vni, device = self._vni_of_id[network_id], None
         # Of the network that has the route, also where it leads to another one's guest.
         source = links.source_towards(self._served_by_id[network_id].network, prefix)
         if choice.way is not None:
             part = tunnels.here_part(network_id, prefix, replace(choice.way, source=source))
+        elif isinstance(choice.route, VpnRoute):
+            part = tunnels.labelled_part(network_id, choice.route, overlay, source=source, has_ipv6=self.has_ipv6)
         else:
+            leads_to = names.format_vxlan(choice.route.vni)
+            device = leads_to if choice.route.vni != own_vni else None
             part = tunnels.there_part(
-                choice,
+                network_id,
+                choice.route,
                 overlay,
                 own_vni=own_vni,
                 source=source,
-                is_device_here=device in self._devices,
+                is_device_here=leads_to in self._devices,
                 has_ipv6=self.has_ipv6,
             )
+        self._use_device(unit, device)
         way = rib.guest(network_id, prefix)
         if way is None:
             return part
-        told = tunnels.announcement(rib.local[unit], network_id=network_id, vif=way.vif)
-        return replace(part, announcements=(told,))
+        has_door = network_id in self._with_door
+        told = tunnels.announcements(rib.local[unit], network_id=network_id, vif=way.vif, has_door=has_door)
+        return replace(part, announcements=told)
 
     def _use_device(self, unit: PrefixUnit, device: str | None) -> None:
         old = self._device_of.pop(unit, None)

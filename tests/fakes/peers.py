@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tf_reconcile.errors import Rejected
-from vrouter_vm.model import EvpnRoute, OverlayNews, OverlayView, RouteKey, Way
+from vrouter_vm.model import BgpRoute, OverlayNews, OverlayView, RouteKey, Way
 
 
 @dataclass(kw_only=True)
@@ -15,8 +15,8 @@ class FakePeers:
     `is_refusing`: the speaker takes nothing. `are_all_new`: they cannot say what has changed, else it is in `changed`.
     """
 
-    remote: dict[RouteKey, EvpnRoute] = field(default_factory=dict)
-    announced: dict[RouteKey, EvpnRoute] = field(default_factory=dict)
+    remote: dict[RouteKey, BgpRoute] = field(default_factory=dict)
+    announced: dict[RouteKey, BgpRoute] = field(default_factory=dict)
     generations: dict[RouteKey, int] = field(default_factory=dict)
     is_settled: bool = True
     gone: set[Way] = field(default_factory=set)
@@ -47,18 +47,18 @@ class FakePeers:
             look_again_s=self.look_again_s,
         )
 
-    def announce(self, route: EvpnRoute) -> None:
+    def announce(self, route: BgpRoute) -> None:
         if self.is_refusing:
             raise Rejected("fake speaker", "announce", str(route.prefix), "told to refuse")
         self.announced[route.key] = route
 
-    def withdraw(self, route: EvpnRoute) -> None:
+    def withdraw(self, route: BgpRoute) -> None:
         del self.announced[route.key]
 
     def settle(self) -> None:
         self.passes += 1
 
-    def hear(self, *routes: EvpnRoute) -> None:
+    def hear(self, *routes: BgpRoute) -> None:
         """Take these as what other hosts say from now on."""
         new = {route.key: route for route in routes}
         keys = self.remote.keys() | new.keys()

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from vrouter_vm.evpn import Member, Vtep
-from vrouter_vm.model import Choice, EvpnRoute, IpNetwork, LocalWay, RouteKey
+from vrouter_vm.model import BgpRoute, Choice, EvpnRoute, IpNetwork, LocalWay, RouteKey
 from vrouter_vm.rib import Rib
 
 
@@ -22,7 +22,7 @@ def rib_of(
     networks: Iterable[Hosted],
     *,
     vtep: Vtep,
-    remote: Iterable[EvpnRoute],
+    remote: Iterable[BgpRoute],
     generations: Mapping[RouteKey, int] | None = None,
 ) -> Rib:
     """Return what that host makes of it."""
@@ -38,7 +38,7 @@ def rib_of(
 
 
 def local_routes(
-    networks: Iterable[Hosted], *, vtep: Vtep, remote: Iterable[EvpnRoute], generations: Mapping[RouteKey, int]
+    networks: Iterable[Hosted], *, vtep: Vtep, remote: Iterable[BgpRoute], generations: Mapping[RouteKey, int]
 ) -> dict[RouteKey, EvpnRoute]:
     """Return what that host tells."""
     rib = rib_of(networks, vtep=vtep, remote=remote, generations=generations)
@@ -46,7 +46,7 @@ def local_routes(
 
 
 def choose(
-    networks: Iterable[Hosted], *, vtep: Vtep, local: Mapping[RouteKey, EvpnRoute], remote: Iterable[EvpnRoute]
+    networks: Iterable[Hosted], *, vtep: Vtep, local: Mapping[RouteKey, EvpnRoute], remote: Iterable[BgpRoute]
 ) -> list[Choice]:
     """Return what that host follows, when it tells `local`."""
     generations = {key: route.generation for key, route in local.items()}

@@ -16,6 +16,7 @@ from tf_reconcile.errors import BoundaryError, Conflict, Rejected, Transient
 from vrouter_vm import chains, names, policy
 from vrouter_vm.actions import (
     AddAddress,
+    AddLabel,
     AddRoute,
     AddRule,
     AddTunnelEnd,
@@ -26,6 +27,7 @@ from vrouter_vm.actions import (
     CreateVrf,
     CreateVxlan,
     DeleteAddress,
+    DeleteLabel,
     DeleteLink,
     DeleteNeighbour,
     DeleteRoute,
@@ -33,6 +35,7 @@ from vrouter_vm.actions import (
     DeleteTunnelEnd,
     FilterAction,
     KernelAction,
+    Listen,
     ReplaceFilters,
     ReplaceRoute,
     SetMtu,
@@ -46,9 +49,12 @@ from vrouter_vm.model import (
     InterfaceSettings,
     InterfaceView,
     IpNetwork,
+    LabelDoor,
+    LabelRoute,
     LinkAddress,
     ListKey,
     MacAddress,
+    MplsTunnel,
     Neighbour,
     Network,
     NetworkView,
@@ -63,13 +69,13 @@ from vrouter_vm.model import (
     Subnet,
     Sysctl,
     Trunk,
+    TunnelDevice,
     TunnelEnd,
     Underlay,
     Vif,
     VmiUuid,
     VnUuid,
     Vrf,
-    Vxlan,
 )
 from vrouter_vm.plan import digests_of
 from vrouter_vm.rules import NO_POLICIES, PolicyView
@@ -175,13 +181,15 @@ class FakeHost:
     has_ipv6: bool = True
     vrfs: dict[str, Vrf] = field(default_factory=dict)
     vifs: dict[str, Vif] = field(default_factory=dict)
-    vxlans: dict[str, Vxlan] = field(default_factory=dict)
+    vxlans: dict[str, TunnelDevice] = field(default_factory=dict)
     tunnel_ends: set[TunnelEnd] = field(default_factory=set)
     up: set[str] = field(default_factory=set)
     foreign_names: set[str] = field(default_factory=lambda: {"lo", "eth0", "eth1"})
     addresses: set[LinkAddress] = field(default_factory=set)
     routes: set[Route] = field(default_factory=set)
     neighbours: set[Neighbour] = field(default_factory=set)
+    labels: set[LabelRoute] = field(default_factory=set)
+    is_listening: bool = False
     rules: set[Rule] = field(default_factory=fresh_rules)
     sysctls: dict[Sysctl, int] = field(default_factory=dict)
     elements: dict[str, frozenset[Element]] = field(default_factory=dict)
@@ -218,6 +226,8 @@ class FakeHost:
             rules=frozenset(self.rules),
             sysctls=dict(self.sysctls),
             filters=filters,
+            labels=frozenset(self.labels),
+            is_listening=self.is_listening,
         )
 
     def see(self) -> Observed:
@@ -331,6 +341,17 @@ class FakeHost:
             case SetMtu(ifname=ifname, mtu_bytes=mtu_bytes):
                 self._device(ifname)
                 self.vxlans[ifname] = replace(self.vxlans[ifname], mtu_bytes=mtu_bytes)
+            case Listen():
+                self._absent(self.is_listening, action.subject)
+                if not self.is_filtering:
+                    raise UnsafeMoment("labelled packets are taken in and nothing is filtered")
+                self.is_listening = True
+            case AddLabel(label=label):
+                self._door(label)
+                self._absent(label.label in {other.label for other in self.labels}, action.subject)
+                self.labels.add(label)
+            case DeleteLabel(label=label):
+                self.labels.discard(label)
             case AddTunnelEnd(end=end):
                 self._device(end.ifname)
                 self.tunnel_ends.add(end)
@@ -395,6 +416,8 @@ class FakeHost:
             address.address.ip for address in self.addresses if address.ifname == vrf
         }:
             raise Rejected("fake kernel", "add route", str(route.prefix), f"{route.source} is no address of ours")
+        if (route.label is not None) != isinstance(self.vxlans.get(route.ifname), MplsTunnel):
+            raise UnsafeMoment(f"{route.ifname} gets packets {'with' if route.label else 'without'} a label")
         if route.via is not None:
             macs = {
                 entry.mac for entry in self.neighbours if (entry.ifname, entry.address) == (route.ifname, route.via)
@@ -402,6 +425,19 @@ class FakeHost:
             ends = {end.mac for end in self.tunnel_ends if end.ifname == route.ifname}
             if not macs or not (macs <= ends or route.ifname in self.vifs):
                 raise UnsafeMoment(f"a route via {route.via} on {route.ifname}, which has no tunnel to it")
+
+    def _door(self, label: LabelRoute) -> None:
+        """A label leads through a door that is up, in a VRF, and confined like any other way in."""
+        door = self.vxlans.get(label.ifname)
+        if not isinstance(door, LabelDoor) or label.ifname not in self.up:
+            raise Conflict("fake kernel", "add label", label.ifname, "no such door, or it is closed")
+        if self.sysctls.get(Sysctl(path=names.PLATFORM_LABELS, ifname=None), 0) <= label.label:
+            raise Rejected("fake kernel", "add label", str(label.label), "the table of labels is too small")
+        is_known = (names.inside_of(door.name),) in self.elements.get(policy.TUNNELS, frozenset())
+        if door.vrf is None or not is_known:
+            raise UnsafeMoment(f"{door.name} takes labels and has no VRF or no filters")
+        if not any(entry.ifname == door.name and entry.mac == door.mac for entry in self.neighbours):
+            raise UnsafeMoment(f"{door.name} takes labels and nobody is inside")
 
     def _delete_link(self, ifname: str) -> None:
         """As the kernel: what hangs on it goes, the vifs of a VRF stay and leave it, routes of no device stay."""
@@ -412,6 +448,7 @@ class FakeHost:
             name: replace(vxlan, vrf=None) if vxlan.vrf == ifname else vxlan for name, vxlan in self.vxlans.items()
         }
         self.tunnel_ends = {end for end in self.tunnel_ends if end.ifname != ifname}
+        self.labels = {label for label in self.labels if label.ifname != ifname}
         self.vifs = {name: replace(vif, vrf=None) if vif.vrf == ifname else vif for name, vif in self.vifs.items()}
         self.up.discard(ifname)
         self.addresses = {address for address in self.addresses if address.ifname != ifname}

@@ -6,7 +6,7 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from lab.reflector import reflector_configuration
-from vrouter_vm.model import PeerSettings
+from lab.reflector import ALL_FAMILIES, reflector_configuration
+from vrouter_vm.model import Family, PeerSettings
 
 ROOT = Path(__file__).resolve().parents[3]
 ASN = 64512
@@ -93,16 +93,27 @@ class Fabric:
         process.start()
         return process
 
-    def another_reflector(self, address: str) -> Process:
+    def another_reflector(self, address: str, *, families: Sequence[str] = ALL_FAMILIES) -> Process:
         """One more reflector on the same port, started."""
-        configuration = reflector_configuration(asn=ASN, address=IPv4Address(address), clients=LOOPBACK, port=self.port)
+        configuration = reflector_configuration(
+            asn=ASN, address=IPv4Address(address), clients=LOOPBACK, port=self.port, families=families
+        )
         process = self.speakers[address] = Process(folder=self.folder, name=address, configuration=configuration)
         process.start()
         return process
 
     def peers(self) -> list[PeerSettings]:
         """What a host is told of the reflector."""
-        return [PeerSettings(address="127.0.0.100", port=self.port, password=None, hold_time_s=9, restart_time_s=120)]
+        return [
+            PeerSettings(
+                address="127.0.0.100",
+                port=self.port,
+                password=None,
+                hold_time_s=9,
+                restart_time_s=120,
+                families=tuple(Family),
+            )
+        ]
 
 
 @contextmanager
@@ -111,7 +122,9 @@ def running_fabric(folder: Path) -> Iterator[Fabric]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.100", 0))
         port = probe.getsockname()[1]
-    configuration = reflector_configuration(asn=ASN, address=IPv4Address("127.0.0.100"), clients=LOOPBACK, port=port)
+    configuration = reflector_configuration(
+        asn=ASN, address=IPv4Address("127.0.0.100"), clients=LOOPBACK, port=port, families=ALL_FAMILIES
+    )
     fabric = Fabric(
         folder=folder,
         port=port,

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from lab.reflector import EVPN
 from tests.contract.vrouter_vm.speakers import ASN, Fabric, running_fabric, wait_until
 from tf_reconcile.errors import Rejected
 from vrouter_vm.bgp import Speaker
-from vrouter_vm.model import EvpnRoute, MacAddress, RouteKey, RouteTarget
+from vrouter_vm.model import BgpRoute, EvpnRoute, MacAddress, RouteKey, RouteTarget, VpnRoute
 from vrouter_vm.overlay import BgpOverlay
 
 SETTLE_S = 1.0
@@ -67,7 +68,7 @@ class Host:
     def _wake(self) -> None:
         self.wakes += 1
 
-    def begin(self, *routes: EvpnRoute) -> None:
+    def begin(self, *routes: BgpRoute) -> None:
         self.overlay.load_cache()
         self.overlay.start()
         for announced in routes:
@@ -75,10 +76,10 @@ class Host:
         self.overlay.settle()
 
     @property
-    def heard(self) -> set[EvpnRoute]:
+    def heard(self) -> set[BgpRoute]:
         return set(self.overlay.view().remote.values())
 
-    def hears(self, *routes: EvpnRoute) -> None:
+    def hears(self, *routes: BgpRoute) -> None:
         wait_until(lambda: self.heard == set(routes), f"heard are {routes}, not {self.heard}")
 
 
@@ -105,7 +106,7 @@ def hosts(fabric: Fabric) -> Iterator[tuple[Host, Host]]:
 
 
 @contextmanager
-def watching(host: Host) -> Iterator[list[set[EvpnRoute]]]:
+def watching(host: Host) -> Iterator[list[set[BgpRoute]]]:
     """Everything that the host has heard meanwhile, change by change."""
     seen = [host.heard]
     is_over = threading.Event()
@@ -126,7 +127,7 @@ def watching(host: Host) -> Iterator[list[set[EvpnRoute]]]:
         thread.join()
 
 
-def keys(routes: set[EvpnRoute]) -> set[RouteKey]:
+def keys(routes: set[BgpRoute]) -> set[RouteKey]:
     return {heard.key for heard in routes}
 
 
@@ -140,6 +141,47 @@ def test_every_part_of_a_route_arrives_and_its_change_and_its_withdrawal(fabric:
         a.overlay.withdraw(changed)
         b.hears(route(1, "fd00:1::11/128"))
         assert b.wakes >= 3
+
+
+def labelled(prefix: str, *, label: int = 1048575) -> VpnRoute:
+    return VpnRoute(
+        rd="127.0.0.1:5",
+        prefix=ip_network(prefix),
+        label=label,
+        next_hop=IPv4Address("127.0.0.1"),
+        targets=frozenset({RouteTarget("64512:8000005"), RouteTarget("192.0.2.9:7")}),
+        generation=107,
+    )
+
+
+def test_a_labelled_route_goes_beside_the_other_of_the_same_prefix(fabric: Fabric) -> None:
+    vpn4, vpn6 = labelled("10.1.1.11/32"), labelled("fd00:1::11/128")
+    with hosts(fabric) as (a, b):
+        a.overlay.announce(vpn4)
+        a.overlay.announce(vpn6)
+        b.hears(route(1), route(1, "fd00:1::11/128"), vpn4, vpn6)
+        changed = labelled("10.1.1.11/32", label=16)
+        a.overlay.announce(changed)
+        b.hears(route(1), route(1, "fd00:1::11/128"), changed, vpn6)
+        a.overlay.withdraw(route(1))
+        a.overlay.withdraw(vpn6)
+        b.hears(route(1, "fd00:1::11/128"), changed)
+        speaker = Speaker(fabric.speakers["a"].socket)
+        assert set(speaker.announced().values()) == {route(1, "fd00:1::11/128"), changed}
+        speaker.close()
+
+
+def test_a_neighbour_that_carries_evpn_alone_carries_that(fabric: Fabric) -> None:
+    fabric.another_reflector("127.0.0.101", families=EVPN)
+    a, b = Host(fabric, "a", 1), Host(fabric, "b", 2)
+    for host in (a, b):
+        host.overlay.use_peers([replace(peer, address="127.0.0.101") for peer in fabric.peers()])
+    a.begin(route(1), labelled("10.1.1.11/32"))
+    b.begin()
+    b.hears(route(1))
+    assert b.overlay.status.sessions == {"127.0.0.101": True}
+    a.overlay.stop()
+    b.overlay.stop()
 
 
 def test_two_owners_of_an_address_are_both_heard_and_the_old_owner_hears_of_the_new_one(fabric: Fabric) -> None:

@@ -15,7 +15,7 @@ from tests.contract.vrouter_vm.speakers import ASN, Fabric, running_fabric, wait
 from tests.contract.vrouter_vm.test_overlay import Host, route
 from tf_api.client import ConfigApi
 from tf_api.watch import Watch
-from vrouter_vm.bgp_routers import PeerFeed, SessionTimes, TfBgpRouters
+from vrouter_vm.bgp_routers import PeerFeed, SessionSettings, TfBgpRouters
 
 FABRIC = ["default-domain", "default-project", "ip-fabric", "__default__"]
 FIRST, SECOND = "127.0.0.100", "127.0.0.101"
@@ -53,7 +53,7 @@ def fed(host: Host, api: ConfigApi, cache: Path) -> Iterator[PeerFeed]:
         settled=(),
         asn=ASN,
         own_address=host.vtep,
-        times=SessionTimes(hold_time_s=9, restart_time_s=120),
+        session=SessionSettings(hold_time_s=9, restart_time_s=120),
         cache=cache,
         clock=time.time,
     )

@@ -19,8 +19,9 @@ from vrouter_vm.desired import all_wanted, tell_policies, whole
 from vrouter_vm.gateway_mac import MacRange
 from vrouter_vm.model import (
     AddressPair,
+    BgpRoute,
     Desired,
-    EvpnRoute,
+    Encapsulation,
     GuestPolicy,
     InterfaceSettings,
     InterfaceView,
@@ -48,7 +49,9 @@ from vrouter_vm.wanted import Wanted
 
 MACS = MacRange(first=MacAddress("00:50:56:00:00:00"), last=MacAddress("00:50:56:3f:ff:ff"))
 
+BOTH = (Encapsulation.MPLS_UDP, Encapsulation.VXLAN)
 RED = imports(make_network("red", 5, "10.1.1.0/24", "fd00:1::/64"), "64512:7", "64512:99")
+RED = replace(RED, encapsulations=tuple(reversed(BOTH)))
 BLUE = make_network("blue", 6, "10.1.1.0/24")
 GREEN = replace(make_network("green", 7, "10.2.0.0/16"), vni=7000)
 
@@ -63,7 +66,10 @@ ROUTED = replace(
 
 KNOWN: Mapping[str, list[Network | str]] = {
     "red": [RED, make_network("red", 5, "10.1.1.0/24"), ROUTED, "TF has no such virtual network"],
-    "blue": [BLUE, imports(BLUE, "64512:5"), make_network("blue", 7, "10.1.1.0/24"), "TF is being asked"],
+    "blue": [
+        *(BLUE, imports(BLUE, "64512:5"), replace(BLUE, encapsulations=BOTH)),
+        *(make_network("blue", 7, "10.1.1.0/24"), "TF is being asked"),
+    ],
     "green": [GREEN, make_network("green", 5, "10.2.0.0/16"), replace(GREEN, vni=6)],
     "unknown": ["TF has no such virtual network", make_network("unknown", 9, "10.1.1.0/24")],
 }
@@ -224,7 +230,7 @@ class World:
             filtering=FakeFilters(host),
             gateway_macs=MACS,
             board=board,
-            overlay=OverlaySide(peers=peers, vtep=HERE, asn=64512) if has_overlay else None,
+            overlay=OverlaySide(peers=peers, vtep=HERE, asn=64512, has_mpls=True) if has_overlay else None,
         )
 
     def turn(self) -> None:
@@ -332,7 +338,7 @@ def a_policy_change(draw: st.DrawFn) -> Change:
     return lambda world: world.connect(connected)
 
 
-def hear(peers: FakePeers, route: EvpnRoute, *, is_gone: bool) -> None:
+def hear(peers: FakePeers, route: BgpRoute, *, is_gone: bool) -> None:
     others = [other for key, other in peers.remote.items() if key != route.key]
     peers.hear(*others, *([] if is_gone else [route]))
 
@@ -412,7 +418,7 @@ def test_what_is_wanted_does_not_depend_on_the_way_there(changes: list[list[Chan
     assert comparable(whole(wanted)) == comparable(whole(fresh))
 
 
-def overlay_of(remote: Mapping[RouteKey, EvpnRoute], *, generations: Mapping[RouteKey, int] | None = None) -> Overlay:
+def overlay_of(remote: Mapping[RouteKey, BgpRoute], *, generations: Mapping[RouteKey, int] | None = None) -> Overlay:
     view = OverlayView(
         announced={},
         generations=generations or {},
@@ -421,7 +427,7 @@ def overlay_of(remote: Mapping[RouteKey, EvpnRoute], *, generations: Mapping[Rou
         gone=frozenset(),
         look_again_s=None,
     )
-    return Overlay(vtep=HERE, asn=64512, underlay=UNDERLAY, view=view, installed=Installed())
+    return Overlay(vtep=HERE, asn=64512, underlay=UNDERLAY, view=view, installed=Installed(), has_mpls=True)
 
 
 def comparable(want: Desired) -> Desired:

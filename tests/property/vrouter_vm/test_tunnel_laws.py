@@ -15,10 +15,14 @@ from tf_reconcile.errors import BoundaryError, Conflict, Rejected, Transient
 from vrouter_vm import names, policy
 from vrouter_vm.actions import AddRoute, Announce, AnyAction, DeleteLink, DeleteRoute, Withdraw
 from vrouter_vm.desired import desired_state
-from vrouter_vm.evpn import Vtep
+from vrouter_vm.evpn import Vtep, labelled
 from vrouter_vm.model import (
+    BgpRoute,
     Desired,
+    Encapsulation,
     EvpnRoute,
+    LabelDoor,
+    MplsTunnel,
     Network,
     OverlayView,
     Port,
@@ -39,15 +43,17 @@ def imports(network: Network, *targets: str) -> Network:
     return replace(network, targets=RouteTargets(imports=frozenset(map(RouteTarget, targets))))
 
 
+VXLAN_FIRST = (Encapsulation.VXLAN, Encapsulation.MPLS_UDP)
+RED = imports(make_network("red", 5, "10.1.1.0/24", "fd00:1::/64"), "64512:7", "64512:99")
 VIEW = make_view(
-    imports(make_network("red", 5, "10.1.1.0/24", "fd00:1::/64"), "64512:7", "64512:99"),
-    make_network("blue", 6, "10.1.1.0/24"),
+    replace(RED, encapsulations=VXLAN_FIRST),
+    replace(make_network("blue", 6, "10.1.1.0/24"), encapsulations=tuple(reversed(VXLAN_FIRST))),
     replace(make_network("green", 7, "10.2.0.0/16"), vni=7000),
 )
 
 
 @st.composite
-def a_route(draw: st.DrawFn) -> EvpnRoute:
+def a_route(draw: st.DrawFn) -> BgpRoute:
     host = draw(st.integers(2, 4))
     network_id = draw(st.sampled_from([5, 6, 7, 99]))
     prefix = draw(
@@ -59,7 +65,7 @@ def a_route(draw: st.DrawFn) -> EvpnRoute:
         )
     )
     vtep = IPv4Address(f"192.0.2.{host}")
-    return EvpnRoute(
+    route = EvpnRoute(
         rd=f"{vtep}:{network_id}",
         prefix=ip_network(prefix),
         vni=7000 if network_id == 7 else network_id,
@@ -68,9 +74,10 @@ def a_route(draw: st.DrawFn) -> EvpnRoute:
         targets=frozenset({RouteTarget(f"64512:{network_id}")}),
         generation=draw(st.integers(99, 103)),
     )
+    return labelled(route, draw(st.sampled_from([100, 101, 3]))) if draw(st.booleans()) else route
 
 
-def by_key(routes: Iterable[EvpnRoute]) -> dict[RouteKey, EvpnRoute]:
+def by_key(routes: Iterable[BgpRoute]) -> dict[RouteKey, BgpRoute]:
     return {route.key: route for route in routes}
 
 
@@ -83,9 +90,9 @@ class World:
     def __init__(self, host: FakeHost | None = None) -> None:
         self.host = host or FakeHost()
         self.host.underlay = UNDERLAY
-        self.announced: dict[RouteKey, EvpnRoute] = {}
+        self.announced: dict[RouteKey, BgpRoute] = {}
 
-    def want(self, ports: list[Port], remote: dict[RouteKey, EvpnRoute], *, is_settled: bool = True) -> Desired:
+    def want(self, ports: list[Port], remote: dict[RouteKey, BgpRoute], *, is_settled: bool = True) -> Desired:
         have = self.host.see()
         view = OverlayView(
             announced=self.announced,
@@ -101,6 +108,7 @@ class World:
             underlay=self.host.underlay or UNDERLAY,
             view=view,
             installed=Installed() if is_settled else installed_in(have),
+            has_mpls=True,
         )
         return desired_state(
             ports=ports,
@@ -112,7 +120,7 @@ class World:
         )
 
     def plan(
-        self, ports: list[Port], remote: dict[RouteKey, EvpnRoute], *, is_settled: bool = True
+        self, ports: list[Port], remote: dict[RouteKey, BgpRoute], *, is_settled: bool = True
     ) -> tuple[AnyAction, ...]:
         want = self.want(ports, remote, is_settled=is_settled)
         return plan_host(want=want, have=self.host.see(), announced=self.announced).actions
@@ -129,7 +137,7 @@ class World:
     def turn(
         self,
         ports: list[Port],
-        remote: dict[RouteKey, EvpnRoute],
+        remote: dict[RouteKey, BgpRoute],
         *,
         most: int | None = None,
         is_settled: bool = True,
@@ -141,7 +149,7 @@ class World:
 @settings(max_examples=40)
 @given(host=littered_hosts(), ports=port_sets(), remote=route_sets, tunnels=st.sets(st.sampled_from([5, 6, 99])))
 def test_one_pass_converges_from_any_state_through_safe_moments_only(
-    host: FakeHost, ports: list[Port], remote: dict[RouteKey, EvpnRoute], tunnels: set[int]
+    host: FakeHost, ports: list[Port], remote: dict[RouteKey, BgpRoute], tunnels: set[int]
 ) -> None:
     for vni in tunnels:  # left over by somebody, with another MAC
         host.vxlans[f"x{vni}"] = Vxlan(
@@ -168,8 +176,8 @@ def test_a_crash_after_any_action_converges(
     *,
     first: list[Port],
     second: list[Port],
-    heard_first: dict[RouteKey, EvpnRoute],
-    heard_then: dict[RouteKey, EvpnRoute],
+    heard_first: dict[RouteKey, BgpRoute],
+    heard_then: dict[RouteKey, BgpRoute],
     cut: int,
     mtu_bytes: int,
 ) -> None:
@@ -179,7 +187,10 @@ def test_a_crash_after_any_action_converges(
     world.turn(second, heard_then, most=cut)
     world.turn(second, heard_then)
     assert world.plan(second, heard_then) == ()
-    assert {vxlan.mtu_bytes for vxlan in world.host.vxlans.values()} <= {min(1500, mtu_bytes - 50)}
+    wanted = world.want(second, heard_then).vxlans  # a network that is not known any more is left as it was
+    for device in (world.host.vxlans[name] for name in wanted):
+        most = {Vxlan: min(1500, mtu_bytes - 50), MplsTunnel: min(1504, mtu_bytes - 28), LabelDoor: 1500}
+        assert device.mtu_bytes == most[type(device)]
 
 
 @settings(max_examples=40)
@@ -193,7 +204,7 @@ def test_a_crash_after_any_action_converges(
 def test_what_builds_on_a_failure_is_not_announced_and_the_next_pass_converges(
     first: list[Port],
     second: list[Port],
-    heard: dict[RouteKey, EvpnRoute],
+    heard: dict[RouteKey, BgpRoute],
     fail_at: int,
     failure: type[Transient] | type[Conflict] | type[Rejected],
 ) -> None:
@@ -222,8 +233,8 @@ def test_what_builds_on_a_failure_is_not_announced_and_the_next_pass_converges(
 def test_withdrawals_come_before_and_announcements_after_all_else(
     first: list[Port],
     second: list[Port],
-    heard_first: dict[RouteKey, EvpnRoute],
-    heard_then: dict[RouteKey, EvpnRoute],
+    heard_first: dict[RouteKey, BgpRoute],
+    heard_then: dict[RouteKey, BgpRoute],
 ) -> None:
     world = World()
     world.turn(first, heard_first)
@@ -238,19 +249,20 @@ def test_withdrawals_come_before_and_announcements_after_all_else(
 
 @settings(max_examples=40)
 @given(ports=port_sets(), heard=route_sets)
-def test_an_agent_that_has_just_started_takes_no_route_away(
-    ports: list[Port], heard: dict[RouteKey, EvpnRoute]
-) -> None:
+def test_an_agent_that_has_just_started_takes_no_route_away(ports: list[Port], heard: dict[RouteKey, BgpRoute]) -> None:
     world = World()
     world.turn(ports, heard)
     before = world.host.see()
     world.turn(ports, {}, is_settled=False)
     after = world.host.see()
-    assert {route for route in before.routes if route.via} == {route for route in after.routes if route.via}
+    through = [{route for route in seen.routes if route.ifname in seen.vxlans} for seen in (before, after)]
+    assert through[0] == through[1]
+    assert before.labels == after.labels
     assert before.vxlans == after.vxlans
     assert before.tunnel_ends == after.tunnel_ends
     assert before.filters.elements[policy.TUNNELS] == after.filters.elements[policy.TUNNELS]
     in_use = {(UNDERLAY.name, str(end.vtep)) for end in before.tunnel_ends}
+    in_use |= {(UNDERLAY.name, str(each.remote)) for each in before.vxlans.values() if isinstance(each, MplsTunnel)}
     assert in_use <= after.filters.elements[policy.VTEPS], "what comes from there is still taken in"
     world.turn(ports, heard, is_settled=False)
     assert world.plan(ports, heard) == ()
@@ -258,7 +270,7 @@ def test_an_agent_that_has_just_started_takes_no_route_away(
 
 @settings(max_examples=40)
 @given(ports=port_sets(), heard=route_sets)
-def test_without_an_overlay_nothing_of_it_is_left(ports: list[Port], heard: dict[RouteKey, EvpnRoute]) -> None:
+def test_without_an_overlay_nothing_of_it_is_left(ports: list[Port], heard: dict[RouteKey, BgpRoute]) -> None:
     world, plain = World(), FakeHost()
     world.turn(ports, heard)
     for host in (world.host, plain):
@@ -271,6 +283,7 @@ def test_without_an_overlay_nothing_of_it_is_left(ports: list[Port], heard: dict
             host.apply(action)
     left, fresh = world.host.see(), plain.see()
     assert left.vxlans == {}
+    assert left.labels == frozenset()
     assert left.routes == fresh.routes
     assert left.neighbours == fresh.neighbours
     assert left.filters == fresh.filters
@@ -279,7 +292,7 @@ def test_without_an_overlay_nothing_of_it_is_left(ports: list[Port], heard: dict
 @settings(max_examples=40)
 @given(ports=port_sets(), heard=route_sets)
 def test_a_change_of_one_route_changes_what_it_concerns_only(
-    ports: list[Port], heard: dict[RouteKey, EvpnRoute]
+    ports: list[Port], heard: dict[RouteKey, BgpRoute]
 ) -> None:
     world = World()
     world.turn(ports, heard)

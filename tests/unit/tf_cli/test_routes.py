@@ -17,6 +17,8 @@ def status(**changes: object) -> dict[str, Any]:
             route(prefix="10.1.1.13/32", vif=None, next_hop="192.0.2.2"),
             route(prefix="fd00:1::11/128"),
             route(prefix="10.1.1.2/32"),
+            route(prefix="10.1.1.14/32", vif=None, next_hop="192.0.2.4", vni=None, label=30),
+            route(prefix="10.9.0.0/16", next_hop="10.1.1.2"),
         ],
     }
     return {"daemon": "vrouter-agent", "overlay": overlay | changes}
@@ -35,10 +37,12 @@ def parsed(**changes: object) -> SeenOverlay:
 
 def test_the_table_shows_own_guests_by_vif_and_others_by_vtep_in_the_order_of_addresses() -> None:
     assert render_overlays([parsed()]) == [
-        "HOST   VRF  PREFIX          TO              VNI  GENERATION",
-        "esx-a  v5   10.1.1.2/32     vif eth1.101    5    100",
-        "esx-a  v5   10.1.1.13/32    VTEP 192.0.2.2  5    100",
-        "esx-a  v5   fd00:1::11/128  vif eth1.101    5    100",
+        "HOST   VRF  PREFIX          TO                        VNI       GENERATION",
+        "esx-a  v5   10.1.1.2/32     vif eth1.101              5         100",
+        "esx-a  v5   10.1.1.13/32    VTEP 192.0.2.2            5         100",
+        "esx-a  v5   10.1.1.14/32    VTEP 192.0.2.4            label 30  100",
+        "esx-a  v5   10.9.0.0/16     vif eth1.101 by 10.1.1.2  5         100",
+        "esx-a  v5   fd00:1::11/128  vif eth1.101              5         100",
         "",
         "HOST   PEERS",
         "esx-a  in session with 192.0.2.100",

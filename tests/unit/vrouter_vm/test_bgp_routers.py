@@ -15,7 +15,7 @@ from vrouter_vm.bgp_routers import (
     SYSTEM,
     BgpRouter,
     PeerFeed,
-    SessionTimes,
+    SessionSettings,
     choose_peers,
     describe_peer_feed,
     parse_bgp_router,
@@ -23,7 +23,7 @@ from vrouter_vm.bgp_routers import (
 from vrouter_vm.model import PeerSettings
 
 RECORDED = Path(__file__).parents[2] / "data" / "tf-config-api" / "2-subnets-policy-tags-routers.jsonl"
-TIMES = SessionTimes(hold_time_s=9, restart_time_s=120)
+SESSION = SessionSettings(hold_time_s=9, restart_time_s=120)
 OWN = IPv4Address("192.0.2.1")
 CONTROL = BgpRouter(
     name="ctl-1",
@@ -72,7 +72,7 @@ def test_control_nodes_and_reflectors_of_our_as_with_evpn_are_neighbours() -> No
         [replace(REFLECTOR, password="secret"), replace(CONTROL, families=frozenset())],
         asn=64512,
         own_address=OWN,
-        times=TIMES,
+        session=SESSION,
     )
     assert chosen == [peer("192.0.2.10"), peer("192.0.2.100", password="secret")]
     assert others == {}
@@ -92,7 +92,7 @@ def test_control_nodes_and_reflectors_of_our_as_with_evpn_are_neighbours() -> No
     ],
 )
 def test_any_other_is_none_for_a_reason_that_is_told(router: BgpRouter, reason: str) -> None:
-    chosen, others = choose_peers([router], asn=64512, own_address=OWN, times=TIMES)
+    chosen, others = choose_peers([router], asn=64512, own_address=OWN, session=SESSION)
     assert chosen == []
     assert reason in others[router.name]
 
@@ -102,7 +102,7 @@ def test_of_two_with_one_address_the_first_by_name_counts() -> None:
         [replace(CONTROL, name="b", port=1), replace(CONTROL, name="a", port=2)],
         asn=64512,
         own_address=OWN,
-        times=TIMES,
+        session=SESSION,
     )
     assert chosen == [peer("192.0.2.10", port=2)]
     assert "192.0.2.10" in others["b"]
@@ -128,7 +128,7 @@ class Site:
             settled=self.settled,
             asn=64512,
             own_address=OWN,
-            times=TIMES,
+            session=SESSION,
             cache=self.cache,
             clock=lambda: self.now,
         )

@@ -15,10 +15,11 @@ from vrouter_vm.evpn import (
     default_target,
     format_route,
     is_usable,
+    labelled,
     parse_route,
     parse_route_target,
 )
-from vrouter_vm.model import Choice, EvpnRoute, LocalWay, MacAddress, RouteTarget
+from vrouter_vm.model import BgpRoute, Choice, Encapsulation, EvpnRoute, LocalWay, MacAddress, RouteTarget
 
 HERE = Vtep(address=IPv4Address("192.0.2.2"), router_mac=MacAddress("02:00:c0:00:02:02"))
 RED, GREEN = RouteTarget("64512:5"), RouteTarget("64512:7")
@@ -33,6 +34,7 @@ def member(
     imports: Iterable[RouteTarget] = (RED,),
     exports: Iterable[RouteTarget] = (RED,),
     has_ipv6: bool = False,
+    encapsulations: tuple[Encapsulation, ...] = (Encapsulation.VXLAN,),
 ) -> Hosted:
     return Hosted(
         member=Member(
@@ -42,6 +44,7 @@ def member(
             exports=frozenset(exports),
             own_prefixes=frozenset({GATEWAY}),
             has_ipv6=has_ipv6,
+            encapsulations=encapsulations,
         ),
         guests={ip_network(guest): f"eth1.{100 + number}" for number, guest in enumerate(guests, start=1)},
     )
@@ -59,7 +62,7 @@ def remote(number: int = 1, *, prefix: str = "10.1.1.11/32", generation: int = 1
     )
 
 
-def chosen(members: Iterable[Hosted], routes: Iterable[EvpnRoute] = ()) -> list[Choice]:
+def chosen(members: Iterable[Hosted], routes: Iterable[BgpRoute] = ()) -> list[Choice]:
     members, routes = list(members), list(routes)
     local = local_routes(members, vtep=HERE, remote=routes, generations={})
     return choose(members, vtep=HERE, local=local, remote=routes)
@@ -206,8 +209,19 @@ def test_a_route_that_leads_nowhere_is_passed_over(changes: dict[str, object]) -
     assert chosen([member()], [route]) == []
 
 
+@pytest.mark.parametrize("changes", [{"next_hop": HERE.address}, {"label": 15}, {"label": 2**20}])
+def test_a_labelled_route_to_ourselves_or_with_a_reserved_label_is_passed_over_too(
+    changes: dict[str, object],
+) -> None:
+    both = member(encapsulations=(Encapsulation.VXLAN, Encapsulation.MPLS_UDP))
+    route = replace(labelled(remote(), 16), **changes)  # type: ignore[arg-type]
+    assert len(chosen([both], [labelled(remote(), 16)])) == 1
+    assert chosen([both], [route]) == []
+
+
 def test_a_route_is_read_back_as_it_was_written() -> None:
     assert parse_route(format_route(remote())) == remote()
+    assert parse_route(format_route(labelled(remote(), 30))) == labelled(remote(), 30)
 
 
 @pytest.mark.parametrize("targets", ["64512:5", ["nonsense"]])

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, ip_address, ip_interface, ip_network
 import pytest
 
 from vrouter_vm import netlink
-from vrouter_vm.netlink import AddressEntry, Message, NeighbourEntry, RouteEntry, RuleEntry
+from vrouter_vm.netlink import AddressEntry, IpTunnel, LabelEntry, Message, NeighbourEntry, RouteEntry, RuleEntry
 
 MAC = "00:50:56:00:00:01"
 
@@ -47,19 +47,23 @@ def test_a_devices_ipv4_settings_go_in_one_message() -> None:
 
 
 @pytest.mark.parametrize(
-    ("prefix", "index", "via", "metric"),
+    ("prefix", "index", "via", "metric", "label"),
     [
-        ("10.1.1.11/32", 7, None, 0),
-        ("0.0.0.0/0", None, None, 4278198272),
-        ("10.1.1.12/32", 8, "192.0.2.2", 0),
-        ("fd00:1::12/128", 8, "::ffff:192.0.2.2", 1024),
-        ("::/0", None, None, 4278198272),
+        ("10.1.1.11/32", 7, None, 0, None),
+        ("0.0.0.0/0", None, None, 4278198272, None),
+        ("10.1.1.12/32", 8, "192.0.2.2", 0, None),
+        ("fd00:1::12/128", 8, "::ffff:192.0.2.2", 1024, None),
+        ("::/0", None, None, 4278198272, None),
+        ("10.1.1.13/32", 8, None, 0, 30),
+        ("fd00:1::13/128", 8, None, 1024, 1048575),
     ],
 )
-def test_a_route_is_read_back_as_it_was_asked_for(prefix: str, index: int | None, via: str | None, metric: int) -> None:
+def test_a_route_is_read_back_as_it_was_asked_for(
+    prefix: str, index: int | None, via: str | None, metric: int, label: int | None
+) -> None:
     network, gateway = ip_network(prefix), None if via is None else ip_address(via)
     message = netlink.route(
-        netlink.NEW_ROUTE, 0, network, table=100005, protocol=80, metric=metric, index=index, via=gateway
+        netlink.NEW_ROUTE, 0, network, table=100005, protocol=80, metric=metric, index=index, via=gateway, label=label
     )
     assert netlink.parse_route(message.body) == RouteEntry(
         table=100005,
@@ -69,6 +73,7 @@ def test_a_route_is_read_back_as_it_was_asked_for(prefix: str, index: int | None
         index=index,
         gateway=gateway,
         metric=metric,
+        labels=() if label is None else (label,),
     )
 
 
@@ -94,6 +99,33 @@ def test_a_route_says_whom_the_host_speaks_as(prefix: str, source: str) -> None:
         source=ip_address(source),
     )
     assert netlink.parse_route(message.body).source == ip_address(source)
+
+
+def test_a_labels_route_is_read_back_as_it_was_asked_for() -> None:
+    """The bytes of `ip -f mpls route add 100005 via inet 192.0.0.8 dev <7>`."""
+    via = IPv4Address("192.0.0.8")
+    message = netlink.label_route(netlink.NEW_ROUTE, 0, 100005, protocol=80, index=7, via=via)
+    assert message.body[:12] == bytes([28, 20, 0, 0, 254, 80, 0, 1, 0, 0, 0, 0])
+    assert b"\x08\x00\x01\x00\x18\x6a\x51\x00" in message.body, "the label, and that it is the last"
+    assert b"\x0a\x00\x12\x00\x02\x00\xc0\x00\x00\x08" in message.body, "the next hop and its family"
+    assert netlink.parse_label_route(message.body) == LabelEntry(
+        label=100005, protocol=80, index=7, via=via, is_swap=False
+    )
+
+
+def test_a_tunnel_for_mpls_has_its_far_end_its_protocol_and_its_udp_port() -> None:
+    local, remote = IPv4Address("192.0.2.1"), IPv4Address("192.0.2.9")
+    data = netlink.ipip_data(local, remote, protocol=137, ttl=64, port=6635)
+    link = netlink.parse_link(netlink.create_link("mc0000209", "ipip", data, mtu_bytes=1504).body)
+    assert link.tunnel == IpTunnel(local=local, remote=remote, protocol=137, port=6635)
+    assert (link.vtep, link.mtu_bytes) == (None, 1504)
+
+
+def test_a_pair_of_devices_is_asked_for_with_both_names() -> None:
+    message = netlink.create_link("i5", "veth", netlink.veth_data("l5", 1500), mac=MAC, mtu_bytes=1500, master=9)
+    link = netlink.parse_link(message.body)
+    assert (link.name, link.kind, link.mac, link.master_index) == ("i5", "veth", MAC, 9)
+    assert b"\x07\x00\x03\x00l5\x00\x00" in message.body
 
 
 def test_neighbours_far_ends_addresses_and_rules_are_read_back_as_they_were_asked_for() -> None:

@@ -13,7 +13,7 @@ from tests.fakes.network_api import network_json
 from tests.fakes.vrouter_host import make_network
 from tf_api.client import ConfigApi
 from tf_reconcile.errors import Rejected, Transient
-from vrouter_vm.model import Network, RouteTarget, RouteTargets, StaticRoute, VnUuid
+from vrouter_vm.model import Encapsulation, Network, RouteTarget, RouteTargets, StaticRoute, VnUuid
 from vrouter_vm.networks import SYSTEM, NetworkFeed, TfNetworks, format_cache, parse_cache
 
 RED, BLUE = make_network("red", 5, "10.1.1.0/24", "fd00:1::/64"), make_network("blue", 6)
@@ -196,8 +196,8 @@ class Lists:
         ]
 
 
-def fetch(lists: Lists, *, has_overlay: bool = True) -> Network:
-    source = TfNetworks(cast(ConfigApi, lists), has_overlay=has_overlay)
+def fetch(lists: Lists, *, has_overlay: bool = True, has_mpls: bool = False) -> Network:
+    source = TfNetworks(cast(ConfigApi, lists), has_overlay=has_overlay, has_mpls=has_mpls)
     return source.fetch(frozenset({VnUuid("vn-5")}))[VnUuid("vn-5")]
 
 
@@ -273,6 +273,25 @@ def test_the_routes_of_a_networks_tables_are_read_with_or_without_an_overlay() -
         )
 
 
+@pytest.mark.parametrize(
+    ("priorities", "encapsulations"),
+    [
+        (["MPLSoUDP", "MPLSoGRE", "VXLAN"], (Encapsulation.MPLS_UDP, Encapsulation.VXLAN)),
+        (["VXLAN", "MPLSoUDP"], (Encapsulation.VXLAN, Encapsulation.MPLS_UDP)),
+        (["MPLSoUDP"], (Encapsulation.MPLS_UDP, Encapsulation.VXLAN)),
+        (["MPLSoGRE"], (Encapsulation.VXLAN,)),
+        (None, (Encapsulation.VXLAN,)),
+    ],
+)
+def test_encapsulations_are_tfs_priorities_as_far_as_this_host_has_them(
+    priorities: list[str] | None, encapsulations: tuple[Encapsulation, ...]
+) -> None:
+    site = {"uuid": "gvc", "encapsulation_priorities": {"encapsulation": priorities} if priorities else None}
+    lists = Lists(virtual_network=[in_tf()], global_vrouter_config=[site])
+    assert fetch(lists, has_mpls=True).encapsulations == encapsulations
+    assert fetch(lists, has_mpls=False).encapsulations == (Encapsulation.VXLAN,)
+
+
 def test_the_cache_keeps_all_of_a_network_and_reads_files_of_versions_that_knew_less() -> None:
     known = RouteTargets(own=frozenset({RouteTarget("64512:5")}), imports=frozenset({RouteTarget("64512:7")}))
     network = replace(
@@ -280,9 +299,10 @@ def test_the_cache_keeps_all_of_a_network_and_reads_files_of_versions_that_knew_
         vni=7000,
         targets=known,
         static_routes=(StaticRoute(prefix=ip_network("::/0"), next_hop=ip_address("fd00:1::30")),),
+        encapsulations=(Encapsulation.MPLS_UDP, Encapsulation.VXLAN),
     )
     cached = json.loads(json.dumps(format_cache([network], saved_at=1.0)))
     assert parse_cache(cached) == [network]
-    for key in ("vni", "targets", "static_routes"):
+    for key in ("vni", "targets", "static_routes", "encapsulations"):
         del cached["networks"][0][key]
     assert parse_cache(cached) == [RED]

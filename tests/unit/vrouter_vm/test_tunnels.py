@@ -8,10 +8,15 @@ import pytest
 from tests.fakes.vrouter_host import FakeHost, make_interfaces, make_network, make_port, make_view
 from vrouter_vm import names, policy
 from vrouter_vm.desired import desired_state
-from vrouter_vm.evpn import Vtep
+from vrouter_vm.evpn import Vtep, labelled
 from vrouter_vm.model import (
+    BgpRoute,
     Desired,
+    Encapsulation,
     EvpnRoute,
+    LabelDoor,
+    LabelRoute,
+    MplsTunnel,
     Neighbour,
     Network,
     OverlayView,
@@ -23,9 +28,10 @@ from vrouter_vm.model import (
     Sysctl,
     TunnelEnd,
     Underlay,
+    VpnRoute,
     Vxlan,
 )
-from vrouter_vm.tunnels import Installed, Overlay, mtu_of, via_of, vni_of
+from vrouter_vm.tunnels import Installed, Overlay, mpls_mtu_of, mtu_of, via_of, vni_of
 
 HERE, THERE = IPv4Address("192.0.2.1"), IPv4Address("192.0.2.2")
 RED = make_network("red", 5, "10.1.1.0/24", "fd00:1::/64")
@@ -44,7 +50,9 @@ def elsewhere(prefix: str, *, network_id: int = 5, vni: int | None = None) -> Ev
     )
 
 
-def wanted(*remote: EvpnRoute, network: Network = RED, ports: tuple[Port, ...] = (GUEST,)) -> Desired:
+def wanted(
+    *remote: BgpRoute, network: Network = RED, ports: tuple[Port, ...] = (GUEST,), has_mpls: bool = False
+) -> Desired:
     view = OverlayView(
         announced={},
         generations={},
@@ -59,6 +67,7 @@ def wanted(*remote: EvpnRoute, network: Network = RED, ports: tuple[Port, ...] =
         underlay=Underlay(name="eth2", mtu_bytes=1600),
         view=view,
         installed=Installed(),
+        has_mpls=has_mpls,
     )
     trunk = FakeHost().trunk
     return desired_state(
@@ -75,6 +84,7 @@ def test_a_prefix_behind_a_guest_is_told_like_its_address_and_used_by_the_networ
     by_its_address = StaticRoute(prefix=ip_network("10.9.0.0/16"), next_hop=ip_address("10.1.1.11"))
     want = wanted(network=replace(RED, static_routes=(by_its_address,)))
     (told,) = [each for each in want.announcements.values() if each.route.prefix == by_its_address.prefix]
+    assert isinstance(told.route, EvpnRoute)
     assert (told.route.next_hop, told.route.vni, told.needs) == (HERE, 5, ("eth1.101", "v5", "x5"))
     route = Route(
         table=100005,
@@ -168,3 +178,63 @@ def test_a_vtep_whose_routes_no_network_here_takes_may_still_send() -> None:
     want = wanted(elsewhere("10.3.0.1/32", network_id=99))
     assert tunnelled(want) == set()
     assert want.elements[policy.VTEPS] == {("eth2", "192.0.2.2")}
+
+
+BOTH = (Encapsulation.VXLAN, Encapsulation.MPLS_UDP)
+SHARED = replace(RED, encapsulations=BOTH)
+
+
+def test_a_network_that_tf_shares_by_mpls_has_a_door_for_its_label_and_is_told_in_both_ways() -> None:
+    want = wanted(network=SHARED, has_mpls=True)
+    mac = names.router_mac_of(HERE)
+    assert want.vxlans["l5"] == LabelDoor(name="l5", vrf="v5", mac=mac, mtu_bytes=1500)
+    assert want.labels == {LabelRoute(label=100005, ifname="l5")}
+    assert Neighbour(ifname="l5", address=names.DOOR_ADDRESS, mac=mac) in want.neighbours
+    assert ("i5",) in want.elements[policy.TUNNELS]
+    assert ("i5", "5") in want.elements[policy.ZONES]
+    assert want.listens
+    assert want.sysctls[Sysctl(path=names.PLATFORM_LABELS, ifname=None)] > 100000 + 65535
+    told = {(type(each.route), str(each.route.prefix)): each for each in want.announcements.values()}
+    for prefix in ("10.1.1.11/32", "fd00:1::11/128"):
+        evpn, vpn = told[EvpnRoute, prefix].route, told[VpnRoute, prefix].route
+        assert isinstance(evpn, EvpnRoute)
+        assert vpn == labelled(evpn, 100005)
+        assert told[VpnRoute, prefix].needs == ("eth1.101", "v5", "l5")
+
+
+@pytest.mark.parametrize(("network", "has_mpls"), [(RED, True), (SHARED, False)])
+def test_without_tfs_word_or_the_settings_there_is_no_mpls(network: Network, has_mpls: bool) -> None:
+    want = wanted(labelled(elsewhere("10.1.1.50/32"), 30), network=network, has_mpls=has_mpls)
+    assert [*want.vxlans] == ["x5"]
+    assert want.labels == frozenset()
+    assert not [each for each in want.announcements.values() if isinstance(each.route, VpnRoute)]
+    assert ip_network("10.1.1.50/32") not in {route.prefix for route in want.routes}
+
+
+def test_a_labelled_route_puts_its_label_on_and_leaves_by_the_device_to_its_host() -> None:
+    heard = [labelled(elsewhere(prefix), 30) for prefix in ("10.1.1.50/32", "fd00:1::50/128")]
+    want = wanted(*heard, network=SHARED, has_mpls=True)
+    device = "mc0000202"
+    assert want.vxlans[device] == MplsTunnel(name=device, vtep=HERE, remote=THERE, port=6635, mtu_bytes=1504)
+    gateway, gateway6 = (subnet.gateway for subnet in RED.subnets)
+    assert {route for route in want.routes if route.label is not None} == {
+        Route(table=100005, prefix=ip_network("10.1.1.50/32"), ifname=device, label=30, source=gateway),
+        Route(table=100005, prefix=ip_network("fd00:1::50/128"), ifname=device, label=30, metric=1024, source=gateway6),
+    }
+    assert (device,) in want.elements[policy.SEND_ONLY], "what comes in there has to go through a door"
+    assert ("eth2", str(THERE)) in want.elements[policy.VTEPS]
+    assert want.sysctls[Sysctl(path=f"mpls/conf/{device}/input", ifname=device)] == 1
+
+
+@pytest.mark.parametrize(("order", "device"), [(BOTH, "x5"), (tuple(reversed(BOTH)), "mc0000202")])
+def test_of_two_ways_to_the_same_host_the_encapsulation_counts_that_tf_puts_first(
+    order: tuple[Encapsulation, ...], device: str
+) -> None:
+    route = elsewhere("10.1.1.50/32")
+    want = wanted(route, labelled(route, 30), network=replace(RED, encapsulations=order), has_mpls=True)
+    assert [each.ifname for each in want.routes if each.prefix == route.prefix] == [device]
+
+
+@pytest.mark.parametrize(("underlay", "tunnel"), [(1500, 1472), (1531, 1503), (1532, 1504), (9000, 1504)])
+def test_the_mtu_of_mpls_is_the_underlays_less_the_headers_and_counts_the_label(underlay: int, tunnel: int) -> None:
+    assert mpls_mtu_of(Underlay(name="eth2", mtu_bytes=underlay)) == tunnel

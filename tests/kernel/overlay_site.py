@@ -27,11 +27,11 @@ from typing import Any
 import urllib3
 import yaml
 
-from lab.reflector import HOLD_TIME_S, reflector_configuration
+from lab.reflector import ALL_FAMILIES, HOLD_TIME_S, reflector_configuration
 from tests.kernel.site import GATEWAY_MAC, ROOT, Guest, batch, inside, run, wait_until
 from vrouter_vm.interfaces import Snapshot
 from vrouter_vm.interfaces import format_cache as format_interfaces
-from vrouter_vm.model import Network, RouteTarget, RouteTargets, StaticRoute, Subnet, VnUuid
+from vrouter_vm.model import Encapsulation, Network, RouteTarget, RouteTargets, StaticRoute, Subnet, VnUuid
 from vrouter_vm.networks import format_cache
 from vrouter_vm.route_tables import INTERFACE_ROUTES, INTERFACE_TABLE
 from vrouter_vm.tf_interfaces import RESOURCE, ROUTE_TABLES
@@ -63,7 +63,10 @@ def network(
     imports: tuple[str, ...] = (),
     routes: tuple[tuple[str, str], ...] = (),
 ) -> Network:
-    """A network whose gateways are the first addresses of its subnets; `routes`: prefix and next hop."""
+    """A network whose gateways are the first addresses of its subnets; `routes`: prefix and next hop.
+
+    TF would have it shared by MPLS over UDP, too: a host does that only where it is told to.
+    """
     return Network(
         vn_uuid=VnUuid(vn),
         name=name,
@@ -73,6 +76,7 @@ def network(
             for prefix in prefixes
         ),
         targets=RouteTargets(imports=frozenset(map(RouteTarget, imports))),
+        encapsulations=(Encapsulation.VXLAN, Encapsulation.MPLS_UDP),
         static_routes=tuple(StaticRoute(prefix=ip_network(prefix), next_hop=ip_address(by)) for prefix, by in routes),
     )
 
@@ -119,6 +123,7 @@ class Host:
     letter: str
     vtep: IPv4Address
     folder: Path
+    has_mpls: bool = False
     agent: subprocess.Popen[bytes] | None = None
     speaker: subprocess.Popen[bytes] | None = None
     http: urllib3.PoolManager = field(default_factory=lambda: urllib3.PoolManager(retries=False, timeout=60.0))
@@ -155,6 +160,7 @@ class Host:
                 "vtep": str(self.vtep),
                 "stale_s": STALE_S,
                 "settle_s": SETTLE_S,
+                "mpls_over_udp": self.has_mpls,
                 "cache": str(self.folder / "routes.json"),
                 "bgp": {
                     "asn": ASN,
@@ -252,7 +258,7 @@ class Site:
     def start_reflector(self) -> None:
         """Start the route reflector."""
         file = self.folder / "reflector.toml"
-        file.write_text(reflector_configuration(asn=ASN, address=REFLECTOR, clients=UNDERLAY))
+        file.write_text(reflector_configuration(asn=ASN, address=REFLECTOR, clients=UNDERLAY, families=ALL_FAMILIES))
         socket = self.folder / "reflector.sock"
         socket.unlink(missing_ok=True)
         command = ["ip", "netns", "exec", "wire", binary(), "-f", str(file), "--api-hosts", f"unix://{socket}"]
@@ -302,12 +308,12 @@ class Pinging:
 
 
 @contextmanager
-def running_site(folder: Path) -> Iterator[Site]:
+def running_site(folder: Path, *, has_mpls: bool = False) -> Iterator[Site]:
     """Everything up, all guests served; processes and namespaces are gone at the end."""
     site = Site(
         folder=folder,
-        a=Host(letter="a", vtep=UNDERLAY[1], folder=folder / "a"),
-        b=Host(letter="b", vtep=UNDERLAY[2], folder=folder / "b"),
+        a=Host(letter="a", vtep=UNDERLAY[1], folder=folder / "a", has_mpls=has_mpls),
+        b=Host(letter="b", vtep=UNDERLAY[2], folder=folder / "b", has_mpls=has_mpls),
     )
     try:
         _build(site)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from ipaddress import IPv4Address, ip_network
 from pathlib import Path
@@ -35,11 +36,14 @@ from vrouter_vm.actions import (
     Withdraw,
 )
 from vrouter_vm.desired import desired_state
-from vrouter_vm.evpn import Vtep
+from vrouter_vm.evpn import Vtep, labelled
+from vrouter_vm.fou import MplsPort
 from vrouter_vm.kernel import Kernel
 from vrouter_vm.libnftables import LibNftables
 from vrouter_vm.links import route_to
 from vrouter_vm.model import (
+    BgpRoute,
+    Encapsulation,
     EvpnRoute,
     Observed,
     OverlayView,
@@ -49,6 +53,7 @@ from vrouter_vm.model import (
     Sysctl,
     Underlay,
     Vrf,
+    Vxlan,
 )
 from vrouter_vm.nft import FilterTables
 from vrouter_vm.plan import plan_host
@@ -59,7 +64,10 @@ pytestmark = pytest.mark.kernel
 
 HERE = IPv4Address("192.0.2.1")
 UNDERLAY = Underlay(name="eth2", mtu_bytes=1600)
-VIEW = make_view(make_network("red", 5, "10.1.1.0/24", "fd00:1::/64"), make_network("blue", 6))
+RED = replace(
+    make_network("red", 5, "10.1.1.0/24", "fd00:1::/64"), encapsulations=(Encapsulation.VXLAN, Encapsulation.MPLS_UDP)
+)
+VIEW = make_view(RED, make_network("blue", 6))
 FIRST = [make_port(1, addresses=("10.1.1.11", "fd00:1::11")), make_port(2, vn="blue"), make_port(3, is_enabled=False)]
 THEN = [make_port(1, vn="blue"), make_port(4), make_port(3, mac="00:50:56:aa:00:99")]
 
@@ -67,8 +75,8 @@ THEN = [make_port(1, vn="blue"), make_port(4), make_port(3, mac="00:50:56:aa:00:
 class RealHost:
     """The adapters, side by side as the reconciler has them."""
 
-    def __init__(self, netlink: RouteSocket, nft: LibNftables) -> None:
-        self.kernel = Kernel(netlink, trunk="eth1", underlay="eth2")
+    def __init__(self, netlink: RouteSocket, nft: LibNftables, mpls: MplsPort) -> None:
+        self.kernel = Kernel(netlink, trunk="eth1", underlay="eth2", mpls=mpls)
         self.filters = FilterTables(nft, trunk="eth1")
 
     def see(self) -> Observed:
@@ -87,16 +95,17 @@ class RealHost:
 
 @pytest.fixture(scope="module")
 def host() -> Iterator[RealHost]:
+    run("modprobe -a mpls_router mpls_iptunnel ipip fou")
     with vrouter_namespace():
         batch(f"link add eth2 mtu {UNDERLAY.mtu_bytes} type dummy", "link set eth2 up")
         nft = LibNftables()
-        with RouteSocket() as netlink:
-            yield RealHost(netlink, nft)
+        with RouteSocket() as netlink, closing(MplsPort(HERE, names.MPLS_PORT)) as mpls:
+            yield RealHost(netlink, nft, mpls)
         nft.close()
 
 
 def plan(
-    host: RealHost | FakeHost, ports: list[Port], remote: Iterable[EvpnRoute] | None = None
+    host: RealHost | FakeHost, ports: list[Port], remote: Iterable[BgpRoute] | None = None
 ) -> tuple[AnyAction, ...]:
     """The plan without what is for the speaker; with an overlay if `remote` is not None."""
     have = host.see()
@@ -116,7 +125,7 @@ def plan(
 def turn(
     host: RealHost | FakeHost,
     ports: list[Port],
-    remote: Iterable[EvpnRoute] | None = None,
+    remote: Iterable[BgpRoute] | None = None,
     *,
     most: int | None = None,
 ) -> None:
@@ -124,7 +133,7 @@ def turn(
         host.apply(action)
 
 
-def overlay_with(remote: Iterable[EvpnRoute]) -> Overlay:
+def overlay_with(remote: Iterable[BgpRoute]) -> Overlay:
     view = OverlayView(
         announced={},
         generations={},
@@ -134,7 +143,7 @@ def overlay_with(remote: Iterable[EvpnRoute]) -> Overlay:
         look_again_s=None,
     )
     vtep = Vtep(address=HERE, router_mac=names.router_mac_of(HERE))
-    return Overlay(vtep=vtep, asn=64512, underlay=UNDERLAY, view=view, installed=Installed())
+    return Overlay(vtep=vtep, asn=64512, underlay=UNDERLAY, view=view, installed=Installed(), has_mpls=True)
 
 
 def elsewhere(prefix: str, *, host: int = 2, network_id: int = 5, generation: int = 100) -> EvpnRoute:
@@ -175,9 +184,12 @@ def test_the_fake_host_and_the_kernel_come_to_the_same(host: RealHost) -> None:
     assert FakeFilters(fake).observe().elements == host.filters.observe().elements
 
 
-HEARD = [
+LABELLED = [labelled(elsewhere(prefix, host=4), 30) for prefix in ("10.1.1.60/32", "fd00:1::60/128")]
+HEARD: list[list[BgpRoute]] = [
     [elsewhere("10.1.1.50/32"), elsewhere("fd00:1::50/128"), elsewhere("10.1.1.51/32", host=3), elsewhere("0.0.0.0/0")],
     [elsewhere("10.1.1.50/32", host=3), elsewhere("fd00:1::/64"), elsewhere("10.1.1.0/24"), elsewhere("10.1.1.11/32")],
+    [elsewhere("10.1.1.50/32"), *LABELLED],
+    [LABELLED[1], labelled(elsewhere("10.1.1.60/32", host=5), 31), labelled(elsewhere("10.1.1.50/32", host=5), 32)],
     [elsewhere("10.1.1.11/32", generation=200), elsewhere("10.9.0.0/16", network_id=99), elsewhere("fd00:1::50/128")],
     [],
 ]
@@ -212,8 +224,31 @@ def test_a_tunnel_that_somebody_has_changed_is_made_anew(host: RealHost) -> None
     batch("link del x5", "link add x5 address 02:00:00:00:00:99 type vxlan id 77 local 192.0.2.9 dstport 4789")
     turn(host, FIRST, HEARD[0])
     assert plan(host, FIRST, HEARD[0]) == ()
-    assert host.see().vxlans["x5"].vtep == HERE
+    vxlan = host.see().vxlans["x5"]
+    assert isinstance(vxlan, Vxlan)
+    assert vxlan.vtep == HERE
     turn(host, FIRST)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "ip -f mpls route del 100005",
+        "ip link del l5",
+        "ip link set i5 nomaster",
+        "ip neigh del 192.0.0.8 dev l5",
+        "ip route replace 10.1.1.60/32 encap mpls 99 dev mc0000204 table 100005 proto 80 scope link",
+        "ip link del mc0000204",
+    ],
+)
+def test_what_belongs_to_mpls_is_mended(host: RealHost, harm: str) -> None:
+    turn(host, FIRST, LABELLED)
+    assert plan(host, FIRST, LABELLED) == ()
+    run(harm)
+    turn(host, FIRST, LABELLED)
+    assert plan(host, FIRST, LABELLED) == ()
+    assert "100005 via inet 192.0.0.8 dev l5 proto 80" in run("ip -f mpls route")
+    assert "encap mpls  30 dev mc0000204" in run("ip route show table 100005")
 
 
 @pytest.mark.parametrize("cut", [3, 11, 19, 33, 47])

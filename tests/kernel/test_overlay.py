@@ -283,7 +283,9 @@ def test_the_status_says_where_each_network_sends_what(site: Site) -> None:
         "prefix": f"{R3.address}/32",
         "vif": None,
         "next_hop": str(site.b.vtep),
+        "encapsulation": "VXLAN",
         "vni": 5,
+        "label": None,
         "rd": f"{site.b.vtep}:5",
         "generation": 0,
     }

@@ -130,9 +130,10 @@ class Underlay:
     def _read(self, speaker: Speaker) -> None:
         try:
             for event in speaker.watch():
-                if isinstance(event, Learnt) and isinstance(event.route.prefix.network_address, IPv4Address):
+                route = event.route if isinstance(event, Learnt) else None
+                if isinstance(route, EvpnRoute) and isinstance(route.prefix.network_address, IPv4Address):
                     with self._changed:
-                        self._routes[event.route.prefix.network_address] = event.route
+                        self._routes[route.prefix.network_address] = route
                         self._changed.notify_all()
         except BoundaryError:
             return  # it was stopped

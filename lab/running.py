@@ -10,6 +10,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
@@ -162,6 +163,23 @@ class Lab:
         wait_until(is_done, timeout_s=timeout_s, what=f"ports and addresses of {', '.join(sorted(names))}")
         self.wait_applied()
 
+    def daemons(self) -> list[str]:
+        """The names of all our daemons, speakers and reflector: every service but the switches' stand-in."""
+        return [name for name in self.services.names() if name != DVSWITCH_STAND_IN]
+
+    def wait_back(self, name: str) -> None:
+        """Wait until a daemon that was ended does its work again."""
+        service = self.services[name]
+        if service.spec.status_url is not None:
+            service.wait_ready(self.site.status_token, timeout_s=READY_S)
+        elif name == CONTROLLER:
+            wait_until(self._has_tenant, timeout_s=READY_S, what=f"{name} answers")
+        else:
+            wait_until(self._is_in_session, timeout_s=READY_S, what=f"every speaker is in session after {name}'s end")
+
+    def _is_in_session(self) -> bool:
+        return not any(overlay.trouble for overlay in self.overlays())
+
     # Start
 
     @property
@@ -209,7 +227,9 @@ class Lab:
         socket = STATE / f"{namespace}.gobgp.sock"
         command = [gobgpd_binary(), "--api-hosts", f"unix://{socket}", "--pprof-disable", "--metrics-path=", *options]
         script = f"rm -f {shlex.quote(str(socket))}; exec {shlex.join(command)}"
-        self.services.start(ServiceSpec(name=name, command=("sh", "-c", script), namespace=namespace))
+        command_line = ("sh", "-c", script)
+        stop_signal = signal.SIGKILL  # at SIGTERM it would withdraw all its routes
+        self.services.start(ServiceSpec(name=name, command=command_line, namespace=namespace, stop_signal=stop_signal))
         return socket
 
     def _start_vrouter(self, host: Host, certificates: Certificates) -> None:

@@ -32,13 +32,14 @@ class ServiceError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceSpec:
-    """What to run and where. `status_url` None: it has no status server."""
+    """What to run and where. `status_url` None: it has no status server. `stop_signal`: as its systemd unit says."""
 
     name: str
     command: tuple[str, ...]
     namespace: str | None = None
     status_url: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    stop_signal: signal.Signals = signal.SIGTERM
 
 
 class Service:
@@ -66,11 +67,11 @@ class Service:
         self._thread.start()
 
     def stop(self) -> None:
-        """End it and wait for its end: SIGTERM, then SIGKILL after `STOP_TIMEOUT_S`."""
+        """End it and wait for its end: its stop signal, then SIGKILL after `STOP_TIMEOUT_S`."""
         with self._condition:
             self._is_wanted = False
             self._condition.notify_all()
-        self._signal(signal.SIGTERM)
+        self._signal(self.spec.stop_signal)
         if self._thread is not None:
             self._thread.join(STOP_TIMEOUT_S)
             if self._thread.is_alive():
@@ -80,11 +81,18 @@ class Service:
 
     def kill(self) -> None:
         """End it as a crash would (SIGKILL); the supervisor starts it again. Waits until it is gone."""
+        self._end(signal.SIGKILL)
+
+    def restart(self) -> None:
+        """End it as an upgrade would; the supervisor starts it again. Waits until it is gone."""
+        self._end(self.spec.stop_signal)
+
+    def _end(self, number: signal.Signals) -> None:
         with self._condition:
             self._condition.wait_for(lambda: self._process is not None, STOP_TIMEOUT_S)
             victim = self._process
         if victim is not None:
-            victim.kill()
+            victim.send_signal(number)
             victim.wait()
 
     def wait_ready(self, token: str, *, timeout_s: float) -> None:

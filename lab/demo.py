@@ -14,6 +14,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from lab.configs import PLUGIN, ROUTE_REFLECTOR, agent_name, manager_name, speaker_name
 from lab.feed import Nic
+from lab.groups import arriving, create_group, join_group, leave_group, leaving, set_rules
 from lab.network import TRUNK_NIC
 from lab.networks import create_network
 from lab.pings import Ping, SteadyPing, echo_requests_received, has_namespace
@@ -24,6 +25,9 @@ from lab.story import Teller
 from lab.vsphere_admin import VmRequest
 from tf_cli.report import render, render_rows
 from tf_cli.routes import render_overlays
+from tf_cli.trace import ending, render_steps
+from tf_cli.trace_command import Question
+from tf_cli.vifs import render_vrfs
 
 SUBNET = IPv4Network("10.1.1.0/24")
 GATEWAY = SUBNET[1]
@@ -36,6 +40,9 @@ POOLS = {
 }
 LATE = {"late-1": SUBNET[201], "late-2": SUBNET[202]}
 """Guests that come while nobody sets up ports; their owners gave them these addresses by hand."""
+
+GROUP = "guarded"
+PING_BLUE_2 = Question(from_vm="blue-1", to="blue-2")
 
 FIRST_GUESTS = {"blue-1": ("blue", "esx-a"), "red-1": ("red", "esx-a")}
 MORE_GUESTS = {
@@ -90,6 +97,8 @@ class Demo:
         self._first_guests()
         self._more_guests()
         self._kept_apart()
+        self._dhcp()
+        self._policy()
         self._daemons_die()
         self._not_set_up()
         self._vmotion()
@@ -168,6 +177,44 @@ class Demo:
         received = echo_requests_received("red-1")
         self._teller.ping([self._between("blue-2", "blue-1", f"{SHARED} is also red-1's")])
         self._teller.judge("red-1 has seen nothing of it", echo_requests_received("red-1") == received)
+
+    def _dhcp(self) -> None:
+        self._teller.heading("A guest that boots: blue-3 drops its address and asks for one by DHCP")
+        address = self._address("blue-3")
+        lease = self._lab.guests.take_by_dhcp("blue-3")
+        claim = f"the vRouter answers with what TF has for it: {address}/{SUBNET.prefixlen}"
+        self._teller.judge(claim, lease == IPv4Interface(f"{address}/{SUBNET.prefixlen}"), detail=str(lease))
+        self._teller.ping([self._to_gateway("blue-3"), self._between("blue-3", "blue-1", "with its leased address")])
+
+    def _policy(self) -> None:
+        self._teller.heading(f"A security group in TF: blue-2 joins {GROUP}, which lets nothing in")
+        api, vmi_uuid = self._lab.api, self._lab.vmi_uuid("blue-2")
+        group = create_group(api, GROUP, [leaving()])
+        join_group(api, vmi_uuid, group)
+        self._teller.judge("tfv trace says that a ping of blue-2 ends", self._becomes(lambda: not self._passes()))
+        self._teller.lines(render_steps(*self._lab.trace(PING_BLUE_2)))
+        self._teller.judge(f"and names the group {GROUP}", GROUP in ending(self._lab.trace(PING_BLUE_2)[1]))
+        self._teller.ping(
+            [
+                self._between("blue-1", "blue-2", "no rule lets it in", must_answer=False),
+                self._between("blue-2", "blue-1", "blue-2 itself may begin"),
+            ]
+        )
+        self._teller.say("a rule is added: pings from anywhere")
+        set_rules(api, group, [leaving(), arriving("icmp")])
+        self._teller.judge("tfv trace says that it reaches blue-2", self._becomes(self._passes))
+        self._teller.ping([self._between("blue-1", "blue-2", "the rule lets it in")])
+        steady = SteadyPing("blue-1", str(self._address("blue-2")))
+        steady.wait_answered(1, timeout_s=READY_S)
+        self._teller.say("the rule is removed while blue-1 pings blue-2 without a pause")
+        set_rules(api, group, [leaving()])
+        self._teller.judge("tfv trace says that it ends", self._becomes(lambda: not self._passes()))
+        loss = steady.end()
+        ended = loss.lost > 0 and loss.sent in loss.missing
+        self._teller.judge("the open flow is cut", ended, detail=f"{loss.lost} of {loss.sent} not answered")
+        leave_group(api, vmi_uuid, group)
+        api.delete("security-group", group)
+        self._teller.ping([self._between("blue-1", "blue-2", "blue-2 is in no group again")])
 
     def _daemons_die(self) -> None:
         self._teller.heading("Agent, BGP speaker and route reflector are killed while guests talk")
@@ -257,7 +304,8 @@ class Demo:
         self._teller.judge(claim, bool(before) and not changed, detail=", ".join(changed))
 
     def _final_state(self) -> None:
-        self._teller.heading("At the end: tfv routes, tfv status")
+        self._teller.heading("At the end: tfv vrf, tfv routes, tfv status")
+        self._teller.lines(render_vrfs(self._lab.vrfs()))
         in_session = self._becomes(lambda: not any(overlay.trouble for overlay in self._lab.overlays()))
         self._teller.lines(render_overlays(self._lab.overlays()))
         self._teller.judge("every host's speaker is in session with the route reflector", in_session)
@@ -278,6 +326,10 @@ class Demo:
             not overlay.trouble and everybody <= {route.prefix for route in overlay.routes}
             for overlay in self._lab.overlays()
         )
+
+    def _passes(self) -> bool:
+        """Does a ping from blue-1 reach blue-2, as far as vCenter, TF and the agents say?"""
+        return bool(self._lab.trace(PING_BLUE_2)[1][-1].passes)
 
     def _attach(self, guests: Mapping[str, tuple[str, str]]) -> None:
         self._lab.admin.create_vms(

@@ -43,10 +43,14 @@ from lab.tools import run_tool
 from lab.vm import CACHE, PROJECT
 from lab.vsphere_admin import VsphereAdmin
 from tf_api.client import ConfigApi
+from tf_cli.agents import ask_agents
 from tf_cli.model import SiteStatus
 from tf_cli.routes import SeenOverlay, observe_overlays
 from tf_cli.settings import TfvSettings
-from tf_cli.status import observe_site
+from tf_cli.status import observe_site, read_interfaces
+from tf_cli.trace import Flow, Step
+from tf_cli.trace_command import Question, trace
+from tf_cli.vifs import SeenVrf, parse_vrfs
 from tf_reconcile.errors import BoundaryError
 from tf_runtime.settings import load_settings
 
@@ -145,6 +149,23 @@ class Lab:
     def overlays(self) -> list[SeenOverlay]:
         """What `tfv routes` shows."""
         return observe_overlays(load_settings(self.tfv_file, TfvSettings), file=str(self.tfv_file))
+
+    def vrfs(self) -> list[SeenVrf]:
+        """What `tfv vrf` shows."""
+        answers = ask_agents(load_settings(self.tfv_file, TfvSettings), file=str(self.tfv_file))
+        return [vrf for answer in answers if answer.status for vrf in parse_vrfs(answer.status, host=answer.host)]
+
+    def trace(self, question: Question) -> tuple[Flow, list[Step]]:
+        """What `tfv trace` shows."""
+        return trace(load_settings(self.tfv_file, TfvSettings), question, file=str(self.tfv_file))
+
+    def vmi_uuid(self, vm_name: str) -> str:
+        """The uuid of the interface that TF has for a VM's first NIC. Raises `KeyError` while there is none."""
+        nic = self.nic(vm_name)
+        for interface in read_interfaces(self.api, [nic.instance_uuid]):
+            if interface.mac == nic.mac:
+                return interface.vmi_uuid
+        raise KeyError(vm_name)
 
     def vifs(self, host: str) -> frozenset[str]:
         """The VLAN sub-interfaces that the kernel of the host's vRouter VM has now."""

@@ -13,6 +13,8 @@ CHAPTERS = {
     "the same address in two networks is no trouble": "In vCenter",
     "guests on one host ping through the vRouter": "More guests",
     "networks on one host are kept apart": "Kept apart",
+    "a guest takes its address by DHCP": "A guest that boots",
+    "a rule opens, its removal cuts, and a trace says why": "A security group",
     "no daemon's death costs a packet": "Agent, BGP",
     "a guest whose port is not set up reaches nothing": "Two guests come",
     "a moved guest pings its peers on both hosts": "vMotion",

@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from lab.configs import PLUGIN, ROUTE_REFLECTOR, agent_name, manager_name, speaker_name
 from lab.feed import Nic
-from lab.groups import arriving, create_group, join_group, leave_group, leaving, set_rules
+from lab.groups import arriving, create_group, groups_of, leaving, set_groups, set_rules
 from lab.network import TRUNK_NIC
 from lab.networks import create_network
 from lab.pings import Ping, SteadyPing, echo_requests_received, has_namespace
@@ -25,7 +25,7 @@ from lab.story import Teller
 from lab.vsphere_admin import VmRequest
 from tf_cli.report import render, render_rows
 from tf_cli.routes import render_overlays
-from tf_cli.trace import ending, render_steps
+from tf_cli.trace import render_steps
 from tf_cli.trace_command import Question
 from tf_cli.vifs import render_vrfs
 
@@ -187,13 +187,16 @@ class Demo:
         self._teller.ping([self._to_gateway("blue-3"), self._between("blue-3", "blue-1", "with its leased address")])
 
     def _policy(self) -> None:
-        self._teller.heading(f"A security group in TF: blue-2 joins {GROUP}, which lets nothing in")
+        self._teller.heading(
+            f"A security group in TF: {GROUP}, which lets nothing in, instead of blue-2's default group"
+        )
         api, vmi_uuid = self._lab.api, self._lab.vmi_uuid("blue-2")
-        group = create_group(api, GROUP, [leaving()])
-        join_group(api, vmi_uuid, group)
+        before, group = groups_of(api, vmi_uuid), create_group(api, GROUP, [leaving()])
+        set_groups(api, vmi_uuid, [group])
         self._teller.judge("tfv trace says that a ping of blue-2 ends", self._becomes(lambda: not self._passes()))
         self._teller.lines(render_steps(*self._lab.trace(PING_BLUE_2)))
-        self._teller.judge(f"and names the group {GROUP}", GROUP in ending(self._lab.trace(PING_BLUE_2)[1]))
+        last = self._lab.trace(PING_BLUE_2)[1][-1]
+        self._teller.judge("and that its security groups end it", "security groups" in last.detail, detail=last.detail)
         self._teller.ping(
             [
                 self._between("blue-1", "blue-2", "no rule lets it in", must_answer=False),
@@ -201,20 +204,20 @@ class Demo:
             ]
         )
         self._teller.say("a rule is added: pings from anywhere")
-        set_rules(api, group, [leaving(), arriving("icmp")])
+        set_rules(api, group["uuid"], [leaving(), arriving("icmp")])
         self._teller.judge("tfv trace says that it reaches blue-2", self._becomes(self._passes))
         self._teller.ping([self._between("blue-1", "blue-2", "the rule lets it in")])
         steady = SteadyPing("blue-1", str(self._address("blue-2")))
         steady.wait_answered(1, timeout_s=READY_S)
         self._teller.say("the rule is removed while blue-1 pings blue-2 without a pause")
-        set_rules(api, group, [leaving()])
+        set_rules(api, group["uuid"], [leaving()])
         self._teller.judge("tfv trace says that it ends", self._becomes(lambda: not self._passes()))
         loss = steady.end()
         ended = loss.lost > 0 and loss.sent in loss.missing
         self._teller.judge("the open flow is cut", ended, detail=f"{loss.lost} of {loss.sent} not answered")
-        leave_group(api, vmi_uuid, group)
-        api.delete("security-group", group)
-        self._teller.ping([self._between("blue-1", "blue-2", "blue-2 is in no group again")])
+        set_groups(api, vmi_uuid, before)
+        api.delete("security-group", group["uuid"])
+        self._teller.ping([self._between("blue-1", "blue-2", "blue-2 is in its default group again")])
 
     def _daemons_die(self) -> None:
         self._teller.heading("Agent, BGP speaker and route reflector are killed while guests talk")

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from lab.site import TENANT
 from tf_api.client import ConfigApi
+from tf_api.model import JsonObject, reference
 
 ANYWHERE: Final = {"subnet": {"ip_prefix": "0.0.0.0", "ip_prefix_len": 0}}
 ITSELF: Final = {"security_group": "local"}
@@ -25,10 +26,11 @@ def arriving(protocol: str) -> dict[str, Any]:
     return _rule(src=ANYWHERE, dst=ITSELF, protocol=protocol)
 
 
-def create_group(api: ConfigApi, name: str, rules: Sequence[Mapping[str, Any]]) -> str:
-    """Create a security group of the tenant; its uuid. Raises `Conflict` if there is one of that name."""
-    body = {"fq_name": [*TENANT, name], "parent_type": "project", "security_group_entries": _entries(rules)}
-    return api.create("security-group", body)
+def create_group(api: ConfigApi, name: str, rules: Sequence[Mapping[str, Any]]) -> JsonObject:
+    """Create a security group of the tenant; a reference to it. Raises `Conflict` if there is one of that name."""
+    fq_name = [*TENANT, name]
+    body = {"fq_name": fq_name, "parent_type": "project", "security_group_entries": _entries(rules)}
+    return reference(api.create("security-group", body), fq_name)
 
 
 def set_rules(api: ConfigApi, group_uuid: str, rules: Sequence[Mapping[str, Any]]) -> None:
@@ -36,18 +38,15 @@ def set_rules(api: ConfigApi, group_uuid: str, rules: Sequence[Mapping[str, Any]
     api.update("security-group", group_uuid, {"security_group_entries": _entries(rules)})
 
 
-def join_group(api: ConfigApi, vmi_uuid: str, group_uuid: str) -> None:
-    """Make an interface a member."""
-    api.ref_update(
-        "virtual-machine-interface", vmi_uuid, operation="ADD", ref_resource="security-group", ref_uuid=group_uuid
-    )
+def groups_of(api: ConfigApi, vmi_uuid: str) -> list[JsonObject]:
+    """The references to the groups that an interface is in; in TF that is its project's default group at first."""
+    interface = api.read("virtual-machine-interface", vmi_uuid, fields=["security_group_refs"]) or {}
+    return list(interface.get("security_group_refs") or ())
 
 
-def leave_group(api: ConfigApi, vmi_uuid: str, group_uuid: str) -> None:
-    """Make it one no more."""
-    api.ref_update(
-        "virtual-machine-interface", vmi_uuid, operation="DELETE", ref_resource="security-group", ref_uuid=group_uuid
-    )
+def set_groups(api: ConfigApi, vmi_uuid: str, references: Sequence[JsonObject]) -> None:
+    """Put an interface into these groups, and into no other."""
+    api.update("virtual-machine-interface", vmi_uuid, {"security_group_refs": list(references)})
 
 
 def _entries(rules: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

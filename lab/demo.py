@@ -200,7 +200,7 @@ class Demo:
         self._teller.ping(
             [
                 self._between("blue-1", "blue-2", "no rule lets it in", must_answer=False),
-                self._between("blue-2", "blue-1", "blue-2 itself may begin"),
+                self._between("blue-2", "blue-1", "whose default group is for its own members", must_answer=False),
             ]
         )
         self._teller.say("a rule is added: pings from anywhere")

@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 from vrouter_vm import chains, names
 from vrouter_vm.changes import changed_keys
+from vrouter_vm.evpn import default_target
 from vrouter_vm.facts import NOTHING, Part
 from vrouter_vm.model import Direction, Elements, GuestPolicy, ListKey, Network, Port, SetKey, VnUuid
 from vrouter_vm.placing import impossible
@@ -23,9 +24,13 @@ Unit: TypeAlias = tuple[str | int, Hashable]
 
 
 class Policing:
-    """Tell it what has changed with the `set_` methods, then take the parts of `settle`."""
+    """Tell it what has changed with the `set_` methods, then take the parts of `settle`.
 
-    def __init__(self) -> None:
+    `asn`: the overlay's AS number, of which a network has its route target where TF has set none; None: no overlay.
+    """
+
+    def __init__(self, *, asn: int | None) -> None:
+        self._asn = asn
         self._lists: dict[ListKey, tuple[PolicyRule, ...]] = {}
         self._sets_of: dict[ListKey, frozenset[SetKey]] = {}
         self._lists_with: dict[SetKey, set[ListKey]] = {}
@@ -121,7 +126,7 @@ class Policing:
         return [(self._zones[network], text) for network, text in members if network in self._zones]
 
     def _rezone(self) -> set[VnUuid]:
-        zones = _zones(self._networks, self._connected)
+        zones = _zones(self._networks, self._connected, asn=self._asn)
         changed = changed_keys(self._zones, zones)
         self._zones = zones
         if changed:
@@ -132,7 +137,9 @@ class Policing:
         return changed & self._networks.keys()
 
 
-def _zones(networks: Mapping[VnUuid, Network], connected: Iterable[frozenset[VnUuid]]) -> dict[VnUuid, int]:
+def _zones(
+    networks: Mapping[VnUuid, Network], connected: Iterable[frozenset[VnUuid]], *, asn: int | None
+) -> dict[VnUuid, int]:
     """Return the zone of every network here and of those that these can reach: the lowest network id among them."""
     root: dict[VnUuid, VnUuid] = {}
 
@@ -144,7 +151,8 @@ def _zones(networks: Mapping[VnUuid, Network], connected: Iterable[frozenset[VnU
     exporters: dict[object, list[VnUuid]] = {}
     for vn_uuid, network in networks.items():
         find(vn_uuid)
-        for target in network.targets.own | network.targets.exports:
+        own = network.targets.own or frozenset(() if asn is None else (default_target(asn, network.network_id),))
+        for target in own | network.targets.exports:
             exporters.setdefault(target, []).append(vn_uuid)
     pairs = [tuple(pair) for pair in connected]
     pairs += [

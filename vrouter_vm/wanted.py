@@ -91,7 +91,7 @@ class Wanted:
         self._rezoned: set[VnUuid] = set()
         self._is_begun = False
 
-        self.policing = Policing()
+        self.policing = Policing(asn=overlay.asn if overlay else None)
         """The lists and members of policies; tell it of these itself."""
         self.facts = Facts()
         self.placements: dict[VmiUuid, Placement] = {}

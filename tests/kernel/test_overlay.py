@@ -153,7 +153,8 @@ def test_its_gateway_tells_a_guest_when_a_packet_does_not_fit_and_every_one_that
         for host in site.hosts:
             batch("link set eth2 mtu 1600", namespace=host.namespace)
             host.settled()
-        batch("route flush cache", "-6 route flush cache", namespace="r1")
+        run("ip -n r1 route flush cache")
+        run("ip -n r1 -6 route flush cache")
 
 
 def test_the_host_is_as_closed_to_guests_elsewhere_as_to_its_own(site: Site) -> None:

@@ -302,7 +302,7 @@ def _swept_network(site: Site) -> str:
 def _leave_behind(
     site: Site, vn_uuid: str, *, vcenter_uuid: str, creator: str = "vcenter-manager", ip_creator: str | None = None
 ) -> str:
-    """Make what a manager makes for a VM with one NIC; return the VM's uuid."""
+    """Make what a manager makes for a VM with one NIC; return its uuid. `ip_creator`: a service's address."""
     vm_uuid, vmi_uuid, ip_uuid = (str(uuid4()) for _ in range(3))
     made_by = {"id_perms": {"enable": True, "creator": creator}}
     annotation = {"key": "tf-vsphere.vcenter", "value": vcenter_uuid}
@@ -318,6 +318,7 @@ def _leave_behind(
         "virtual_network_refs": [network],
         "virtual_machine_interface_refs": [{"to": vmi_fq_name, "uuid": vmi_uuid, "attr": None}],
         "id_perms": {"enable": True, "creator": ip_creator or creator},
+        "service_instance_ip": ip_creator is not None,
     }
     create = site.api.create
     create("virtual-machine", {"uuid": vm_uuid, "fq_name": [vm_uuid], **machine})

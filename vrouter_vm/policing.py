@@ -130,8 +130,12 @@ class Policing:
         changed = changed_keys(self._zones, zones)
         self._zones = zones
         if changed:
+            # A set that has just lost its members of such a network still has their addresses in the old zone.
             self._rezoned_sets |= {
-                key for key, members in self._members.items() if any(network in changed for network, _ in members)
+                key
+                for listed in (self._members, self._built_from)
+                for key, members in listed.items()
+                if any(network in changed for network, _ in members)
             }
             self._dirty_sets |= self._rezoned_sets
         return changed & self._networks.keys()

@@ -145,7 +145,11 @@ def _decide(want: Desired, have: Observed) -> _Decision:
     doomed_vifs = {
         name for name, vif in have.vifs.items() if want.vifs.get(name) != vif or vif.vrf in doomed_vrfs
     } - kept_vifs
-    kept_vxlans = {name for name, vxlan in have.vxlans.items() if vxlan.vrf in kept_vrfs}
+    kept_vxlans = {
+        name
+        for name, vxlan in have.vxlans.items()
+        if vxlan.vrf in kept_vrfs and (name not in want.vxlans or _is_same(want.vxlans[name], vxlan))
+    }  # one that another network wants goes to it: what is kept has no claim, and sharing it would join the two
     doomed_vxlans = {
         name
         for name, vxlan in have.vxlans.items()

@@ -10,7 +10,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from tests.fakes.peers import FakePeers
-from tests.fakes.vrouter_host import FakeFilters, FakeHost, make_interfaces, make_network, make_view
+from tests.fakes.vrouter_host import FakeFilters, FakeHost, make_interfaces, make_network, make_port, make_view
 from tests.property.vrouter_vm.test_laws import a_port
 from tests.property.vrouter_vm.test_tunnel_laws import HERE, UNDERLAY, a_route, imports
 from tf_reconcile.errors import Conflict, Rejected
@@ -360,6 +360,23 @@ def test_after_every_pass_a_pass_that_begins_anew_has_nothing_to_do(
         world.turn()
         event("followed" if world.host.observations == before else "began anew")
         world.check()
+
+
+def test_a_vni_goes_to_the_network_that_wants_it_and_not_to_one_that_is_only_kept() -> None:
+    world = World(has_overlay=True)
+    kept, newcomer = make_port(5, vn="green", addresses=("10.2.0.15",)), make_port(1, vn="blue")
+    world.set_network("green", replace(GREEN, vni=BLUE.network_id))
+    world.set_port(kept, kept.vmi_uuid)
+    world.turn()
+    assert world.host.vxlans["x6"].vrf == "v7"
+    world.set_absent(kept.vmi_uuid, is_absent=True)
+    world.set_port(newcomer, newcomer.vmi_uuid)
+    world.turn()
+    assert world.host.vifs["eth1.105"].vrf == "v7", "the guest's own VRF is left as it was"
+    assert world.host.vxlans["x6"].vrf == "v6", "else the two networks would be one on the way"
+    assert ("x6", "6") in world.host.elements["zones"]
+    assert ("x6", "7") not in world.host.elements["zones"]
+    world.check()
 
 
 @settings(max_examples=60, deadline=None)

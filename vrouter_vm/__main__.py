@@ -30,6 +30,7 @@ from vrouter_vm.bgp_routers import PeerFeed, SessionSettings, TfBgpRouters, desc
 from vrouter_vm.connections import connections_page
 from vrouter_vm.conntrack import Conntrack
 from vrouter_vm.evpn import Vtep
+from vrouter_vm.flows import FlowJudge
 from vrouter_vm.fou import MplsPort
 from vrouter_vm.gateway_mac import check_gateway_mac
 from vrouter_vm.guest_services.guest import Terms
@@ -44,7 +45,7 @@ from vrouter_vm.networks import WATCHED_TYPES, FeedStatus, NetworkFeed, TfNetwor
 from vrouter_vm.nft import FilterTables
 from vrouter_vm.overlay import BgpOverlay, describe_overlay
 from vrouter_vm.paths import PathProbe, PathWatch, describe_paths
-from vrouter_vm.policy_status import DECIDE, PolicyMetrics, PolicyStatus
+from vrouter_vm.policy_status import PolicyMetrics, PolicyStatus
 from vrouter_vm.port_api import PortApi, PortServer, describe_status
 from vrouter_vm.port_files import PortStore
 from vrouter_vm.reconciler import OverlaySide, Reconciler
@@ -134,7 +135,6 @@ def main(argv: Sequence[str]) -> int:
             interfaces=interfaces,
             policy_status=PolicyStatus(
                 make_filters=lambda: FilterTables(LibNftables(), trunk=settings.trunk.interface),
-                judge=reconciler.judge,
                 rule_names=reconciler.rule_names,
                 problems=interfaces.problems,
             ),
@@ -207,11 +207,7 @@ def _serve(parts: _Parts) -> int:
         metrics=metrics,
         status=lambda: _status(parts, loop.last_report),
         is_ready=lambda: store.is_loaded and board.has_passed,
-        pages={
-            "/flows": connections_page,
-            "/trace": lambda query: _trace(parts, query),
-            DECIDE: parts.policy_status.decide,
-        },
+        pages={"/flows": connections_page, "/trace": lambda query: _trace(parts, query)},
     )
     watched = [*WATCHED_TYPES, *(["routing-instance"] if overlay else [])]
     watches: list[Watch | PathWatch] = [
@@ -468,19 +464,14 @@ def _trace(parts: _Parts, query: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _decisions(parts: _Parts, vrf: str, packet: Packet) -> Sequence[Decision]:
-    judge = parts.reconciler.judge()
-    zone = judge.zone_of(vrf) if judge else None
-    if judge is None or zone is None:
-        return ()
-    return judge.decisions(
-        rules.Packet(
-            zone=zone,
-            src=packet.source,
-            dst=packet.destination,
-            protocol=packet.protocol,
-            dst_port=packet.port or 0,
-        )
-    )
+    def ask(judge: FlowJudge) -> Sequence[Decision]:
+        if (zone := judge.zone_of(vrf)) is None:
+            return ()
+        port = packet.port or 0
+        src, dst, protocol = packet.source, packet.destination, packet.protocol
+        return judge.decisions(rules.Packet(zone=zone, src=src, dst=dst, protocol=protocol, dst_port=port))
+
+    return parts.reconciler.judged(ask) or ()
 
 
 def entry_point() -> None:

@@ -114,15 +114,15 @@ class FlowJudge:
         self._pairs: dict[int, list[tuple[IpNetwork, Placement]]] = {}
         self._zones: dict[str, int] = {}
         for placement in sorted(placements, key=lambda each: each.port.added_at, reverse=True):
-            zone = self._zones[placement.network.vn_uuid] = self._zones[placement.vrf] = zones[placement.vif]
+            zone = self._zones[placement.vrf] = zones[placement.vif]
             for address in placement.port.addresses:
                 self._guests[zone, address] = placement
             behind = (*(pair.prefix for pair in placement.settings.address_pairs), *placement.settings.routes)
             self._pairs.setdefault(zone, []).extend((prefix, placement) for prefix in behind)
 
-    def zone_of(self, network: str) -> int | None:
-        """Return the conntrack zone of a virtual network, by its uuid or VRF, or None when it has no guest here."""
-        return self._zones.get(network)
+    def zone_of(self, vrf: str) -> int | None:
+        """Return the conntrack zone of a VRF, or None when its network has no guest here."""
+        return self._zones.get(vrf)
 
     def guest(self, zone: int, address: IpAddress) -> Placement | None:
         """Return the guest here that has an address, or None when it is elsewhere."""

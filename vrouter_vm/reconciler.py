@@ -8,9 +8,9 @@ a source cannot say what has changed, the pass is a full one.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
 from tf_reconcile.errors import BoundaryError, Conflict
 from tf_reconcile.result import Failure, Held, PassReport, Plan, merge_held
@@ -51,6 +51,8 @@ FLOWS: Final = "flows"
 
 NO_NEWS: Final = OverlayNews(remote={}, gone=frozenset(), look_again_s=None)
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, kw_only=True)
 class OverlaySide:
@@ -83,15 +85,17 @@ class Reconciler:
     _judged: Wanted | None = field(default=None, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
-    def judge(self) -> FlowJudge | None:
-        """Return who decides about packets by what was last loaded; None before the first pass. For any thread: waits
-        for a pass that is under way.
+    def judged(self, ask: Callable[[FlowJudge], T]) -> T | None:
+        """Return what `ask` makes of who decides about packets by what was last loaded; None before the first pass.
+
+        For any thread: waits for a pass that is under way, and the next one waits for `ask`, which must not keep the
+        judge: it looks into what a pass changes.
         """
         with self._lock:
-            return judge_of(self._judged) if self._judged is not None else None
+            return ask(judge_of(self._judged)) if self._judged is not None else None
 
     def rule_names(self) -> dict[str, str]:
-        """Return the names of all policies' rules by the digest that marks them in the kernel, as `judge`."""
+        """Return the names of all policies' rules by the digest that marks them in the kernel; waits as `judged`."""
         with self._lock:
             chains = self._judged.facts.chains.now.values() if self._judged is not None else ()
             return {rule.digest: rule.name for chain in chains for rule in chain if rule.name}

@@ -13,6 +13,7 @@ from tf_reconcile.errors import Conflict, DesiredStateError, Rejected
 from vrouter_vm import names
 from vrouter_vm.actions import CreateVif, ReplaceFilters
 from vrouter_vm.evpn import Vtep
+from vrouter_vm.flows import FlowJudge
 from vrouter_vm.gateway_mac import MacRange
 from vrouter_vm.model import (
     EvpnRoute,
@@ -336,3 +337,29 @@ def test_many_routes_of_a_table_are_one_line_of_the_report() -> None:
     report = site.reconciler.run_once(is_full=True)
     assert "table 100005: add 50 routes by others" in report.done
     assert len(report.done) < 5
+
+
+def test_who_asks_what_becomes_of_packets_and_the_pass_wait_for_each_other() -> None:
+    site, answers = Site(make_port(1)), []
+    may_answer, is_asked = threading.Event(), threading.Event()
+
+    def ask(judge: FlowJudge) -> int | None:
+        is_asked.set()
+        assert may_answer.wait(10)
+        return judge.zone_of("v5")
+
+    assert site.reconciler.judged(ask) is None, "nobody decides anything before the first pass"
+    site.reconciler.run_once(is_full=True)
+    asking = threading.Thread(target=lambda: answers.append(site.reconciler.judged(ask)))
+    asking.start()
+    assert is_asked.wait(10)
+    passing = threading.Thread(target=lambda: site.reconciler.run_once(is_full=True))
+    begun = site.board.passes_begun
+    passing.start()
+    passing.join(0.2)
+    assert site.board.passes_begun == begun, "what is being looked into is not changed meanwhile"
+    may_answer.set()
+    asking.join(10)
+    passing.join(10)
+    assert answers == [5]
+    assert site.board.passes_begun == begun + 1

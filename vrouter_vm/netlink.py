@@ -1,9 +1,9 @@
 """Pure: rtnetlink messages, packed and unpacked many at a time (RFC 3549, rtnetlink(7)).
 
 Called by `kernel`; `route_socket` sends. A thousand vifs are some thousand messages, and a library that builds each as
-a tree of objects takes ten times as long for them as `ip -batch` (docs/performance.md), so this packs and reads what
-the agent uses and nothing else. Numbers are those of the kernel's uapi headers (rtnetlink.h, if_link.h, neighbour.h,
-fib_rules.h).
+a tree of objects takes seven times as long for them as `ip -batch` (docs/decisions/0007-rtnetlink-in-bulk.md), so this
+packs and reads what the agent uses and nothing else. Numbers are those of the kernel's uapi headers (rtnetlink.h,
+if_link.h, neighbour.h, fib_rules.h).
 """
 
 from __future__ import annotations

@@ -36,12 +36,12 @@ from vrouter_vm.gateway_mac import check_gateway_mac
 from vrouter_vm.guest_services.guest import Terms
 from vrouter_vm.guest_services.service import Directory, GuestServices, RelayService, TrunkService, guest_mtu
 from vrouter_vm.guest_services.upstreams import Names, Resolvers, Upstreams
-from vrouter_vm.interfaces import InterfaceFeed, InterfaceStatus
+from vrouter_vm.interfaces import InterfaceFeed
 from vrouter_vm.kernel import Kernel
 from vrouter_vm.libnftables import LibNftables
 from vrouter_vm.metrics import GuestServiceMetrics, OverlayMetrics, PortMetrics
 from vrouter_vm.model import Trunk
-from vrouter_vm.networks import WATCHED_TYPES, FeedStatus, NetworkFeed, TfNetworks
+from vrouter_vm.networks import WATCHED_TYPES, NetworkFeed, TfNetworks
 from vrouter_vm.nft import FilterTables
 from vrouter_vm.overlay import BgpOverlay, describe_overlay
 from vrouter_vm.paths import PathProbe, PathWatch, describe_paths
@@ -422,9 +422,9 @@ def _status(parts: _Parts, report: PassReport | None) -> dict[str, Any]:
         "trunk": parts.settings.trunk.interface,
         "ports": {vmi: describe_status(known) for vmi, known in sorted(outcome.statuses.items())},
         "skipped_port_files": [asdict(skipped) for skipped in parts.store.skipped],
-        "networks": _freshness(parts.feed.status, now=now),
+        "networks": parts.feed.status.describe(now=now),
         "policy": parts.policy_status.describe(),
-        "interfaces": _freshness(parts.interfaces.status, now=now),
+        "interfaces": parts.interfaces.status.describe(now=now),
         "vrfs": describe_vrfs(statuses, asn=parts.settings.overlay.bgp.asn if parts.settings.overlay else None),
         "traffic": {vif: asdict(counters) for vif, counters in sorted(traffic.items())},
         "drops": dict(outcome.drops),
@@ -441,15 +441,6 @@ def _overlay_status(parts: _Parts, overlay: BgpOverlay, *, now: float) -> dict[s
     if parts.path_watch:
         shown["paths"] = describe_paths(parts.path_watch.paths)
     return shown
-
-
-def _freshness(fresh: FeedStatus | InterfaceStatus, *, now: float) -> dict[str, Any]:
-    return {
-        "known": fresh.known,
-        "tf_answered_s_ago": None if fresh.answered_at is None else round(now - fresh.answered_at, 1),
-        "cache_age_s": None if fresh.cached_at is None else round(now - fresh.cached_at, 1),
-        "error": fresh.error,
-    }
 
 
 def _trace(parts: _Parts, query: Mapping[str, str]) -> dict[str, Any]:

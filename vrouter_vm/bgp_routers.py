@@ -7,7 +7,6 @@ a controller that is empty or the wrong one must not cut the host off from the o
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,8 +19,8 @@ from tf_api.client import ConfigApi
 from tf_api.model import JsonObject
 from tf_reconcile.errors import AgentError
 from tf_reconcile.result import Failure, PassReport
+from vrouter_vm.cache import PRIVATE, CacheFile, Freshness
 from vrouter_vm.model import Family, PeerSettings
-from vrouter_vm.port_files import sync_directory, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +28,6 @@ SYSTEM: Final = "TF config API"
 BGP_PORT: Final = 179
 
 _CACHE_VERSION: Final = 1
-_PRIVATE: Final = 0o600  # the file has the sessions' passwords
 _CONTROL_NODE: Final = "control-node"
 _ROUTER: Final = "router"
 
@@ -143,13 +141,10 @@ def _reason_against(router: BgpRouter, *, asn: int, own_address: IPv4Address, fa
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerFeedStatus:
-    """How fresh TF's part of the neighbours is, and why other bgp-routers are none. Times are Unix seconds."""
+    """How fresh TF's part of the neighbours is, and why other bgp-routers are none."""
 
-    known: int
+    freshness: Freshness
     others: Mapping[str, str]
-    answered_at: float | None
-    cached_at: float | None
-    error: str
 
 
 class PeerFeed:
@@ -174,7 +169,7 @@ class PeerFeed:
         self._asn = asn
         self._own_address = own_address
         self._session = session
-        self._cache = cache
+        self._cache = CacheFile(cache, what="BGP neighbours", mode=PRIVATE)  # it has the passwords
         self._clock = clock
         self._on_change: Callable[[Sequence[PeerSettings]], None] = lambda _peers: None
         self._lock = threading.Lock()
@@ -199,25 +194,17 @@ class PeerFeed:
     def status(self) -> PeerFeedStatus:
         """How fresh TF's part is."""
         with self._lock:
-            return PeerFeedStatus(
-                known=len(self._found),
-                others=dict(self._others),
-                answered_at=self._answered_at,
-                cached_at=self._cached_at,
-                error=self._error,
+            freshness = Freshness(
+                known=len(self._found), answered_at=self._answered_at, cached_at=self._cached_at, error=self._error
             )
+            return PeerFeedStatus(freshness=freshness, others=dict(self._others))
 
     def load_cache(self) -> None:
         """Take the neighbours of the last run as known. A file that is absent or damaged is no error."""
-        try:
-            cached = json.loads(self._cache.read_bytes())
-            found = parse_cache(cached, self._session)
-            saved_at = float(cached["saved_at"])
-        except FileNotFoundError:
+        cached = self._cache.load(lambda raw: parse_cache(raw, self._session))
+        if cached is None:
             return
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            log.warning("peer cache ignored", extra={"file": str(self._cache), "reason": str(error)})
-            return
+        found, saved_at = cached
         with self._lock:
             self._found, self._cached_at = found, saved_at
 
@@ -248,26 +235,14 @@ class PeerFeed:
 
     def _save(self, found: Sequence[PeerSettings]) -> None:
         saved_at = self._clock()
-        try:
-            self._cache.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(self._cache, json.dumps(format_cache(found, saved_at=saved_at)) + "\n", mode=_PRIVATE)
-            sync_directory(self._cache.parent)
-        except OSError as error:
-            log.warning("peer cache not written", extra={"file": str(self._cache), "reason": str(error)})
-        else:
+        if self._cache.save(format_cache(found, saved_at=saved_at)):
             with self._lock:
                 self._cached_at = saved_at
 
 
 def describe_peer_feed(status: PeerFeedStatus, *, now: float) -> dict[str, Any]:
     """Return what /status shows of it; `now` in Unix seconds."""
-    return {
-        "known": status.known,
-        "not_neighbours": dict(status.others),
-        "tf_answered_s_ago": None if status.answered_at is None else round(now - status.answered_at, 1),
-        "cache_age_s": None if status.cached_at is None else round(now - status.cached_at, 1),
-        "error": status.error,
-    }
+    return status.freshness.describe(now=now) | {"not_neighbours": dict(status.others)}
 
 
 def format_cache(found: Iterable[PeerSettings], *, saved_at: float) -> dict[str, Any]:

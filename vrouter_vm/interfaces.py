@@ -17,16 +17,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-import msgspec
-
 from tf_api.model import JsonObject
 from tf_reconcile.errors import AgentError, DesiredStateError
 from tf_reconcile.result import PassReport
 from vrouter_vm import route_tables, tf_interfaces
 from vrouter_vm.boundary import InterfaceSource
+from vrouter_vm.cache import CacheFile, Freshness
 from vrouter_vm.changes import ChangeLog, changed_keys
 from vrouter_vm.model import InterfaceSettings, InterfaceView, ListKey, SetKey, VmiUuid, VnUuid
-from vrouter_vm.port_files import sync_directory, write_atomically
 from vrouter_vm.rules import MemberSets, PolicyView, is_set_key
 from vrouter_vm.tf_policies import Policies, parse_policies
 from vrouter_vm.tf_source import MEMBERS
@@ -41,16 +39,6 @@ Snapshot: TypeAlias = Mapping[str, list[JsonObject]]
 PolicyKey: TypeAlias = ListKey | SetKey
 
 _CACHE_VERSION: Final = 2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InterfaceStatus:
-    """How fresh the interfaces are. Times are Unix seconds; None: never. `error` is empty when TF answered last."""
-
-    known: int
-    answered_at: float | None
-    cached_at: float | None
-    error: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +64,7 @@ class InterfaceFeed:
         on_change: Callable[[], None],
     ) -> None:
         self._source = source
-        self._cache = cache
+        self._cache = CacheFile(cache, what="interfaces")
         self._clock = clock
         self._on_change = on_change
         self._on_need: Callable[[], None] = lambda: None
@@ -95,10 +83,10 @@ class InterfaceFeed:
         self._on_need = on_need
 
     @property
-    def status(self) -> InterfaceStatus:
+    def status(self) -> Freshness:
         """How fresh the interfaces are."""
         with self._lock:
-            return InterfaceStatus(
+            return Freshness(
                 known=len(self._known.settings),
                 answered_at=self._answered_at,
                 cached_at=self._cached_at,
@@ -107,14 +95,10 @@ class InterfaceFeed:
 
     def load_cache(self) -> None:
         """Take the last run's snapshot as known. A file that is absent is no error, nor one that is damaged."""
-        try:
-            snapshot, saved_at = parse_cache(self._cache.read_bytes())
-            known = _understand(snapshot)
-        except FileNotFoundError:
+        cached = self._cache.load(lambda raw: _understand(parse_cache(raw)))
+        if cached is None:
             return
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            log.warning("interface cache ignored", extra={"file": str(self._cache), "reason": str(error)})
-            return
+        known, saved_at = cached
         with self._lock:
             self._known, self._cached_at = known, saved_at
         self._changes.note_all()
@@ -213,28 +197,21 @@ class InterfaceFeed:
 
     def _save(self, snapshot: Snapshot) -> None:
         saved_at = self._clock()
-        try:
-            self._cache.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(self._cache, format_cache(snapshot, saved_at=saved_at))
-            sync_directory(self._cache.parent)
-        except OSError as error:
-            log.warning("interface cache not written", extra={"file": str(self._cache), "reason": str(error)})
-        else:
+        if self._cache.save(format_cache(snapshot, saved_at=saved_at)):
             with self._lock:
                 self._cached_at = saved_at
 
 
-def format_cache(snapshot: Snapshot, *, saved_at: float) -> str:
+def format_cache(snapshot: Snapshot, *, saved_at: float) -> dict[str, Any]:
     """Return the cache file's content."""
-    return msgspec.json.encode({"version": _CACHE_VERSION, "saved_at": saved_at, "objects": snapshot}).decode() + "\n"
+    return {"version": _CACHE_VERSION, "saved_at": saved_at, "objects": snapshot}
 
 
-def parse_cache(content: bytes) -> tuple[Snapshot, float]:
-    """Return a cache file's snapshot and when it was saved; raises ValueError, KeyError or TypeError for others."""
-    raw: dict[str, Any] = msgspec.json.decode(content)
+def parse_cache(raw: Mapping[str, Any]) -> Snapshot:
+    """Return the snapshot of a cache file; raises ValueError, KeyError or TypeError when it is none."""
     if raw["version"] != _CACHE_VERSION:
         raise ValueError(f"version {raw['version']} is not {_CACHE_VERSION}")
-    return {str(resource): list(objects) for resource, objects in raw["objects"].items()}, float(raw["saved_at"])
+    return {str(resource): list(objects) for resource, objects in raw["objects"].items()}
 
 
 def _understand(snapshot: Snapshot) -> _Known:

@@ -8,11 +8,10 @@ not share a VRF.
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any, Final
@@ -23,10 +22,10 @@ from tf_reconcile.errors import AgentError
 from tf_reconcile.result import PassReport
 from vrouter_vm import route_tables, subnets
 from vrouter_vm.boundary import NetworkSource
+from vrouter_vm.cache import CacheFile, Freshness
 from vrouter_vm.changes import ChangeLog, changed_keys
 from vrouter_vm.evpn import parse_route_target
 from vrouter_vm.model import Encapsulation, Network, NetworkView, RouteTarget, RouteTargets, StaticRoute, VnUuid
-from vrouter_vm.port_files import sync_directory, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -148,16 +147,6 @@ def parse_priorities(site: JsonObject) -> tuple[Encapsulation, ...]:
     return tuple(dict.fromkeys([*ours, Encapsulation.VXLAN]))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FeedStatus:
-    """How fresh the networks are. Times are Unix seconds; None: never. `error` is empty when TF answered last."""
-
-    known: int
-    answered_at: float | None
-    cached_at: float | None
-    error: str
-
-
 class NetworkFeed:
     """What is known of the networks that ports need. Safe from any thread; `run_once` is for one thread."""
 
@@ -170,7 +159,7 @@ class NetworkFeed:
         on_change: Callable[[], None],
     ) -> None:
         self._source = source
-        self._cache = cache
+        self._cache = CacheFile(cache, what="networks")
         self._clock = clock
         self._on_change = on_change
         self._on_need: Callable[[], None] = lambda: None
@@ -188,10 +177,10 @@ class NetworkFeed:
         self._on_need = on_need
 
     @property
-    def status(self) -> FeedStatus:
+    def status(self) -> Freshness:
         """How fresh the networks are."""
         with self._lock:
-            return FeedStatus(
+            return Freshness(
                 known=len(self._known),
                 answered_at=self._answered_at,
                 cached_at=self._cached_at,
@@ -200,15 +189,10 @@ class NetworkFeed:
 
     def load_cache(self) -> None:
         """Take the networks of the last run as known. A file that is absent is no error, nor one that is damaged."""
-        try:
-            cached = json.loads(self._cache.read_bytes())
-            networks = parse_cache(cached)
-            saved_at = float(cached["saved_at"])
-        except FileNotFoundError:
+        cached = self._cache.load(parse_cache)
+        if cached is None:
             return
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            log.warning("network cache ignored", extra={"file": str(self._cache), "reason": str(error)})
-            return
+        networks, saved_at = cached
         with self._lock:
             self._known = {network.vn_uuid: network for network in networks}
             self._cached_at = saved_at
@@ -286,13 +270,7 @@ class NetworkFeed:
     def _save(self) -> None:
         with self._lock:
             networks, saved_at = tuple(self._known.values()), self._clock()
-        try:
-            self._cache.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(self._cache, json.dumps(format_cache(networks, saved_at=saved_at), indent=1) + "\n")
-            sync_directory(self._cache.parent)
-        except OSError as error:
-            log.warning("network cache not written", extra={"file": str(self._cache), "reason": str(error)})
-        else:
+        if self._cache.save(format_cache(networks, saved_at=saved_at)):
             with self._lock:
                 self._cached_at = saved_at
 

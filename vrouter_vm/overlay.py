@@ -11,7 +11,6 @@ kept for us. For the same reason nothing is told before the first pass has set u
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,9 +22,9 @@ from typing import TYPE_CHECKING, Any, Final, assert_never
 
 from tf_reconcile.errors import BoundaryError, Rejected
 from vrouter_vm import names
+from vrouter_vm.cache import CacheFile
 from vrouter_vm.evpn import format_route, parse_route
 from vrouter_vm.model import BgpRoute, Choice, EvpnRoute, OverlayNews, OverlayView, PeerSettings, RouteKey, VpnRoute
-from vrouter_vm.port_files import sync_directory, write_atomically
 from vrouter_vm.remote import RemoteRoutes
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ class BgpOverlay:
         self._vtep = vtep
         self._peers = tuple(peers)
         self._peers_lock = threading.Lock()  # one writer of the speaker's peers at a time
-        self._cache = cache
+        self._cache = CacheFile(cache, what="routes")
         self._clock = clock
         self._wall_clock = wall_clock
         self._on_change = on_change
@@ -142,15 +141,10 @@ class BgpOverlay:
 
     def load_cache(self) -> None:
         """Take the routes of the last run as known but stale. A file that is absent or damaged is no error."""
-        try:
-            cached = json.loads(self._cache.read_bytes())
-            remote, generations = parse_cache(cached)
-            saved_at = float(cached["saved_at"])
-        except FileNotFoundError:
+        cached = self._cache.load(parse_cache)
+        if cached is None:
             return
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            log.warning("route cache ignored", extra={"file": str(self._cache), "reason": str(error)})
-            return
+        (remote, generations), saved_at = cached
         with self._condition:
             self._remote.remember(remote, now=self._clock())
             self._generations = generations
@@ -383,14 +377,7 @@ class BgpOverlay:
             self._is_unsaved = False
             remote, announced = list(self._remote.routes.values()), list(self._announced.values())
         saved_at = self._wall_clock()
-        try:
-            self._cache.parent.mkdir(parents=True, exist_ok=True)
-            text = json.dumps(format_cache(remote, announced, saved_at=saved_at))
-            write_atomically(self._cache, text + "\n")
-            sync_directory(self._cache.parent)
-        except OSError as error:
-            log.warning("route cache not written", extra={"file": str(self._cache), "reason": str(error)})
-        else:
+        if self._cache.save(format_cache(remote, announced, saved_at=saved_at)):
             with self._condition:
                 self._cached_at = saved_at
 

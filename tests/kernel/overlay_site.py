@@ -322,7 +322,9 @@ def running_site(folder: Path, *, has_mpls: bool = False) -> Iterator[Site]:
             (host.folder / "ports").mkdir(parents=True)
             cache = format_cache(NETWORKS, saved_at=time.time())
             (host.folder / "networks.json").write_text(json.dumps(cache))
-            (host.folder / "interfaces.json").write_text(format_interfaces(_interfaces(), saved_at=time.time()))
+            (host.folder / "interfaces.json").write_text(
+                json.dumps(format_interfaces(_interfaces(), saved_at=time.time()))
+            )
             host.start_speaker()
             host.start_agent()
             host.serve(*guests)

@@ -105,7 +105,7 @@ def test_a_start_without_tf_has_the_neighbours_of_its_last_answer(fabric: Fabric
     with Controller() as controller:
         add_router(controller.api(), "ctl-1", FIRST, fabric.port)
         with fed(b, controller.api(), tmp_path / "peers.json") as feed:
-            wait_until(lambda: feed.status.cached_at is not None, "TF has answered")
+            wait_until(lambda: feed.status.freshness.cached_at is not None, "TF has answered")
         server = controller.api().servers[0]
     again = Host(fabric, "a", 1)
     with fed(again, ConfigApi([server], timeout_s=1.0), tmp_path / "peers.json"):

@@ -1,0 +1,77 @@
+"""What others have told, kept in a file for a start without them, and how fresh it is.
+
+Called by what keeps networks, interfaces, BGP neighbours and other hosts' routes. Losing a cache costs waiting and
+nothing else, so one that cannot be read or written is named in the log and is no error.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from vrouter_vm.port_files import sync_directory, write_atomically
+
+log = logging.getLogger(__name__)
+
+READABLE: Final = 0o644
+PRIVATE: Final = 0o600
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Freshness:
+    """How fresh TF's answers are. Times are Unix seconds; None: never. `error` is empty when TF answered last."""
+
+    known: int
+    answered_at: float | None
+    cached_at: float | None
+    error: str
+
+    def describe(self, *, now: float) -> dict[str, Any]:
+        """Return what /status shows of it; `now` in Unix seconds."""
+        return {
+            "known": self.known,
+            "tf_answered_s_ago": None if self.answered_at is None else round(now - self.answered_at, 1),
+            "cache_age_s": None if self.cached_at is None else round(now - self.cached_at, 1),
+            "error": self.error,
+        }
+
+
+class CacheFile:
+    """The file. `what`: a name for the log. `mode`: its permissions."""
+
+    def __init__(self, path: Path, *, what: str, mode: int = READABLE) -> None:
+        self._path = path
+        self._what = what
+        self._mode = mode
+
+    def load(self, parse: Callable[[Any], T]) -> tuple[T, float] | None:
+        """Return what `parse` makes of the content and when it was saved, in Unix seconds; None: nothing of use.
+
+        The content is JSON with a key `saved_at`. `parse` may raise ValueError, KeyError or TypeError.
+        """
+        try:
+            raw = msgspec.json.decode(self._path.read_bytes())
+            return parse(raw), float(raw["saved_at"])
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            log.warning("cache ignored", extra={"of": self._what, "file": str(self._path), "reason": str(error)})
+            return None
+
+    def save(self, content: object) -> bool:
+        """Replace the content, plain data, all of it or none; return whether it is on disk."""
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self._path, msgspec.json.encode(content).decode() + "\n", mode=self._mode)
+            sync_directory(self._path.parent)
+        except OSError as error:
+            log.warning("cache not written", extra={"of": self._what, "file": str(self._path), "reason": str(error)})
+            return False
+        return True

@@ -17,8 +17,8 @@ ROOT = Path(__file__).parents[3]
 
 _ZONES = """
 table inet test {
-    chain out { type filter hook output priority raw; ct zone set meta l4proto map { icmp : 5, tcp : 6, ipv6-icmp : 6 }; }
-    chain in { type filter hook prerouting priority raw; ct zone set meta l4proto map { icmp : 5, tcp : 6, ipv6-icmp : 6 }; }
+    chain out { type filter hook output priority raw; ct zone set meta l4proto map { icmp : 5, tcp : 6, 58 : 6 }; }
+    chain in { type filter hook prerouting priority raw; ct zone set meta l4proto map { icmp : 5, tcp : 6, 58 : 6 }; }
     chain tracked { type filter hook input priority filter; ct state new counter; }
 }
 """  # noqa: E501 - nftables, one chain a line

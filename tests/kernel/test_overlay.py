@@ -13,6 +13,8 @@ import pytest
 from tests.kernel.overlay_site import (
     B1,
     B3,
+    FIREWALL,
+    FIREWALL2,
     G3,
     MOVER,
     R1,
@@ -21,6 +23,8 @@ from tests.kernel.overlay_site import (
     REFLECTOR,
     SETTLE_S,
     UNDERLAY,
+    W1,
+    Y3,
     Host,
     Pinging,
     Site,
@@ -204,6 +208,28 @@ def test_a_guest_that_moves_is_reached_at_its_new_host_even_while_the_old_one_st
     leads_to(site.b, f"via {site.a.vtep}")
     assert R3.reaches(MOVER.address, count=2)
     site.a.drop(MOVER)
+
+
+def test_a_guest_with_nics_in_two_networks_routes_between_them_and_every_host_knows(site: Site) -> None:
+    for host, guests in ((site.a, (W1, FIREWALL, FIREWALL2)), (site.b, (Y3,))):
+        for guest in guests:
+            host.plug(guest)
+        host.serve(*guests)
+    batch("route add fd00:4::/64 via fe80::1 dev eth1", namespace="fw")
+    run("ip netns exec fw sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")
+    assert site.a.has_route(8, "10.4.0.0/24", f"via {FIREWALL.address} dev eth1.430"), "the network's route table"
+    assert site.a.has_route(8, "fd00:4::/64", f"via {FIREWALL.ipv6} dev eth1.430")
+    assert site.a.has_route(10, "10.3.0.0/24", f"via {FIREWALL2.address} dev eth1.530"), "the interface's"
+    for prefix in ("10.3.0.0/24", "fd00:3::/64"):
+        wait_until(lambda prefix=prefix: site.b.has_route(10, prefix, "dev x10"), what=f"the way to {prefix}")  # type: ignore[misc]
+    for address in (Y3.address, Y3.ipv6 or ""):
+        assert W1.reaches(address, count=2)
+    for address in (W1.address, W1.ipv6 or ""):
+        assert Y3.reaches(address, count=2)
+    assert "ttl=60" in W1.run(f"ping -n -c 1 -W 5 {Y3.address}").stdout, "vRouter, firewall, and two vRouters"
+    site.a.drop(FIREWALL2)
+    wait_until(lambda: not site.b.has_route(10, "10.3.0.0/24", "x10"), what="the way went with the firewall's NIC")
+    assert Y3.is_told_unreachable(W1.address)
 
 
 @pytest.mark.parametrize("victim", ["speaker", "agent"])

@@ -177,7 +177,7 @@ def labelled_part(
         routes=(links.route_to(table=table, prefix=sent.prefix, ifname=device, source=source, label=sent.label),),
         vxlans=(tunnel,),
         sysctls=_mpls_settings(device, has_ipv6=has_ipv6, routes_ipv6=version == 6),  # noqa: PLR2004 - IP version
-        elements=((policy.SEND_ONLY, (device,)),),
+        elements=policy.send_only_elements(device),
     )
 
 

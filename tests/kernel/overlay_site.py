@@ -1,8 +1,8 @@
-"""Two hosts and what is between them, in namespaces: vRouters with real agents and speakers, a route reflector, guests.
+"""Two or three hosts and what is between them, in namespaces: vRouters with agents and speakers, a reflector, guests.
 
     wire         the underlay network: a bridge, and the reflector's address on it
-    v-a, v-b     the vRouter VMs: eth1 trunk, eth2 underlay; the agent, its files and its speaker
-    esx-a, esx-b a VLAN-aware bridge each, with the trunk and a port per guest
+    v-a, v-b ... the vRouter VMs: eth1 trunk, eth2 underlay; the agent, its files and its speaker
+    esx-a ...    a VLAN-aware bridge each, with the trunk and a port per guest
     <guest>      eth0
 
 TF is away: the agents know the networks from their cache files.
@@ -17,10 +17,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, ip_address, ip_network
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +102,9 @@ B1 = Guest(name="b1", vlan=201, address="10.1.1.11", vn=BLUE)
 R3 = Guest(name="r3", vlan=103, address="10.1.1.13", vn=RED, ipv6="fd00:1::13")
 B3 = Guest(name="b3", vlan=203, address="10.1.1.13", vn=BLUE)
 G3 = Guest(name="g3", vlan=303, address="10.2.0.13", vn=GREEN, gateway="10.2.0.1", prefixlen=16, ipv6="fd00:2::13")
+R4 = Guest(name="r4", vlan=104, address="10.1.1.14", vn=RED)
 MOVER = Guest(name="m1", vlan=110, address="10.1.1.20", vn=RED)
-"""A guest that is wired to both hosts; which of them carries it is a matter of `Site.connect`."""
+"""A guest that is wired to every host; which of them carries it is a matter of `Site.connect`."""
 
 W1 = Guest(name="w1", vlan=401, address="10.3.0.11", vn=BROWN, gateway="10.3.0.1", ipv6="fd00:3::11")
 Y3 = Guest(name="y3", vlan=503, address="10.4.0.13", vn=YELLOW, gateway="10.4.0.1", ipv6="fd00:4::13")
@@ -111,7 +113,10 @@ FIREWALL2 = Guest(
     name="fw", vlan=530, address="10.4.0.30", vn=YELLOW, gateway="10.4.0.1", ipv6="fd00:4::30", nic="eth1"
 )
 
-ON_A, ON_B = (R1, R2, B1), (R3, B3, G3)
+ON: Mapping[str, tuple[Guest, ...]] = {"a": (R1, R2, B1), "b": (R3, B3, G3), "c": (R4,)}
+"""The guests of each host, by its letter."""
+
+VTEPS = {"a": UNDERLAY[1], "b": UNDERLAY[2], "c": UNDERLAY[4]}
 LATER = (W1, Y3, FIREWALL, FIREWALL2)
 """Guests that are not there at first: see `Host.plug`."""
 
@@ -149,6 +154,11 @@ class Host:
 
     def start_agent(self) -> None:
         """Start the agent and wait until its first pass is over."""
+        self.begin_agent()
+        self.wait_ready()
+
+    def begin_agent(self) -> None:
+        """Start the agent: several hosts' come up side by side."""
         settings = {
             "trunk": {"interface": "eth1"},
             "tf": {"servers": ["http://192.0.2.250:8082"], "timeout_s": 1.0},
@@ -175,7 +185,10 @@ class Host:
         command = ["ip", "netns", "exec", self.namespace, sys.executable, "-m", "vrouter_vm", "-c", str(config)]
         with (self.folder / "agent.log").open("ab") as log:
             self.agent = subprocess.Popen(command, cwd=ROOT, stderr=log)
-        wait_until(self._is_ready, timeout_s=90.0, what=f"agent ready: {self.folder / 'agent.log'}")
+
+    def wait_ready(self) -> None:
+        """Wait until the agent's first pass is over."""
+        wait_until(self._is_ready, timeout_s=300.0, what=f"agent ready: {self.folder / 'agent.log'}")
 
     def _is_ready(self) -> bool:
         assert self.agent is not None
@@ -247,13 +260,16 @@ class Site:
     """Everything."""
 
     folder: Path
-    a: Host
-    b: Host
+    hosts: tuple[Host, ...]
     reflector: subprocess.Popen[bytes] | None = None
 
     @property
-    def hosts(self) -> tuple[Host, Host]:
-        return self.a, self.b
+    def a(self) -> Host:
+        return self.hosts[0]
+
+    @property
+    def b(self) -> Host:
+        return self.hosts[1]
 
     def start_reflector(self) -> None:
         """Start the route reflector."""
@@ -272,12 +288,10 @@ class Site:
             self.reflector.wait()
             self.reflector = None
 
-    @staticmethod
-    def connect(host: Host) -> None:
-        """Let `host` carry the mover."""
-        for letter in "ab":
-            state = "forwarding" if letter == host.letter else "disabled"
-            run(f"bridge -n m-wire link set dev to-{letter} state {3 if state == 'forwarding' else 0}")
+    def connect(self, carrier: Host) -> None:
+        """Let `carrier` carry the mover. States of bridge ports: 3 forwarding, 0 disabled."""
+        for host in self.hosts:
+            run(f"bridge -n m-wire link set dev to-{host.letter} state {3 if host is carrier else 0}")
 
     def stop(self) -> None:
         """End all processes."""
@@ -308,17 +322,16 @@ class Pinging:
 
 
 @contextmanager
-def running_site(folder: Path, *, has_mpls: bool = False) -> Iterator[Site]:
+def running_site(folder: Path, *, letters: str = "ab", has_mpls: bool = False) -> Iterator[Site]:
     """Everything up, all guests served; processes and namespaces are gone at the end."""
-    site = Site(
-        folder=folder,
-        a=Host(letter="a", vtep=UNDERLAY[1], folder=folder / "a", has_mpls=has_mpls),
-        b=Host(letter="b", vtep=UNDERLAY[2], folder=folder / "b", has_mpls=has_mpls),
-    )
+    hosts = [
+        Host(letter=letter, vtep=VTEPS[letter], folder=folder / letter, has_mpls=has_mpls) for letter in letters
+    ]
+    site = Site(folder=folder, hosts=tuple(hosts))
     try:
         _build(site)
         site.start_reflector()
-        for host, guests in ((site.a, ON_A), (site.b, ON_B)):
+        for host in site.hosts:
             (host.folder / "ports").mkdir(parents=True)
             cache = format_cache(NETWORKS, saved_at=time.time())
             (host.folder / "networks.json").write_text(json.dumps(cache))
@@ -326,17 +339,19 @@ def running_site(folder: Path, *, has_mpls: bool = False) -> Iterator[Site]:
                 json.dumps(format_interfaces(_interfaces(), saved_at=time.time()))
             )
             host.start_speaker()
-            host.start_agent()
-            host.serve(*guests)
+            host.begin_agent()
+        for host in site.hosts:
+            host.wait_ready()
+            host.serve(*ON[host.letter])
         yield site
     finally:
         site.stop()
-        _remove()
+        _remove(site)
 
 
 def _interfaces() -> Snapshot:
     """What TF has for the guests' interfaces. The firewall forwards for others: its NICs have no port security."""
-    interfaces: list[dict[str, Any]] = [{"uuid": guest.vmi} for guest in (*ON_A, *ON_B, MOVER, W1, Y3)]
+    interfaces: list[dict[str, Any]] = [{"uuid": guest.vmi} for guest in (*chain(*ON.values()), MOVER, W1, Y3)]
     interfaces.append({"uuid": FIREWALL.vmi, "port_security_enabled": False})
     refs = [{"to": ["behind"], "uuid": "table-1"}]
     interfaces.append({"uuid": FIREWALL2.vmi, "port_security_enabled": False, ROUTE_TABLES: refs})
@@ -344,20 +359,24 @@ def _interfaces() -> Snapshot:
     return {RESOURCE: interfaces, INTERFACE_TABLE: [{"uuid": "table-1", INTERFACE_ROUTES: {"route": routes}}]}
 
 
-def _namespaces() -> list[str]:
-    guests = [guest.name for guest in (*ON_A, *ON_B, MOVER)]
-    return ["wire", "m-wire", *(f"{kind}-{letter}" for kind in ("v", "esx") for letter in "ab"), *guests]
+def _guests(site: Site) -> list[Guest]:
+    return [*(guest for host in site.hosts for guest in ON[host.letter]), MOVER]
 
 
-def _remove() -> None:
-    for name in (*_namespaces(), *{guest.name for guest in LATER}):
+def _namespaces(site: Site) -> list[str]:
+    hosts = [f"{kind}-{host.letter}" for kind in ("v", "esx") for host in site.hosts]
+    return ["wire", "m-wire", *hosts, *(guest.name for guest in _guests(site))]
+
+
+def _remove(site: Site) -> None:
+    for name in (*_namespaces(site), *{guest.name for guest in LATER}):
         with suppress(RuntimeError):
             run(f"ip netns del {name}")
 
 
 def _build(site: Site) -> None:
     mtu = UNDERLAY_MTU_BYTES
-    batch(*(f"netns add {name}" for name in _namespaces()))
+    batch(*(f"netns add {name}" for name in _namespaces(site)))
     batch(
         "link set lo up",
         "link add underlay type bridge",
@@ -365,8 +384,8 @@ def _build(site: Site) -> None:
         f"addr add {REFLECTOR}/24 dev underlay",
         namespace="wire",
     )
-    for host, guests in ((site.a, ON_A), (site.b, ON_B)):
-        letter = host.letter
+    for host in site.hosts:
+        letter, guests = host.letter, ON[host.letter]
         batch(
             f"link add eth2 netns v-{letter} mtu {mtu} type veth peer name v-{letter} netns wire mtu {mtu}",
             f"link add eth1 netns v-{letter} address {GATEWAY_MAC} type veth peer name trunk netns esx-{letter}",
@@ -385,8 +404,8 @@ def _build(site: Site) -> None:
         lines = ["vlan add dev trunk vid 1-4094"]
         lines += [f"vlan add dev p-{guest.name} vid {guest.vlan} pvid untagged" for guest in (*guests, MOVER)]
         run(f"bridge -n esx-{letter} -batch -", given="\n".join(lines) + "\n")
-    _mover()
-    for guest in (*ON_A, *ON_B, MOVER):
+    _mover(site)
+    for guest in _guests(site):
         set_up(guest)
 
 
@@ -404,12 +423,12 @@ def set_up(guest: Guest) -> None:
     )
 
 
-def _mover() -> None:
+def _mover(site: Site) -> None:
     batch(
         "link add sw type bridge mcast_snooping 0 ageing_time 0",
         "link set sw up",
         f"link add guest type veth peer name eth0 netns {MOVER.name}",
         "link set guest master sw up",
-        *(f"link set to-{letter} master sw up" for letter in "ab"),
+        *(f"link set to-{host.letter} master sw up" for host in site.hosts),
         namespace="m-wire",
     )

@@ -1,0 +1,147 @@
+"""A guest moves, seen by those who talk to it: on the old host, the new one, a third one and behind a fabric's router.
+
+Once everybody has heard of the new owner not one packet is lost, whatever the old one says or does. How many are lost
+until then is a matter of time, which `python -m bench vmotion` measures.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from lab.pings import SteadyPing
+from tests.kernel.frr_leaf import BACKEND, Leaf, is_installed
+from tests.kernel.overlay_site import MOVER, R1, R3, R4, Host, Site, running_site
+from tests.kernel.site import batch, wait_until
+
+pytestmark = pytest.mark.kernel
+
+INTERVAL_S = 0.1
+ENOUGH = 20
+"""Answers that each sender waits for in a new situation."""
+
+PATIENCE_S = 120.0  # where the machine is emulated and busy
+PREFIX = f"{MOVER.address}/32"
+SENDERS = {"the old host": R1.name, "the new host": R3.name, "a third host": R4.name, "the fabric": "backend"}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    if not is_installed():
+        pytest.skip("FRR is not installed (Debian package frr)")
+    leaf = Leaf(folder=tmp_path_factory.mktemp("leaf"))
+    with running_site(tmp_path_factory.mktemp("site"), letters="abc") as running:
+        try:
+            leaf.build()
+            leaf.start()
+            wait_until(
+                lambda: running.a.has_route(5, "10.9.0.0/24", "via"), timeout_s=PATIENCE_S, what="the fabric's route"
+            )
+            yield running
+        finally:
+            leaf.remove()
+
+
+@pytest.fixture(autouse=True)
+def on_host_a(site: Site) -> Iterator[None]:
+    """Each test begins with the mover on host a, known to all, and ends with it nowhere."""
+    site.connect(site.a)
+    site.a.serve(MOVER)
+    everybody_sends_to(site, site.a)
+    yield
+    for host in site.hosts:
+        if host.agent is not None and MOVER.vmi in host.settled():
+            host.drop(MOVER)
+
+
+def everybody_sends_to(site: Site, owner: Host) -> None:
+    """Wait until every host and the fabric's router send the mover's packets to `owner`."""
+    for host in site.hosts:
+        where = f"dev eth1.{MOVER.vlan}" if host is owner else f"via {owner.vtep}"
+        wait_until(
+            lambda host=host, where=where: host.has_route(5, MOVER.address, where),  # type: ignore[misc]
+            timeout_s=PATIENCE_S,
+            what=f"host {host.letter} sends {where}",
+        )
+    wait_until(lambda: Leaf.leads_to(PREFIX, str(owner.vtep)), timeout_s=PATIENCE_S, what="so does the fabric's router")
+
+
+def move(site: Site) -> None:
+    """Let the mover appear on host b and be served there, while host a goes on to claim it."""
+    site.connect(site.b)
+    site.b.serve(MOVER)
+    everybody_sends_to(site, site.b)
+
+
+def has_cached(host: Host, *, owner: Host) -> bool:
+    """Has the host written down that the mover is at `owner`?"""
+    remote = json.loads((host.folder / "routes.json").read_text())["remote"]
+    return any(PREFIX in str(route) and str(owner.vtep) in str(route) for route in remote)
+
+
+@contextmanager
+def nothing_lost(senders: dict[str, str]) -> Iterator[list[SteadyPing]]:
+    """All of them ping the mover within this block, and until each has had `ENOUGH` answers; none may be missing."""
+    steady = {where: SteadyPing(name, MOVER.address, interval_s=INTERVAL_S) for where, name in senders.items()}
+    try:
+        yield list(steady.values())
+        for ping in steady.values():
+            ping.wait_answered(ENOUGH, timeout_s=PATIENCE_S)
+    finally:
+        losses = {where: ping.end() for where, ping in steady.items()}
+    assert {where: loss.missing for where, loss in losses.items() if loss.missing} == {}
+
+
+def test_a_late_withdrawal_by_the_old_host_costs_nobody_a_packet(site: Site) -> None:
+    move(site)
+    with nothing_lost(SENDERS) as pings:
+        for ping in pings:
+            ping.wait_answered(ENOUGH // 2, timeout_s=PATIENCE_S)  # while host a still has its vif and its announcement
+        site.a.drop(MOVER)
+
+
+def test_a_second_owner_that_never_withdraws_gets_no_packet_even_after_it_was_killed(site: Site) -> None:
+    move(site)
+    with nothing_lost(SENDERS) as pings:
+        for ping in pings:
+            ping.wait_answered(ENOUGH // 2, timeout_s=PATIENCE_S)
+        wait_until(lambda: has_cached(site.a, owner=site.b), what="host a would know it after a reboot too")
+        site.a.kill("agent")
+        site.a.kill("speaker")
+        site.a.start_speaker()
+        site.a.start_agent()  # it finds the port file and announces the guest again
+        wait_until(lambda: all(site.a.overlay()["sessions"].values()), timeout_s=PATIENCE_S, what="the session is back")
+        everybody_sends_to(site, site.b)
+
+
+def test_a_guest_of_a_host_that_died_whole_is_reached_at_its_new_host(site: Site) -> None:
+    for victim in ("agent", "speaker"):
+        site.a.kill(victim)
+    batch("link set eth1 down", "link set eth2 down", namespace=site.a.namespace)
+    others = {where: name for where, name in SENDERS.items() if where != "the old host"}
+    try:
+        site.connect(site.b)
+        site.b.serve(MOVER)
+        for host in site.hosts[1:]:
+            where = f"dev eth1.{MOVER.vlan}" if host is site.b else f"via {site.b.vtep}"
+            wait_until(
+                lambda host=host, where=where: host.has_route(5, MOVER.address, where),  # type: ignore[misc]
+                timeout_s=PATIENCE_S,
+                what=f"host {host.letter} sends {where}",
+            )
+        wait_until(
+            lambda: Leaf.leads_to(PREFIX, str(site.b.vtep)), timeout_s=PATIENCE_S, what="so does the fabric's router"
+        )
+        with nothing_lost(others):
+            pass
+        assert MOVER.reaches(BACKEND)
+    finally:
+        batch("link set eth1 up", "link set eth2 up", namespace=site.a.namespace)
+        site.a.start_speaker()
+        site.a.start_agent()
+    everybody_sends_to(site, site.b)
+    with nothing_lost(SENDERS):
+        pass  # the dead host is back with its old port file, and yields

@@ -324,9 +324,7 @@ class Pinging:
 @contextmanager
 def running_site(folder: Path, *, letters: str = "ab", has_mpls: bool = False) -> Iterator[Site]:
     """Everything up, all guests served; processes and namespaces are gone at the end."""
-    hosts = [
-        Host(letter=letter, vtep=VTEPS[letter], folder=folder / letter, has_mpls=has_mpls) for letter in letters
-    ]
+    hosts = [Host(letter=letter, vtep=VTEPS[letter], folder=folder / letter, has_mpls=has_mpls) for letter in letters]
     site = Site(folder=folder, hosts=tuple(hosts))
     try:
         _build(site)

@@ -21,7 +21,7 @@ table inet test {
     chain in { type filter hook prerouting priority raw; ct zone set meta l4proto map { icmp : 5, tcp : 6, 58 : 6 }; }
     chain tracked { type filter hook input priority filter; ct state new counter; }
 }
-"""  # noqa: E501 - nftables, one chain a line
+"""
 _SITE = """
 set -e
 ip link set lo up

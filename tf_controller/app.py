@@ -20,7 +20,7 @@ import bottle
 import msgspec
 from bottle import request, response
 
-from tf_controller import hooks, listing, notifications, objects, subnets, views
+from tf_controller import hooks, listing, notifications, objects, subnets, tagging, views
 from tf_controller.change import Change
 from tf_controller.records import JsonObject
 from tf_controller.refusal import Refusal, bad_request, mistake, not_found
@@ -71,6 +71,7 @@ class App:
             ("POST", "/fqname-to-id", self._fqname_to_id),
             ("POST", "/id-to-fqname", self._id_to_fqname),
             ("POST", "/ref-update", self._ref_update),
+            ("POST", "/set-tag", self._set_tag),
             ("POST", "/list-bulk-collection", self._bulk_list),
             ("POST", "/virtual-network/<uuid>/ip-alloc", self._address_alloc),
             ("POST", "/virtual-network/<uuid>/ip-free", self._address_free),
@@ -213,6 +214,12 @@ class App:
         with self._changing() as change:
             objects.update_reference(change, body)
         return _json({"uuid": body["uuid"]})
+
+    def _set_tag(self) -> Answer:
+        body = _body()
+        with self._changing() as change:
+            tagging.set_tags(change, body)
+        return _json({})
 
     def _collection_update(self) -> Answer:
         body = _body()

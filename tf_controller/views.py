@@ -23,6 +23,7 @@ _ACTIONS: Final = (
     ("name-to-id", "/fqname-to-id", "POST"),
     ("id-to-name", "/id-to-fqname", "POST"),
     ("list-bulk-collection", "/list-bulk-collection", "POST"),
+    ("set-tag", "/set-tag", "POST"),
     ("watch", "/watch", "GET"),
     ("virtual-network-ip-alloc", "/virtual-network/%s/ip-alloc", "POST"),
     ("virtual-network-ip-free", "/virtual-network/%s/ip-free", "POST"),

@@ -19,7 +19,6 @@ SKIPPED_SUBNETS = {
     59: "allocation in blocks (alloc_unit): refused here with 400 rather than ignored",
     **dict.fromkeys(range(86, 89), "type not served: route-target"),
     **dict.fromkeys((93, 94), "type not served: route-target"),
-    **dict.fromkeys(range(108, 112), "verb not served: set-tag"),
     **dict.fromkeys(range(131, 136), "types not served: logical-router"),
     142: "refers to a port of a skipped record",
     147: "the system configuration has children of types not served: alarm, fabric",

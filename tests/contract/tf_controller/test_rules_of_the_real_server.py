@@ -279,6 +279,100 @@ def test_elements_of_a_map_are_set_by_key_and_those_of_a_list_by_position(http: 
     assert annotations == {"key_value_pair": [{"key": "k", "value": "two"}]}
 
 
+# Tags by type and value
+
+
+def tag(http: Http, name: str, scope: list[str] | None = None) -> str:
+    of_type, value = name.split("=")
+    parent = {"parent_type": "project"} if scope else {}
+    return http.create("tag", fq_name=[*(scope or ()), name], tag_type_name=of_type, tag_value=value, **parent)
+
+
+def set_tags(http: Http, resource: str, uuid: str, **wanted: Any) -> int:
+    return http.call("POST", "/set-tag", {"obj_type": resource, "obj_uuid": uuid, **wanted})[0]
+
+
+def tags_of(http: Http, resource: str, uuid: str) -> set[str]:
+    return {ref["uuid"] for ref in http.read(resource, uuid).get("tag_refs", ())}
+
+
+def test_an_object_has_one_tag_of_a_type_and_it_is_of_its_project_unless_called_global(
+    http: Http, project: list[str]
+) -> None:
+    net, value = network(http, project, "net"), project[1]
+    of_all, own, other = tag(http, f"tier={value}"), tag(http, f"tier={value}2", project), tag(http, "site=x", project)
+    assert set_tags(http, "virtual_network", net, tier={"value": value}) == 404
+    assert set_tags(http, "virtual_network", net, tier={"value": value, "is_global": True}) == 200
+    assert set_tags(http, "virtual-network", net, site={"value": "x"}) == 200
+    assert tags_of(http, "virtual-network", net) == {of_all, other}
+    assert set_tags(http, "virtual_network", net, TIER={"value": f"{value}2"}) == 200
+    assert tags_of(http, "virtual-network", net) == {own, other}
+    assert set_tags(http, "virtual_network", net, tier=None) == 200
+    assert tags_of(http, "virtual-network", net) == {other}
+
+
+def test_labels_add_up_and_are_taken_away_by_value_or_all_at_once(http: Http, project: list[str]) -> None:
+    net = network(http, project, "net")
+    red, blue, grey = (tag(http, f"label={value}", project) for value in ("red", "blue", "grey"))
+    assert set_tags(http, "virtual_network", net, label={"value": "red", "add_values": ["blue"]}) == 200
+    assert tags_of(http, "virtual-network", net) == {red, blue}
+    assert set_tags(http, "virtual_network", net, label={"add_values": ["grey"], "delete_values": ["red", "no"]}) == 200
+    assert tags_of(http, "virtual-network", net) == {blue, grey}
+    assert set_tags(http, "virtual_network", net, label=None) == 200
+    assert tags_of(http, "virtual-network", net) == set()
+
+
+def test_what_is_so_already_is_no_change_and_what_is_refused_changes_nothing(http: Http, project: list[str]) -> None:
+    net = network(http, project, "net")
+    db = tag(http, "tier=db", project)
+    assert set_tags(http, "virtual_network", net, tier={"value": "db"}) == 200
+    before = http.read("virtual-network", net)["id_perms"]["last_modified"]
+    assert set_tags(http, "virtual_network", net, tier={"value": "db"}, label=None) == 200
+    assert set_tags(http, "virtual_network", net, tier=None, site={"value": "unknown"}) == 404
+    assert http.read("virtual-network", net)["id_perms"]["last_modified"] == before
+    assert tags_of(http, "virtual-network", net) == {db}
+
+
+def test_a_project_has_its_own_tags_and_a_machine_those_of_its_owner(http: Http, project: list[str]) -> None:
+    owner = http.call("POST", "/fqname-to-id", {"type": "project", "fq_name": project})[1]["uuid"]
+    app = tag(http, "application=web", project)
+    assert set_tags(http, "project", owner, application={"value": "web"}) == 200
+    assert tags_of(http, "project", owner) == {app}
+    machine = http.create("virtual-machine", fq_name=[f"{project[1]}-vm"])
+    assert set_tags(http, "virtual_machine", machine, application={"value": "web"}) == 404
+    for text, status in (("00000000-0000-4000-8000-000000000000", 404), (owner.replace("-", ""), 200)):
+        assert http.update("virtual-machine", machine, perms2={"owner": text}) == 200
+        assert set_tags(http, "virtual_machine", machine, application={"value": "web"}) == status
+    assert tags_of(http, "virtual-machine", machine) == {app}
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"obj_uuid": "NET"}, 400),
+        ({"obj_type": "virtual_network"}, 400),
+        ({"obj_type": "nonsense", "obj_uuid": "NET"}, 400),
+        ({"obj_type": "virtual_network", "obj_uuid": "nobody"}, 404),
+        ({"obj_type": "virtual_machine", "obj_uuid": "NET"}, 404),
+        ({"obj_type": "virtual_network", "obj_uuid": "NET", "tier": {"add_values": ["db"]}}, 400),
+        ({"obj_type": "virtual_network", "obj_uuid": "NET", "tier": {"value": ["db"]}}, 400),
+        ({"obj_type": "virtual_network", "obj_uuid": "NET", "tier": {}}, 400),
+        ({"obj_type": "virtual_network", "obj_uuid": "NET", "label": {"add_values": "db"}}, 400),
+        ({"obj_type": "virtual_network", "obj_uuid": "NET", "tier": "db"}, 500),
+        ({"obj_type": "address_group", "obj_uuid": "GROUP", "tier": {"value": "db"}}, 400),
+        ({"obj_type": "address_group", "obj_uuid": "GROUP", "label": {"value": "db"}}, 200),
+    ],
+)
+def test_a_wrong_request_for_tags(http: Http, project: list[str], body: dict[str, Any], status: int) -> None:
+    net = network(http, project, "net")
+    group = http.create("address-group", fq_name=[*project, "group"], parent_type="project")
+    for name in ("tier=db", "label=db"):
+        tag(http, name, project)
+    uuids = {"NET": net, "GROUP": group}
+    asked = body | ({"obj_uuid": uuids.get(body["obj_uuid"], body["obj_uuid"])} if "obj_uuid" in body else {})
+    assert http.call("POST", "/set-tag", asked)[0] == status
+
+
 # Lists
 
 

@@ -52,6 +52,16 @@ interface = api.virtual_machine_interface_read(id=interface.uuid)
 assert not interface.get_annotations()
 assert not interface.get_security_group_refs()
 
+label = vnc_api.Tag(tag_type_name="label", tag_value="red", parent_obj=project)
+api.tag_create(label)
+api.set_tags(network, {"label": {"add_values": ["red"]}})
+network = api.virtual_network_read(id=network.uuid)
+assert [ref["uuid"] for ref in network.get_tag_refs()] == [label.uuid]
+api.unset_tag(network, "label")
+network = api.virtual_network_read(id=network.uuid)
+assert not network.get_tag_refs()
+api.tag_delete(id=label.uuid)
+
 assert [found["uuid"] for found in api.virtual_networks_list(parent_id=project.uuid)["virtual-networks"]] == [
     network.uuid
 ]

@@ -230,7 +230,7 @@ class Agent(Receiver):
         now_s = time.time()
         (self._folder / "networks.json").write_text(json.dumps(format_networks(self._networks, saved_at=now_s)))
         interfaces = {RESOURCE: [{"uuid": port.vmi_uuid} for port in ports]}
-        (self._folder / "interfaces.json").write_text(format_interfaces(interfaces, saved_at=now_s))
+        (self._folder / "interfaces.json").write_text(json.dumps(format_interfaces(interfaces, saved_at=now_s)))
         settings = {
             "trunk": {"interface": TRUNK},
             "tf": {"servers": [f"http://{UNDERLAY[250]}:8082"], "timeout_s": 1.0},

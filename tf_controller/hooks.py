@@ -10,7 +10,7 @@ import ipaddress
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from tf_controller import policy_hooks, rules, subnets
+from tf_controller import dns_hooks, policy_hooks, rules, subnets
 from tf_controller.addresses import AddressSpace, IpAddress, next_free
 from tf_controller.change import Change
 from tf_controller.records import JsonObject, Record, Ref
@@ -379,6 +379,29 @@ class _FirewallRule(Hooks):
         return policy_hooks.firewall_rule(change, new)
 
 
+class _VirtualDns(Hooks):
+    def before_create(self, change: Change, record: Record, body: Mapping[str, Any], *, by_system: bool) -> Record:
+        dns_hooks.refuse_virtual_dns(change, record)
+        return dns_hooks.shared_with_domain(record)
+
+    def before_update(self, change: Change, old: Record, new: Record, body: Mapping[str, Any]) -> Record:
+        dns_hooks.refuse_virtual_dns(change, new)
+        return new
+
+    def before_delete(self, change: Change, record: Record) -> None:
+        dns_hooks.refuse_lost_forwarder(change, record)
+
+
+class _VirtualDnsRecord(Hooks):
+    def before_create(self, change: Change, record: Record, body: Mapping[str, Any], *, by_system: bool) -> Record:
+        dns_hooks.refuse_record(change, record)
+        return record
+
+    def before_update(self, change: Change, old: Record, new: Record, body: Mapping[str, Any]) -> Record:
+        dns_hooks.refuse_record(change, new)
+        return new
+
+
 def hooks_of(resource: str) -> Hooks:
     """Return the rules of a type beyond those of all."""
     return _HOOKS.get(resource, _NONE)
@@ -456,6 +479,8 @@ _HOOKS: Final[dict[str, Hooks]] = {
     "service-group": _ServiceGroup(),
     "tag": _Tag(),
     "tag-type": _TagType(),
+    dns_hooks.VIRTUAL_DNS: _VirtualDns(),
+    "virtual-DNS-record": _VirtualDnsRecord(),
     "virtual-machine-interface": _VirtualMachineInterface(),
     "virtual-network": _VirtualNetwork(),
 }

@@ -45,6 +45,8 @@ SERVED: Final = frozenset(
         "subnet",
         "tag",
         "tag-type",
+        "virtual-DNS",
+        "virtual-DNS-record",
         "virtual-machine",
         "virtual-machine-interface",
         "virtual-network",

@@ -373,6 +373,84 @@ def test_a_wrong_request_for_tags(http: Http, project: list[str], body: dict[str
     assert http.call("POST", "/set-tag", asked)[0] == status
 
 
+# Virtual DNS
+
+
+def virtual_dns(http: Http, name: str, **data: Any) -> str:
+    told = {"domain_name": f"{name}.example", "record_order": "fixed", "default_ttl_seconds": 60, **data}
+    return http.create("virtual-DNS", fq_name=[DOMAIN, name], parent_type="domain", virtual_DNS_data=told)
+
+
+def test_a_virtual_dns_is_shared_with_its_domain_and_stays_while_another_one_asks_it(http: Http) -> None:
+    first = virtual_dns(http, "first")
+    domain = http.call("POST", "/fqname-to-id", {"type": "domain", "fq_name": [DOMAIN]})[1]["uuid"]
+    share = {"tenant": f"domain:{domain}", "tenant_access": 5}
+    assert http.read("virtual-DNS", first)["perms2"]["share"] == [share]
+    second = virtual_dns(http, "second", next_virtual_DNS=f"{DOMAIN}:first")
+    data = http.read("virtual-DNS", first)["virtual_DNS_data"]
+    in_a_circle = {**data, "next_virtual_DNS": f"{DOMAIN}:second"}
+    assert http.update("virtual-DNS", first, virtual_DNS_data=in_a_circle) == 403
+    assert http.call("DELETE", f"/virtual-DNS/{first}")[0] == 403
+    for uuid in (second, first):
+        assert http.call("DELETE", f"/virtual-DNS/{uuid}")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "status"),
+    [
+        ("under_score", {}, 403),
+        ("v", {"domain_name": "under_score.example"}, 403),
+        ("v", {"domain_name": None}, 500),
+        ("v", {"record_order": "any"}, 400),
+        ("v", {"record_order": None}, 500),
+        ("v", {"default_ttl_seconds": -1}, 400),
+        ("v", {"next_virtual_DNS": f"{DOMAIN}:nobody"}, 400),
+        ("v", {"next_virtual_DNS": "fd00::53"}, 400),
+        ("v", {"next_virtual_DNS": "192.0.2.53"}, 200),
+    ],
+)
+def test_a_virtual_dns_that_cannot_be(http: Http, name: str, data: dict[str, Any], status: int) -> None:
+    told = {"domain_name": "v.example", "record_order": "random", "default_ttl_seconds": 60, **data}
+    body = {"fq_name": [DOMAIN, name], "parent_type": "domain", "virtual_DNS_data": told}
+    assert http.call("POST", "/virtual-DNSs", {"virtual-DNS": body})[0] == status
+
+
+@pytest.fixture(scope="module")
+def zone(http: Http) -> str:
+    virtual_dns(http, "zone")
+    return "zone"
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        ({"record_type": "A", "record_name": "www", "record_data": "10.0.0.1"}, 200),
+        ({"record_type": "AAAA", "record_name": "www", "record_data": "fd00::1"}, 200),
+        ({"record_type": "CNAME", "record_name": "alias", "record_data": "www.zone.example"}, 200),
+        ({"record_type": "PTR", "record_name": "10.0.0.1", "record_data": "www"}, 200),
+        ({"record_type": "NS", "record_name": "sub", "record_data": f"{DOMAIN}:zone"}, 200),
+        ({"record_type": "MX", "record_name": "zone", "record_data": "mail", "record_mx_preference": 10}, 200),
+        ({"record_type": "A", "record_name": "www", "record_data": "fd00::1"}, 403),
+        ({"record_type": "AAAA", "record_name": "www", "record_data": "10.0.0.1"}, 403),
+        ({"record_type": "A", "record_name": "-www", "record_data": "10.0.0.1"}, 403),
+        ({"record_type": "CNAME", "record_name": "alias", "record_data": "a b"}, 403),
+        ({"record_type": "PTR", "record_name": "www", "record_data": "www"}, 403),
+        ({"record_type": "NS", "record_name": "sub", "record_data": f"{DOMAIN}:nobody"}, 403),
+        ({"record_type": "MX", "record_name": "zone", "record_data": "mail", "record_mx_preference": 65536}, 403),
+        ({"record_type": "MX", "record_name": "zone", "record_data": "mail"}, 500),
+        ({"record_type": "TXT", "record_name": "www", "record_data": "x"}, 400),
+        ({"record_type": "A", "record_name": "www", "record_data": "10.0.0.1", "record_ttl_seconds": -1}, 403),
+    ],
+)
+def test_a_record_has_to_fit_its_type(
+    http: Http, zone: str, request: pytest.FixtureRequest, data: dict[str, Any], status: int
+) -> None:
+    told = {"record_class": "IN", "record_ttl_seconds": 60, **data}
+    name = [DOMAIN, zone, str(request.node.name).replace(":", "-")]
+    body = {"fq_name": name, "parent_type": "virtual-DNS", "virtual_DNS_record_data": told}
+    assert http.call("POST", "/virtual-DNS-records", {"virtual-DNS-record": body})[0] == status
+
+
 # Lists
 
 

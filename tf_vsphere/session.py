@@ -45,6 +45,10 @@ _OPENING_VERSION = "6.7"
 
 _PROBES = 3
 
+_REFUSED_S = 960.0
+"""How long a password that was refused is not tried again. vCenter locks an account for 5 minutes after five refused
+logins, ESXi for 15 (`Security.AccountUnlockTime`), and there each further try begins them anew."""
+
 
 class UndecodableError(HTTPException):
     """The server's answer does not fit the API's types, such as an enum value that is none."""
@@ -97,6 +101,9 @@ class _Stub(SoapAdapter.SoapStubAdapter):
 class Session:
     """A logged-in session that renews itself. Safe to use from several threads.
 
+    A renewal that is refused says nothing about the call that wanted it, and is `Transient`: the same password is tried
+    again after 16 minutes, another one at once.
+
     Managed objects got from it stay usable after a renewal. What lived inside the old session on the server does not:
     property collectors, filters and views; calls on those end in `Conflict`, and `generation` has grown.
     """
@@ -112,6 +119,7 @@ class Session:
         self._lock = threading.Lock()
         self._generation = 0
         self._last_call_s = 0.0
+        self._refused: tuple[str, float] | None = None  # which password, and until when it is not tried again
 
     @property
     def content(self) -> Any:
@@ -202,13 +210,25 @@ class Session:
             if self._generation == generation:  # nobody else has renewed it since our call
                 if self._stub is not None:
                     self._stub.SetSessionId(None)  # a session that is alive after all would refuse a second login
-                self._login()
+                try:
+                    self._login()
+                except (Rejected, ConfigError) as error:
+                    raise Transient(self.system, "log in again as", self.settings.user, error.reason) from error
                 log.info("session renewed", extra={"host": self.settings.host})
 
     def _login(self) -> None:
         password = _read_password(self.settings, file=self.file, section=self.section)
-        with translated(self.system, "log in as", self.settings.user):
-            self.content.sessionManager.Login(self.settings.user, password, None)
+        if self._refused is not None and self._refused[0] == password and time.monotonic() < self._refused[1]:
+            reason = "its password was refused, and is not tried again for some minutes lest the account be locked"
+            raise Transient(self.system, "log in as", self.settings.user, reason)
+        try:
+            with translated(self.system, "log in as", self.settings.user):
+                self.content.sessionManager.Login(self.settings.user, password, None)
+        except Rejected as error:
+            if isinstance(error.__cause__, vim.fault.InvalidLogin):
+                self._refused = (password, time.monotonic() + _REFUSED_S)
+            raise
+        self._refused = None
         self._generation += 1
         self._last_call_s = time.monotonic()
 

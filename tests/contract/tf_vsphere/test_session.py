@@ -11,7 +11,7 @@ from pyVmomi import vim
 
 from lab.vsphere_admin import VsphereAdmin
 from tests.contract.vcenter import PLAIN_SITE, Vcenter
-from tf_reconcile.errors import ConfigError, Rejected, Transient
+from tf_reconcile.errors import ConfigError, Transient
 from tf_vsphere.collector import MoRef
 from tf_vsphere.dvswitch import find_dvswitch, find_dvswitch_site
 from tf_vsphere.session import Session, connect
@@ -84,14 +84,35 @@ def test_a_closed_session_says_so(vcenter: Vcenter) -> None:
     session.close()
 
 
-def test_a_changed_password_is_read_again_and_a_wrong_one_then_is_an_error_of_the_call(
+def test_a_changed_password_is_read_again_and_a_wrong_one_is_tried_once_lest_the_account_be_locked(
     own_vcenter: Vcenter, tmp_path: Path
 ) -> None:
     session = connect(own_vcenter.settings(), "test.yaml", "vcenter")
+    right = (tmp_path / "password").read_text()
     (tmp_path / "password").write_text("changed\n")
     own_vcenter.expire_sessions()
-    with pytest.raises(Rejected, match="InvalidLogin"):
+    own_vcenter.forget_calls()
+    with pytest.raises(Transient, match="InvalidLogin"):
         session.call("read", "the clock", session.read_current_time)
+    for _ in range(5):
+        with pytest.raises(Transient, match="not tried again"):
+            session.call("read", "the clock", session.read_current_time)
+    assert own_vcenter.calls()["Login"] == 1
+    (tmp_path / "password").write_text(right)
+    assert session.call("read", "the clock", session.read_current_time) is not None
+    session.close()
+
+
+def test_a_password_file_that_is_gone_when_the_session_ends_fails_the_call_and_not_the_process(
+    own_vcenter: Vcenter, tmp_path: Path
+) -> None:
+    session = connect(own_vcenter.settings(), "test.yaml", "vcenter")
+    (tmp_path / "password").rename(tmp_path / "away")
+    own_vcenter.expire_sessions()
+    with pytest.raises(Transient, match="cannot read the password"):
+        session.call("read", "the clock", session.read_current_time)
+    (tmp_path / "away").rename(tmp_path / "password")
+    assert session.call("read", "the clock", session.read_current_time) is not None
     session.close()
 
 

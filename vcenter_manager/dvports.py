@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from pyVmomi import vim
+from pyVmomi import vim, vmodl
 
 from tf_reconcile.errors import BoundaryError, Conflict, Rejected, Transient
 from tf_vsphere.collector import Mirror, MoRef, filter_spec, retrieve
@@ -64,6 +64,7 @@ class VsphereDvports:
         self._task_timeout_s = task_timeout_s
         self._tasks = TaskWaiter(session)
         self._most = MOST_IN_ONE_TASK
+        self._stalled: frozenset[DvportKey] = frozenset()
         self._are_others_many = False
         self._portgroups: tuple[Mirror, Mapping[PortgroupKey, Portgroup]] | None = None  # of the last mirror
         self._watch = watch
@@ -145,15 +146,24 @@ class VsphereDvports:
         return {host: frozenset(vlans[host]) for host in hosts}
 
     def apply(self, actions: Sequence[DvportAction]) -> Failures:
-        """As promised in `boundary`."""
+        """As promised in `boundary`.
+
+        When vCenter does not answer, the batches that are left fail with the one that waited for it; ports whose task
+        did not end come last the next time, so that they hold up nobody twice.
+        """
         failures: dict[AnyAction, BoundaryError] = {}
-        left = [*actions]
+        left = sorted(actions, key=lambda action: action.dvport.key in self._stalled)
         while left:
             batch, left = left[: self._most], left[self._most :]
             found = self._write(batch)
+            failures |= found
             has_stalled = any(isinstance(error, Transient) for error in found.values())
             self._most = max(1, len(batch) // 2) if has_stalled else min(MOST_IN_ONE_TASK, self._most * 2)
-            failures |= found
+            silence = next((error for error in found.values() if is_no_answer(error)), None)
+            if silence is not None:
+                self._stalled = frozenset(action.dvport.key for action in batch)
+                failures |= dict.fromkeys(left, silence)
+                break
         return failures
 
     def _write(self, actions: Sequence[DvportAction]) -> Failures:
@@ -256,6 +266,11 @@ def is_still_right(action: DvportAction, fresh: Dvport | None) -> bool:
     Another connection cookie means that another NIC owns the port by now.
     """
     return fresh is not None and replace(fresh, config_version=action.dvport.config_version) == action.dvport
+
+
+def is_no_answer(error: BoundaryError) -> bool:
+    """Say whether `error` is no answer about the ports: the call, the task or the login waited for one in vain."""
+    return isinstance(error, Transient) and not isinstance(error.__cause__, vmodl.MethodFault)
 
 
 def is_fault_of_others(fault: object, host: HostMoref) -> bool:

@@ -24,6 +24,7 @@ __all__ = ["clean"]
 
 NAMES = ("web", "db", "cache")
 TASK_TIMEOUT_S = 3.0
+LATE_MS = int(TASK_TIMEOUT_S * 1000) + 1500
 
 
 @pytest.fixture
@@ -52,6 +53,12 @@ def read(site: Site, dvports: VsphereDvports) -> Mapping[str, Dvport]:
 
 def open_all(ports: Mapping[str, Dvport]) -> list[DvportAction]:
     return [OpenDvport(subject=name, dvport=ports[name], vlan=Vlan(101 + index)) for index, name in enumerate(NAMES)]
+
+
+def make_batches_small(site: Site, dvports: VsphereDvports, ports: Mapping[str, Dvport]) -> None:
+    """Let vCenter refuse until the next batch holds a single port; nothing is written."""
+    site.simulator.add_rule(level="task", method="ReconfigureDVPort_Task", fault="SystemError", count=1)
+    assert len(dvports.apply(open_all(ports))) == len(NAMES)
 
 
 def test_a_port_that_somebody_else_wrote_fails_alone_and_the_rest_of_its_batch_is_written(
@@ -86,7 +93,7 @@ def test_a_batch_that_does_not_end_in_time_makes_the_next_ones_smaller_until_one
     site: Site, dvports: VsphereDvports
 ) -> None:
     before = read(site, dvports)
-    rule = {"level": "task", "method": "ReconfigureDVPort_Task", "delay_ms": int(TASK_TIMEOUT_S * 1000) + 1500}
+    rule = {"level": "task", "method": "ReconfigureDVPort_Task", "delay_ms": LATE_MS}
     site.simulator.add_rule(**rule, count=1)
     failures = dvports.apply(open_all(before))
     assert {type(error) for error in failures.values()} == {Transient}
@@ -95,6 +102,29 @@ def test_a_batch_that_does_not_end_in_time_makes_the_next_ones_smaller_until_one
         site.simulator.reset_calls()
         assert dvports.apply(open_all(read(site, dvports))) == {}
         assert site.simulator.calls()["vcenter"]["ReconfigureDVPort_Task"] == len(sizes)
+
+
+def test_when_vcenter_does_not_answer_the_batches_that_are_left_do_not_wait_for_it_too(
+    site: Site, dvports: VsphereDvports
+) -> None:
+    before = read(site, dvports)
+    make_batches_small(site, dvports, before)
+    site.simulator.add_rule(level="http", method="ReconfigureDVPort_Task", drop="before")
+    site.simulator.reset_calls()
+    failures = dvports.apply(open_all(before))
+    assert {action.subject: type(error) for action, error in failures.items()} == dict.fromkeys(NAMES, Transient)
+    assert site.simulator.rules()[-1]["hits"] == 1
+
+
+def test_a_port_whose_task_did_not_end_comes_last_the_next_time(site: Site, dvports: VsphereDvports) -> None:
+    before = read(site, dvports)
+    make_batches_small(site, dvports, before)
+    site.simulator.add_rule(level="task", method="ReconfigureDVPort_Task", delay_ms=LATE_MS, count=1)
+    assert {action.subject for action in dvports.apply(open_all(before))} == {*NAMES}
+    wait_until(lambda: not read(site, dvports)["web"].is_blocked, what="the first one done late by vCenter")
+    site.simulator.add_rule(level="task", method="ReconfigureDVPort_Task", fault="SystemError", count=1)
+    failures = dvports.apply(open_all(read(site, dvports)))
+    assert [action.subject for action in failures] == ["db"], "the one that had stalled is not the first any more"
 
 
 def test_a_write_that_only_another_host_did_not_take_is_done_and_one_that_ours_did_not_take_is_not(

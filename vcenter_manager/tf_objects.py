@@ -104,6 +104,7 @@ class TfObjects:
             self._forget(gone)
         self._read_guests(sorted(wanted - set(self._vms)))
         self._read_ips(sorted(self._unread_ips))
+        self._refused &= {vmi_uuid for each in self._interfaces.values() for vmi_uuid in each}
         self._referrers = {vmi_uuid: self._read_referrers(vmi_uuid) for vmi_uuid in sorted(self._refused)}
         self._visitors = set(visitors)
         return self.recall(wanted)

@@ -9,8 +9,15 @@ import pytest
 
 from lab.controller import Controller
 from tf_api.client import ConfigApi
-from tf_reconcile.errors import Rejected
-from vcenter_manager.actions import CreateInstanceIp, CreateInterface, CreateVm, TfAction, UpdateInterface
+from tf_reconcile.errors import Conflict, Rejected
+from vcenter_manager.actions import (
+    CreateInstanceIp,
+    CreateInterface,
+    CreateVm,
+    DeleteInterface,
+    TfAction,
+    UpdateInterface,
+)
 from vcenter_manager.model import (
     Family,
     InstanceIpUuid,
@@ -145,3 +152,18 @@ def test_a_new_mac_and_a_new_nic_of_one_guest_go_together(tf: Tf) -> None:
     seen = tf.objects.observe([vm_uuid_of("web")], is_full=False)[vm_uuid_of("web")]
     assert seen.interfaces[vmi_uuid_of("web", 4000)].mac == mac
     assert len(tf.addresses("web")) == 2
+
+
+def test_what_refers_to_an_interface_is_not_asked_for_any_more_once_its_guest_has_left(tf: Tf) -> None:
+    assert not tf.addresses("web")
+    assert not tf.objects.apply(tf.create_guest("web"))
+    delete = DeleteInterface(subject="web", vm_uuid=vm_uuid_of("web"), vmi_uuid=vmi_uuid_of("web", 4000))
+    assert [type(error) for error in tf.objects.apply([delete]).values()] == [Conflict], "its address refers to it"
+
+    def reads(*names: str) -> int:
+        before = tf.api.calls["read"]
+        tf.addresses(*names)
+        return tf.api.calls["read"] - before
+
+    assert reads("web") == 1
+    assert reads() == 0

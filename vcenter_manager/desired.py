@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
+from typing import Final
 
 from vcenter_manager.model import (
     Address,
@@ -146,6 +147,10 @@ def _interface_uuids(
     return result
 
 
+NO_MAC: Final = "the NIC has no MAC address yet"
+"""vSphere gives a generated one when it first needs it, for a VM made on the ESXi itself when it is first powered on."""
+
+
 class Readiness(StrEnum):
     """What this manager may do about a NIC's dvPort; the values are the reasons shown to people."""
 
@@ -153,12 +158,17 @@ class Readiness(StrEnum):
     AT_REST = "its guest does not run, or the NIC is not connected"
     ELSEWHERE = "the dvPort is served by another host"
     NOT_SERVED = "no host serves the dvPort yet"
+    STRANGER = "the dvPort is served by a host that has joined the dvSwitch since that was read"
     TAKEN_OVER = "the dvPort belongs to another NIC by now"
     UNKNOWN = "vCenter shows no such dvPort"
 
 
 def readiness_of(attachment: Attachment, dvport: Dvport | None, switch: Switch) -> Readiness:
-    """Return whether an id may be set for `attachment`: only the host that serves the port, and only for that NIC."""
+    """Return whether an id may be set for `attachment`: only the host that serves the port, and only for that NIC.
+
+    A host that vCenter took out and added again has another id from then on: what an id that we have not heard of
+    serves may be here.
+    """
     if dvport is None:
         return Readiness.UNKNOWN
     if not dvport.is_connected or dvport.connection_cookie != attachment.dvport.connection_cookie:
@@ -167,6 +177,8 @@ def readiness_of(attachment: Attachment, dvport: Dvport | None, switch: Switch) 
         return Readiness.AT_REST
     if dvport.proxy_host is None:
         return Readiness.NOT_SERVED
+    if dvport.proxy_host not in switch.hosts:
+        return Readiness.STRANGER
     return Readiness.SERVED_HERE if dvport.proxy_host == switch.host else Readiness.ELSEWHERE
 
 
@@ -252,7 +264,9 @@ def addresses_of(interface: Interface) -> frozenset[Address]:
 
 
 def unready_reason(attachment: Attachment, interface: Interface | None, network: Network | None) -> str | None:
-    """Return why there can be no agent port for `attachment` yet; None when TF has all that it needs."""
+    """Return why there can be no agent port for `attachment` yet; None when all is there that it needs."""
+    if not attachment.mac:
+        return NO_MAC
     if network is None:
         return "its virtual network is not in TF"
     if not network.families:

@@ -139,11 +139,10 @@ def parse_guests(mirror: Mirror) -> GuestList:
 
 
 def parse_guest(properties: Mapping[str, Any]) -> Guest | None:
-    """Return the VM that a mirror entry describes; None when its identity is not readable now."""
-    vm_uuid = properties.get("config.instanceUuid")
-    if not vm_uuid:
+    """Return the VM that a mirror entry describes; None when its identity or its hardware is not readable now."""
+    vm_uuid, devices = properties.get("config.instanceUuid"), properties.get("config.hardware.device")
+    if not vm_uuid or devices is None:
         return None
-    devices = properties.get("config.hardware.device") or ()
     return Guest(
         vm_uuid=VmUuid(str(vm_uuid).lower()),
         bios_uuid=str(properties.get("config.uuid") or "").lower(),

@@ -16,7 +16,7 @@ from vcenter_manager.actions import (
     UpdateInterface,
     UpdateVm,
 )
-from vcenter_manager.desired import Attachment, instance_ip_uuid_of
+from vcenter_manager.desired import NO_MAC, Attachment, instance_ip_uuid_of
 from vcenter_manager.external_ipam import choose
 from vcenter_manager.model import (
     Address,
@@ -82,6 +82,9 @@ def _plan_interface(
         absent = sorted({Source.NETWORKS, Source.OBJECTS} & set(snapshot.missing))
         reason = f"waits for {', '.join(absent)}" if absent else "its virtual network is not in TF"
         draft.hold(attachment.subject, reason)
+        return
+    if not attachment.mac:
+        draft.hold(attachment.subject, NO_MAC)
         return
     if have is not None and not have.is_ours:
         draft.hold(attachment.subject, f"interface {have.vmi_uuid} in TF is somebody else's")

@@ -147,10 +147,11 @@ def test_a_nic_of_every_type_is_a_nic(card: Any) -> None:
         {"name": "orphaned"},
         {"name": "inaccessible", "runtime.powerState": "poweredOff"},
         {"name": "being created", "config.instanceUuid": ""},
+        {"name": "without hardware", "config.instanceUuid": "50-1", "runtime.powerState": "poweredOn"},
     ],
     ids=lambda properties: str(properties["name"]),
 )
-def test_a_vm_without_an_instance_uuid_is_told_from_a_guest(properties: dict[str, Any]) -> None:
+def test_a_vm_without_an_instance_uuid_or_hardware_is_told_from_a_guest(properties: dict[str, Any]) -> None:
     assert parse_guest(properties) is None
 
 

@@ -145,6 +145,27 @@ def test_nothing_is_written_to_a_port_that_another_host_serves() -> None:
     assert reasons(world.decide(A)) == {"web NIC 4000": "the dvPort is served by another host"}
 
 
+def test_a_host_that_vcenter_added_anew_under_another_id_costs_no_vif() -> None:
+    world = settled()
+    world.port_of("web").proxy_host = HostMoref("host-a-added-again")
+    decision = world.decide(A)
+    assert kinds(decision) == []
+    assert "has joined the dvSwitch" in reasons(decision)["web NIC 4000"]
+
+
+def test_a_nic_without_a_mac_waits_for_one_and_nothing_is_made_for_it() -> None:
+    world = World()
+    world.create("web", A, "blue")
+    nics = world.machines[vm_uuid_of("web")].nics
+    nics[NIC] = replace(nics[NIC], mac=MacAddress(""))
+    decision = world.pass_of(A)
+    assert kinds(decision) == ["CreateVm"]
+    assert reasons(decision)["web NIC 4000"] == "the NIC has no MAC address yet"
+    nics[NIC] = replace(nics[NIC], mac=MacAddress("00:50:56:80:00:01"))
+    world.run_until_quiet()
+    world.assert_alive()
+
+
 def test_a_port_that_no_host_serves_yet_is_held() -> None:
     world = World()
     world.create("web", A, "blue")

@@ -9,7 +9,8 @@ from __future__ import annotations
 import ipaddress
 import re
 from pathlib import Path
-from typing import Annotated, TypeVar, get_type_hints
+from typing import Annotated, Any, Final, TypeVar, get_type_hints
+from urllib.parse import urlsplit
 
 import msgspec
 import yaml
@@ -18,9 +19,11 @@ from tf_reconcile.errors import ConfigError
 
 T = TypeVar("T", bound=msgspec.Struct)
 
-Seconds = Annotated[float, msgspec.Meta(gt=0)]
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=604_800)]
+"""A time limit or a period: at most a week, since clocks and sockets take neither infinity nor ages."""
 
 _LAST_TCP_PORT = 65535
+_MERGE: Final = "tag:yaml.org,2002:merge"
 
 _AT = re.compile(r" - at `(?P<path>[^`]*)`$")
 _KIND = re.compile(r"^Expected (?P<allowed>.+?)(?:, got (?P<got>.+))?$")
@@ -38,6 +41,15 @@ def load_settings(path: Path, kind: type[T]) -> T:
     Raises `ConfigError` when the file is missing or not YAML, a key is unknown, missing, of the wrong type or out of
     range.
     """
+    return convert_settings(read_yaml(path), kind, file=str(path))
+
+
+def read_yaml(path: Path) -> object:
+    """Return what is in the YAML file `path`, an empty mapping for an empty file.
+
+    Raises `ConfigError` when it cannot be read, is not YAML, or has a key twice in one mapping: YAML forbids that, and
+    of two sections the reader would keep the last.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -49,10 +61,22 @@ def load_settings(path: Path, kind: type[T]) -> T:
     except UnicodeDecodeError as error:
         raise ConfigError("not UTF-8 text", file=str(path), allowed="a YAML file in UTF-8") from error
     try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        raw = yaml.load(text, _Loader)
+    except (yaml.YAMLError, ValueError) as error:  # the latter for a date that is none
         raise ConfigError(f"not valid YAML: {error}", file=str(path)) from error
-    return convert_settings({} if raw is None else raw, kind, file=str(path))
+    return {} if raw is None else raw
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, which refuses a key that comes twice."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """As in PyYAML; what is merged in by `<<` may be overridden, as YAML has it."""
+        own = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE]
+        twice = next((key for index, key in enumerate(own) if key in own[:index]), None)
+        if twice is not None:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {twice!r} comes twice", node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 def convert_settings(raw: object, kind: type[T], *, file: str) -> T:
@@ -99,6 +123,19 @@ def parse_listen(text: str, *, file: str, key: str) -> tuple[str, int]:
         allowed = "address:port, for example 127.0.0.1:9100 or [::1]:9100; port 0 takes a free one"
         raise ConfigError("not an address to listen on", file=file, key=key, value=text, allowed=allowed)
     return bare, int(port)
+
+
+def check_url(text: str, *, file: str, key: str, schemes: tuple[str, ...] = ("http", "https")) -> str:
+    """Return `text` if it is the URL of a server; raises `ConfigError` naming `file` and `key`."""
+    try:
+        parts = urlsplit(text)
+        is_server = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none, or a bracket that is not closed
+        is_server = False
+    if not is_server:
+        allowed = " or ".join(f"{scheme}://host:port" for scheme in schemes)
+        raise ConfigError("not a URL", file=file, key=key, value=text, allowed=allowed)
+    return text
 
 
 def is_loopback(host: str) -> bool:

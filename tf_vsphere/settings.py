@@ -6,11 +6,12 @@ from typing import Annotated
 
 import msgspec
 
+from tf_runtime.settings import Seconds, Settings
+
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
-Seconds = Annotated[float, msgspec.Meta(gt=0)]
 
 
-class VsphereSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class VsphereSettings(Settings, frozen=True, kw_only=True):
     """One endpoint and one account.
 
     TLS is verified: by `thumbprint_sha256` when it is given, else by `ca_file`, else by the system's authorities.

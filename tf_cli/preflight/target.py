@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-import yaml
 
 from tf_cli.preflight.model import Forwarder, SitePolicy
 from tf_cli.preflight.roles import RoleName
 from tf_cli.preflight.settings import AccountSettings, CheckSettings
 from tf_cli.settings import DaemonSettings, TfvSettings
 from tf_reconcile.errors import ConfigError
-from tf_runtime.settings import load_settings, read_secret
+from tf_runtime.settings import load_settings, read_secret, read_yaml
 from tf_vsphere.settings import VsphereSettings
 from vcenter_manager.settings import IdentitySettings, ManagerSettings, check_ranges
 from vcenter_plugin.settings import PluginSettings
@@ -94,8 +93,8 @@ def _kind_of(path: Path) -> tuple[type[Any], Callable[[Any, str], Target]]:
 def _top_level_keys(path: Path) -> frozenset[str]:
     """Return none where the file cannot be read as a mapping: loading it then says what is wrong."""
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        raw = read_yaml(path)
+    except ConfigError:
         return frozenset()
     return frozenset(str(key) for key in raw) if isinstance(raw, dict) else frozenset()
 

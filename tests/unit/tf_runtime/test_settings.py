@@ -5,7 +5,15 @@ import msgspec
 import pytest
 
 from tf_reconcile.errors import ConfigError
-from tf_runtime.settings import Settings, is_loopback, load_settings, parse_listen, read_secret
+from tf_runtime.settings import (
+    Seconds,
+    Settings,
+    check_url,
+    is_loopback,
+    load_settings,
+    parse_listen,
+    read_secret,
+)
 
 
 class Range(Settings, frozen=True):
@@ -17,6 +25,10 @@ class Sample(Settings, frozen=True):
     host: str
     vlan: Range | None = None
     ranges: tuple[Range, ...] = ()
+
+
+class Timed(Settings, frozen=True):
+    limit_s: Seconds
 
 
 def load(tmp_path: Path, text: str) -> Sample:
@@ -68,6 +80,40 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_yaml_is_refused_in_one_line(tmp_path: Path) -> None:
     assert "YAML" in str(error(tmp_path, "host: [a\nb: }"))
+
+
+def test_a_key_that_comes_twice_is_refused_instead_of_the_last_one_taken(tmp_path: Path) -> None:
+    assert "the key 'host' comes twice" in str(error(tmp_path, "host: a\nvlan: {first: 1}\nhost: b\n"))
+
+
+def test_what_is_merged_in_may_be_overridden(tmp_path: Path) -> None:
+    text = "host: a\nranges:\n- &first {first: 2, last: 9}\n- {<<: *first, last: 5}\n"
+    assert load(tmp_path, text).ranges[1] == Range(first=2, last=5)
+
+
+def test_a_date_that_is_none_is_refused_in_one_line(tmp_path: Path) -> None:
+    assert "month" in str(error(tmp_path, "host: 2026-13-45\n"))
+
+
+@pytest.mark.parametrize("seconds", [".inf", ".nan", "-1", "0", "604801"])
+def test_a_time_limit_is_a_number_of_seconds_that_clocks_can_take(tmp_path: Path, seconds: str) -> None:
+    path = tmp_path / "timed.yaml"
+    path.write_text(f"limit_s: {seconds}\n")
+    with pytest.raises(ConfigError, match="limit_s: value out of range"):
+        load_settings(path, Timed)
+
+
+@pytest.mark.parametrize("url", ["http://10.0.0.1:8082", "https://[::1]:8082", "http://tf"])
+def test_the_url_of_a_server_is_taken(url: str) -> None:
+    assert check_url(url, file="x.yaml", key="url") == url
+
+
+@pytest.mark.parametrize(
+    "url", ["", "localhost:9091", "10.0.0.1", "ftp://tf", "http://", "http://tf:99999", "http://[::1"]
+)
+def test_what_is_no_url_of_a_server_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError, match="url: not a URL"):
+        check_url(url, file="x.yaml", key="url")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import collections
 import itertools
 import threading
 import uuid as uuids_of_python
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
@@ -32,6 +32,7 @@ from tf_reconcile.errors import Conflict, Rejected, Transient
 JsonObject: TypeAlias = dict[str, Any]
 
 _OK: Final = 200
+_UNAUTHORIZED: Final = 401
 _NOT_FOUND: Final = 404
 _CONFLICT: Final = 409
 _MAX_UUIDS_IN_URL: Final = 25  # the same bound as in TF's own client: above it the list is asked for by POST
@@ -55,8 +56,11 @@ class ConfigApi:
     """One config API, behind one or several servers; safe to share between threads.
 
     `servers` are base URLs (`http://10.0.0.1:8082`). Over https the certificate is verified against `ca_file`, or
-    against the system's authorities without one. `calls` counts the HTTP requests sent, by verb: `list`, `read`,
-    `create`, `update`, `delete`, `fqname-to-id`, `id-to-fqname`, `ref-update`, `watch`.
+    against the system's authorities without one. When `token` is refused, which is what its end looks like,
+    `read_token` is asked for the present one, and with another one the request is sent again: it was not carried out.
+
+    `calls` counts the HTTP requests sent, by verb: `list`, `read`, `create`, `update`, `delete`, `fqname-to-id`,
+    `id-to-fqname`, `ref-update`, `watch`.
     """
 
     def __init__(
@@ -65,12 +69,15 @@ class ConfigApi:
         token: str | None = None,
         ca_file: Path | None = None,
         timeout_s: float = 20.0,
+        *,
+        read_token: Callable[[], str | None] = lambda: None,
     ) -> None:
         if not servers:
             raise ValueError("at least one server is needed")
         self.servers = tuple(server.rstrip("/") for server in servers)
         self.calls: collections.Counter[str] = collections.Counter()
-        self._headers = {"Accept": "application/json"} | ({"X-Auth-Token": token} if token else {})
+        self._token = token
+        self._read_token = read_token
         self._preferred = 0
         self._lock = threading.Lock()
         self._pool = urllib3.PoolManager(
@@ -251,15 +258,18 @@ class ConfigApi:
         anything but 200.
         """
         self._count("watch")
-        timeout = urllib3.Timeout(connect=_CONNECT_TIMEOUT_S, read=idle_timeout_s)
+        timeout, token = urllib3.Timeout(connect=_CONNECT_TIMEOUT_S, read=idle_timeout_s), self._token
+        headers = _headers(token)
         try:
             response = self._pool.request(
-                "GET", server + path, headers=self._headers, timeout=timeout, redirect=False, preload_content=False
+                "GET", server + path, headers=headers, timeout=timeout, redirect=False, preload_content=False
             )
         except HTTPError as error:
             raise faults.unreachable(operation="watch", subject=path, reason=f"{server}: {error}") from error
         if response.status != _OK:
             response.close()
+            if response.status == _UNAUTHORIZED:
+                self._has_other_token(token)  # for the next time
             raise faults.unreachable(operation="watch", subject=path, reason=f"{server}: HTTP {response.status}")
         return response
 
@@ -295,7 +305,36 @@ class ConfigApi:
         A request that is not `repeatable` goes to the next server only if it certainly never left this machine.
         """
         encoded = msgspec.json.encode(body) if body is not None else None
-        headers = self._headers | ({"Content-Type": "application/json"} if encoded is not None else {})
+        token = self._token
+        answer = self._send_as(
+            token, verb, method, path, encoded, subject=subject, repeatable=repeatable, is_read=is_read
+        )
+        if answer.status == _UNAUTHORIZED and self._has_other_token(token):
+            answer = self._send_as(
+                self._token, verb, method, path, encoded, subject=subject, repeatable=repeatable, is_read=is_read
+            )
+        return answer
+
+    def _has_other_token(self, refused: str | None) -> bool:
+        """Read the token anew unless another thread has; True when there is another one than the `refused`."""
+        with self._lock:
+            if self._token == refused:
+                self._token = self._read_token() or refused
+            return self._token != refused
+
+    def _send_as(
+        self,
+        token: str | None,
+        verb: str,
+        method: str,
+        path: str,
+        encoded: bytes | None,
+        *,
+        subject: str,
+        repeatable: bool,
+        is_read: bool,
+    ) -> _Answer:
+        headers = _headers(token) | ({"Content-Type": "application/json"} if encoded is not None else {})
         reasons: list[str] = []
         for index in self._server_order():
             server = self.servers[index]
@@ -355,6 +394,10 @@ class ConfigApi:
             raise faults.translate(
                 status=answer.status, text=answer.text, operation=operation, subject=subject, is_read=False
             )
+
+
+def _headers(token: str | None) -> dict[str, str]:
+    return {"Accept": "application/json"} | ({"X-Auth-Token": token} if token else {})
 
 
 def _chunks(uuids: Sequence[str] | None) -> Iterator[Sequence[str]]:

@@ -14,7 +14,7 @@ SYSTEM: Final = "TF config API"
 
 _OK: Final = range(200, 300)
 _REASON_LENGTH: Final = 300
-_TIMEOUT, _CONFLICT, _TOO_MANY, _SERVER_ERROR = 408, 409, 429, 500
+_UNAUTHORIZED, _TIMEOUT, _CONFLICT, _TOO_MANY, _SERVER_ERROR = 401, 408, 409, 429, 500
 _OUTAGE: Final = frozenset({_TIMEOUT, _TOO_MANY, 502, 503, 504})
 
 
@@ -35,11 +35,11 @@ def is_outage(status: int, *, is_read: bool) -> bool:
 def translate(*, status: int, text: str, operation: str, subject: str, is_read: bool) -> BoundaryError:
     """Return the error that the answer `status` with the body `text` stands for.
 
-    `Transient`: outage; `Conflict`: 409 (exists already, in use, still referred to): observe again; `Rejected`:
-    everything else.
+    `Transient`: outage, or a token that is not accepted (any more); `Conflict`: 409 (exists already, in use, still
+    referred to): observe again; `Rejected`: everything else.
     """
     reason = f"HTTP {status}: {shorten(text)}"
-    if is_outage(status, is_read=is_read):
+    if status == _UNAUTHORIZED or is_outage(status, is_read=is_read):
         return Transient(system=SYSTEM, operation=operation, subject=subject, reason=reason)
     if status == _CONFLICT:
         return Conflict(system=SYSTEM, operation=operation, subject=subject, reason=reason)

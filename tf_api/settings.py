@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import ssl
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +11,9 @@ import msgspec
 
 from tf_api.client import ConfigApi
 from tf_reconcile.errors import ConfigError
-from tf_runtime.settings import Seconds, Settings, read_optional_secret
+from tf_runtime.settings import Seconds, Settings, check_url, read_optional_secret
+
+log = logging.getLogger(__name__)
 
 
 class TfSettings(Settings, frozen=True, kw_only=True):
@@ -19,7 +23,8 @@ class TfSettings(Settings, frozen=True, kw_only=True):
     """Base URLs of the replicas, such as `http://192.0.2.10:8082`; one that does not answer is passed over."""
 
     token_file: str | None = None
-    """File with the token, sent as X-Auth-Token; needed wherever the controller asks for one."""
+    """File with the token, sent as X-Auth-Token; needed wherever the controller asks for one. Read again when it is
+    refused, so that whoever renews a token that expires has only to replace the file."""
 
     ca_file: str | None = None
     """PEM file with the authorities to trust for https; the system's without it."""
@@ -31,22 +36,53 @@ class TfSettings(Settings, frozen=True, kw_only=True):
 def open_config_api(settings: TfSettings, *, file: str, section: str = "tf") -> ConfigApi:
     """Return a client for `settings`; no call is made yet. `file` and `section` say where they come from.
 
-    Raises `ConfigError` when a server is no URL or the token cannot be read.
+    Raises `ConfigError` when a server is no URL, or the token or the authorities cannot be read.
     """
     check_servers(settings, file=file, section=section)
-    token = read_optional_secret(settings.token_file, file=file, key=f"{section}.token_file")
-    ca_file = None if settings.ca_file is None else Path(settings.ca_file)
-    return ConfigApi(settings.servers, token, ca_file, settings.timeout_s)
+    ca_file = None if settings.ca_file is None else _check_ca_file(settings.ca_file, file=file, section=section)
+
+    def read_token() -> str | None:
+        return _read_token(settings.token_file, file=file, section=section)
+
+    def read_token_again() -> str | None:
+        try:
+            return read_token()
+        except ConfigError as error:
+            log.warning("token not read again", extra={"reason": str(error)})
+            return None
+
+    return ConfigApi(settings.servers, read_token(), ca_file, settings.timeout_s, read_token=read_token_again)
 
 
 def check_servers(settings: TfSettings, *, file: str, section: str = "tf") -> None:
     """Raise `ConfigError` when a server is no URL."""
     for index, server in enumerate(settings.servers):
-        if not server.startswith(("http://", "https://")):
-            raise ConfigError(
-                "not a URL",
-                file=file,
-                key=f"{section}.servers[{index}]",
-                value=server,
-                allowed="http://host:port or https://host:port",
-            )
+        check_url(server, file=file, key=f"{section}.servers[{index}]")
+
+
+def _check_ca_file(path: str, *, file: str, section: str) -> Path:
+    try:
+        ssl.create_default_context(cafile=path)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot use the CA file: {error.strerror or error}",
+            file=file,
+            key=f"{section}.ca_file",
+            value=path,
+            allowed="a readable PEM file with at least one certificate",
+        ) from error
+    return Path(path)
+
+
+def _read_token(path: str | None, *, file: str, section: str) -> str | None:
+    """Return the token, which has to fit in a header of HTTP."""
+    token = read_optional_secret(path, file=file, key=f"{section}.token_file")
+    if token is not None and not (token.isascii() and token.isprintable()):
+        raise ConfigError(
+            "not a token",
+            file=file,
+            key=f"{section}.token_file",
+            value=path,
+            allowed="a file with one line of printable ASCII characters",
+        )
+    return token

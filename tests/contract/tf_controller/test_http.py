@@ -16,7 +16,7 @@ import urllib3
 from lab.controller import Controller
 from tests.contract.tf_controller.recording import load
 from tf_api.client import ConfigApi
-from tf_reconcile.errors import Conflict, Rejected
+from tf_reconcile.errors import Conflict, Transient
 
 TOKEN = "correct horse"
 
@@ -61,8 +61,25 @@ def test_with_the_token_it_answers(guarded: Controller, headers: dict[str, str])
 
 def test_the_client_sends_the_token_and_says_so_when_it_is_refused(guarded: Controller) -> None:
     assert guarded.api().list("domain") != []
-    with pytest.raises(Rejected, match="HTTP 401"):
+    with pytest.raises(Transient, match="HTTP 401"):
         ConfigApi([guarded.url], token="wrong").list("domain")
+
+
+def test_a_token_that_is_refused_is_read_again_and_the_request_sent_once_more(guarded: Controller) -> None:
+    tokens = iter(["expired too", TOKEN])
+    api = ConfigApi([guarded.url], token="expired", read_token=lambda: next(tokens))
+    with pytest.raises(Transient, match="HTTP 401"):
+        api.create("domain", {"fq_name": ["renewed"]})
+    assert api.create("domain", {"fq_name": ["renewed"]})
+    assert api.list("domain")
+    assert next(tokens, None) is None
+
+
+def test_a_stream_that_is_refused_has_the_token_read_for_the_next_one(guarded: Controller) -> None:
+    api = ConfigApi([guarded.url], token="expired", read_token=lambda: TOKEN)
+    with pytest.raises(Transient, match="HTTP 401"):
+        api.open_stream(guarded.url, "/watch?resource_type=domain", idle_timeout_s=5.0)
+    api.open_stream(guarded.url, "/watch?resource_type=domain", idle_timeout_s=5.0).close()
 
 
 def test_homepage_names_only_what_the_real_server_names_and_what_is_served(controller: Controller) -> None:

@@ -10,7 +10,7 @@ from tf_reconcile.errors import Conflict, Rejected, Transient
     ("status", "is_read", "kind"),
     [
         (400, True, Rejected),
-        (401, True, Rejected),
+        (401, True, Transient),
         (403, False, Rejected),
         (404, True, Rejected),
         (408, True, Transient),

@@ -34,7 +34,7 @@ from tf_runtime.log import configure_logging
 from tf_runtime.loop import ReconcileLoop
 from tf_runtime.metrics import PREFIX, DaemonMetrics
 from tf_runtime.removals import ConfirmedRemovals
-from tf_runtime.settings import load_settings
+from tf_runtime.settings import check_url, load_settings
 from tf_vsphere.dvswitch import DvSwitch, DvSwitchSite, find_dvswitch_site
 from tf_vsphere.session import Session, connect
 from vcenter_manager.actions import describe
@@ -173,6 +173,7 @@ def make_manager(settings: ManagerSettings, file: str) -> Manager:
     Raises `ConfigError` for what an operator has to mend.
     """
     check_ranges(settings.vlan, file=file)
+    check_url(settings.agent.url, file=file, key="agent.url")
     if settings.inventory is InventorySource.ESXI and settings.esxi is None:
         raise ConfigError(
             "the ESXi is not configured", file=file, key="esxi", value=None, allowed="a section, or inventory: vcenter"

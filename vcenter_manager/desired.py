@@ -148,7 +148,7 @@ def _interface_uuids(
 
 
 NO_MAC: Final = "the NIC has no MAC address yet"
-"""vSphere gives a generated one when it first needs it, for a VM made on the ESXi itself when it is first powered on."""
+"""A VM that is made on the ESXi itself gets a generated one when it is first powered on."""
 
 
 class Readiness(StrEnum):

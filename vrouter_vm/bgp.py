@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -150,10 +151,8 @@ class Speaker:
             request_serializer=gobgp_pb2.AddPathStreamRequest.SerializeToString,
             response_deserializer=gobgp_pb2.AddPathStreamResponse.FromString,
         )
-        try:
+        with _translated("AddPathStream"):
             method(requests, timeout=timeout_s)
-        except grpc.RpcError as error:
-            raise _translate(error, "AddPathStream") from error
 
     def withdraw(self, route: BgpRoute) -> None:
         """Withdraw a route; one that is not there is no error."""
@@ -200,10 +199,8 @@ class Speaker:
             request_serializer=type(request).SerializeToString,
             response_deserializer=response.FromString,
         )
-        try:
+        with _translated(name):
             return method(request, timeout=timeout_s)
-        except grpc.RpcError as error:
-            raise _translate(error, name) from error
 
     def _stream(
         self, name: str, request: Any, response: Any, *, timeout_s: float | None = CALL_TIMEOUT_S
@@ -213,10 +210,8 @@ class Speaker:
             request_serializer=type(request).SerializeToString,
             response_deserializer=response.FromString,
         )
-        try:
+        with _translated(name):
             yield from method(request, timeout=timeout_s)
-        except grpc.RpcError as error:
-            raise _translate(error, name) from error
 
 
 def is_local(path: gobgp_pb2.Path) -> bool:
@@ -488,6 +483,13 @@ def _families_of(peer: gobgp_pb2.Peer) -> set[tuple[int, int]]:
     return {(family.afi, family.safi) for family in families}
 
 
-def _translate(error: Any, operation: str) -> BoundaryError:
-    kind: type[BoundaryError] = Transient if error.code() in _UNREACHABLE else Rejected
-    return kind(SYSTEM, operation, reason=error.details() or str(error.code()))
+@contextmanager
+def _translated(operation: str) -> Iterator[None]:
+    """Raise what grpc raises inside as ours. A `ValueError` is its word for a connection that `close` has ended."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        kind: type[BoundaryError] = Transient if error.code() in _UNREACHABLE else Rejected
+        raise kind(SYSTEM, operation, reason=error.details() or str(error.code())) from error
+    except ValueError as error:
+        raise Transient(SYSTEM, operation, reason="the connection is closed") from error

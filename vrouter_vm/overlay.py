@@ -91,7 +91,8 @@ class BgpOverlay:
         self._announced: dict[RouteKey, BgpRoute] = {}
         self._generations: dict[RouteKey, int] = {}
         self._sessions: dict[str, bool] = {}
-        self._speaker: Speaker | None = None
+        self._connection: Speaker | None = None
+        self._speaker: Speaker | None = None  # the same, once it has our routes
         self._error = "not connected yet"
         self._is_begun = False
         self._is_stopping = False
@@ -113,10 +114,10 @@ class BgpOverlay:
         """End the thread. Nothing is withdrawn: the speaker goes on without us."""
         with self._condition:
             self._is_stopping = True
-            speaker = self._speaker
+            connection = self._connection
             self._condition.notify_all()
-        if speaker is not None:
-            speaker.close()
+        if connection is not None:
+            connection.close()
         self._thread.join()
         self._saver.join()
         self._pulse.join()
@@ -277,8 +278,11 @@ class BgpOverlay:
         from vrouter_vm.bgp import Speaker  # noqa: PLC0415 - seconds of imports, while the forwarding is up already
 
         delay_s = FIRST_RETRY_S
-        while not self._is_stopping:
-            speaker = Speaker(self._socket)
+        while True:
+            with self._condition:  # `stop` closes this connection, or there is none
+                if self._is_stopping:
+                    return
+                speaker = self._connection = Speaker(self._socket)
             try:
                 self._connect(speaker)
                 delay_s = FIRST_RETRY_S

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -15,6 +17,8 @@ import pytest
 from lab.reflector import reflector_configuration
 from tests.contract.vrouter_vm.speakers import ASN, LOOPBACK, ROOT, Fabric, Process, running_fabric, wait_until
 from tests.contract.vrouter_vm.test_overlay import Host, route
+from tf_reconcile.errors import Transient
+from vrouter_vm.bgp import Speaker
 from vrouter_vm.model import PeerSettings
 
 PULSE_S = 0.5
@@ -78,6 +82,36 @@ def test_a_call_that_finds_the_speaker_hanging_gives_up_in_time_and_the_next_one
         assert second_s < 1.0
     finally:
         a.overlay.stop()
+
+
+def connections_to(process: Process) -> int:
+    """How many connections there are to its API, accepted or not: unix(7) sockets of its path but the listener."""
+    listed = Path("/proc/net/unix").read_text().splitlines()
+    return sum(line.split()[-1] == str(process.socket) for line in listed) - 1
+
+
+def test_an_agent_that_ends_while_it_connects_waits_for_no_speaker(fabric: Fabric) -> None:
+    a, speaker = Host(fabric, "a", 1), fabric.speakers["a"]
+    with stopped(speaker):
+        a.begin(route(1))
+        wait_until(lambda: connections_to(speaker) > 0, "the agent has called")
+        ending = threading.Thread(target=a.overlay.stop, daemon=True)
+        ending.start()
+    ending.join(10.0)
+    assert not ending.is_alive()
+
+
+def test_a_call_on_a_connection_that_another_thread_has_closed_finds_no_speaker(fabric: Fabric) -> None:
+    speaker = Speaker(fabric.speakers["a"].socket)
+    speaker.ask(timeout_s=5.0)
+    speaker.close()
+    for call in (
+        partial(speaker.ask, timeout_s=5.0),
+        partial(speaker.announce, [route(1)]),
+        partial(next, speaker.watch()),
+    ):
+        with pytest.raises(Transient, match="closed"):
+            call()
 
 
 @pytest.fixture

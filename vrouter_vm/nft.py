@@ -4,6 +4,9 @@
 each vif to its guest's MAC and addresses, gives each network its conntrack zone, and lets guests reach nothing but
 other guests and their gateway; `arp vrouter` binds ARP senders, which the inet family does not see.
 
+Bindings and zones come before fragments are put together, or those of another network with the same addresses, or of a
+guest that lies about its own, would become part of a guest's packet.
+
 A vif that is not in the sets is unknown and dropped at every hook, so whatever is not loaded yet fails closed. In the
 forward and input hooks `iifname` is the VRF and the vif is `meta sdifname`; there `iifname <trunk>.*` is a vif outside
 any VRF, or neighbour discovery, which keeps the vif.
@@ -35,6 +38,9 @@ from vrouter_vm.model import Chain, Element, Elements, ObservedFilters
 _AT_ONCE: Final = 5000
 """Elements and rules in one transaction when everything is loaded: a thousand take about a megabyte and a half."""
 _RULES_AT_ONCE: Final = 1000
+
+_BEFORE_DEFRAGMENTATION: Final = -450
+"""The kernel puts fragments together at -400 (linux/netfilter_ipv4.h), by zone, addresses and identification."""
 
 REVOKED: Final = 0x1
 """Bit of a conntrack mark: the policies do not let this flow pass any more."""
@@ -73,14 +79,18 @@ table inet {names.FILTER_TABLE} {{
 	set denied_from {{ type ifname; counter; }}
 	set denied_to {{ type ifname; counter; }}
 
-	chain prerouting {{
-		type filter hook prerouting priority raw; policy accept;
+	chain entering {{
+		type filter hook prerouting priority {_BEFORE_DEFRAGMENTATION}; policy accept;
 		iifname "@TRUNK@" counter name untagged drop
 		iifname "@TRUNK@.*" jump from_guest
 		meta iifkind "vxlan" iifname "x*" iifname != @tunnels counter name no_network drop
 		meta iifkind "veth" iifname "i*" iifname != @tunnels counter name no_network drop
-		udp dport {{ {names.VXLAN_PORT}, {names.MPLS_PORT} }} iifname . ip saddr @vteps notrack
 		ct zone set iifname map @zones
+	}}
+
+	chain prerouting {{
+		type filter hook prerouting priority raw; policy accept;
+		udp dport {{ {names.VXLAN_PORT}, {names.MPLS_PORT} }} iifname . ip saddr @vteps notrack
 	}}
 
 	chain from_guest {{

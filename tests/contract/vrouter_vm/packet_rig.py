@@ -28,6 +28,9 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNET = 0x40000000
 _ETH_P_ALL = 3
 _SENTINEL = 0xFFFF
+_FIRST_PIECED = 0x8000
+_CUT = 8
+"""Where a packet is cut in two: its UDP header is the first piece."""
 _MARKED_BYTES = 64
 
 
@@ -68,6 +71,7 @@ class Rig:
     guests: Sequence[RigGuest]
     nft: LibNftables = field(default_factory=LibNftables)
     _sockets: dict[int, socket.socket] = field(default_factory=dict)
+    _pieced: int = _FIRST_PIECED
 
     def build(self) -> None:
         """Make devices, addresses' routes and neighbours."""
@@ -121,15 +125,29 @@ class Rig:
         for number, packet in enumerate(packets):
             sender = self._owner(packet.src)
             self._sockets[sender.number].send(_frame(packet, sender, mark=number))
+        seen = self._seen()
+        return [(self._owner(packet.dst).number, number) in seen for number, packet in enumerate(packets)]
+
+    def passed_in_pieces(self, packet: Packet, *, first: RigGuest, last: RigGuest) -> bool:
+        """Send a packet as two fragments, each on the vif of one of the guests, and return whether it has come through
+        whole.
+        """
+        self._pieced += 1
+        for guest, is_last in ((first, False), (last, True)):
+            frame = _fragment(packet, self._owner(packet.src), mark=self._pieced, is_last=is_last)
+            self._sockets[guest.number].send(_mac(guest.gateway_mac) + frame[6:])
+        return (self._owner(packet.dst).number, self._pieced) in self._seen()
+
+    def _seen(self) -> set[tuple[int, int]]:
+        """Wait until all that was sent has passed or has been dropped; return which guest has received which mark."""
         sentinel = Packet(
             zone=99, src=SENDER.addresses[0], dst=RECEIVER.addresses[0], protocol=17, src_port=1, dst_port=1
         )
         self._sockets[SENDER.number].send(_frame(sentinel, SENDER, mark=_SENTINEL))
         self._await_sentinel()
-        seen = {
+        return {
             (guest.number, mark) for guest in self.guests for mark in _received(self._sockets[guest.number], guest.mac)
         }
-        return [(self._owner(packet.dst).number, number) in seen for number, packet in enumerate(packets)]
 
     def forget(self) -> None:
         """End all flows."""
@@ -178,12 +196,32 @@ def _frame(packet: Packet, sender: RigGuest, *, mark: int) -> bytes:
     macs = _mac(sender.gateway_mac) + _mac(sender.mac)
     body = _transport(packet)
     if isinstance(packet.src, IPv6Address):
-        head = struct.pack("!IHBB", 6 << 28 | mark, len(body), packet.protocol, 64)
-        return macs + b"\x86\xdd" + head + packet.src.packed + packet.dst.packed + body
-    head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(body), mark, 0, 64, packet.protocol, 0)
+        return macs + _ipv6_header(packet, body, mark=mark, following=packet.protocol) + body
+    return macs + _ipv4_header(packet, body, mark=mark, fragment=0) + body
+
+
+def _fragment(packet: Packet, sender: RigGuest, *, mark: int, is_last: bool) -> bytes:
+    """One of two pieces of the packet; `mark` is its identification too."""
+    macs = _mac(sender.gateway_mac) + _mac(sender.mac)
+    whole = _transport(packet)
+    piece = whole[_CUT:] if is_last else whole[:_CUT]
+    if isinstance(packet.src, IPv6Address):
+        place = _CUT if is_last else 1  # offset, or "more fragments" (RFC 8200, 4.5)
+        piece = struct.pack("!BBHI", packet.protocol, 0, place, mark) + piece
+        return macs + _ipv6_header(packet, piece, mark=mark, following=44) + piece
+    place = _CUT // 8 if is_last else 0x2000
+    return macs + _ipv4_header(packet, piece, mark=mark, fragment=place) + piece
+
+
+def _ipv6_header(packet: Packet, body: bytes, *, mark: int, following: int) -> bytes:
+    head = struct.pack("!IHBB", 6 << 28 | mark, len(body), following, 64)
+    return b"\x86\xdd" + head + packet.src.packed + packet.dst.packed
+
+
+def _ipv4_header(packet: Packet, body: bytes, *, mark: int, fragment: int) -> bytes:
+    head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(body), mark, fragment, 64, packet.protocol, 0)
     head += packet.src.packed + packet.dst.packed
-    checksum = _checksum(head)
-    return macs + b"\x08\x00" + head[:10] + struct.pack("!H", checksum) + head[12:] + body
+    return b"\x08\x00" + head[:10] + struct.pack("!H", _checksum(head)) + head[12:]
 
 
 def _transport(packet: Packet) -> bytes:

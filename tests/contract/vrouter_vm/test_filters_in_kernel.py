@@ -17,8 +17,9 @@ from vrouter_vm.model import ChainRule, Element, GuestPolicy, ListKey, PolicyLay
 from vrouter_vm.nft import FilterTables
 from vrouter_vm.rules import Packet, PolicyRule, Service
 
-A = RigGuest(number=101, zone=5, addresses=(ip_address("10.1.1.11"),))
-B = RigGuest(number=102, zone=5, addresses=(ip_address("10.1.1.12"),))
+A = RigGuest(number=101, zone=5, addresses=(ip_address("10.1.1.11"), ip_address("fd00:1::11")))
+B = RigGuest(number=102, zone=5, addresses=(ip_address("10.1.1.12"), ip_address("fd00:1::12")))
+OTHER = RigGuest(number=103, zone=6, addresses=())
 LISTED = ListKey("group:web:arriving")
 
 
@@ -26,7 +27,7 @@ LISTED = ListKey("group:web:arriving")
 def rig() -> Iterator[Rig]:
     if os.geteuid() != 0:
         pytest.skip("needs root")
-    with running_rig([A, B]) as running:
+    with running_rig([A, B, OTHER]) as running:
         yield running
 
 
@@ -94,3 +95,27 @@ def test_packets_are_counted_by_rule_by_vif_and_by_reason(rig: Rig) -> None:
     assert packets[policy.ARRIVING][B.vif] == 3
     assert filters.read().drops["denied"] == 1
     assert filters.observe().drops["denied"] == 1
+
+
+def udp(version: int) -> Packet:
+    src, dst = A.addresses[version], B.addresses[version]
+    return Packet(zone=5, src=src, dst=dst, protocol=17, src_port=1000, dst_port=2000)
+
+
+@pytest.mark.parametrize("version", [0, 1], ids=["IPv4", "IPv6"])
+def test_fragments_of_two_networks_never_become_one_packet(rig: Rig, version: int) -> None:
+    """Networks may have the same addresses, and identifications can be guessed."""
+    assert not rig.passed_in_pieces(udp(version), first=OTHER, last=A)
+    assert not rig.passed_in_pieces(udp(version), first=A, last=OTHER)
+    assert rig.passed_in_pieces(udp(version), first=A, last=A)
+
+
+@pytest.mark.parametrize("version", [0, 1], ids=["IPv4", "IPv6"])
+def test_a_spoofed_fragment_becomes_no_part_of_a_packet(rig: Rig, version: int) -> None:
+    set_name, address = policy.BIND6 if version else policy.BIND4, A.addresses[version]
+    secured = f'delete element inet vrouter unsecured {{ "{A.vif}", "{B.vif}" }}\n'
+    bound = f'add element inet vrouter {set_name} {{ "{A.vif}" . {A.mac} . {address} }}\n'
+    rig.load({}, {}, {}, also=secured + bound)
+    assert not rig.passed_in_pieces(udp(version), first=B, last=A)
+    assert not rig.passed_in_pieces(udp(version), first=A, last=B)
+    assert rig.passed_in_pieces(udp(version), first=A, last=A)

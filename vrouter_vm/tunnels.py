@@ -295,7 +295,7 @@ class Remains:
             routes=(route,),
             vxlans=(tunnel,),
             sysctls=_mpls_settings(device, has_ipv6=self._has_ipv6, routes_ipv6=route.prefix.version == 6),  # noqa: PLR2004
-            elements=(vtep_element(tunnel.remote, self._overlay), (policy.SEND_ONLY, (device,))),
+            elements=(vtep_element(tunnel.remote, self._overlay), *policy.send_only_elements(device)),
         )
 
 

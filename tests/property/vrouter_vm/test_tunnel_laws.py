@@ -260,7 +260,8 @@ def test_an_agent_that_has_just_started_takes_no_route_away(ports: list[Port], h
     assert before.labels == after.labels
     assert before.vxlans == after.vxlans
     assert before.tunnel_ends == after.tunnel_ends
-    assert before.filters.elements[policy.TUNNELS] == after.filters.elements[policy.TUNNELS]
+    for name in (policy.TUNNELS, policy.SEND_ONLY, policy.LEAVING, policy.ARRIVING):
+        assert before.filters.elements[name] == after.filters.elements[name], "flows begin as before"
     in_use = {(UNDERLAY.name, str(end.vtep)) for end in before.tunnel_ends}
     in_use |= {(UNDERLAY.name, str(each.remote)) for each in before.vxlans.values() if isinstance(each, MplsTunnel)}
     assert in_use <= after.filters.elements[policy.VTEPS], "what comes from there is still taken in"

@@ -57,6 +57,7 @@ table inet {names.FILTER_TABLE} {{
 	counter to_unknown {{ comment "to a vif that is unknown, or not from a guest" }}
 	counter denied {{ comment "by a policy" }}
 	counter revoked {{ comment "of a flow that the policies let pass when it began, and no more" }}
+	counter not_of_guests {{ comment "from or to the underlay, outside any tunnel: the host forwards for guests only" }}
 	counter invalid {{ comment "of no flow, and none can begin with it" }}
 
 	set bind4 {{ type ifname . ether_addr . ipv4_addr; }}
@@ -68,6 +69,7 @@ table inet {names.FILTER_TABLE} {{
 	set vifs {{ type ifname; }}
 	set vteps {{ type ifname . ipv4_addr; }}
 	set tunnels {{ type ifname; }}
+	set underlay {{ type ifname; }}
 	set services4 {{ type ifname . ipv4_addr . inet_service; }}
 	set services6 {{ type ifname . ipv6_addr . inet_service; }}
 	set send_only {{ type ifname; }}
@@ -147,6 +149,8 @@ nd-neighbor-advert }} iifname . ether saddr @guests6 return
 		meta sdifname "@TRUNK@.*" counter name no_vif drop
 		iifname "@TRUNK@.*" counter name no_vif drop
 		oifname "@TRUNK@.*" counter name to_unknown drop
+		iifname @underlay counter name not_of_guests drop
+		oifname @underlay counter name not_of_guests drop
 	}}
 
 	chain settled {{

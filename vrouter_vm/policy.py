@@ -53,6 +53,9 @@ SERVICES6: Final = "services6"
 SEND_ONLY: Final = "send_only"
 """VXLAN devices that are in no VRF: guests' packets leave by them, nothing comes in."""
 
+UNDERLAY: Final = "underlay"
+"""The NIC of the tunnels: nothing is forwarded from or to it but in tunnels."""
+
 SET_NAMES: Final = (
     ARP_SENDERS,
     ARP_SENDER_NETS,
@@ -70,6 +73,7 @@ SET_NAMES: Final = (
     SERVICES4,
     SERVICES6,
     TUNNELS,
+    UNDERLAY,
     UNSECURED,
     VIFS,
     VTEPS,
@@ -146,9 +150,9 @@ def send_only_elements(device: str) -> tuple[tuple[str, Element], ...]:
     return (SEND_ONLY, (device,)), (ARRIVING, (device, str(chains.TUNNEL_PROFILE)))
 
 
-def host_elements() -> tuple[tuple[str, Element], ...]:
-    """Return the elements that a host with tunnels has, each with the name of its set."""
-    return tuple(chains.tunnel_profiles().items())
+def host_elements(underlay: str) -> tuple[tuple[str, Element], ...]:
+    """Return the elements that a host with tunnels over that NIC has, each with the name of its set."""
+    return (UNDERLAY, (underlay,)), *chains.tunnel_profiles().items()
 
 
 def elements_by_set(facts: Iterable[tuple[str, Element]]) -> dict[str, frozenset[Element]]:

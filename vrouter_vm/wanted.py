@@ -466,7 +466,8 @@ class Wanted:
             has_mpls=self.listens,
         )
         return Part(
-            sysctls=tuple(settings.items()), elements=policy.host_elements() if self._overlay is not None else ()
+            sysctls=tuple(settings.items()),
+            elements=policy.host_elements(self._overlay.underlay.name) if self._overlay is not None else (),
         )
 
     def _follow_routes(self, rib: Rib, overlay: Overlay) -> None:

@@ -36,15 +36,16 @@ _MARKED_BYTES = 64
 
 @dataclass(frozen=True, kw_only=True)
 class RigGuest:
-    """A guest: its vif, its conntrack zone and its addresses."""
+    """A guest: its vif, its conntrack zone and its addresses. Or with `nic`, somebody at another NIC of the host."""
 
     number: int
     zone: int
     addresses: tuple[IpAddress, ...]
+    nic: str | None = None
 
     @property
     def vif(self) -> str:
-        return f"{TRUNK}.{self.number}"
+        return self.nic or f"{TRUNK}.{self.number}"
 
     @property
     def device(self) -> str:
@@ -106,6 +107,8 @@ class Rig:
         elements: dict[str, set[tuple[str, ...]]] = {name: set() for name in policy.SET_NAMES}
         loaded: dict[str, Chain] = dict(lists)
         for guest in self._all():
+            if guest.nic is not None:
+                continue
             given = policies.get(guest.number, GuestPolicy())
             elements[policy.VIFS].add((guest.vif,))
             elements[policy.UNSECURED].add((guest.vif,))

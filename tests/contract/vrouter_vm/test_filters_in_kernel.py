@@ -20,6 +20,8 @@ from vrouter_vm.rules import Packet, PolicyRule, Service
 A = RigGuest(number=101, zone=5, addresses=(ip_address("10.1.1.11"), ip_address("fd00:1::11")))
 B = RigGuest(number=102, zone=5, addresses=(ip_address("10.1.1.12"), ip_address("fd00:1::12")))
 OTHER = RigGuest(number=103, zone=6, addresses=())
+ROUTER = RigGuest(number=104, zone=0, addresses=(ip_address("192.0.2.4"),), nic="underlay0")
+ADMIN = RigGuest(number=105, zone=0, addresses=(ip_address("198.51.100.5"),), nic="mgmt0")
 LISTED = ListKey("group:web:arriving")
 
 
@@ -27,7 +29,7 @@ LISTED = ListKey("group:web:arriving")
 def rig() -> Iterator[Rig]:
     if os.geteuid() != 0:
         pytest.skip("needs root")
-    with running_rig([A, B, OTHER]) as running:
+    with running_rig([A, B, OTHER, ROUTER, ADMIN]) as running:
         yield running
 
 
@@ -95,6 +97,23 @@ def test_packets_are_counted_by_rule_by_vif_and_by_reason(rig: Rig) -> None:
     assert packets[policy.ARRIVING][B.vif] == 3
     assert filters.read().drops["denied"] == 1
     assert filters.observe().drops["denied"] == 1
+
+
+def test_the_host_forwards_nothing_between_its_own_networks_and_nothing_to_guests(rig: Rig) -> None:
+    """Forwarding is on for the guests' sake, on every NIC."""
+
+    def sent(port: int) -> list[Packet]:
+        ends = [(ROUTER, ADMIN), (ADMIN, ROUTER), (ROUTER, B), (B, ROUTER), (ADMIN, B), (B, ADMIN)]
+        return [
+            Packet(zone=0, src=src.addresses[0], dst=dst.addresses[0], protocol=17, src_port=port, dst_port=53)
+            for src, dst in ends
+        ]
+
+    assert rig.passed(sent(1000)) == [True, True, False, False, False, False], "not without an overlay"
+    rig.forget()
+    rig.load({}, {}, {policy.UNDERLAY: frozenset({(ROUTER.vif,)})})
+    assert rig.passed(sent(1001)) == [False, False, False, False, False, False]
+    assert FilterTables(rig.nft, trunk="eth1").read().drops["not_of_guests"] == 2
 
 
 def udp(version: int) -> Packet:

@@ -12,6 +12,7 @@ from vrouter_vm.flows import Flow
 from vrouter_vm.model import (
     BgpRoute,
     InterfaceView,
+    IpAddress,
     ListKey,
     Network,
     NetworkView,
@@ -55,8 +56,10 @@ class Filtering(Protocol):
 class FlowTable(Protocol):
     """The flows that the kernel keeps."""
 
-    def flows(self, zones: Collection[int]) -> list[Flow]:
-        """Return the flows in these conntrack zones, all of them; raise `BoundaryError` otherwise."""
+    def flows(self, zones: Collection[int], *, of: Collection[IpAddress] | None = None) -> list[Flow]:
+        """Return the flows in these conntrack zones, at least those from and to the addresses `of`, None: all of them;
+        raise `BoundaryError` otherwise.
+        """
         ...
 
     def turn(self, flows: Iterable[Flow]) -> None:

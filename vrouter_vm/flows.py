@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
+from typing import Final
 
 from vrouter_vm import chains, policy
 from vrouter_vm.actions import AnyAction, ChangeElements, ReplaceFilters
 from vrouter_vm.model import Element, GuestPolicy, IpAddress, IpNetwork, ListKey, Placement, SetKey
 from vrouter_vm.rules import Packet, PolicyRule
 from vrouter_vm.verdict import NO_POLICY, Decision, decisions
+
+_FEW: Final = 20
+"""Addresses up to which it is quicker to have the kernel look for each one's flows than to read all of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +35,12 @@ class Scope:
 
     def __or__(self, other: Scope) -> Scope:
         return Scope(is_everything=self.is_everything or other.is_everything, members=self.members | other.members)
+
+    def addresses(self) -> frozenset[IpAddress] | None:
+        """Return whose flows are in it, when these are a few single addresses; else None."""
+        if self.is_everything or len(self.members) > _FEW or any("/" in text for _, text in self.members):
+            return None
+        return frozenset(ip_address(text) for _, text in self.members)
 
     def of(self, flows: Iterable[Flow]) -> list[Flow]:
         """Return the flows that are in it."""
@@ -55,7 +65,10 @@ EVERYTHING = Scope(is_everything=True)
 
 
 def scope_of(action: AnyAction) -> Scope:
-    """Return which flows an action may concern: none for most; a vif that is new has none yet."""
+    """Return which flows an action may concern: none for most.
+
+    An address that is new on a vif may have flows: of who had it before.
+    """
     match action:
         case ReplaceFilters():
             return EVERYTHING
@@ -71,14 +84,13 @@ def scope_of(action: AnyAction) -> Scope:
                 for name in want.keys() | have.keys()
                 if chains.is_member_set(name)
             ]
+            zones = dict(want.get(policy.ZONES, frozenset()))
             arrived = {
-                (zone, address)
-                for vif, zone in want.get(policy.ZONES, frozenset()) - have.get(policy.ZONES, frozenset())
-                for of_set in (policy.BIND4, policy.BIND6)
-                for of_vif, _, address in want.get(of_set, frozenset())
-                if of_vif == vif
+                (zones[vif], address)
+                for of_set in (policy.BIND4, policy.BIND6, policy.BIND4_NETS, policy.BIND6_NETS)
+                for vif, _, address in want.get(of_set, frozenset()) - have.get(of_set, frozenset())
             }
-            return Scope(members=frozenset[Element]().union(*changed) - arrived)
+            return Scope(members=frozenset[Element](arrived).union(*changed))
         case _:
             return Scope()
 

@@ -249,7 +249,8 @@ class Reconciler:
             return []
         zones = {wanted.policing.zone_of(placement.network) for placement in wanted.placements.values()}
         try:
-            wrong = judge_of(wanted).wrong(self._unreviewed.of(self.flow_table.flows(zones)))
+            flows = self._unreviewed.of(self.flow_table.flows(zones, of=self._unreviewed.addresses()))
+            wrong = judge_of(wanted).wrong(flows) if flows else []
             self.flow_table.turn(wrong)
         except BoundaryError as error:
             applied.failed.append(Failure(subject=FLOWS, reason=str(error)))

@@ -72,6 +72,17 @@ def test_flows_are_read_with_their_zone_addresses_and_ports(rig: Rig, table: Con
     assert not any(flow.is_revoked for flow in table.flows({5, 6}))
 
 
+def test_the_flows_of_some_addresses_are_read_without_the_others(rig: Rig, table: Conntrack) -> None:
+    there = packet(A, B, ports=(1000, 53)), packet(A, B, version=6, ports=(1000, 53))
+    back, other = packet(B, A, protocol=6, ports=(1001, 80)), packet(C, D, ports=(1002, 81))
+    assert rig.passed([*there, back, other]) == [True] * 4
+    assert {flow.packet for flow in table.flows({5, 6}, of=[A.addresses[0]])} == {there[0], back}
+    assert {flow.packet for flow in table.flows({5, 6}, of=[*B.addresses, *D.addresses])} == {*there, back, other}
+    assert len(table.flows({5, 6}, of=[*A.addresses, *B.addresses])) == 3, "each of them once"
+    assert table.flows({6}, of=A.addresses) == []
+    assert table.flows({5, 6}, of=[]) == []
+
+
 def test_a_revoked_flow_is_cut_both_ways_and_no_other_is(rig: Rig, table: Conntrack) -> None:
     cut, other = packet(A, B, ports=(1000, 53)), packet(A, B, ports=(1001, 53))
     cut6 = packet(A, B, version=6, ports=(1000, 53))

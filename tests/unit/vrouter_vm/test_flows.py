@@ -10,9 +10,22 @@ from tests.fakes.vrouter_host import FakeHost, make_interfaces, make_network, ma
 from tf_reconcile.errors import Rejected
 from vrouter_vm import policy
 from vrouter_vm.actions import ChangeElements, ReplaceFilters, SetUp
-from vrouter_vm.desired import all_wanted, judge_of
+from vrouter_vm.desired import all_wanted, desired_state, judge_of
 from vrouter_vm.flows import EVERYTHING, Flow, FlowJudge, Scope, scope_of
-from vrouter_vm.model import ChainRule, Elements, GuestPolicy, InterfaceSettings, ListKey, PolicyLayer, SetKey, VnUuid
+from vrouter_vm.model import (
+    ChainRule,
+    Desired,
+    Elements,
+    GuestPolicy,
+    InterfaceSettings,
+    IpAddress,
+    ListKey,
+    PolicyLayer,
+    Port,
+    SetKey,
+    VnUuid,
+)
+from vrouter_vm.plan import plan_host
 from vrouter_vm.reconciler import Applied, Reconciler
 from vrouter_vm.rules import Packet, PolicyRule, PolicyView, Service
 from vrouter_vm.wanted import Wanted
@@ -85,16 +98,15 @@ CHAIN = {"list-group-web-arriving": (ChainRule("accept", "x"),)}
         (
             change(
                 {
-                    "set-group-web-a4": frozenset({("5", "10.1.1.7")}),
                     policy.ZONES: frozenset({(VIF, "5")}),
                     policy.BIND4: frozenset({(VIF, "00:50:56:aa:00:07", "10.1.1.7")}),
                 },
-                {"set-group-web-a4": frozenset()},
+                {},
             ),
-            Scope(),
+            Scope(members=frozenset({("5", "10.1.1.7")})),
         ),
     ],
-    ids=["link", "all anew", "list", "new list", "other policy", "new vif", "other zone", "member", "new vif's member"],
+    ids=["link", "all anew", "list", "new list", "other policy", "new vif", "other zone", "member", "new address"],
 )
 def test_a_change_concerns_no_more_flows_than_it_may_decide_otherwise(action: object, scope: Scope) -> None:
     assert scope_of(action) == scope  # type: ignore[arg-type]
@@ -107,6 +119,41 @@ def test_a_scope_of_addresses_and_prefixes_takes_the_flows_from_and_to_them() ->
     assert EVERYTHING.of(flows) == flows
 
 
+def test_few_addresses_are_asked_for_one_by_one_and_prefixes_and_many_all_at_once() -> None:
+    assert Scope(members=frozenset({("5", "10.1.1.7"), ("6", "fd00::7")})).addresses() == {
+        ip_address("10.1.1.7"),
+        ip_address("fd00::7"),
+    }
+    assert Scope(members=frozenset({("5", "10.1.1.0/24")})).addresses() is None
+    assert Scope(members=frozenset(("5", f"10.1.1.{number}") for number in range(100))).addresses() is None
+    assert EVERYTHING.addresses() is None
+
+
+def test_who_takes_over_an_address_takes_over_no_flow_that_its_own_policy_forbids() -> None:
+    """The first owner was let talk to the second guest, whose VLAN and address somebody else has now."""
+    limited = InterfaceSettings(vmi_uuid=SECOND.vmi_uuid, policy=GuestPolicy(arriving=(LAYER,)))
+    host = FakeHost()
+
+    def want(*ports: Port) -> Desired:
+        return desired_state(
+            ports=ports,
+            networks=make_view(make_network("red", 5)),
+            interfaces=make_interfaces(ports, limited),
+            policies=PolicyView(lists={LISTED: ()}, members={}),
+            trunk=host.trunk,
+            has_ipv6=True,
+        )
+
+    earlier = replace(make_port(3), addresses=SECOND.addresses)
+    for action in plan_host(want=want(FIRST, earlier), have=host.see()).actions:
+        host.apply(action)
+    actions = plan_host(want=want(FIRST, SECOND), have=host.see()).actions
+    scope = Scope()
+    for action in actions:
+        scope |= scope_of(action)
+    assert judge().wrong(scope.of([flow()])) == [flow()]
+
+
 @dataclass
 class Table:
     """Flows in memory."""
@@ -115,8 +162,9 @@ class Table:
     is_refusing: bool = False
     turned: list[Flow] = field(default_factory=list)
 
-    def flows(self, zones: Collection[int]) -> list[Flow]:
+    def flows(self, zones: Collection[int], *, of: Collection[IpAddress] | None = None) -> list[Flow]:
         assert zones == {5}
+        assert of is None
         if self.is_refusing:
             raise Rejected("conntrack", "list", reason="no")
         return self.held

@@ -30,6 +30,7 @@ from vrouter_vm.bgp_routers import PeerFeed, SessionSettings, TfBgpRouters, desc
 from vrouter_vm.connections import connections_page
 from vrouter_vm.conntrack import Conntrack
 from vrouter_vm.evpn import Vtep
+from vrouter_vm.filter_watch import LOOK_S, FilterWatch
 from vrouter_vm.flows import FlowJudge
 from vrouter_vm.fou import MplsPort
 from vrouter_vm.gateway_mac import check_gateway_mac
@@ -99,12 +100,13 @@ def main(argv: Sequence[str]) -> int:
     peer_feed = _peer_feed(settings.overlay, api, file=file) if settings.overlay else None
     overlay = _overlay(settings.overlay, peer_feed, on_change=wake) if settings.overlay and peer_feed else None
     services = _guest_services(settings, trunk=trunk, file=file)
+    filters = FilterTables(LibNftables(), trunk=settings.trunk.interface)
     reconciler = Reconciler(
         ports=store,
         networks=feed,
         interfaces=interfaces,
         forwarding=kernel,
-        filtering=FilterTables(LibNftables(), trunk=settings.trunk.interface),
+        filtering=filters,
         flow_table=Conntrack(),
         gateway_macs=gateway_macs(settings, file=file),
         board=board,
@@ -129,6 +131,7 @@ def main(argv: Sequence[str]) -> int:
             settings=settings,
             file=file,
             reconciler=reconciler,
+            filters=filters,
             board=board,
             store=store,
             feed=feed,
@@ -155,6 +158,7 @@ class _Parts:
     settings: AgentSettings
     file: str
     reconciler: Reconciler
+    filters: FilterTables
     board: StatusBoard
     store: PortStore
     feed: NetworkFeed
@@ -184,6 +188,8 @@ def _serve(parts: _Parts) -> int:
         for of_what, run_once in (("networks", feed.run_once), ("interfaces", parts.interfaces.run_once))
     )
     parts.wake.target = loop
+    filter_watch = FilterWatch(parts.filters, generation=LibNftables().generation, on_change=loop.wake_full)
+    loop.every(LOOK_S, filter_watch.look)
     feed.call_when_needed(feed_loop.wake)
     parts.interfaces.call_when_needed(interface_loop.wake)
     _register(metrics, parts)

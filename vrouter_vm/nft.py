@@ -423,6 +423,12 @@ class FilterTables:
         self._trunk = trunk
         self._known: tuple[int, ObservedFilters] | None = None
 
+    @property
+    def left_at(self) -> int | None:
+        """The number of the rule set when it was last as we know it; None: it is to be read anew. From any thread."""
+        known = self._known
+        return known[0] if known is not None else None
+
     def observe(self) -> ObservedFilters:
         """Return both tables whole; tables that are not there count as not intact. Only `drops` is certainly of now."""
         if self._known is not None and self._known[0] == self._commands.generation():

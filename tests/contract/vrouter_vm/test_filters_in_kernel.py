@@ -13,6 +13,7 @@ from tests.contract.vrouter_vm.packet_rig import Rig, RigGuest, running_rig
 from tests.kernel.site import run
 from vrouter_vm import chains, policy
 from vrouter_vm.actions import ChangeElements, ReplaceFilters
+from vrouter_vm.filter_watch import FilterWatch
 from vrouter_vm.model import ChainRule, Element, GuestPolicy, ListKey, PolicyLayer
 from vrouter_vm.nft import FilterTables
 from vrouter_vm.rules import Packet, PolicyRule, Service
@@ -78,6 +79,22 @@ def test_what_somebody_else_has_changed_is_seen(rig: Rig) -> None:
     assert filters.observe().is_intact, "what policies need is mended by a change"
     run("nft flush chain inet vrouter settled")
     assert not filters.observe().is_intact
+
+
+def test_what_others_do_to_the_rule_set_is_noticed_and_what_we_do_is_not(rig: Rig) -> None:
+    noticed: list[int] = []
+    filters = FilterTables(rig.nft, trunk="eth1")
+    watch = FilterWatch(filters, generation=rig.nft.generation, on_change=lambda: noticed.append(1))
+    watch.look()
+    filters.apply(ReplaceFilters(subject="filters", elements=policy.merge_elements(members(3)), chains=rules(3)))
+    watch.look()
+    assert noticed == []
+    run("nft flush ruleset")
+    watch.look()
+    assert noticed == [1]
+    assert not filters.observe().is_intact
+    watch.look()
+    assert noticed == [1], "a pass has seen it"
 
 
 def test_packets_are_counted_by_rule_by_vif_and_by_reason(rig: Rig) -> None:

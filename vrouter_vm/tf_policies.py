@@ -37,6 +37,8 @@ _LOCAL: Final = "local"
 _NOBODY: Final[Side] = ()
 _GLOBAL: Final = "global:"
 _POLICY_MANAGEMENT: Final = "policy-management"
+_DRAFTS: Final = "draft-policy-management"
+"""The name of the parent of all drafts, of one project or of all; TF's control nodes pass them over as well."""
 _LABEL: Final = "label"
 _APPLICATION: Final = "application"
 _DEFAULT_LAYER: Final = "firewall policies"
@@ -191,6 +193,11 @@ class Catalogue:
 def name_of(raw: JsonObject) -> str:
     """Return an object's fq_name as TF's policies write it."""
     return ":".join(raw.get("fq_name") or (str(raw["uuid"]),))
+
+
+def is_draft(raw: JsonObject) -> bool:
+    """True for what is not in force: a policy or set of policies as it will be once its draft is committed in TF."""
+    return _DRAFTS in (raw.get("fq_name") or ())[:-1]
 
 
 def ref_uuids(raw: JsonObject, field_name: str) -> list[str]:
@@ -509,6 +516,8 @@ class _Compiler:
         }
         chosen: list[tuple[tuple[bool, bool, str], JsonObject]] = []
         for policy_set in self._catalogue.all("application-policy-set"):
+            if is_draft(policy_set):
+                continue
             is_global = policy_set.get("parent_type") == _POLICY_MANAGEMENT
             is_for_all = policy_set.get("all_applications") is True
             is_its_own = bool(applications & set(ref_uuids(policy_set, "tag_refs")))

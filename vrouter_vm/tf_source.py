@@ -16,7 +16,16 @@ from tf_api.model import JsonObject
 from vrouter_vm import route_tables, tf_interfaces
 from vrouter_vm.model import SetKey, VmiUuid
 from vrouter_vm.tf_members import collect_members
-from vrouter_vm.tf_policies import Catalogue, member_sets, name_of, names_in, parse_policies, ref_uuid, ref_uuids
+from vrouter_vm.tf_policies import (
+    Catalogue,
+    is_draft,
+    member_sets,
+    name_of,
+    names_in,
+    parse_policies,
+    ref_uuid,
+    ref_uuids,
+)
 
 T = TypeVar("T")
 
@@ -87,7 +96,9 @@ class TfInterfaces:
         policy_sets = [
             raw
             for raw in self._api.list("application-policy-set", fields=fields)
-            if raw.get("firewall_policy_refs") and (raw.get("all_applications") or raw.get("tag_refs"))
+            if raw.get("firewall_policy_refs")
+            and (raw.get("all_applications") or raw.get("tag_refs"))
+            and not is_draft(raw)
         ]
         owners = (raw for resource in objects for raw in objects[resource])
         has_tags = any(raw.get("tag_refs") for raw in owners)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from vrouter_vm.model import ListKey, SetKey
+from vrouter_vm.model import ListKey, SetKey, VmiUuid
 from vrouter_vm.rules import PolicyRule, Service
 from vrouter_vm.tf_policies import Policies, parse_policies
 
@@ -178,7 +178,8 @@ def test_a_policy_with_a_timer_is_refused() -> None:
     assert "policies with a timer are not supported" in policies.problems["network policy d:p:pol"][0]
 
 
-def firewall_with(**changes: Any) -> Policies:
+def firewall_with(*, policy_set: dict[str, Any] | None = None, **changes: Any) -> Policies:
+    """A project's policy set for all applications with one rule; `changes` of the rule, `policy_set` of the set."""
     rule = {
         "uuid": "rule",
         "fq_name": ["d", "p", "rule"],
@@ -204,6 +205,7 @@ def firewall_with(**changes: Any) -> Policies:
                     "parent_uuid": "p",
                     "all_applications": True,
                     "firewall_policy_refs": [policy_ref],
+                    **(policy_set or {}),
                 }
             ],
         }
@@ -215,6 +217,15 @@ def test_a_firewall_rule_is_understood() -> None:
     assert policies.problems == {}
     (rule,) = policies.lists[ListKey("firewall:pol")]
     assert rule == PolicyRule(name="firewall rule d:p:rule", passes=True, services=(Service(protocol=6),))
+
+
+@pytest.mark.parametrize("scope", [[], ["d", "p"]], ids=["of all projects", "of the project"])
+def test_a_draft_of_a_policy_set_is_not_in_force(scope: list[str]) -> None:
+    management = {"parent_type": "policy-management", "parent_uuid": "management"}
+    draft = firewall_with(policy_set={**management, "fq_name": [*scope, "draft-policy-management", "all"]})
+    assert [layer.name for layer in draft.guests[VmiUuid("vmi")].leaving] == ["security groups"]
+    in_force = firewall_with(policy_set={**management, "fq_name": ["default-policy-management", "all"]})
+    assert [layer.name for layer in in_force.guests[VmiUuid("vmi")].leaving] == ["security groups", "firewall policies"]
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ _FOUR_OCTETS: Final = 2**32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """A virtual network's part in the overlay. `own_prefixes` are never taken from elsewhere: the gateways' addresses.
+    """A virtual network's part in the overlay. `own_prefixes` are never taken from elsewhere: the router's addresses.
 
     A vif of this host whose route is outranked gets no traffic from its own VRF either: its guest is elsewhere now.
     """

@@ -84,7 +84,7 @@ def scope_of(action: AnyAction) -> Scope:
                 for name in want.keys() | have.keys()
                 if chains.is_member_set(name)
             ]
-            zones = dict(want.get(policy.ZONES, frozenset()))
+            zones = {element[0]: element[1] for element in want.get(policy.ZONES, frozenset())}
             arrived = {
                 (zones[vif], address)
                 for of_set in (policy.BIND4, policy.BIND6, policy.BIND4_NETS, policy.BIND6_NETS)

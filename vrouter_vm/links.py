@@ -98,10 +98,8 @@ def gateway_addresses(network: Network, *, routes_ipv6: bool) -> Iterator[LinkAd
     look at the route for the source of an ICMPv6 error).
     """
     gateways = {subnet.gateway for subnet in network.subnets}
-    ours = gateways | {subnet.service_address for subnet in network.subnets}
-    ours |= {service.address for service in network.link_local_services}
-    for address in ours:
-        if address is not None and (address.version == 4 or routes_ipv6):  # noqa: PLR2004 - IP version
+    for address in network.router_addresses:
+        if address.version == 4 or routes_ipv6:  # noqa: PLR2004 - IP version
             is_preferred = address.version == 4 or address in gateways  # noqa: PLR2004 - IP version
             yield LinkAddress(ifname=vrf_of(network).name, address=ip_interface(address), is_preferred=is_preferred)
 

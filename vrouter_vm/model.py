@@ -182,6 +182,13 @@ class Network:
         return next((subnet for subnet in self.subnets if address in subnet.prefix), None)
 
     @property
+    def router_addresses(self) -> frozenset[IpAddress]:
+        """The addresses that are the router's own: gateways, where guests find names, the link-local services."""
+        found = [address for subnet in self.subnets for address in (subnet.gateway, subnet.service_address)]
+        found += [service.address for service in self.link_local_services]
+        return frozenset(address for address in found if address is not None)
+
+    @property
     def service_ports(self) -> frozenset[tuple[IpAddress, int]]:
         """Address and port of what guests find at their router: names, and the link-local services."""
         names = {

@@ -59,10 +59,12 @@ def check_vni(port: Port, network: Network, vni: int) -> None:
 
 
 def check_addresses(port: Port, network: Network) -> None:
-    """Raise `DesiredStateError` unless each address lies in a subnet of the network and is not the gateway's."""
+    """Raise `DesiredStateError` unless each address lies in a subnet of the network and is not the router's."""
     for address in port.addresses:
         subnet = network.subnet_of(address)
         if subnet is None:
             raise impossible(port, f"address {address} is in no subnet of {network.name}")
         if address == subnet.gateway:
             raise impossible(port, f"address {address} is the gateway of {network.name}")
+        if address in network.router_addresses:
+            raise impossible(port, f"address {address} is that of the router's services in {network.name}")

@@ -83,6 +83,7 @@ class Reconciler:
     _unreviewed: Scope = field(default=EVERYTHING, init=False)
     """Which flows may have been begun under other policies than those of now: at first all."""
     _judged: Wanted | None = field(default=None, init=False)
+    _was_stale: bool = field(default=False, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def judged(self, ask: Callable[[FlowJudge], T]) -> T | None:
@@ -116,8 +117,10 @@ class Reconciler:
         reviewed = [] if self.is_dry_run else self._review_flows(step.wanted, applied)
         if self.overlay and not self.is_dry_run:
             self.overlay.peers.settle()
+        # What is in the way a second time stays there: that is tried again with back-off, as other failures are.
+        looks_again, self._was_stale = applied.is_stale and not self._was_stale, applied.is_stale
         self._report_placements(step)
-        self.board.publish(self._outcome(pass_number, step, applied))
+        self.board.publish(self._outcome(pass_number, step, applied, looks_again=looks_again))
         if applied.is_clean and step.is_followable and not self.is_dry_run:
             step.wanted.commit()
             self._base = _Base(wanted=step.wanted, surroundings=surroundings(step.observed))
@@ -128,7 +131,7 @@ class Reconciler:
             held=merge_held(
                 plan.held, (Held(subject=vmi_uuid, reason=reason) for vmi_uuid, reason in wanted.held.items())
             ),
-            look_again_s=0.0 if applied.is_stale else step.look_again_s,
+            look_again_s=0.0 if looks_again else step.look_again_s,
         )
 
     def _observe(self) -> _Step:
@@ -216,7 +219,7 @@ class Reconciler:
             has_mpls=self.overlay.has_mpls,
         )
 
-    def _outcome(self, pass_number: int, step: _Step, applied: Applied) -> PassOutcome:
+    def _outcome(self, pass_number: int, step: _Step, applied: Applied, *, looks_again: bool) -> PassOutcome:
         wanted = step.wanted
         seen = wanted.ports.keys() if step.is_full else wanted.touched_ports
         ports = [port for vmi_uuid in seen if (port := wanted.ports.get(vmi_uuid)) is not None]
@@ -224,7 +227,7 @@ class Reconciler:
         return PassOutcome(
             pass_number=pass_number,
             is_full=step.is_full,
-            is_settled=not step.is_pending and not applied.is_stale,
+            is_settled=not step.is_pending and not looks_again,
             statuses={
                 **dict.fromkeys(seen),
                 **port_statuses(ports=ports, want=wanted, held=step.plan.held, failed=applied.failed),

@@ -45,8 +45,8 @@ def routes_behind(placement: Placement) -> dict[IpNetwork, IpAddress]:
     """Return the prefixes behind a port's guest, and by which address of the guest: those of route tables, and its
     allowed address pairs.
 
-    A prefix needs an address of its own IP version. A gateway's address is nobody's but the router's, and the guest's
-    own addresses are no prefixes behind it.
+    A prefix needs an address of its own IP version. The router's addresses are nobody else's, and the guest's own
+    are no prefixes behind it.
     """
     port, network = placement.port, placement.network
     first: dict[int, IpAddress] = {}
@@ -58,7 +58,7 @@ def routes_behind(placement: Placement) -> dict[IpNetwork, IpAddress]:
         if route.next_hop in port.addresses:
             found[route.prefix] = route.next_hop
     taken = {ip_network(address) for address in port.addresses}
-    taken |= {ip_network(subnet.gateway) for subnet in network.subnets if subnet.gateway is not None}
+    taken |= set(map(ip_network, network.router_addresses))
     return {prefix: via for prefix, via in found.items() if prefix not in taken}
 
 

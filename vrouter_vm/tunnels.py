@@ -115,7 +115,7 @@ def member_of(network: Network, *, asn: int, has_ipv6: bool, has_mpls: bool = Fa
         vni=vni_of(network),
         imports=own | network.targets.imports,
         exports=own | network.targets.exports,
-        own_prefixes=frozenset(ip_network(subnet.gateway) for subnet in network.subnets if subnet.gateway),
+        own_prefixes=frozenset(map(ip_network, network.router_addresses)),
         has_ipv6=has_ipv6,
         encapsulations=encapsulations_of(network, has_mpls=has_mpls),
     )

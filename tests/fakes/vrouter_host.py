@@ -384,11 +384,18 @@ class FakeHost:
             case AddRoute(route=route):
                 self._route_device(route)
                 self._absent(_route_key(route) in map(_route_key, self.routes), str(route.prefix))
+                self._absent(_route_key(route) in self._own_routes(route.table), str(route.prefix))
                 self.routes.add(route)
             case DeleteRoute(route=route):
                 self.routes.discard(route)
             case _:
                 assert_never(action)
+
+    def _own_routes(self, table: int) -> set[tuple[int, IpNetwork, int]]:
+        """The kernel's own routes to the addresses of a VRF: IPv4 ones are in the way of others to the same prefix."""
+        vrf = next((vrf.name for vrf in self.vrfs.values() if vrf.table == table), None)
+        mine = (entry.address.ip for entry in self.addresses if entry.ifname == vrf)
+        return {(table, ip_network(address), 0) for address in mine}
 
     def _forget_source(self, gone: LinkAddress) -> None:
         """As the kernel: IPv4 routes from an address go with it, IPv6 routes stay without it."""

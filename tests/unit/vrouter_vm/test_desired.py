@@ -74,6 +74,13 @@ def test_a_port_that_cannot_be_served_is_held_with_the_reason(port: Port, reason
     assert not any(desired.elements.values())
 
 
+def test_a_port_with_the_address_of_the_routers_services_is_held() -> None:
+    subnets = tuple(replace(subnet, dns=subnet.prefix[2]) for subnet in RED.subnets)
+    port = make_port(1, addresses=("10.1.1.2",))
+    desired = want(port, view=make_view(replace(RED, subnets=subnets)))
+    assert desired.held == {port.vmi_uuid: "address 10.1.1.2 is that of the router's services in red"}
+
+
 def test_a_port_whose_interface_is_not_known_is_held_and_what_the_kernel_has_for_it_stays() -> None:
     port, other = make_port(1), make_port(2)
     why = "TF has no such virtual-machine-interface"

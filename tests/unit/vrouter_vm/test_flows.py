@@ -120,10 +120,8 @@ def test_a_scope_of_addresses_and_prefixes_takes_the_flows_from_and_to_them() ->
 
 
 def test_few_addresses_are_asked_for_one_by_one_and_prefixes_and_many_all_at_once() -> None:
-    assert Scope(members=frozenset({("5", "10.1.1.7"), ("6", "fd00::7")})).addresses() == {
-        ip_address("10.1.1.7"),
-        ip_address("fd00::7"),
-    }
+    few = Scope(members=frozenset({("5", "10.1.1.7"), ("6", "fd00::7")}))
+    assert few.addresses() == frozenset(map(ip_address, ("10.1.1.7", "fd00::7")))
     assert Scope(members=frozenset({("5", "10.1.1.0/24")})).addresses() is None
     assert Scope(members=frozenset(("5", f"10.1.1.{number}") for number in range(100))).addresses() is None
     assert EVERYTHING.addresses() is None

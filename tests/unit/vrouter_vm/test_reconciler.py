@@ -11,7 +11,7 @@ from tests.fakes.peers import FakePeers
 from tests.fakes.vrouter_host import FakeFilters, FakeHost, PlainInterfaces, make_network, make_port, make_view
 from tf_reconcile.errors import Conflict, DesiredStateError, Rejected
 from vrouter_vm import names
-from vrouter_vm.actions import CreateVif, ReplaceFilters
+from vrouter_vm.actions import AddRoute, AnyAction, CreateVif, ReplaceFilters
 from vrouter_vm.evpn import Vtep
 from vrouter_vm.flows import FlowJudge
 from vrouter_vm.gateway_mac import MacRange
@@ -116,6 +116,27 @@ def test_one_failed_vif_leaves_the_others_running() -> None:
     assert "told to fail" in site.board.outcome.statuses[make_port(1).vmi_uuid].reason
     site.reconciler.run_once(is_full=False)
     assert site.states() == [PortState.ACTIVE, PortState.ACTIVE]
+
+
+class Occupied(FakeHost):
+    """A host on which somebody else's route is in the way of a guest's."""
+
+    def apply(self, action: AnyAction) -> None:
+        if isinstance(action, AddRoute) and action.subject == "eth1.102":
+            raise Conflict("fake kernel", "add route", reason="exists")
+        super().apply(action)
+
+
+def test_what_is_never_as_observed_is_looked_at_again_once_and_then_tried_again_with_back_off() -> None:
+    site = Site(make_port(1), make_port(2), host=Occupied())
+    reports = [site.reconciler.run_once(is_full=True) for _ in range(3)]
+    assert [[failure.subject for failure in report.failed] for report in reports] == [["eth1.102"]] * 3
+    assert [report.look_again_s for report in reports] == [0.0, None, None]
+    assert site.states() == [PortState.ACTIVE, PortState.HELD]
+    site.wanted = (make_port(1),)
+    assert site.reconciler.run_once(is_full=True).look_again_s is None
+    site.wanted = (make_port(1), make_port(2))
+    assert site.reconciler.run_once(is_full=True).look_again_s == 0.0, "it has been right meanwhile"
 
 
 def test_no_vif_is_made_when_its_filters_cannot_be_loaded() -> None:

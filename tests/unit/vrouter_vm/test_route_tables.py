@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.fakes.vrouter_host import make_network, make_port
-from vrouter_vm.model import InterfaceSettings, Network, Placement, StaticRoute
+from vrouter_vm.model import InterfaceSettings, LinkLocalService, Network, Placement, StaticRoute
 from vrouter_vm.route_tables import parse_interface_table, parse_network_table, routes_behind
 
 RED = make_network("red", 5, "10.1.1.0/24", "fd00:1::/64")
@@ -81,6 +81,22 @@ def test_a_networks_route_is_that_guests_whose_address_is_the_next_hop_and_count
     assert routes_behind(placed(routes=("10.9.0.0/16",), network=network)) == {
         ip_network("10.9.0.0/16"): ip_address("10.1.1.31")
     }
+
+
+def test_the_addresses_of_the_routers_services_lie_behind_nobody() -> None:
+    """The kernel has a route to each, which no other can take the place of."""
+    metadata = LinkLocalService(
+        name="metadata",
+        address=ip_address("169.254.169.254"),
+        port=80,
+        fabric_name="",
+        fabric_addresses=(),
+        fabric_port=8775,
+    )
+    subnets = tuple(replace(subnet, dns=subnet.prefix[2]) for subnet in RED.subnets)
+    network = replace(RED, subnets=subnets, link_local_services=(metadata,))
+    behind = routes_behind(placed(routes=("10.1.1.2/32", "169.254.169.254/32", "fd00:1::2/128"), network=network))
+    assert behind == {}
 
 
 def test_neither_a_gateway_nor_the_guests_own_addresses_lie_behind_it() -> None:

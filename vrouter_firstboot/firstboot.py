@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import yaml
 
@@ -20,7 +20,7 @@ from tf_runtime.settings import convert_settings
 from vrouter_firstboot import daemons, network
 from vrouter_firstboot.boundary import Machine
 from vrouter_firstboot.files import SECRET, File, write_files
-from vrouter_firstboot.nics import Nic, Role, assign_roles
+from vrouter_firstboot.nics import Nic, Role, assign_roles, management_nic
 from vrouter_firstboot.report import Report, State
 from vrouter_firstboot.sealing import SECRET_NAMES, check_secrets, generate_key, public_key_of, unseal
 from vrouter_firstboot.settings import (
@@ -64,6 +64,12 @@ class _Findings:
     roles: Mapping[Role, Nic] | None = None
     problems: list[str] = field(default_factory=list)
     is_accepted: bool = False
+
+    def add(self, error: ConfigError) -> None:
+        """Note what is wrong, once."""
+        text = _without_secrets(error)
+        if text not in self.problems:
+            self.problems.append(text)
 
 
 class FirstBoot:
@@ -148,36 +154,53 @@ class FirstBoot:
                 *daemons.render_daemons(settings, secrets=secrets, file=found.file),
             ]
         except ConfigError as error:
-            findings.problems.append(_without_secrets(error))
+            findings.add(error)
             return
         if found.file != str(self._below(KEPT)):
             files.append(File(path=KEPT, content=yaml.safe_dump(found.document, sort_keys=False, allow_unicode=True)))
         findings.files, findings.roles, findings.is_accepted = files, roles, True
 
     def _stay_reachable(self, found: Found | None, findings: _Findings) -> None:
-        """Add the management network of the document if that much of it is right; else DHCP, unless there is one."""
-        file = found.file if found is not None else ""
+        """Add the management network of the document if that much of it is right; else DHCP, unless there is one.
+
+        A VM that has one and is told nothing better keeps it, and its NICs their names.
+        """
+        file = "" if found is None else found.file
+        settings, profile = ReachableSettings(), None
         try:
-            document: Any = found.document if found is not None else None
-            settings = convert_settings(document or {}, ReachableSettings, file=file)
-            findings.roles = self._assign(settings.nics, settings.trunk, file=file)
-            findings.files += network.render_links(findings.roles)
-            if found is not None or not self._has_profile():
-                findings.files += network.render_management(settings.management, file=file)
+            if found is not None:
+                settings = convert_settings(found.document or {}, ReachableSettings, file=file)
+                profile = list(network.render_management(settings.management, file=file))
         except ConfigError as error:
-            if _without_secrets(error) not in findings.problems:
-                findings.problems.append(_without_secrets(error))
-            if not self._has_profile():
-                findings.files += network.render_management(ManagementSettings(), file=file)
+            findings.add(error)
+        if profile is None:
+            if self._has_profile():
+                return
+            profile = list(network.render_management(ManagementSettings(), file=file))
+        findings.files += profile
+        try:
+            findings.roles = self._assign(settings.nics, settings.trunk, file=file)
+        except ConfigError as error:
+            findings.add(error)
+            findings.roles = self._management_alone(settings)
+        findings.files += network.render_links(findings.roles)
 
     def _assign(self, nics: NicsSettings, trunk: TrunkSettings, *, file: str) -> dict[Role, Nic]:
         given = {role: getattr(nics, role.setting) for role in Role}
         return assign_roles(
             self._machine.wait_for_nics(len(Role)),
             chosen={role: mac for role, mac in given.items() if mac is not None},
-            gateway_macs=(trunk.gateway_macs.first, trunk.gateway_macs.last),
+            gateway_macs=_gateway_macs(trunk),
             file=file,
         )
+
+    def _management_alone(self, settings: ReachableSettings) -> dict[Role, Nic]:
+        nic = management_nic(
+            self._machine.wait_for_nics(len(Role)),
+            chosen=settings.nics.management,
+            gateway_macs=_gateway_macs(settings.trunk),
+        )
+        return {} if nic is None else {Role.MANAGEMENT: nic}
 
     def _apply(self, findings: _Findings) -> None:
         """Write what differs and tell whom it concerns; a step that fails keeps no other from being taken."""
@@ -226,6 +249,10 @@ class FirstBoot:
 
     def _below(self, path: str) -> Path:
         return self._root / path.lstrip("/")
+
+
+def _gateway_macs(trunk: TrunkSettings) -> tuple[str, str]:
+    return trunk.gateway_macs.first, trunk.gateway_macs.last
 
 
 def _sealed_name(found: Found | None) -> str:

@@ -85,19 +85,36 @@ def assign_roles(
     return roles
 
 
+def management_nic(nics: Iterable[Nic], *, chosen: str | None, gateway_macs: tuple[str, str]) -> Nic | None:
+    """Return the NIC to be reached by where `assign_roles` cannot tell all of them apart, None without any.
+
+    That of the MAC `chosen`, else the one that has the name already, else the first of the hardware that is no trunk.
+    """
+    ordered = sorted(nics, key=_hardware_order)
+    if chosen is not None:
+        return next((nic for nic in ordered if nic.mac == chosen.lower()), None)
+    named = next((nic for nic in ordered if nic.name == Role.MANAGEMENT), None)
+    return named or next((nic for nic in ordered if not _is_gateway(nic, gateway_macs)), None)
+
+
 def _trunk(nics: list[Nic], gateway_macs: tuple[str, str], *, file: str) -> Nic:
-    first, last = (mac.lower() for mac in gateway_macs)
-    found = [nic for nic in nics if first <= nic.mac <= last]
+    found = [nic for nic in nics if _is_gateway(nic, gateway_macs)]
     if len(found) == 1:
         return found[0]
     have = ", ".join(nic.mac for nic in nics)
+    first_to_last = " to ".join(gateway_macs).lower()
     raise ConfigError(
         "no NIC has a gateway's MAC" if not found else "several NICs have a gateway's MAC",
         file=file,
         key="nics.trunk",
         value=have,
-        allowed=f"exactly one NIC, the trunk, with a MAC from {first} to {last} set by hand in the VM's hardware",
+        allowed=f"exactly one NIC, the trunk, with a MAC from {first_to_last} set by hand in the VM's hardware",
     )
+
+
+def _is_gateway(nic: Nic, gateway_macs: tuple[str, str]) -> bool:
+    first, last = (mac.lower() for mac in gateway_macs)
+    return first <= nic.mac <= last
 
 
 def _hardware_order(nic: Nic) -> tuple[int, int, str]:

@@ -1,7 +1,7 @@
 import pytest
 
 from tf_reconcile.errors import ConfigError
-from vrouter_firstboot.nics import Nic, Role, assign_roles
+from vrouter_firstboot.nics import Nic, Role, assign_roles, management_nic
 
 RANGE = ("00:50:56:00:00:00", "00:50:56:3F:FF:FF")
 
@@ -73,3 +73,16 @@ def test_two_gateways_macs_need_a_choice() -> None:
 def test_a_missing_nic_is_named_by_its_role() -> None:
     with pytest.raises(ConfigError, match=r"no NIC is left for the underlay network.*ens161"):
         names(MANAGEMENT, TRUNK)
+
+
+def test_where_the_roles_cannot_be_told_the_vm_is_reached_by_the_first_nic_that_is_no_trunk() -> None:
+    unset = nic("ens161", "00:50:56:9a:00:03", label="Ethernet2")
+    assert management_nic([UNDERLAY, unset, MANAGEMENT], chosen=None, gateway_macs=RANGE) == MANAGEMENT
+    assert management_nic([TRUNK], chosen=None, gateway_macs=RANGE) is None
+
+
+def test_a_nic_that_was_told_before_stays_the_one_to_be_reached_by() -> None:
+    named = nic("mgmt", "00:50:56:9a:00:02", label="Ethernet1")
+    assert management_nic([MANAGEMENT, named], chosen=None, gateway_macs=RANGE) == named
+    assert management_nic([MANAGEMENT, named], chosen=MANAGEMENT.mac.upper(), gateway_macs=RANGE) == MANAGEMENT
+    assert management_nic([MANAGEMENT, named], chosen="00:50:56:9a:00:99", gateway_macs=RANGE) is None

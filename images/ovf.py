@@ -103,6 +103,7 @@ TEXTS: Final[Mapping[str, str]] = {
     "overlay.bgp.asn": "AS of the whole site; without it, guests reach only guests on the same host.",
     "overlay.bgp.peers": "Addresses of the route reflectors, with commas between them. A password comes sealed.",
     "overlay.bgp.peers_from_tf": "true takes the control nodes and route reflectors among TF's bgp-routers as well.",
+    "overlay.mpls_over_udp": "true shares networks with TF's KVM and Kubernetes hosts too. CentOS's own kernel cannot.",
     "nics.management": "MAC, only if the order of the NICs was changed.",
     "nics.underlay": "MAC, only if the order of the NICs was changed.",
     "nics.trunk": "MAC, only if several NICs have one of the gateway's range.",

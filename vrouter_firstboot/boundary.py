@@ -6,10 +6,15 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from vrouter_firstboot.nics import Nic, Role
+from vrouter_vm.settings import AgentSettings
 
 
 class Machine(Protocol):
     """The running system around the files. Every call may raise `Rejected`."""
+
+    def check_kernel(self, settings: AgentSettings) -> None:
+        """Raise `ConfigError` when the running kernel lacks what these settings of the agent need."""
+        ...
 
     def wait_for_devices(self) -> None:
         """Return when the devices known so far are set up; a config drive may be among them."""

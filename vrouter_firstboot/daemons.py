@@ -17,7 +17,7 @@ from vrouter_firstboot.files import File
 from vrouter_firstboot.nics import Role
 from vrouter_firstboot.overlay import overlay_section
 from vrouter_firstboot.settings import EndpointSettings, SiteSettings, TfSettings
-from vrouter_vm.settings import load_agent_settings
+from vrouter_vm.settings import AgentSettings, load_agent_settings
 
 FOLDER: Final = "/etc/tf-vsphere"
 MANAGER_FILE: Final = f"{FOLDER}/vcenter-manager.yaml"
@@ -27,6 +27,7 @@ AGENT_UNIT: Final = "vrouter-agent.service"
 
 TOKEN_SECRET: Final = "tf-token"
 BGP_SECRET: Final = "bgp-password"
+METADATA_SECRET: Final = "metadata-secret"
 
 PORT_DIRECTORY: Final = "/var/lib/vrouter-agent/ports"
 
@@ -77,15 +78,32 @@ def agent_document(settings: SiteSettings, *, secrets: Collection[str], file: st
         document["overlay"] = overlay_section(
             settings.overlay, settings.underlay, password_file=password_file, file=file
         )
+    if METADATA_SECRET in secrets:
+        document["guest_services"] = {"metadata_secret_file": _credential(AGENT_UNIT, METADATA_SECRET)}
     return _merged(document, settings.agent)
 
 
-def check_daemons(settings: SiteSettings, *, secrets: Collection[str], file: str) -> None:
-    """Raise `ConfigError` for what a daemon would refuse, naming `file` and the key as the admin wrote it."""
+def check_daemons(
+    settings: SiteSettings,
+    *,
+    secrets: Collection[str],
+    file: str,
+    check_kernel: Callable[[AgentSettings], None] | None = None,
+) -> None:
+    """Raise `ConfigError` for what a daemon would refuse, naming `file` and the key as the admin wrote it.
+
+    `check_kernel` does so for what the agent wants of the kernel; None where it is not the VM's kernel that runs.
+    """
+
+    def load_agent(path: Path) -> None:
+        loaded = load_agent_settings(path)
+        if check_kernel is not None:
+            check_kernel(loaded)
+
     # The manager's further keys are below `manager` in the admin's file, the agent's below `agent`.
     checks: tuple[tuple[dict[str, Any], Mapping[str, Any], str, Callable[[Path], object]], ...] = (
         (manager_document(settings, secrets=secrets), settings.manager, "manager", _load_manager),
-        (agent_document(settings, secrets=secrets, file=file), settings.agent, "agent", load_agent_settings),
+        (agent_document(settings, secrets=secrets, file=file), settings.agent, "agent", load_agent),
     )
     with TemporaryDirectory(prefix="tf-vsphere-") as folder:
         for document, extra, section, load in checks:

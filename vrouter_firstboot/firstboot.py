@@ -52,6 +52,7 @@ _UNITS: Final[Mapping[str, tuple[str, ...]]] = {
     f"{CREDENTIALS}/vcenter-password": (daemons.MANAGER_UNIT,),
     f"{CREDENTIALS}/{daemons.TOKEN_SECRET}": (daemons.MANAGER_UNIT, daemons.AGENT_UNIT),
     f"{CREDENTIALS}/{daemons.BGP_SECRET}": (daemons.AGENT_UNIT,),
+    f"{CREDENTIALS}/{daemons.METADATA_SECRET}": (daemons.AGENT_UNIT,),
 }
 """Who has to start anew when a file changed. A credential is handed over at the start of a unit."""
 
@@ -145,7 +146,7 @@ class FirstBoot:
         secrets = [name for name in SECRET_NAMES if self._below(f"{CREDENTIALS}/{name}").is_file()]
         try:
             settings = convert_settings({} if found.document is None else found.document, SiteSettings, file=found.file)
-            daemons.check_daemons(settings, secrets=secrets, file=found.file)
+            daemons.check_daemons(settings, secrets=secrets, file=found.file, check_kernel=self._machine.check_kernel)
             roles = self._assign(settings.nics, settings.trunk, file=found.file)
             files = [
                 *network.render_links(roles),

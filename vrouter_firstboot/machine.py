@@ -9,11 +9,15 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Final
 
 from tf_reconcile.errors import Rejected
 from vrouter_firstboot.nics import Nic, Role
+from vrouter_vm.fou import MplsPort
+from vrouter_vm.names import MPLS_PORT
+from vrouter_vm.settings import AgentSettings
 
 NET: Final = Path("/sys/class/net")
 SETTLE_S: Final = 20
@@ -35,6 +39,12 @@ def observe_nics(net: Path = NET) -> list[Nic]:
                 )
             )
     return nics
+
+
+def check_kernel(settings: AgentSettings) -> None:
+    """Raise `ConfigError` when the running kernel lacks what these settings of the agent need: its own test of it."""
+    if settings.overlay is not None and settings.overlay.mpls_over_udp:
+        MplsPort(IPv4Address(settings.overlay.vtep), MPLS_PORT).close()
 
 
 def wait_for_devices() -> None:

@@ -34,6 +34,7 @@ def overlay_section(
         "interface": str(Role.UNDERLAY),
         "vtep": str(_vtep(underlay, file=file)),
         "bgp": {"asn": overlay.bgp.asn, "peers": peers, "peers_from_tf": overlay.bgp.peers_from_tf},
+        "mpls_over_udp": overlay.mpls_over_udp,
     }
 
 

@@ -19,7 +19,10 @@ from nacl.public import PrivateKey, PublicKey, SealedBox
 
 from tf_reconcile.errors import ConfigError
 
-SECRET_NAMES: Final = ("esxi-password", "vcenter-password", "tf-token", "bgp-password", "console-password-hash")
+SECRET_NAMES: Final = (
+    *("esxi-password", "vcenter-password", "tf-token", "bgp-password", "metadata-secret"),
+    "console-password-hash",
+)
 """What a vRouter VM keeps: the names of its systemd credentials, and the hash for a log-in on the console."""
 
 MOST_BYTES: Final[Mapping[str, int]] = {"bgp-password": 80}

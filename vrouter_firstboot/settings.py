@@ -79,6 +79,8 @@ class OverlaySettings(Settings, frozen=True, kw_only=True):
     """The tunnels to other hosts, from `underlay.address`, which has to be IPv4."""
 
     bgp: BgpSettings
+    mpls_over_udp: bool = False
+    """Share networks with TF's ordinary vRouters too, as the agent's setting of that name. Not every kernel can."""
 
 
 class NicsSettings(Settings, frozen=True, kw_only=True):

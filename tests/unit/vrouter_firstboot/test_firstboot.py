@@ -2,16 +2,18 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tf_reconcile.errors import Rejected
+from tf_reconcile.errors import ConfigError, Rejected
 from vrouter_firstboot.firstboot import FirstBoot
 from vrouter_firstboot.nics import Nic, Role
 from vrouter_firstboot.report import Report, State
 from vrouter_firstboot.sealing import seal
+from vrouter_vm.settings import AgentSettings
 
 NICS = [
     Nic(name="ens161", mac="00:50:56:00:00:01", label="Ethernet2", path="c"),
@@ -39,6 +41,11 @@ class FakeMachine:
         self.hostname = ""
         self.waits = 0
         self.is_hostname_refused = False
+        self.has_mpls = True
+
+    def check_kernel(self, settings: AgentSettings) -> None:
+        if settings.overlay is not None and settings.overlay.mpls_over_udp and not self.has_mpls:
+            raise ConfigError("the kernel has no MPLS", key="overlay.mpls_over_udp", value="true", allowed="false")
 
     def wait_for_nics(self, wanted: int) -> list[Nic]:
         return self.nics
@@ -220,6 +227,36 @@ def test_reflectors_in_the_settings_become_the_agents_overlay_and_the_password_i
     assert set(ready_vm.machine.restarted) == {"vrouter-agent.service"}
 
 
+def test_a_secret_for_metadata_reaches_the_agent(ready_vm: Vm) -> None:
+    ready_vm.machine.restarted.clear()
+    ready_vm.seal({"metadata-secret": "n0va"})
+    assert ready_vm.boot().state is State.OK
+    services = yaml.safe_load(ready_vm.text("/etc/tf-vsphere/vrouter-agent.yaml"))["guest_services"]
+    assert services == {"metadata_secret_file": "/run/credentials/vrouter-agent.service/metadata-secret"}
+    assert set(ready_vm.machine.restarted) == {"vrouter-agent.service"}
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ("overlay: {bgp: {asn: 1, peers: [192.0.2.1]}, mpls_over_udp: true}\n", "overlay.mpls_over_udp"),
+        (
+            "overlay: {bgp: {asn: 1, peers: [192.0.2.1]}}\nagent: {overlay: {mpls_over_udp: true}}\n",
+            "agent.overlay.mpls_over_udp",
+        ),
+    ],
+)
+def test_what_the_kernel_cannot_do_is_named_before_a_daemon_fails_with_it(ready_vm: Vm, change: str, key: str) -> None:
+    ready_vm.guestinfo.values["tf.settings"] = SETTINGS + change
+    assert ready_vm.boot().state is State.OK
+    assert yaml.safe_load(ready_vm.text("/etc/tf-vsphere/vrouter-agent.yaml"))["overlay"]["mpls_over_udp"] is True
+    ready_vm.machine.has_mpls = False
+    report = ready_vm.boot()
+    assert report.state is State.ERROR
+    assert f"guestinfo.tf.settings: {key}: the kernel has no MPLS" in str(report)
+    assert "allowed: false" in str(report)
+
+
 def test_without_reflectors_the_agent_has_no_overlay(ready_vm: Vm) -> None:
     assert "overlay" not in yaml.safe_load(ready_vm.text("/etc/tf-vsphere/vrouter-agent.yaml"))
 
@@ -271,6 +308,19 @@ def test_with_a_wrong_address_the_vm_stays_where_it_was(ready_vm: Vm) -> None:
     assert "management.address: no address" in str(report)
     assert str(report).count("management.address") == 1
     assert ready_vm.text("/etc/NetworkManager/system-connections/tf-mgmt.nmconnection") == before
+
+
+def test_settings_that_cannot_be_read_leave_every_nic_its_name(vm: Vm) -> None:
+    chosen = "nics: {management: '00:50:56:9a:00:02', underlay: '00:50:56:9a:00:01'}\n"
+    vm.guestinfo.values["tf.settings"] = SETTINGS + chosen
+    assert vm.boot().state is State.WAITING
+    link = vm.text("/etc/systemd/network/10-tf-mgmt.link")
+    assert "00:50:56:9a:00:02" in link
+    vm.machine.names.clear()
+    vm.guestinfo.values["tf.settings"] = "esxi: {host"
+    assert "not valid YAML" in str(vm.boot())
+    assert vm.text("/etc/systemd/network/10-tf-mgmt.link") == link
+    assert vm.machine.names == {}
 
 
 def test_a_first_wrong_address_leaves_dhcp(vm: Vm) -> None:
@@ -349,8 +399,35 @@ def test_missing_nics_are_an_error_that_keeps_the_vm_reachable(vm: Vm) -> None:
     vm.machine.nics = NICS[1:]
     vm.guestinfo.values["tf.settings"] = SETTINGS
     report = vm.boot()
-    assert "nics.trunk: no NIC has a gateway's MAC" in str(report)
-    assert vm.has("/etc/NetworkManager/system-connections/tf-mgmt.nmconnection")
+    assert str(report).count("nics.trunk: no NIC has a gateway's MAC") == 1
+    assert "198.51.100.31/24" in vm.text("/etc/NetworkManager/system-connections/tf-mgmt.nmconnection")
+    assert vm.machine.names == {"mgmt": "ens192"}
+    assert "00:50:56:9a:00:01" in vm.text("/etc/systemd/network/10-tf-mgmt.link")
+    assert not vm.has("/etc/systemd/network/10-tf-trunk.link")
+
+
+def test_a_trunk_whose_mac_was_not_set_yet_is_an_error_until_it_is_and_the_vm_is_reachable_meanwhile(vm: Vm) -> None:
+    vm.machine.nics = [replace(NICS[0], mac="00:50:56:9a:00:03"), *NICS[1:]]
+    vm.guestinfo.values["tf.settings"] = SETTINGS
+    assert vm.boot().state is State.ERROR
+    assert vm.machine.names == {"mgmt": "ens192"}
+    vm.machine.nics = [NICS[0], replace(NICS[1], name="mgmt"), NICS[2]]
+    assert vm.boot().state is State.WAITING
+    assert vm.machine.names == {"mgmt": "mgmt", "underlay": "ens224", "trunk": "ens161"}
+
+
+def test_without_settings_and_without_a_trunk_the_vm_asks_dhcp_on_its_first_nic(vm: Vm) -> None:
+    vm.machine.nics = [replace(NICS[0], mac="00:50:56:9a:00:03"), *NICS[1:]]
+    assert vm.boot().state is State.ERROR
+    assert "method=auto" in vm.text("/etc/NetworkManager/system-connections/tf-mgmt.nmconnection")
+    assert vm.machine.names == {"mgmt": "ens192"}
+
+
+def test_a_vm_without_any_nic_says_so(vm: Vm) -> None:
+    vm.machine.nics = []
+    vm.guestinfo.values["tf.settings"] = SETTINGS
+    assert "nics.trunk" in str(vm.boot())
+    assert vm.machine.names == {}
 
 
 def test_a_step_that_fails_is_reported_and_keeps_no_other_from_being_taken(ready_vm: Vm) -> None:

@@ -24,6 +24,7 @@ def test_the_vtep_is_the_underlay_address_and_each_reflector_a_peer() -> None:
             "peers": [{"address": "192.0.2.100"}, {"address": "192.0.2.101", "port": 1790}],
             "peers_from_tf": False,
         },
+        "mpls_over_udp": False,
     }
 
 

@@ -1,6 +1,7 @@
 """Makes the vRouter VM's image.
 
     images/build payload --system centos-9 --output payload.tar    what the kickstart needs
+    images/build pin    renews the SHA-256 of Python's wheels after constraints.txt has changed
     images/build debian --output FOLDER    the same VM on a Debian base: disk.raw, kernel, initrd, files.txt
     images/build install --iso ISO|--location URL --payload payload.tar --output disk.qcow2
                                                                   CentOS by its own installer
@@ -26,7 +27,7 @@ from images.debian_root import base_name, build_base, build_debian_root
 from images.disk import build_disk, convert, manifest, virtual_size
 from images.installer import Source, build_volume, install
 from images.ovf import pack_ova
-from images.payload import PROJECT, PYTHON_OF, BuildError, build_payload, pack
+from images.payload import PROJECT, PYTHON_OF, WHEELS, BuildError, build_payload, pack, pin_wheels
 
 CACHE: Final = PROJECT / ".cache" / "image"
 DISK_SIZE: Final = "3G"
@@ -70,7 +71,10 @@ def main(argv: Sequence[str]) -> int:
             case "payload":
                 with TemporaryDirectory(prefix="payload-") as folder:
                     build_payload(Path(folder) / "payload", system=options.system)
-                    pack(Path(folder) / "payload", options.output)
+                    digest = pack(Path(folder) / "payload", options.output)
+                sys.stdout.write(f"{digest}  {options.output}\n")
+            case "pin":
+                WHEELS.write_text(pin_wheels(), encoding="utf-8")
             case "debian":
                 build_debian(options.output)
             case "install":
@@ -95,6 +99,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     payload = commands.add_parser("payload", help="what the kickstart needs")
     payload.add_argument("--system", choices=sorted(PYTHON_OF), default="centos-9")
+    commands.add_parser("pin", help="renew the pins of Python's wheels")
     debian = commands.add_parser("debian", help="the VM on a Debian base")
     installed = commands.add_parser("install", help="CentOS by its own installer")
     source = installed.add_mutually_exclusive_group(required=True)

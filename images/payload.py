@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tarfile
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -23,6 +23,11 @@ PROJECT: Final = Path(__file__).resolve().parent.parent
 
 SPEAKER: Final = PROJECT / "build" / "gobgpd"
 GOBGP: Final = "github.com/osrg/gobgp/v4"
+
+WHEELS: Final = PROJECT / "images" / "wheels.txt"
+"""What the daemons need, each wheel by its SHA-256 (`pin_wheels`)."""
+BUILDER: Final = PROJECT / "images" / "builder.txt"
+"""What makes the project's own wheel, in the same way."""
 
 CONTENT: Final = ("images/provision", "images/packages", "images/files", "config", "docs/operations")
 
@@ -55,7 +60,11 @@ def build_payload(target: Path, *, system: str) -> None:
     wheels = target / "wheels"
     wheels.mkdir(parents=True)
     fetch_wheels(wheels, python_version=PYTHON_OF[system])
-    build_wheel(wheels)
+    own = build_wheel(wheels)
+    distribution, version = own.name.split("-")[:2]
+    pins = WHEELS.read_text(encoding="utf-8") + _pin(distribution.replace("_", "-"), version, [_sha256(own)])
+    (wheels / "requirements.txt").write_text(pins, encoding="utf-8")
+    (target / "system").write_text(f"{system}\n", encoding="ascii")
     add_speaker(target / "bin")
     for name in CONTENT:
         source, copy = PROJECT / name, target / name
@@ -82,9 +91,7 @@ def add_speaker(target: Path) -> None:
     target.mkdir()
     shutil.copy(SPEAKER, target / SPEAKER.name)
     (target / f"{SPEAKER.name}.build").write_text(built, encoding="utf-8")
-    with SPEAKER.open("rb") as program:
-        digest = hashlib.file_digest(program, "sha256").hexdigest()
-    (target / f"{SPEAKER.name}.sha256").write_text(f"{digest}  {SPEAKER.name}\n", encoding="ascii")
+    (target / f"{SPEAKER.name}.sha256").write_text(f"{_sha256(SPEAKER)}  {SPEAKER.name}\n", encoding="ascii")
 
 
 def check_speaker(built: str, *, go_mod: str, go_sum: str) -> None:
@@ -108,16 +115,39 @@ def check_speaker(built: str, *, go_mod: str, go_sum: str) -> None:
 
 
 def fetch_wheels(target: Path, *, python_version: str) -> None:
-    """Put the wheels of what the project needs into `target`, the versions pinned in constraints.txt."""
+    """Put the wheels that `WHEELS` pins for this Python into `target`: no others, and none of other content."""
+    _download(target, python_version, ["--require-hashes", "--requirement", str(WHEELS)])
+
+
+def pin_wheels() -> str:
+    """Return what `WHEELS` has to say: all that the daemons need on every system, as constraints.txt has it now."""
+    pins: dict[tuple[str, str], set[str]] = {}
+    with TemporaryDirectory(prefix="wheels-") as name:
+        for python_version in sorted(set(PYTHON_OF.values())):
+            _download(Path(name), python_version, ["--constraint", str(PROJECT / "constraints.txt"), *dependencies()])
+        for wheel in Path(name).glob("*.whl"):
+            distribution, version = wheel.name.split("-")[:2]
+            pins.setdefault((distribution.replace("_", "-"), version), set()).add(_sha256(wheel))
+    lines = [_pin(distribution, version, digests) for (distribution, version), digests in sorted(pins.items())]
+    return "# Written by `images/build pin`, of constraints.txt: the wheels in the vRouter VM.\n" + "".join(lines)
+
+
+def _download(target: Path, python_version: str, what: list[str]) -> None:
     platforms = [argument for name in PLATFORMS for argument in ("--platform", name)]
     run(
         [
             *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
-            *("--dest", str(target), "--only-binary", ":all:", "--constraint", str(PROJECT / "constraints.txt")),
-            *("--python-version", python_version, "--implementation", "cp", *platforms),
-            *dependencies(),
+            *("--dest", str(target), "--only-binary", ":all:"),
+            *("--python-version", python_version, "--implementation", "cp", *platforms, *what),
         ],
         folder=PROJECT,
+    )
+
+
+def _pin(distribution: str, version: str, digests: Iterable[str]) -> str:
+    """Return a line of a requirements file with hashes (pip's "Hash-checking Mode")."""
+    return (
+        f"{distribution}=={version}" + "".join(f" \\\n    --hash=sha256:{digest}" for digest in sorted(digests)) + "\n"
     )
 
 
@@ -127,27 +157,36 @@ def dependencies() -> list[str]:
     return [str(requirement) for requirement in project["dependencies"]]
 
 
-def build_wheel(target: Path) -> None:
-    """Put the project's own wheel into `target`, made from a copy: building leaves traces in a source tree."""
+def build_wheel(target: Path) -> Path:
+    """Put the project's own wheel into `target`, and return it.
+
+    Made from a copy, since building leaves traces in a source tree, by the setuptools that `BUILDER` pins, which writes
+    its version into the wheel.
+    """
     settings = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     with TemporaryDirectory(prefix="wheel-") as folder:
-        copy = Path(folder)
+        copy, builder = Path(folder) / "source", Path(folder) / "builder"
+        copy.mkdir()
         for name in ("pyproject.toml", "README.md"):
             shutil.copy(PROJECT / name, copy / name)
         for package in sorted({name.partition(".")[0] for name in settings["tool"]["setuptools"]["packages"]}):
             shutil.copytree(PROJECT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
+        run([*pip, "install", "--target", str(builder), "--require-hashes", "--requirement", str(BUILDER)])
         run(
-            [
-                *(sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps"),
-                *("--wheel-dir", str(target), str(copy)),
-            ],
+            [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(target), str(copy)],
             folder=copy,
-            environment={"SOURCE_DATE_EPOCH": str(source_date())},
+            environment={"SOURCE_DATE_EPOCH": str(source_date()), "PYTHONPATH": str(builder)},
         )
+    (wheel,) = target.glob(f"{settings['project']['name'].replace('-', '_')}-*.whl")
+    return wheel
 
 
-def pack(folder: Path, archive: Path) -> None:
-    """Write `folder` as an uncompressed tar: sorted, owned by root, all of one time, so equal for equal content."""
+def pack(folder: Path, archive: Path) -> str:
+    """Write `folder` as an uncompressed tar: sorted, owned by root, all of one time, so equal for equal content.
+
+    Returns the archive's SHA-256.
+    """
     time = source_date()
     with tarfile.open(archive, "w", format=tarfile.PAX_FORMAT) as tar:
         for path in _walk(folder):
@@ -161,6 +200,7 @@ def pack(folder: Path, archive: Path) -> None:
                     tar.addfile(member, data)
             else:
                 tar.addfile(member)
+    return _sha256(archive)
 
 
 def run(command: list[str], *, folder: Path | None = None, environment: dict[str, str] | None = None) -> str:
@@ -180,6 +220,11 @@ def run(command: list[str], *, folder: Path | None = None, environment: dict[str
     if done.returncode != 0:
         raise BuildError(f"{' '.join(command[:4])} …: {(done.stderr or done.stdout).strip()[-2000:]}")
     return done.stdout
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as data:
+        return hashlib.file_digest(data, "sha256").hexdigest()
 
 
 def _walk(folder: Path) -> Iterator[Path]:

@@ -1,6 +1,8 @@
 """The kickstart as pykickstart reads it for both releases, and what must not be in it."""
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +10,8 @@ from pathlib import Path
 import pytest
 from pykickstart.parser import KickstartParser
 from pykickstart.version import makeVersion
+
+from images.payload import pack
 
 IMAGES = Path(__file__).parents[3] / "images"
 KICKSTART = IMAGES / "centos-vrouter.ks"
@@ -62,6 +66,93 @@ def test_the_scripts_are_scripts(handler: object) -> None:
     for script in handler.scripts:  # type: ignore[attr-defined]
         checked = subprocess.run(["bash", "-n"], input=script.script, capture_output=True, text=True, check=False)
         assert checked.returncode == 0, checked.stderr
+
+
+class Installer:
+    """What the kickstart's %pre sees of the installer's machine, below one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in ("etc", "proc", "tmp"):
+            (folder / name).mkdir()
+        (folder / "etc/os-release").write_text('VERSION_ID="9"\n')
+        programs = folder / "programs"
+        programs.mkdir()
+        # As curl does: the last argument is the address, the one before it the file.
+        (programs / "curl").write_text('#!/bin/sh\nwhile [ $# -gt 2 ]; do shift; done\ncp "${2#file://}" "$1"\n')
+        (programs / "curl").chmod(0o755)
+
+    def run(self, arguments: str) -> subprocess.CompletedProcess[str]:
+        (self.folder / "proc/cmdline").write_text(f"inst.text {arguments} console=ttyS0\n")
+        parser = KickstartParser(makeVersion("RHEL9"), missingIncludeIsFatal=False)
+        parser.readKickstart(str(KICKSTART))
+        outside = r"(?<![\w/])/(?=(proc/cmdline|etc/os-release|tmp/|run/install/repo/|dev/disk/by-label/))"
+        script = re.sub(outside, f"{self.folder}/", parser.handler.scripts[0].script)
+        environment = {**os.environ, "PATH": f"{self.folder}/programs:{os.environ['PATH']}"}
+        return subprocess.run(["bash"], input=script, capture_output=True, text=True, check=False, env=environment)
+
+    @property
+    def packages(self) -> list[str]:
+        return (self.folder / "tmp/tf-packages.ks").read_text().split()
+
+
+@pytest.fixture
+def installer(tmp_path: Path) -> Installer:
+    folder = tmp_path / "installer"
+    folder.mkdir()
+    return Installer(folder)
+
+
+@pytest.fixture
+def payload(tmp_path: Path) -> Path:
+    folder = tmp_path / "payload"
+    shutil.copytree(IMAGES / "packages", folder / "images/packages")
+    shutil.copy(IMAGES / "provision", folder / "images/provision")
+    (folder / "system").write_text("centos-9\n")
+    (tmp_path / "payload.tar.sha256").write_text(pack(folder, tmp_path / "payload.tar"))
+    return tmp_path / "payload.tar"
+
+
+def test_a_payload_from_an_address_is_taken_if_its_sum_is_the_one_on_the_command_line(
+    installer: Installer, payload: Path
+) -> None:
+    digest = payload.with_suffix(".tar.sha256").read_text()
+    done = installer.run(f"tf.payload={payload.as_uri()} tf.sha256={digest}")
+    assert done.returncode == 0, done.stderr
+    assert "python3.11" in installer.packages
+
+
+@pytest.mark.parametrize(
+    ("sum_argument", "complaint"), [("", "tf.payload= without tf.sha256="), ("tf.sha256=" + "0" * 64, "not 00000000")]
+)
+def test_a_payload_of_another_sum_or_without_one_ends_the_installation(
+    installer: Installer, payload: Path, sum_argument: str, complaint: str
+) -> None:
+    done = installer.run(f"tf.payload={payload.as_uri()} {sum_argument}")
+    assert done.returncode != 0
+    assert complaint in done.stderr
+    assert not (installer.folder / "tmp/tf-payload/images").exists()
+
+
+def test_a_payload_beside_the_packages_needs_no_argument(installer: Installer, payload: Path) -> None:
+    place = installer.folder / "run/install/repo/tf-vsphere"
+    place.mkdir(parents=True)
+    shutil.copy(payload, place / "payload.tar")
+    assert installer.run("").returncode == 0
+    assert "nftables" in installer.packages
+
+
+def test_a_payload_for_the_other_release_ends_the_installation(installer: Installer, payload: Path) -> None:
+    digest = payload.with_suffix(".tar.sha256").read_text()
+    done = installer.run(f"tf.payload={payload.as_uri()} tf.sha256={digest} tf.release=10")
+    assert done.returncode != 0
+    assert "this payload is for centos-9: images/build payload --system centos-10" in done.stderr
+
+
+def test_without_a_payload_the_places_for_one_are_named(installer: Installer) -> None:
+    done = installer.run("")
+    assert done.returncode != 0
+    assert "no payload: not on the install source, no volume OEMDRV, no tf.payload=" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from images.disk import manifest
-from images.payload import CONTENT, PROJECT, PYTHON_OF, BuildError, dependencies, pack, run, source_date
+from images.payload import CONTENT, PROJECT, PYTHON_OF, WHEELS, BuildError, dependencies, pack, run, source_date
 
 
 @pytest.fixture
@@ -21,11 +21,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_an_archive_is_the_same_for_the_same_content_whenever_and_whoever_made_it(folder: Path, tmp_path: Path) -> None:
-    pack(folder, tmp_path / "first.tar")
+    digest = pack(folder, tmp_path / "first.tar")
     for number, path in enumerate([folder / "a", folder / "b" / "script", folder / "b"]):
         os.utime(path, (number, number))
     (folder / "a").chmod(0o600)
-    pack(folder, tmp_path / "second.tar")
+    assert pack(folder, tmp_path / "second.tar") == digest
     assert (tmp_path / "first.tar").read_bytes() == (tmp_path / "second.tar").read_bytes()
 
 
@@ -58,6 +58,20 @@ def test_the_payload_has_wheels_for_the_python_that_provision_uses() -> None:
 def test_the_daemons_needs_are_read_from_the_project() -> None:
     names = {re.split(r"[<>=]", requirement)[0] for requirement in dependencies()}
     assert {"pyroute2", "pyvmomi", "PyNaCl"} <= names
+
+
+def test_every_wheel_in_the_vm_is_pinned_by_its_content_in_the_version_of_the_constraints() -> None:
+    hashed = r"((?: \\\n    --hash=sha256:[0-9a-f]{64})+)"
+    pins = {name: version for name, version, _ in re.findall(rf"^(\S+)==(\S+){hashed}$", WHEELS.read_text(), re.M)}
+    constraints = dict(line.split("==") for line in (PROJECT / "constraints.txt").read_text().splitlines())
+    known = {_plain(name): version for name, version in constraints.items()}
+    assert {name: known[name] for name in map(_plain, pins)} == {_plain(name): pins[name] for name in pins}
+    assert {_plain(re.split(r"[<>=]", requirement)[0]) for requirement in dependencies()} <= set(map(_plain, pins))
+
+
+def _plain(distribution: str) -> str:
+    """PEP 503."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
 def test_the_wheel_has_every_package_of_the_products_own() -> None:

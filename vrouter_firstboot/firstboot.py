@@ -65,6 +65,8 @@ class _Findings:
     roles: Mapping[Role, Nic] | None = None
     problems: list[str] = field(default_factory=list)
     is_accepted: bool = False
+    has_open_drive: bool = False
+    """A config drive with secrets in the clear is attached."""
 
     def add(self, error: ConfigError) -> None:
         """Note what is wrong, once."""
@@ -128,7 +130,8 @@ class FirstBoot:
         if sealed is not None:
             secrets |= unseal(sealed, private_key=private_key, file=_sealed_name(found))
         if drive is not None:
-            secrets |= _plain_secrets(drive / "secrets")
+            secrets |= (plain := _plain_secrets(drive / "secrets"))
+            findings.has_open_drive = bool(plain)
         console_hash = secrets.pop(CONSOLE_SECRET, None)
         if console_hash is not None and not _HASH.fullmatch(console_hash):
             raise ConfigError(
@@ -242,7 +245,10 @@ class FirstBoot:
             return Report(
                 state=State.WAITING, lines=(f"secrets: {', '.join(missing)}", f"to seal secrets: {public_key}")
             )
-        return Report(state=State.OK, lines=(f"settings from {found.file}",))
+        reminder = (
+            ("the config drive has secrets in the clear: detach and destroy it",) if findings.has_open_drive else ()
+        )
+        return Report(state=State.OK, lines=(f"settings from {found.file}", *reminder))
 
     def _has_profile(self) -> bool:
         profile = f"/etc/NetworkManager/system-connections/tf-{Role.MANAGEMENT}.nmconnection"

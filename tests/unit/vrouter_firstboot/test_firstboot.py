@@ -354,9 +354,13 @@ def test_a_config_drive_brings_settings_and_secrets_and_may_then_go(vm: Vm, tmp_
     for name, secret in SECRETS.items():
         (drive / "secrets" / name).write_text(f"{secret}\n")
     vm.drive = drive
-    assert vm.boot().state is State.OK
+    report = vm.boot()
+    assert report.state is State.OK
+    assert "detach and destroy it" in report.one_line
     vm.drive = None
-    assert vm.boot().state is State.OK
+    report = vm.boot()
+    assert report.state is State.OK
+    assert "detach" not in report.one_line
     assert vm.text("/etc/credstore/esxi-password") == SECRETS["esxi-password"]
 
 

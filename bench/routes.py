@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -378,7 +379,7 @@ def watched_sessions(api: Path) -> Iterator[threading.Event]:
 
     def watch() -> None:
         with suppress(BoundaryError):  # it ends with the connection
-            for event in speaker.watch():
+            for event in chain.from_iterable(speaker.watch()):
                 if isinstance(event, PeerState) and event.is_established and not event.is_initial:
                     established.set()
 

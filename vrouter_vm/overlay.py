@@ -286,8 +286,8 @@ class BgpOverlay:
             try:
                 self._connect(speaker)
                 delay_s = FIRST_RETRY_S
-                for event in speaker.watch():
-                    self._take(event)
+                for events in speaker.watch():
+                    self._take(events)
             except BoundaryError as error:
                 self._lose(error)
             finally:
@@ -325,28 +325,31 @@ class BgpOverlay:
         if is_news:
             log.warning("speaker lost, its routes stay", extra={"reason": error.reason})
 
-    def _take(self, event: Event) -> None:
-        from vrouter_vm import bgp  # noqa: PLC0415 - loaded by now
-
+    def _take(self, events: Sequence[Event]) -> None:
         with self._condition:
             now = self._clock()
-            is_changed = False
-            match event:
-                case bgp.Learnt(route=route):
-                    is_changed = self._remote.learn(route)
-                case bgp.Withdrawn(key=key):
-                    is_changed = self._remote.withdraw(key, has_peers=any(self._sessions.values()), now=now)
-                case bgp.EndOfRib():
-                    self._remote.peer_told_all(now=now)
-                    is_changed = True  # the reconciler has to look at the new deadline
-                case bgp.PeerState():
-                    is_changed = self._take_session(event, now=now)
-                case _:
-                    assert_never(event)
+            is_changed = any([self._take_one(event, now=now) for event in events])
             if is_changed:
                 self._note_unsaved()
         if is_changed:
             self._on_change()
+
+    def _take_one(self, event: Event, *, now: float) -> bool:
+        """Take in an event; return whether the reconciler has to look. The lock is held."""
+        from vrouter_vm import bgp  # noqa: PLC0415 - loaded by now
+
+        match event:
+            case bgp.Learnt(route=route):
+                return self._remote.learn(route)
+            case bgp.Withdrawn(key=key):
+                return self._remote.withdraw(key, has_peers=any(self._sessions.values()), now=now)
+            case bgp.EndOfRib():
+                self._remote.peer_told_all(now=now)
+                return True  # at the new deadline
+            case bgp.PeerState():
+                return self._take_session(event, now=now)
+            case _:
+                assert_never(event)
 
     def _take_session(self, state: PeerState, *, now: float) -> bool:
         if state.peer not in {peer.address for peer in self._peers}:

@@ -37,17 +37,15 @@ class _Prefix6(IPv6Network):
         return f"IPv6Network({str(self)!r})"
 
 
-def prefix_of(text: str, length: int) -> IpNetwork:
-    """Return the prefix of `length` that the address `text` lies in; raises ValueError when it is none."""
-    if ":" in text:
-        return _Prefix6((int(IPv6Address(text)), length), strict=False)
-    return _Prefix4((int(IPv4Address(text)), length), strict=False)
+def parse_prefix(text: str) -> IpNetwork:
+    """Return the prefix in `text`, `<address>/<length>`; raises ValueError when it is none."""
+    return _Prefix6(text) if ":" in text else _Prefix4(text)
 
 
 def packed_prefix(packed: bytes, length: int, *, version: int) -> IpNetwork:
-    """Return the prefix whose address is `packed`, or empty for all zeros."""
+    """Return the prefix that a packed address lies in, empty for all zeros; raises ValueError when it is none."""
     number = int.from_bytes(packed, "big")
-    return _Prefix4((number, length)) if version == 4 else _Prefix6((number, length))  # noqa: PLR2004 - IP version
+    return _Prefix4((number, length), strict=False) if version == 4 else _Prefix6((number, length), strict=False)  # noqa: PLR2004
 
 
 def host_prefix(address: IpAddress) -> IpNetwork:

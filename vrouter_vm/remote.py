@@ -75,14 +75,16 @@ class RemoteRoutes:
 
     def learn(self, route: BgpRoute) -> bool:
         """Take in a route that a peer has told; return whether that changes the forwarding."""
-        self._stale.pop(route.key, None)
-        self._told.add(route.key)
-        self._gone.discard((route.prefix, route.next_hop))
-        is_new = self._routes.get(route.key) != route
-        self._routes[route.key] = route
-        if is_new:
-            self._note(route.key)
-        return is_new
+        key = route.key
+        self._stale.pop(key, None)
+        self._told.add(key)
+        if self._gone:
+            self._gone.discard((route.prefix, route.next_hop))
+        if self._routes.get(key) == route:
+            return False
+        self._routes[key] = route
+        self._note(key)
+        return True
 
     def withdraw(self, key: RouteKey, *, has_peers: bool, now: float) -> bool:
         """Take in a withdrawal; return whether that changes the forwarding.

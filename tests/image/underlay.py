@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, ip_network
+from itertools import chain
 from pathlib import Path
 
 from lab.reflector import reflector_configuration
@@ -129,7 +130,7 @@ class Underlay:
 
     def _read(self, speaker: Speaker) -> None:
         try:
-            for event in speaker.watch():
+            for event in chain.from_iterable(speaker.watch()):
                 route = event.route if isinstance(event, Learnt) else None
                 if isinstance(route, EvpnRoute) and isinstance(route.prefix.network_address, IPv4Address):
                     with self._changed:

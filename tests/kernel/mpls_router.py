@@ -13,6 +13,7 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, ip_network
+from itertools import chain
 from pathlib import Path
 
 from tests.kernel.overlay_site import ASN, REFLECTOR, SPEAKER_OPTIONS, UNDERLAY, UNDERLAY_MTU_BYTES, binary
@@ -97,7 +98,7 @@ class MplsRouter:
 
     def _listen(self, speaker: Speaker) -> None:
         with suppress(BoundaryError):  # at the end
-            for event in speaker.watch():
+            for event in chain.from_iterable(speaker.watch()):
                 match event:
                     case Learnt(route=VpnRoute() as route):
                         self.heard[route.key] = route

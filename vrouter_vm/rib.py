@@ -36,19 +36,24 @@ class Rib:
         self.choices: dict[PrefixUnit, Choice] = {}
         """Where each VRF sends what."""
 
-    def set_remote(self, key: RouteKey, route: BgpRoute | None) -> None:
-        """Take in a route of another host, or with None that there is none any more."""
+    def set_remote(self, key: RouteKey, route: BgpRoute | None) -> tuple[BgpRoute | None, BgpRoute | None]:
+        """Take in a route of another host, or with None that there is none any more.
+
+        Return what was in use of it before, and what is now.
+        """
         if route is not None and not is_usable(route, self._vtep):
             route = None
         old = self.remote.get(key)
         if old == route:
-            return
+            return old, old
         if old is not None:
             self._leave(old)
-            del self.remote[key]
         if route is not None:
-            self._enter(route)
             self.remote[key] = route
+            self._enter(route)
+        else:
+            del self.remote[key]
+        return old, route
 
     def set_member(self, network_id: int, member: Member | None) -> None:
         """Take in a network that has guests here, or its change; with None the network, without any guest by now."""

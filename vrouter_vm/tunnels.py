@@ -13,13 +13,14 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from typing import Final
+from typing import Final, NamedTuple, assert_never
 
 from vrouter_vm import links, names, policy
 from vrouter_vm.evpn import Member, Vtep, default_target, labelled
 from vrouter_vm.facts import NOTHING, Part, Settings
 from vrouter_vm.model import (
     Announcement,
+    BgpRoute,
     Element,
     Encapsulation,
     EvpnRoute,
@@ -28,6 +29,7 @@ from vrouter_vm.model import (
     LabelDoor,
     LabelRoute,
     LocalWay,
+    MacAddress,
     MplsTunnel,
     Neighbour,
     Network,
@@ -160,58 +162,71 @@ def here_part(network_id: int, prefix: IpNetwork, way: LocalWay) -> Part:
     return Part(routes=(links.route_to(table=table, prefix=prefix, ifname=way.vif, via=way.via, source=way.source),))
 
 
-def labelled_part(
-    network_id: int, sent: VpnRoute, overlay: Overlay, *, source: IpAddress | None, has_ipv6: bool
-) -> Part:
-    """Return the way to a prefix on a host that takes MPLS over UDP: a labelled route, and the device to that host."""
-    device, version = names.format_mpls_tunnel(sent.next_hop), sent.prefix.version
-    table = names.table_of(network_id)
-    tunnel = MplsTunnel(
-        name=device,
-        vtep=overlay.vtep.address,
-        remote=sent.next_hop,
-        port=names.MPLS_PORT,
-        mtu_bytes=mpls_mtu_of(overlay.underlay),
-    )
-    return Part(
-        routes=(links.route_to(table=table, prefix=sent.prefix, ifname=device, source=source, label=sent.label),),
-        vxlans=(tunnel,),
-        sysctls=_mpls_settings(device, has_ipv6=has_ipv6, routes_ipv6=version == 6),  # noqa: PLR2004 - IP version
-        elements=policy.send_only_elements(device),
-    )
+class FarEnd(NamedTuple):
+    """Where ways lead that differ in the prefix alone: by that device to that VTEP, in one IP version.
 
-
-def there_part(
-    network_id: int,
-    sent: EvpnRoute,
-    overlay: Overlay,
-    *,
-    own_vni: int,
-    source: IpAddress | None,
-    is_device_here: bool,
-    has_ipv6: bool,
-) -> Part:
-    """Return the way to a prefix on another host: route, neighbour, far end.
-
-    `own_vni`: of the network that follows the route. `source`: what the router's own packets on it are from.
-    `is_device_here`: the route's VNI is that of a network with guests here. Otherwise the packets leave by a device
-    that is in no VRF and takes nothing in.
+    `mac`: the router's there, None for MPLS over UDP. `vni`: what is sent where that is not the own network's, else None.
     """
-    device = names.format_vxlan(sent.vni)
-    version = sent.prefix.version
-    via = via_of(sent.next_hop, version)
-    table = names.table_of(network_id)
-    route = links.route_to(table=table, prefix=sent.prefix, ifname=device, via=via, source=source)
-    neighbour = Neighbour(ifname=device, address=via, mac=sent.router_mac)
-    end = TunnelEnd(ifname=device, mac=sent.router_mac, vtep=sent.next_hop)
-    if sent.vni == own_vni:
-        return Part(routes=(route,), neighbours=(neighbour,), tunnel_ends=(end,))
+
+    device: str
+    vtep: IPv4Address
+    version: int
+    mac: MacAddress | None
+    vni: int | None
+
+
+def far_end_of(route: BgpRoute, *, own_vni: int) -> FarEnd:
+    """Return where a route of another host leads; `own_vni`: of the network that follows it."""
+    version = route.prefix.version
+    match route:
+        case EvpnRoute(vni=vni, next_hop=vtep, router_mac=mac):
+            return FarEnd(names.format_vxlan(vni), vtep, version, mac, None if vni == own_vni else vni)
+        case VpnRoute(next_hop=vtep):
+            return FarEnd(names.format_mpls_tunnel(vtep), vtep, version, None, None)
+        case _:
+            assert_never(route)
+
+
+def far_route(network_id: int, route: BgpRoute, far_end: FarEnd, *, source: IpAddress | None) -> Route:
+    """Return the way to a prefix on another host; `source`: what the router's own packets on it are from."""
+    table, prefix, device = names.table_of(network_id), route.prefix, far_end.device
+    if isinstance(route, VpnRoute):
+        return links.route_to(table=table, prefix=prefix, ifname=device, source=source, label=route.label)
+    return links.route_to(
+        table=table, prefix=prefix, ifname=device, via=via_of(far_end.vtep, far_end.version), source=source
+    )
+
+
+def far_part(far_end: FarEnd, overlay: Overlay, *, is_device_here: bool, has_ipv6: bool) -> Part:
+    """Return what all routes to a far end need: neighbour and forwarding entry, or for MPLS the device to that host.
+
+    `is_device_here`: the device is that of a network with guests here. Otherwise packets with another network's VNI
+    leave by a device that is in no VRF and takes nothing in.
+    """
+    device, vtep, version, mac, vni = far_end
+    routes_ipv6 = version == 6  # noqa: PLR2004 - IP version
+    if mac is None:
+        tunnel = MplsTunnel(
+            name=device,
+            vtep=overlay.vtep.address,
+            remote=vtep,
+            port=names.MPLS_PORT,
+            mtu_bytes=mpls_mtu_of(overlay.underlay),
+        )
+        return Part(
+            vxlans=(tunnel,),
+            sysctls=_mpls_settings(device, has_ipv6=has_ipv6, routes_ipv6=routes_ipv6),
+            elements=policy.send_only_elements(device),
+        )
+    neighbours = (Neighbour(ifname=device, address=via_of(vtep, version), mac=mac),)
+    ends = (TunnelEnd(ifname=device, mac=mac, vtep=vtep),)
+    if vni is None:
+        return Part(neighbours=neighbours, tunnel_ends=ends)
     return Part(
-        routes=(route,),
-        neighbours=(neighbour,),
-        tunnel_ends=(end,),
-        vxlans=() if is_device_here else (_vxlan(sent.vni, None, overlay),),
-        sysctls=_settings(device, has_ipv6=has_ipv6, routes_ipv6=version == 6),  # noqa: PLR2004 - IP version
+        neighbours=neighbours,
+        tunnel_ends=ends,
+        vxlans=() if is_device_here else (_vxlan(vni, None, overlay),),
+        sysctls=_settings(device, has_ipv6=has_ipv6, routes_ipv6=routes_ipv6),
         elements=() if is_device_here else policy.send_only_elements(device),
     )
 
@@ -248,7 +263,7 @@ class Remains:
         return self._routes.get(names.table_of(network_id), ())
 
     def correct(self, part: Part) -> bool:
-        """Take in what is heard of the far ends of a way; return whether that contradicts what was there."""
+        """Take in what is heard of a far end; return whether that contradicts what was there."""
         is_news = False
         for neighbour in part.neighbours:
             key = neighbour.ifname, neighbour.address

@@ -1,8 +1,9 @@
 """Pure: what should exist on this host, kept up to date by what changes.
 
 Called by `reconciler`; calls `placing`, `links`, `policy`, `rib` and `tunnels`. What is wanted is made of parts, one
-per unit: the host, a port, a network with guests here, a prefix that such a network has a way to, a VTEP. A change
-marks the units that depend on it, `settle` makes their parts anew, and `facts` keeps what was wanted of each before.
+per unit: the host, a port, a network with guests here, a prefix that such a network has a way to, a far end where such
+ways lead, a VTEP. A change marks the units that depend on it, `settle` makes their parts anew, and `facts` keeps what was
+wanted of each before.
 
 One law holds for every sequence of changes: the outcome is the same as that of a fresh `Wanted` that is told the end of
 it at once, which is what `desired_state` is. A port that cannot be served is held with a reason in an operator's words
@@ -35,12 +36,11 @@ from vrouter_vm.model import (
     Trunk,
     VmiUuid,
     VnUuid,
-    VpnRoute,
     Way,
 )
 from vrouter_vm.policing import Policing
 from vrouter_vm.rib import PrefixUnit, Rib
-from vrouter_vm.tunnels import Overlay
+from vrouter_vm.tunnels import FarEnd, Overlay
 
 C = TypeVar("C", bound=Hashable)
 K = TypeVar("K", bound=Hashable)
@@ -81,8 +81,9 @@ class Wanted:
         self._served_by_id: dict[int, _Served] = {}
         self._with_door: set[int] = set()
         self._devices: set[str] = set()
-        self._device_users: dict[str, set[PrefixUnit]] = {}
-        self._device_of: dict[PrefixUnit, str] = {}
+        self._far_end_of: dict[PrefixUnit, FarEnd] = {}
+        self._far_ends: Counter[FarEnd] = Counter()
+        self._far_ends_by: dict[str, set[FarEnd]] = {}
         self._vteps: Counter[IPv4Address] = Counter()
 
         self._parts: dict[Unit, Part] = {}
@@ -181,9 +182,7 @@ class Wanted:
         """Take in a route of another host, or with None that there is none any more."""
         if self._rib is None or self._overlay is None:
             return
-        old = self._rib.remote.get(key)
-        self._rib.set_remote(key, route)
-        new = self._rib.remote.get(key)
+        old, new = self._rib.set_remote(key, route)
         old_vtep, new_vtep = old.next_hop if old else None, new.next_hop if new else None
         if old_vtep == new_vtep:
             return
@@ -207,8 +206,8 @@ class Wanted:
         self._follow_moves(moves)
         for unit, part in self.policing.settle():
             self._replace(unit, part)
-        if self._rib is not None and self._overlay is not None:
-            self._follow_routes(self._rib, self._overlay)
+        if self._rib is not None:
+            self._follow_routes(self._rib)
         self._is_begun = True
 
     def commit(self) -> None:
@@ -417,7 +416,8 @@ class Wanted:
             self._devices.add(device)
         else:
             self._devices.discard(device)
-        self._dirty_prefixes |= self._device_users.get(device, set())
+        for far_end in self._far_ends_by.get(device, ()):
+            self._replace(("far end", far_end), self._far_part(far_end))
         if self._remains is not None and self._is_begun:
             self.needs_full_pass = True
 
@@ -470,49 +470,39 @@ class Wanted:
             elements=policy.host_elements(self._overlay.underlay.name) if self._overlay is not None else (),
         )
 
-    def _follow_routes(self, rib: Rib, overlay: Overlay) -> None:
+    def _follow_routes(self, rib: Rib) -> None:
         """Bring the ways to all prefixes up to date that may be concerned."""
         units = rib.settle() | self._dirty_prefixes
         self._dirty_prefixes = set()
         remaining = []
         for unit in units:
             choice = rib.choices.get(unit)
-            if choice is None and self._remains is not None:
-                remaining.append(unit)  # after what is heard of the same far ends
+            if choice is not None:
+                self._replace(unit, self._prefix_part(unit, choice, rib))
                 continue
-            part = NOTHING if choice is None else self._prefix_part(unit, choice, rib, overlay)
-            if self._remains is not None and self._remains.correct(part) and self._is_begun:
-                self.needs_full_pass = True
-            self._replace(unit, part)
+            self._use_far_end(unit, None)
+            if self._remains is None:
+                self._replace(unit, NOTHING)
+            else:
+                remaining.append(unit)  # after what is heard of the same far ends
         for unit in remaining:
             is_served = unit[0] in self._vni_of_id
             part = self._remains.part(unit, gone=self._gone, devices=self._devices) if self._remains else NOTHING
             self._replace(unit, part if is_served else NOTHING)
         self.touched_prefixes = units
 
-    def _prefix_part(self, unit: PrefixUnit, choice: Choice, rib: Rib, overlay: Overlay) -> Part:
+    def _prefix_part(self, unit: PrefixUnit, choice: Choice, rib: Rib) -> Part:
         """Return the way to a prefix, and what other hosts are told of it."""
         network_id, prefix = unit
-        own_vni, device = self._vni_of_id[network_id], None
         # Of the network that has the route, also where it leads to another one's guest.
         source = links.source_towards(self._served_by_id[network_id].network, prefix)
         if choice.way is not None:
             part = tunnels.here_part(network_id, prefix, replace(choice.way, source=source))
-        elif isinstance(choice.route, VpnRoute):
-            part = tunnels.labelled_part(network_id, choice.route, overlay, source=source, has_ipv6=self.has_ipv6)
+            self._use_far_end(unit, None)
         else:
-            leads_to = names.format_vxlan(choice.route.vni)
-            device = leads_to if choice.route.vni != own_vni else None
-            part = tunnels.there_part(
-                network_id,
-                choice.route,
-                overlay,
-                own_vni=own_vni,
-                source=source,
-                is_device_here=leads_to in self._devices,
-                has_ipv6=self.has_ipv6,
-            )
-        self._use_device(unit, device)
+            far_end = tunnels.far_end_of(choice.route, own_vni=self._vni_of_id[network_id])
+            part = Part(routes=(tunnels.far_route(network_id, choice.route, far_end, source=source),))
+            self._use_far_end(unit, far_end)
         way = rib.guest(network_id, prefix)
         if way is None:
             return part
@@ -520,13 +510,34 @@ class Wanted:
         told = tunnels.announcements(rib.local[unit], network_id=network_id, vif=way.vif, has_door=has_door)
         return replace(part, announcements=told)
 
-    def _use_device(self, unit: PrefixUnit, device: str | None) -> None:
-        old = self._device_of.pop(unit, None)
+    def _use_far_end(self, unit: PrefixUnit, far_end: FarEnd | None) -> None:
+        """Take note of where the way to a prefix leads; None: to no other host."""
+        if far_end is not None and self._remains is not None:
+            is_news = self._remains.correct(self._far_part(far_end))
+            self.needs_full_pass = self.needs_full_pass or (is_news and self._is_begun)
+        old = self._far_end_of.get(unit)
+        if old == far_end:
+            return
+        if far_end is not None:
+            self._far_end_of[unit] = far_end
+            self._far_ends[far_end] += 1
+            if self._far_ends[far_end] == 1:
+                self._far_ends_by.setdefault(far_end.device, set()).add(far_end)
+                self._replace(("far end", far_end), self._far_part(far_end))
+        else:
+            del self._far_end_of[unit]
         if old is not None:
-            _discard(self._device_users, old, unit)
-        if device is not None:
-            self._device_of[unit] = device
-            self._device_users.setdefault(device, set()).add(unit)
+            self._far_ends[old] -= 1
+            if not self._far_ends[old]:
+                del self._far_ends[old]
+                _discard(self._far_ends_by, old.device, old)
+                self._replace(("far end", old), NOTHING)
+
+    def _far_part(self, far_end: FarEnd) -> Part:
+        if self._overlay is None:
+            return NOTHING
+        is_device_here = far_end.device in self._devices
+        return tunnels.far_part(far_end, self._overlay, is_device_here=is_device_here, has_ipv6=self.has_ipv6)
 
     def _replace(self, unit: Unit, part: Part) -> None:
         old = self._parts.pop(unit, None)

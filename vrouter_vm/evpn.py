@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, ip_network
 from typing import Final, assert_never
 
@@ -116,8 +117,7 @@ def labelled(route: EvpnRoute, label: int) -> VpnRoute:
 
 def is_usable(route: BgpRoute, vtep: Vtep) -> bool:
     """True when packets can be sent by this route of another host."""
-    next_hop = route.next_hop
-    if next_hop == vtep.address or next_hop.is_multicast or next_hop.is_unspecified or next_hop.is_loopback:
+    if route.next_hop == vtep.address or not _is_host(route.next_hop):
         return False
     match route:
         case EvpnRoute(vni=vni, router_mac=mac):
@@ -126,6 +126,12 @@ def is_usable(route: BgpRoute, vtep: Vtep) -> bool:
             return label in names.LABELS
         case _:
             assert_never(route)
+
+
+@lru_cache(maxsize=4096)
+def _is_host(address: IPv4Address) -> bool:
+    """True for what can be another host's address."""
+    return not (address.is_multicast or address.is_unspecified or address.is_loopback)
 
 
 def may_take(member: Member, prefix: IpNetwork) -> bool:

@@ -77,8 +77,7 @@ class Layer(Generic[K, V]):
     def add(self, key: K, value: V) -> None:
         """Ask for a fact once more."""
         had = self.now.get(key)
-        if key not in self.before:
-            self.before[key] = had
+        self.before.setdefault(key, had)
         if had is None:
             self.now[key] = value
             return
@@ -90,8 +89,7 @@ class Layer(Generic[K, V]):
 
     def remove(self, key: K, value: V) -> None:
         """Ask for a fact once less. It must have been asked for."""
-        if key not in self.before:
-            self.before[key] = self.now[key]
+        self.before.setdefault(key, self.now[key])
         several = self._several.get(key)
         if several is None:
             del self.now[key]

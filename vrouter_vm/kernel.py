@@ -361,7 +361,13 @@ def _messages_of(action: KernelAction, index_of: IndexOf) -> Iterator[Message]:
 
 
 def _message(action: KernelAction, index_of: IndexOf) -> Message:  # noqa: PLR0912 - one per kind of action
-    match action:
+    match action:  # routes first: there are thousands
+        case AddRoute(route=route):
+            return _route(netlink.NEW_ROUTE, _ADD, route, index_of)
+        case ReplaceRoute(route=route):
+            return _route(netlink.NEW_ROUTE, _PUT, route, index_of)
+        case DeleteRoute(route=route):
+            return _route(netlink.DEL_ROUTE, 0, route, index_of)
         case AddRule(rule=rule):
             return _rule(netlink.NEW_RULE, _ADD, rule)
         case DeleteRule(rule=rule):
@@ -415,12 +421,6 @@ def _message(action: KernelAction, index_of: IndexOf) -> Message:  # noqa: PLR09
             return netlink.far_end(netlink.NEW_NEIGHBOUR, flags, index_of(end.ifname), end.vtep, end.mac)
         case DeleteTunnelEnd(end=end):
             return netlink.far_end(netlink.DEL_NEIGHBOUR, 0, index_of(end.ifname), end.vtep, end.mac)
-        case AddRoute(route=route):
-            return _route(netlink.NEW_ROUTE, _ADD, route, index_of)
-        case ReplaceRoute(route=route):
-            return _route(netlink.NEW_ROUTE, _PUT, route, index_of)
-        case DeleteRoute(route=route):
-            return _route(netlink.DEL_ROUTE, 0, route, index_of)
         case SetSysctl() | Listen():
             raise TypeError("no message does that")
         case _:

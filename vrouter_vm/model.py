@@ -412,6 +412,10 @@ class Route:
     source: IpAddress | None = None
     label: int | None = None
 
+    def __hash__(self) -> int:
+        """By what the kernel tells routes apart; addresses of `ipaddress` take long."""
+        return hash((self.table, self.prefix, self.metric))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Neighbour:

@@ -17,6 +17,7 @@ Interface names have at most 15 characters (Linux, IFNAMSIZ - 1).
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from ipaddress import IPv4Address
 from typing import Final
 
@@ -112,11 +113,13 @@ def parse_vxlan(name: str) -> int | None:
     return int(match["vni"])
 
 
+@lru_cache(maxsize=8192)
 def is_vrf(name: str) -> bool:
     """True for every name that `format_vrf` can return."""
     return parse_vrf(name) is not None
 
 
+@lru_cache(maxsize=8192)
 def is_tunnel(name: str) -> bool:
     """True for every name of a device that packets of other hosts come or go by: VXLAN, MPLS, a door for labels."""
     return parse_vxlan(name) is not None or parse_mpls_tunnel(name) is not None or parse_door(name) is not None

@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
@@ -359,22 +360,27 @@ def route(
     """
     is_direct = index is not None and via is None and prefix.version == 4  # noqa: PLR2004 - IP version
     scope = SCOPE_ANY if kind == DEL_ROUTE else SCOPE_LINK if is_direct else SCOPE_UNIVERSE
-    body = [
-        _ROUTE.pack(
-            _family(prefix.version),
-            prefix.prefixlen,
-            0,
-            0,
-            0,  # the table is too high a number for this field
-            protocol,
-            scope,
-            UNREACHABLE if index is None else UNICAST,
-            0 if via is None else ON_LINK,
-        ),
-        attribute(_RTA_TABLE, _U32.pack(table)),
-    ]
-    if prefix.prefixlen:
-        body.append(attribute(_RTA_DST, prefix.network_address.packed))
+    header = _ROUTE.pack(
+        _family(prefix.version),
+        prefix.prefixlen,
+        0,
+        0,
+        0,  # the table is too high a number for this field
+        protocol,
+        scope,
+        UNREACHABLE if index is None else UNICAST,
+        0 if via is None else ON_LINK,
+    )
+    dst = attribute(_RTA_DST, prefix.network_address.packed) if prefix.prefixlen else b""
+    return Message(kind, flags, header + dst + _route_attributes(table, metric, index, via, source, label))
+
+
+@lru_cache(maxsize=4096)
+def _route_attributes(
+    table: int, metric: int, index: int | None, via: IpAddress | None, source: IpAddress | None, label: int | None
+) -> bytes:
+    """Return what of a route is the same for all prefixes that lead to one host."""
+    body = [attribute(_RTA_TABLE, _U32.pack(table))]
     if metric:
         body.append(attribute(_RTA_PRIORITY, _U32.pack(metric)))
     if via is not None:
@@ -386,7 +392,7 @@ def route(
     if label is not None:
         body.append(attribute(_RTA_ENCAP, attribute(_MPLS_DST, _pack_label(label))))
         body.append(attribute(_RTA_ENCAP_TYPE, _U16.pack(_ENCAP_MPLS)))
-    return Message(kind, flags, b"".join(body))
+    return b"".join(body)
 
 
 def label_route(

@@ -106,7 +106,9 @@ def plan_host(
         ),
     )
     return Plan(
-        actions=tuple(action for action in actions if not taken & {action.subject, *action.needs}),
+        actions=tuple(action for action in actions if not taken & {action.subject, *action.needs})
+        if taken
+        else actions,
         held=tuple(
             Held(subject=name, reason=f"the name {name} is taken by a device of somebody else")
             for name in sorted(taken)
@@ -327,11 +329,15 @@ def _vifs(want: Desired, have: Observed, missing: _Missing) -> Iterator[AnyActio
 
 
 def _tunnel_routes(missing: _Missing) -> Iterator[AnyAction]:
+    by_device: dict[tuple[int, str], tuple[str, tuple[str, ...]]] = {}
     for route in missing.routes:
         if route.ifname is not None and names.is_tunnel(route.ifname):
-            vrf = names.vrf_of_table(route.table)
-            subject, needs = f"{vrf} {route.prefix}", (*_needs(vrf), route.ifname)
-            yield from _set_route(route, missing.decision.replaced, subject=subject, needs=needs)
+            key = route.table, route.ifname
+            if key not in by_device:
+                vrf = names.vrf_of_table(route.table)
+                by_device[key] = vrf, (*_needs(vrf), route.ifname)
+            vrf, needs = by_device[key]
+            yield from _set_route(route, missing.decision.replaced, subject=f"{vrf} {route.prefix}", needs=needs)
 
 
 def _set_route(
@@ -447,5 +453,6 @@ def _members(vrf: str, have: Observed) -> tuple[str, ...]:
     return tuple(sorted([*vifs, *(vxlan.name for vxlan in have.vxlans.values() if vxlan.vrf == vrf)]))
 
 
-def _route_order(route: Route) -> tuple[int, int, str, str]:
-    return route.table, route.prefix.version, str(route.prefix), route.ifname or ""
+def _route_order(route: Route) -> tuple[int, int, int, int, str]:
+    prefix = route.prefix
+    return route.table, prefix.version, int(prefix.network_address), prefix.prefixlen, route.ifname or ""

@@ -48,13 +48,20 @@ class ReconcileLoop:
         metrics: DaemonMetrics,
         backoff: Backoff = Backoff(),  # noqa: B008 - a frozen value
         settle_s: float = 0.0,
+        rest_s: float = 0.0,
         notifier: Notifier | None = None,
     ) -> None:
+        """`settle_s`: how long a pass waits for more once it is woken. `rest_s`: it comes as long after the one before
+        as that one took, but no longer: a single change is not kept waiting, and of a stream of changes each pass takes
+        in the more, the slower it is.
+        """
         self._run_once = run_once
         self._name = name
         self._full_period_s = full_period_s
         self._metrics = metrics
         self._settle_s = settle_s
+        self._longest_rest_s = rest_s
+        self._rest_s = 0.0
         self._notifier = Notifier.from_environment() if notifier is None else notifier
         self._condition = threading.Condition()
         self._is_woken = True
@@ -132,6 +139,7 @@ class ReconcileLoop:
             self._notifier.ready()
         self._notifier.status(summarize(report))
         now_s = time.monotonic()
+        self._rest_s = min(now_s - began_s, self._longest_rest_s)
         self._metrics.record(report, duration_s=now_s - began_s, now_s=time.time())
         self._reporter.report(report)
         troubled = {held.subject for held in report.held} | {failure.subject for failure in report.failed}
@@ -155,6 +163,8 @@ class ReconcileLoop:
     def _wait(self) -> bool:
         """Wait until a pass is due; False when the loop is to end."""
         with self._condition:
+            if self._rest_s:
+                self._condition.wait_for(lambda: self._is_stopping, self._rest_s)
             while not self._is_stopping and not self._is_woken:
                 self._last_turn_s = time.monotonic()
                 wait_s = self._full_period_s if self._due_s is None else self._due_s - time.monotonic()

@@ -1,4 +1,5 @@
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -51,6 +52,36 @@ class Running:
         self.loop.stop()
         self._thread.join(TIMEOUT_S)
         assert not self._thread.is_alive()
+
+
+def test_between_passes_the_loop_rests_as_long_as_the_last_one_took_and_what_comes_meanwhile_is_one_pass() -> None:
+    began_s: list[float] = []
+    ended_s: list[float] = []
+
+    def run_once(*, is_full: bool) -> PassReport:
+        began_s.append(time.monotonic())
+        if is_full:
+            third.wait(0.2)  # nobody sets it: this is how long the pass takes
+            for _ in range(3):
+                loop.wake()
+        elif len(began_s) > 2:
+            third.set()
+        ended_s.append(time.monotonic())
+        return PassReport()
+
+    third = threading.Event()
+    loop = ReconcileLoop(run_once, name="test", full_period_s=3600, metrics=DaemonMetrics("test"), rest_s=TIMEOUT_S)
+    thread = threading.Thread(target=loop.run)
+    thread.start()
+    first = loop.wait_for_pass(after=None, timeout_s=TIMEOUT_S)
+    second = loop.wait_for_pass(after=first, timeout_s=TIMEOUT_S)
+    assert (first, second) != (None, None)
+    assert began_s[1] - ended_s[0] >= 0.2
+    loop.wake()
+    assert third.wait(TIMEOUT_S), "a short pass is followed by a short rest"
+    loop.stop()
+    thread.join(TIMEOUT_S)
+    assert len(began_s) == 3
 
 
 def test_the_first_pass_is_full_and_comes_without_a_wake() -> None:

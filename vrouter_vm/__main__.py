@@ -84,6 +84,7 @@ def main(argv: Sequence[str]) -> int:
     file = str(arguments.config)
     settings = load_agent_settings(arguments.config)
     configure_logging(level=settings.log.level, format=settings.log.format)
+    gc.set_threshold(_GC_THRESHOLD)
 
     underlay = settings.overlay.interface if settings.overlay else None
     kernel = Kernel(
@@ -183,7 +184,6 @@ class _Parts:
 def _serve(parts: _Parts) -> int:
     """Run loops, servers and threads until a signal; the exit status."""
     settings, file, store, feed, overlay = parts.settings, parts.file, parts.store, parts.feed, parts.overlay
-    gc.set_threshold(_GC_THRESHOLD)
     board, metrics = parts.board, DaemonMetrics(NAME)
     loop = ReconcileLoop(
         parts.reconciler.run_once,

@@ -372,12 +372,13 @@ def route(
         0 if via is None else ON_LINK,
     )
     dst = attribute(_RTA_DST, prefix.network_address.packed) if prefix.prefixlen else b""
-    return Message(kind, flags, header + dst + _route_attributes(table, metric, index, via, source, label))
+    rest = _route_attributes(table=table, metric=metric, index=index, via=via, source=source, label=label)
+    return Message(kind, flags, header + dst + rest)
 
 
 @lru_cache(maxsize=4096)
 def _route_attributes(
-    table: int, metric: int, index: int | None, via: IpAddress | None, source: IpAddress | None, label: int | None
+    *, table: int, metric: int, index: int | None, via: IpAddress | None, source: IpAddress | None, label: int | None
 ) -> bytes:
     """Return what of a route is the same for all prefixes that lead to one host."""
     body = [attribute(_RTA_TABLE, _U32.pack(table))]

@@ -6,7 +6,7 @@ prefixes come in by the thousand.
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Network, IPv6Network
 
 from vrouter_vm.model import IpAddress, IpNetwork
 

@@ -165,7 +165,7 @@ def here_part(network_id: int, prefix: IpNetwork, way: LocalWay) -> Part:
 class FarEnd(NamedTuple):
     """Where ways lead that differ in the prefix alone: by that device to that VTEP, in one IP version.
 
-    `mac`: the router's there, None for MPLS over UDP. `vni`: what is sent where that is not the own network's, else None.
+    `mac`: the router's there, None for MPLS over UDP. `vni`: what packets carry where it is not the own network's.
     """
 
     device: str

@@ -1,9 +1,9 @@
 """Pure: what should exist on this host, kept up to date by what changes.
 
 Called by `reconciler`; calls `placing`, `links`, `policy`, `rib` and `tunnels`. What is wanted is made of parts, one
-per unit: the host, a port, a network with guests here, a prefix that such a network has a way to, a far end where such
-ways lead, a VTEP. A change marks the units that depend on it, `settle` makes their parts anew, and `facts` keeps what was
-wanted of each before.
+per unit: the host, a port, a network with guests here, a prefix that such a network has a way to, a far end that such
+ways lead to, a VTEP. A change marks the units that depend on it, `settle` makes their parts anew, and `facts` keeps
+what was wanted of each before.
 
 One law holds for every sequence of changes: the outcome is the same as that of a fresh `Wanted` that is told the end of
 it at once, which is what `desired_state` is. A port that cannot be served is held with a reason in an operator's words

@@ -174,7 +174,9 @@ def fresh_rules() -> set[Rule]:
 
 @dataclass(kw_only=True)
 class FakeHost:
-    """The world. `fail_at` counts actions: that one fails with `failure`, once."""
+    """The world. `fail_at` counts actions: that one fails with `failure`, once. `observations`: how often it was read
+    whole.
+    """
 
     trunk: Trunk = field(default_factory=lambda: Trunk(name="eth1", mac=TRUNK_MAC, is_up=False))
     underlay: Underlay | None = None
@@ -200,6 +202,7 @@ class FakeHost:
     applied: list[KernelAction | FilterAction] = field(default_factory=list)
     fail_at: int | None = None
     failure: type[Rejected | Transient | Conflict] = Transient
+    observations: int = 0
 
     def observe_filters(self) -> ObservedFilters:
         return ObservedFilters(
@@ -210,6 +213,7 @@ class FakeHost:
         )
 
     def observe(self, filters: ObservedFilters) -> Observed:
+        self.observations += 1
         return Observed(
             trunk=self.trunk,
             underlay=self.underlay,

@@ -30,8 +30,6 @@ from vrouter_vm.model import (
     MacAddress,
     Network,
     NetworkView,
-    Observed,
-    ObservedFilters,
     OverlayView,
     PolicyLayer,
     Port,
@@ -107,17 +105,6 @@ CONNECTED = [
     frozenset({frozenset({VnUuid("red"), VnUuid("blue")})}),
     frozenset({frozenset({VnUuid("red"), VnUuid("blue")}), frozenset({VnUuid("blue"), VnUuid("green")})}),
 ]
-
-
-@dataclass(kw_only=True)
-class CountingHost(FakeHost):
-    """A host that counts how often it was read whole."""
-
-    observations: int = 0
-
-    def observe(self, filters: ObservedFilters) -> Observed:
-        self.observations += 1
-        return super().observe(filters)
 
 
 @dataclass(kw_only=True)
@@ -214,7 +201,7 @@ class World:
     """A host that is kept by one reconciler."""
 
     def __init__(self, *, has_overlay: bool) -> None:
-        self.host = CountingHost(underlay=UNDERLAY if has_overlay else None)
+        self.host = FakeHost(underlay=UNDERLAY if has_overlay else None)
         self.sources = Sources()
         self.peers = FakePeers(are_all_new=False)
         self.board = StatusBoard()

@@ -11,7 +11,7 @@ from tests.fakes.peers import FakePeers
 from tests.fakes.vrouter_host import FakeFilters, FakeHost, PlainInterfaces, make_network, make_port, make_view
 from tf_reconcile.errors import Conflict, DesiredStateError, Rejected
 from vrouter_vm import names
-from vrouter_vm.actions import AddRoute, AnyAction, CreateVif, ReplaceFilters
+from vrouter_vm.actions import AddRoute, AnyAction, CreateVif, DeleteRoute, ReplaceFilters
 from vrouter_vm.evpn import Vtep
 from vrouter_vm.flows import FlowJudge
 from vrouter_vm.gateway_mac import MacRange
@@ -348,6 +348,41 @@ def test_who_serves_guests_beside_the_forwarding_hears_of_those_that_have_moved_
     assert (set(first[0]), first[1]) == ({make_port(1).vmi_uuid}, True)
     assert (second[0][make_port(1).vmi_uuid], second[1]) == (None, False)
     assert second[0].keys() == {make_port(1).vmi_uuid, make_port(2).vmi_uuid}
+
+
+@pytest.mark.parametrize("known", [4, 400])
+def test_one_withdrawal_is_one_change_of_the_kernel_without_reading_it_however_many_routes_there_are(
+    known: int,
+) -> None:
+    peers = FakePeers(are_all_new=False)
+    site = Site(make_port(1), peers=peers)
+    site.changes = frozenset()
+    routes = [elsewhere(f"10.2.{number >> 8}.{number & 255}/32") for number in range(known)]
+    peers.hear(*routes)
+    site.reconciler.run_once(is_full=True)
+    site.host.applied, site.host.observations = [], 0
+    gone = routes.pop(known // 2)
+    peers.hear(*routes)
+    site.reconciler.run_once(is_full=False)
+    assert [(type(action), action.subject) for action in site.host.applied] == [(DeleteRoute, "x5")]
+    assert gone.prefix not in {route.prefix for route in site.host.routes}
+    assert site.host.observations == 0
+
+
+@pytest.mark.parametrize("known", [4, 400])
+@pytest.mark.parametrize("new", [1, 30])
+def test_routes_by_a_host_that_is_known_are_a_change_of_the_kernel_each_and_nothing_else(new: int, known: int) -> None:
+    peers = FakePeers(are_all_new=False)
+    site = Site(make_port(1), peers=peers)
+    site.changes = frozenset()
+    routes = [elsewhere(f"10.2.{number >> 8}.{number & 255}/32") for number in range(known)]
+    peers.hear(*routes)
+    site.reconciler.run_once(is_full=True)
+    site.host.applied, site.host.observations = [], 0
+    peers.hear(*routes, *(elsewhere(f"10.3.0.{number}/32") for number in range(new)))
+    site.reconciler.run_once(is_full=False)
+    assert [type(action) for action in site.host.applied] == [AddRoute] * new
+    assert site.host.observations == 0
 
 
 def test_many_routes_of_a_table_are_one_line_of_the_report() -> None:

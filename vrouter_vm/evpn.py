@@ -12,11 +12,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, ip_network
+from ipaddress import IPv4Address, IPv4Network
 from typing import Final, assert_never
 
 from vrouter_vm import names
 from vrouter_vm.model import BgpRoute, Encapsulation, EvpnRoute, IpNetwork, MacAddress, RouteTarget, VpnRoute
+from vrouter_vm.prefixes import parse_prefix
 
 FIRST_GENERATION: Final = 100
 """What BGP assumes where no local preference is set: a route of a fabric is no newer and no older than our first."""
@@ -171,9 +172,8 @@ def parse_route(raw: Mapping[str, object]) -> BgpRoute:
     listed = raw["targets"]
     if not isinstance(listed, list):
         raise TypeError("targets are a list")
-    rd, prefix = str(raw["rd"]), ip_network(str(raw["prefix"]))
-    next_hop, generation = IPv4Address(str(raw["next_hop"])), int(str(raw["generation"]))
-    targets = frozenset(_targets(listed))
+    rd, next_hop, targets = _shared(str(raw["rd"]), str(raw["next_hop"]), tuple(map(str, listed)))
+    prefix, generation = parse_prefix(str(raw["prefix"])), int(str(raw["generation"]))
     if "label" in raw:
         return VpnRoute(
             rd=rd,
@@ -188,15 +188,26 @@ def parse_route(raw: Mapping[str, object]) -> BgpRoute:
         prefix=prefix,
         vni=int(str(raw["vni"])),
         next_hop=next_hop,
-        router_mac=MacAddress(str(raw["router_mac"])),
+        router_mac=_shared_mac(str(raw["router_mac"])),
         targets=targets,
         generation=generation,
     )
 
 
-def _targets(texts: Iterable[object]) -> Iterator[RouteTarget]:
+@lru_cache(maxsize=4096)
+def _shared(rd: str, next_hop: str, targets: tuple[str, ...]) -> tuple[str, IPv4Address, frozenset[RouteTarget]]:
+    """Return what all routes of a host's network have in common, once for all of them."""
+    return rd, IPv4Address(next_hop), frozenset(_targets(targets))
+
+
+@lru_cache(maxsize=4096)
+def _shared_mac(text: str) -> MacAddress:
+    return MacAddress(text)
+
+
+def _targets(texts: Iterable[str]) -> Iterator[RouteTarget]:
     for text in texts:
-        target = parse_route_target(str(text))
+        target = parse_route_target(text)
         if target is None:
             raise ValueError(f"no route target: {text}")
         yield target

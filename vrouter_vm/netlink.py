@@ -643,7 +643,9 @@ def _family(version: int) -> int:
     return AF_INET if version == 4 else AF_INET6  # noqa: PLR2004 - IP version
 
 
+@lru_cache(maxsize=4096)
 def _ip(packed: bytes) -> IpAddress:
+    """Return an address; thousands of routes have one gateway and one source."""
     return IPv4Address(packed) if len(packed) == 4 else IPv6Address(packed)  # noqa: PLR2004 - bytes of an address
 
 

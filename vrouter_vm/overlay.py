@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from ipaddress import IPv4Address, ip_network
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
@@ -25,6 +25,7 @@ from vrouter_vm import names
 from vrouter_vm.cache import CacheFile
 from vrouter_vm.evpn import format_route, parse_route
 from vrouter_vm.model import BgpRoute, Choice, EvpnRoute, OverlayNews, OverlayView, PeerSettings, RouteKey, VpnRoute
+from vrouter_vm.prefixes import parse_prefix
 from vrouter_vm.remote import RemoteRoutes
 
 if TYPE_CHECKING:
@@ -432,5 +433,7 @@ def parse_cache(raw: Mapping[str, Any]) -> tuple[list[BgpRoute], dict[RouteKey, 
     """Return other hosts' routes and our generations; raises ValueError, KeyError or TypeError when it is no cache."""
     if raw["version"] != _CACHE_VERSION:
         raise ValueError(f"version {raw['version']} is not {_CACHE_VERSION}")
-    generations = {(str(rd), ip_network(str(prefix))): int(generation) for rd, prefix, generation in raw["generations"]}
+    generations = {
+        (str(rd), parse_prefix(str(prefix))): int(generation) for rd, prefix, generation in raw["generations"]
+    }
     return [parse_route(route) for route in raw["remote"]], generations

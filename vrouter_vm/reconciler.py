@@ -110,7 +110,7 @@ class Reconciler:
         pass_number = self.board.begin_pass()
         base, self._base = self._base, None
         step = None if is_full or base is None else self._follow(base)
-        base = None  # not to be held beside the one that is begun anew
+        base = None  # as in `_observe`
         step = step or self._observe()
         applied = Applied() if self.is_dry_run else self._apply(step.plan.actions)
         self._judged = step.wanted
@@ -146,6 +146,7 @@ class Reconciler:
         policies = self.interfaces.policies()
         have = self.forwarding.observe(self.filtering.observe())
         check_gateway_mac(have.trunk, self.gateway_macs)
+        self._judged = None  # before the end of this pass nobody asks: not to be held beside the one that is begun anew
         view = self.overlay.peers.view() if self.overlay else None
         wanted = all_wanted(
             ports=ports,

@@ -180,11 +180,16 @@ def far_end_of(route: BgpRoute, *, own_vni: int) -> FarEnd:
     version = route.prefix.version
     match route:
         case EvpnRoute(vni=vni, next_hop=vtep, router_mac=mac):
-            return FarEnd(names.format_vxlan(vni), vtep, version, mac, None if vni == own_vni else vni)
+            return _vxlan_end(vni, vtep, version, mac, vni == own_vni)
         case VpnRoute(next_hop=vtep):
             return FarEnd(names.format_mpls_tunnel(vtep), vtep, version, None, None)
         case _:
             assert_never(route)
+
+
+@lru_cache(maxsize=4096)
+def _vxlan_end(vni: int, vtep: IPv4Address, version: int, mac: MacAddress, is_own: bool) -> FarEnd:
+    return FarEnd(names.format_vxlan(vni), vtep, version, mac, None if is_own else vni)
 
 
 def far_route(network_id: int, route: BgpRoute, far_end: FarEnd, *, source: IpAddress | None) -> Route:

@@ -7,10 +7,11 @@ import fcntl
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from tf_reconcile.errors import Rejected
 from tf_runtime.daemon import EXIT_CONFIG, EXIT_OK, run_main
 from tf_runtime.settings import load_settings
 from vrouter_firstboot import daemons, machine, network
@@ -42,6 +43,8 @@ def main(argv: Sequence[str]) -> int:
         ).run()
         if report.show_on_console(root=Path("/")):
             sys.stdout.write(f"{report}\n")
+            with suppress(Rejected):  # the text is in its place, and every prompt to come has it
+                machine.refresh_prompts()
     return EXIT_CONFIG if report.state is State.ERROR else EXIT_OK
 
 

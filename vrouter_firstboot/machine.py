@@ -101,6 +101,11 @@ def reload_time_servers() -> None:
         _run(["chronyc", "reload", "sources"])
 
 
+def refresh_prompts() -> None:
+    """Have the log-in prompts that are shown already read their text again (agetty(8), --reload). Raises `Rejected`."""
+    _run(["agetty", "--reload"])
+
+
 def set_hostname(name: str) -> None:
     """Set the running kernel's host name."""
     _run(["hostname", name])

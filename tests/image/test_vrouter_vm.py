@@ -317,6 +317,9 @@ def test_a_wrong_setting_is_named_in_guestinfo_and_on_the_console_and_the_vm_sta
     assert "allowed: `str`" in site.guestinfo.get("tf.status")
     assert complaint in site.vm.shell("cat /etc/issue.d/50-tf-vsphere.issue")
     assert complaint in site.vm.console.read_text(errors="replace")
+    site.vm.shell(
+        "test /run/agetty.reload -nt /etc/tf-vsphere/vrouter-vm.yaml"
+    )  # prompts that are shown were asked anew
     assert properties(site, "vcenter-manager", "ActiveState")["ActiveState"] == "active"
     assert site.can_ping("blue-1", "blue-2", timeout_s=10)
 

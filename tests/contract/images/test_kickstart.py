@@ -56,6 +56,13 @@ def test_selinux_enforces_and_the_layout_fits_ten_gigabytes(handler: object) -> 
     assert handler.reqpart.addBoot  # type: ignore[attr-defined]
 
 
+def test_no_memory_is_kept_for_crashes_and_the_system_speaks_to_the_screen() -> None:
+    text = KICKSTART.read_text()
+    assert re.search(r"^%addon com_redhat_kdump --disable\n%end$", text, re.MULTILINE)
+    (arguments,) = re.findall(r'^bootloader .*--append="(.*)"$', text, re.MULTILINE)
+    assert [word for word in arguments.split() if word.startswith("console=")][-1] == "console=tty0"
+
+
 def test_every_script_ends_the_installation_when_it_fails(handler: object) -> None:
     scripts = handler.scripts  # type: ignore[attr-defined]
     assert len(scripts) == 3

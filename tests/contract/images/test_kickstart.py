@@ -186,6 +186,16 @@ def test_both_bases_get_the_same_services() -> None:
     assert {"chrony", "nftables", "open-vm-tools", "openssh-server", "sudo"} <= lists["centos"] & lists["debian"]
 
 
+def test_the_initramfs_of_either_base_is_for_any_hypervisor() -> None:
+    """The OVA's disk is on a paravirtual SCSI controller of VMware's; it is installed on one of QEMU's."""
+    assert 'hostonly="no"' in (IMAGES / "files/centos/etc/dracut.conf.d/90-tf-vsphere.conf").read_text().splitlines()
+    assert "vmw_pvscsi" in (IMAGES / "files/debian/etc/initramfs-tools/modules").read_text().split()
+    (centos,) = re.findall(
+        r"^centos_only\(\) \{$(.*?)^\}$", (IMAGES / "provision").read_text(), re.MULTILINE | re.DOTALL
+    )
+    assert re.search(r"^ +dracut --force --regenerate-all\b", centos, re.MULTILINE)
+
+
 def test_an_unknown_distribution_is_refused_with_those_there_are() -> None:
     done = subprocess.run(
         [str(IMAGES / "provision"), "packages", "suse", "15"], capture_output=True, text=True, check=False

@@ -7,9 +7,11 @@ running to be told.
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address
+from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -62,16 +64,20 @@ def wait_for_nics(wanted: int) -> list[Nic]:
 
 
 def rename_nics(roles: Mapping[Role, Nic]) -> tuple[str, ...]:
-    """Give each NIC its role's name; return the names it gave. A name that another NIC has is freed first.
+    """Give each NIC its role's name; return the names it gave. A NIC that has such a name and no role gets another.
 
     At later boots udev has done so by the link files, and there is nothing to do. Raises `Rejected`.
     """
+    there = {name for _, name in socket.if_nameindex()}
     renames = {nic.name: str(role) for role, nic in roles.items() if nic.name != role}
-    for number, name in enumerate(renames):
+    in_the_way = sorted((there & set(renames.values())) - renames.keys())
+    free = (name for number in count() if (name := f"tfnic{number}") not in there)
+    parked = {name: next(free) for name in (*renames, *in_the_way)}
+    for name, other in parked.items():
         _run(["ip", "link", "set", "dev", name, "down"])
-        _run(["ip", "link", "set", "dev", name, "name", f"tfnic{number}"])
-    for number, wanted in enumerate(renames.values()):
-        _run(["ip", "link", "set", "dev", f"tfnic{number}", "name", wanted])
+        _run(["ip", "link", "set", "dev", name, "name", other])
+    for name, wanted in renames.items():
+        _run(["ip", "link", "set", "dev", parked[name], "name", wanted])
     return tuple(renames.values())
 
 

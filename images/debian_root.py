@@ -41,7 +41,8 @@ def apt_sources() -> Path | None:
 def build_base(archive: Path) -> None:
     """Write the packages alone, not provisioned, as a tar: most of the time of a build. Needs root and mmdebstrap.
 
-    The same packages give the same archive. Raises `BuildError` with what failed.
+    The same packages give the same files but for SSH's host keys and the initramfs, which `provision` removes and makes
+    anew. Raises `BuildError` with what failed.
     """
     sources = apt_sources()
     if sources is None:

@@ -45,10 +45,18 @@ _BEFORE_DEFRAGMENTATION: Final = -450
 REVOKED: Final = 0x1
 """Bit of a conntrack mark: the policies do not let this flow pass any more."""
 
+_ASKS: Final = "100 a second"
+_TOO_OFTEN: Final = "limit rate over 100/second burst 500 packets"
+"""Of what makes the host remember who asks: its neighbours are one table for all guests. A guest that asks for each
+address of its subnet once has 500 answers at once and the others as it asks again.
+"""
+_ASKING: Final = "type ifname; size 4096; flags dynamic; timeout 1m;"
+
 _TABLES: Final = f"""\
 table inet {names.FILTER_TABLE} {{
 	counter untagged {{ comment "from the trunk itself, without a VLAN" }}
 	counter spoofed {{ comment "not from the guest's own MAC and address, or on an unknown vif" }}
+	counter solicited {{ comment "solicitations, more of one guest than {_ASKS}" }}
 	counter no_vif {{ comment "from a vif that is unknown or outside its VRF" }}
 	counter to_host {{ comment "to the host, and neither a ping of the gateway nor to a service for guests" }}
 	counter no_vtep {{ comment "tunnelled, and not from a known host" }}
@@ -65,6 +73,7 @@ table inet {names.FILTER_TABLE} {{
 	set bind4_nets {{ type ifname . ether_addr . ipv4_addr; flags interval; }}
 	set bind6_nets {{ type ifname . ether_addr . ipv6_addr; flags interval; }}
 	set unsecured {{ type ifname; }}
+	set soliciting {{ {_ASKING} }}
 	set guests6 {{ type ifname . ether_addr; }}
 	set vifs {{ type ifname; }}
 	set vteps {{ type ifname . ipv4_addr; }}
@@ -97,6 +106,8 @@ table inet {names.FILTER_TABLE} {{
 
 	chain from_guest {{
 		iifname . ether saddr . ip saddr @bind4 return
+		icmpv6 type {{ nd-router-solicit, nd-neighbor-solicit }} update @soliciting {{ iifname {_TOO_OFTEN} }} \
+counter name solicited drop
 		iifname . ether saddr . ip6 saddr @bind6 return
 		iifname . ether saddr . ip saddr @bind4_nets return
 		iifname . ether saddr . ip6 saddr @bind6_nets return
@@ -191,6 +202,9 @@ table arp {names.FILTER_TABLE} {{
 	counter arp_untagged {{ comment "from the trunk itself, without a VLAN" }}
 	counter arp_spoofed {{ comment "a sender that is not the guest's own MAC and address, or on an unknown vif" }}
 
+	counter arp_asked {{ comment "requests and announcements, more of one guest than {_ASKS}" }}
+
+	set arp_asking {{ {_ASKING} }}
 	set arp_senders {{ type ifname . ether_addr . ipv4_addr; }}
 	set arp_sender_nets {{ type ifname . ether_addr . ipv4_addr; flags interval; }}
 	set arp_unsecured {{ type ifname; }}
@@ -202,6 +216,7 @@ table arp {names.FILTER_TABLE} {{
 	}}
 
 	chain from_guest {{
+		update @arp_asking {{ iifname {_TOO_OFTEN} }} counter name arp_asked drop
 		iifname . ether saddr . arp saddr ip @arp_senders iifname . arp saddr ether . arp saddr ip @arp_senders return
 		iifname . ether saddr . arp saddr ip @arp_sender_nets iifname . arp saddr ether . arp saddr ip \
 @arp_sender_nets return

@@ -11,7 +11,7 @@ import ctypes
 import os
 import socket
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
@@ -140,6 +140,13 @@ class Rig:
             frame = _fragment(packet, self._owner(packet.src), mark=self._pieced, is_last=is_last)
             self._sockets[guest.number].send(_mac(guest.gateway_mac) + frame[6:])
         return (self._owner(packet.dst).number, self._pieced) in self._seen()
+
+    def send(self, guest: RigGuest, ethertype: int, payloads: Iterable[bytes]) -> None:
+        """Send anything to the router; return when all of it has passed or has been dropped."""
+        head = _mac(guest.gateway_mac) + _mac(guest.mac) + ethertype.to_bytes(2, "big")
+        for payload in payloads:
+            self._sockets[guest.number].send(head + payload)
+        self._seen()
 
     def _seen(self) -> set[tuple[int, int]]:
         """Wait until all that was sent has passed or has been dropped; return which guest has received which mark."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_address
@@ -131,6 +132,35 @@ def test_the_host_forwards_nothing_between_its_own_networks_and_nothing_to_guest
     rig.load({}, {}, {policy.UNDERLAY: frozenset({(ROUTER.vif,)})})
     assert rig.passed(sent(1001)) == [False, False, False, False, False, False]
     assert FilterTables(rig.nft, trunk="eth1").read().drops["not_of_guests"] == 2
+
+
+def solicitations(number: int) -> list[bytes]:
+    """Neighbour solicitations, each from another address of the link."""
+    router = ip_address("fe80::1").packed
+    head = struct.pack("!IHBB", 6 << 28, 24, 58, 255)
+    message = struct.pack("!BBHI", 135, 0, 0, 0) + router
+    return [head + ip_address(f"fe80::9:{index:x}").packed + router + message for index in range(number)]
+
+
+def arp_requests(guest: RigGuest, number: int) -> list[bytes]:
+    """ARP requests, each from another address."""
+    head, mac = struct.pack("!HHBBH", 1, 0x0800, 6, 4, 1), bytes.fromhex(guest.mac.replace(":", ""))
+    senders = [ip_address(f"10.9.{index >> 8}.{index & 255}").packed for index in range(number)]
+    return [head + mac + sender + bytes(6) + ip_address("10.1.1.1").packed for sender in senders]
+
+
+def test_a_guest_that_asks_without_end_fills_no_table_of_neighbours_and_takes_nothing_from_others(rig: Rig) -> None:
+    def dropped() -> list[int]:
+        drops = FilterTables(rig.nft, trunk="eth1").read().drops
+        return [drops["solicited"], drops["arp_asked"]]
+
+    rig.send(A, 0x86DD, solicitations(1200))
+    rig.send(A, 0x0806, arp_requests(A, 1200))
+    of_one = dropped()
+    assert all(0 < number <= 1200 - 500 for number in of_one), of_one
+    rig.send(B, 0x86DD, solicitations(500))
+    rig.send(B, 0x0806, arp_requests(B, 500))
+    assert dropped() == of_one
 
 
 def udp(version: int) -> Packet:

@@ -57,7 +57,7 @@ table inet {names.FILTER_TABLE} {{
 	counter untagged {{ comment "from the trunk itself, without a VLAN" }}
 	counter spoofed {{ comment "not from the guest's own MAC and address, or on an unknown vif" }}
 	counter solicited {{ comment "solicitations, more of one guest than {_ASKS}" }}
-	counter no_vif {{ comment "from a vif that is unknown or outside its VRF" }}
+	counter no_vif {{ comment "from a vif that is unknown, only prepared, or outside its VRF" }}
 	counter to_host {{ comment "to the host, and neither a ping of the gateway nor to a service for guests" }}
 	counter no_vtep {{ comment "tunnelled, and not from a known host" }}
 	counter no_network {{ comment "tunnelled, for a network that has no guest here" }}

@@ -21,7 +21,7 @@ GUESTS6: Final = "guests6"
 ARP_SENDERS: Final = "arp_senders"
 """vif, MAC, IPv4 address as an ARP sender; 0.0.0.0 is a probe (RFC 5227)."""
 VIFS: Final = "vifs"
-"""The vifs; any other VLAN device of the trunk is unknown."""
+"""The vifs of active ports; any other VLAN device of the trunk is unknown, or not to be heard yet."""
 BIND4_NETS: Final = "bind4_nets"
 """As `BIND4`, for allowed address pairs that are prefixes."""
 BIND6_NETS: Final = "bind6_nets"
@@ -91,7 +91,9 @@ def bindings_of(vif: str, port: Port) -> frozenset[Element]:
 
 
 def guest_elements(placement: Placement, *, zone: int) -> tuple[tuple[str, Element], ...]:
-    """Return the elements for a port, each with the name of its set."""
+    """Return the elements for a port, each with the name of its set. While it is only prepared its guest is bound to
+    its own addresses like any other, and may send nothing.
+    """
     vif, mac, settings = placement.vif, str(placement.port.mac), placement.settings
     found: list[tuple[str, Element]] = [
         (VIFS, (vif,)),
@@ -100,6 +102,8 @@ def guest_elements(placement: Placement, *, zone: int) -> tuple[tuple[str, Eleme
         (DENIED_TO, (vif,)),
         *chains.guest_elements(vif, settings.policy).items(),
     ]
+    if not placement.is_active:
+        found = [(name, element) for name, element in found if name not in (VIFS, LEAVING)]
     for address in placement.port.addresses:
         if address.version == 4:  # noqa: PLR2004 - IP version
             found += [(BIND4, (vif, mac, str(address))), (ARP_SENDERS, (vif, mac, str(address)))]

@@ -117,9 +117,14 @@ def test_one_address_twice_in_a_network_is_held_but_not_in_two_networks() -> Non
     assert "address 10.1.1.20 belongs to port" in desired.held[same.vmi_uuid]
 
 
-def test_a_disabled_port_has_everything_but_the_route() -> None:
+def test_a_disabled_port_has_everything_but_the_route_and_the_right_to_send() -> None:
+    """Nothing else keeps it from sending: IPv6 has no reverse path filter, nor has a guest without port security."""
     enabled, disabled = want(make_port(1)), want(make_port(1, is_enabled=False))
-    assert replace(disabled, placements=enabled.placements, routes=enabled.routes) == enabled
+    sending = {name: enabled.elements[name] for name in (policy.VIFS, policy.LEAVING)}
+    assert all(sending.values())
+    assert not any(disabled.elements[name] for name in sending)
+    elements = {**disabled.elements, **sending}
+    assert replace(disabled, placements=enabled.placements, routes=enabled.routes, elements=elements) == enabled
     host_route = Route(
         table=names.table_of(5),
         prefix=ip_network("10.1.1.11/32"),

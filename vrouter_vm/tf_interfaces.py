@@ -66,10 +66,10 @@ def _pairs(vmi_uuid: str, pairs: Iterable[dict[str, Any]]) -> Iterable[AddressPa
     for pair in pairs:
         subnet = pair.get("ip") or {}
         try:
-            prefix = ip_network((subnet["ip_prefix"], subnet["ip_prefix_len"]), strict=False)
-        except (KeyError, ValueError) as error:
+            prefix = ip_network(f"{subnet['ip_prefix']}/{subnet['ip_prefix_len']}", strict=False)
+        except (KeyError, TypeError, ValueError) as error:
             raise DesiredStateError(vmi_uuid, f"allowed address pair {pair} has no prefix: {error}") from error
-        mac = parse_mac(pair["mac"]) if pair.get("mac") else None
+        mac = parse_mac(str(pair["mac"])) if pair.get("mac") else None
         if pair.get("mac") and mac is None:
             raise DesiredStateError(vmi_uuid, f"allowed address pair {pair}: {pair['mac']!r} is no MAC")
         yield AddressPair(prefix=prefix, mac=mac, is_shared=pair.get("address_mode") == "active-active")

@@ -33,6 +33,8 @@ JsonObject: TypeAlias = Mapping[str, Any]
 Objects: TypeAlias = Mapping[str, Iterable[JsonObject]]
 Parsed = TypeVar("Parsed")
 
+_NONSENSE: Final = (AttributeError, KeyError, TypeError, ValueError)
+"""What comes of a rule that is not of the form of TF's schema: `Malformed` is one of them."""
 _LOCAL: Final = "local"
 _NOBODY: Final[Side] = ()
 _GLOBAL: Final = "global:"
@@ -124,10 +126,10 @@ def names_in(objects: Objects) -> Names:
         ("network-policy", "network_policy_entries"),
     ):
         for raw in objects.get(resource, ()):
-            for rule in (raw.get(entries) or {}).get("policy_rule") or ():
-                addresses += [*(rule.get("src_addresses") or ()), *(rule.get("dst_addresses") or ())]
+            for rule in _objects_in(raw, entries, "policy_rule"):
+                addresses += [*_objects_in(rule, "src_addresses"), *_objects_in(rule, "dst_addresses")]
     for rule in objects.get("firewall-rule", ()):
-        addresses += [rule.get("endpoint_1") or {}, rule.get("endpoint_2") or {}]
+        addresses += [*_objects_in(rule, "endpoint_1"), *_objects_in(rule, "endpoint_2")]
 
     def named(key: str) -> frozenset[str]:
         return frozenset(str(address[key]) for address in addresses if address.get(key)) - {ANY, _LOCAL}
@@ -138,6 +140,14 @@ def names_in(objects: Objects) -> Names:
         network_policies=named("network_policy"),
         address_groups=named("address_group"),
     )
+
+
+def _objects_in(raw: JsonObject, *path: str) -> list[JsonObject]:
+    """Return the object or the objects at the end of a path, none where something else is."""
+    found: Any = raw
+    for key in path:
+        found = found.get(key) if isinstance(found, dict) else None
+    return [each for each in (found if isinstance(found, list) else [found]) if isinstance(each, dict)]
 
 
 class Catalogue:
@@ -227,7 +237,7 @@ class _Compiler:
         """Return what `parse` does, or None when the policy is refused."""
         try:
             return parse()
-        except Malformed as error:
+        except _NONSENSE as error:
             self._note(policy, f"refused: {error}")
             return None
 
@@ -644,7 +654,7 @@ class _named:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, Malformed):
+        if isinstance(error, _NONSENSE):
             raise Malformed(f"{self._name}: {error}") from error
 
 

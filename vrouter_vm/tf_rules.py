@@ -75,9 +75,9 @@ def make_service(protocol: int | None, src_ports: PortRange, dst_ports: PortRang
 def parse_prefix(raw: Mapping[str, Any]) -> IpNetwork:
     """Return a subnet, with host bits cleared as TF does."""
     try:
-        return ip_network((raw["ip_prefix"], raw["ip_prefix_len"]), strict=False)
+        return ip_network(f"{raw['ip_prefix']}/{raw['ip_prefix_len']}", strict=False)
     except (KeyError, TypeError, ValueError) as error:
-        raise Malformed(f"subnet {dict(raw)} is no prefix: {error}") from error
+        raise Malformed(f"subnet {raw} is no prefix: {error}") from error
 
 
 def parse_prefixes(raw: Iterable[Mapping[str, Any]]) -> tuple[IpNetwork, ...]:

@@ -113,6 +113,7 @@ def test_what_tf_has_for_an_interface_is_understood() -> None:
         ({"mac": "02:aa:00:00:00:01"}, "has no prefix"),
         ({"ip": {"ip_prefix": "10.1.1.300", "ip_prefix_len": 32}}, "has no prefix"),
         ({"ip": {"ip_prefix": "10.1.1.3", "ip_prefix_len": 33}}, "has no prefix"),
+        ({"ip": {"ip_prefix": "10.1.1.3", "ip_prefix_len": None}}, "has no prefix"),
         ({"ip": {"ip_prefix": "10.1.1.3", "ip_prefix_len": 32}, "mac": "zz"}, "'zz' is no MAC"),
     ],
 )

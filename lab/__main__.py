@@ -20,7 +20,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lab.demo import Crashes, Demo, every_daemon_twice
+from lab.demo import Crashes, Demo, every_end_of_every_daemon
 from lab.kernel import KernelError, missing_feature
 from lab.running import STATE, Lab, log_folder
 from lab.services import ServiceError
@@ -99,7 +99,7 @@ def _mount_private_folders() -> None:
 def _run_site(options: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.ERROR)  # what is logged below that is retried, and shows in the verdicts
     site, teller = two_hosts(), Teller()
-    crashes = every_daemon_twice(site) if options.action == "demo" and options.kill else Crashes()
+    crashes = every_end_of_every_daemon(site) if options.action == "demo" and options.kill else Crashes()
     teller.heading("The lab: two ESXi hosts, one vCenter, one TF controller")
     with Lab(site, tell=teller.say) as lab:
         is_told = _tell(lab, Demo(lab, teller, crashes=crashes), teller, is_whole=options.action == "demo")
@@ -142,7 +142,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m lab", description=(__doc__ or "").partition("\n")[0])
     actions = parser.add_subparsers(dest="action", required=True)
     demo = actions.add_parser("demo", help="bring the site up and tell the story")
-    demo.add_argument("--kill", action="store_true", help="kill -9 every daemon at several points of the story")
+    demo.add_argument(
+        "--kill", action="store_true", help="kill and restart every daemon at several points of the story"
+    )
     demo.add_argument("--shell", action="store_true", help="give a shell at the end")
     actions.add_parser("shell", help="bring the site up and give a shell")
     test = actions.add_parser("test", help="run the tests that need the lab's kernel features")

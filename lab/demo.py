@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from functools import partial
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Network, ip_network
 
-from lab.configs import PLUGIN, ROUTE_REFLECTOR, agent_name, manager_name, speaker_name
+from lab.configs import PLUGIN, agent_name, manager_name, speaker_name
 from lab.feed import Nic
 from lab.groups import arriving, create_group, groups_of, leaving, set_groups, set_rules
 from lab.network import TRUNK_NIC
@@ -31,6 +33,8 @@ from tf_cli.vifs import render_vrfs
 
 SUBNET = IPv4Network("10.1.1.0/24")
 GATEWAY = SUBNET[1]
+SUBNET6 = IPv6Network("fd00:1::/64")
+PREFIXES = {"blue": (SUBNET, SUBNET6), "red": (SUBNET,)}
 SHARED = SUBNET[10]
 """The first guest of each network gets this address: the same in both, and no trouble."""
 
@@ -38,6 +42,10 @@ POOLS = {
     "blue": ((SHARED, SUBNET[19]),),
     "red": ((SHARED, SHARED), (SUBNET[20], SUBNET[29])),
 }
+TALK_S = 0.05
+TALK_PACKETS = 1000
+"""How often guests ping each other while daemons die, and how many answers they must have got at least."""
+
 LATE = {"late-1": SUBNET[201], "late-2": SUBNET[202]}
 """Guests that come while nobody sets up ports; their owners gave them these addresses by hand."""
 
@@ -53,27 +61,43 @@ MORE_GUESTS = {
 }
 
 
+class End(StrEnum):
+    """How a daemon ends before it is started again."""
+
+    KILL = "kill -9"
+    RESTART = "restart"
+    """As by an upgrade: with the signal that its unit names."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Crashes:
-    """Which services are killed at which point of the story."""
+    """Which services are killed at which point of the story, and how they end in the chapter that is about that."""
 
     at: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    all_at_once: Sequence[End] = (End.KILL,)
+    each_alone: Sequence[End] = ()
 
 
 def every_daemon_twice(site: Site) -> Crashes:
-    """Plugin, managers, agents and speakers, in the start and where each has work to do."""
+    """Plugin, managers, agents and speakers, in the start and where each has work to do; then all are restarted."""
     managers = [manager_name(host) for host in site.hosts]
     agents = [agent_name(host) for host in site.hosts]
     speakers = [speaker_name(host) for host in site.hosts]
     return Crashes(
+        all_at_once=(End.RESTART,),
         at={
             "start": [PLUGIN, *managers, *agents, *speakers],
             "networks created": [PLUGIN],
             "first port of many set up": [*managers, *agents],
             "guest moved": [*managers, *agents, *speakers],
             "guest deleted": [PLUGIN],
-        }
+        },
     )
+
+
+def every_end_of_every_daemon(site: Site) -> Crashes:
+    """The same, and each daemon ends alone and with all others, in both ways."""
+    return replace(every_daemon_twice(site), each_alone=tuple(End), all_at_once=tuple(End))
 
 
 class Demo:
@@ -121,9 +145,9 @@ class Demo:
         return self._lab.admin.port_settings(self._foreign_dvports())
 
     def _networks(self) -> None:
-        self._teller.heading(f"In TF: virtual networks blue and red, both {SUBNET}")
+        self._teller.heading(f"In TF: virtual networks blue and red, both {SUBNET}, blue with {SUBNET6} too")
         for name, pools in POOLS.items():
-            create_network(self._lab.api, name, SUBNET, pools=pools)
+            create_network(self._lab.api, name, *PREFIXES[name], pools=pools)
         self.crash("networks created")
         find = self._lab.admin.find_portgroup
         wait_until(
@@ -161,6 +185,8 @@ class Demo:
                 self._between("red-2", "red-1", "same network, same host, through the vRouter"),
                 self._between("blue-1", "blue-3", "same network, other host, through the overlay"),
                 self._between("red-3", "red-1", "same network, other host, through the overlay"),
+                self._between6("blue-2", "blue-1", "IPv6, same host, through the vRouter"),
+                self._between6("blue-1", "blue-3", "IPv6, other host, through the overlay"),
             ]
         )
 
@@ -220,20 +246,45 @@ class Demo:
         self._teller.ping([self._between("blue-1", "blue-2", "blue-2 is in its default group again")])
 
     def _daemons_die(self) -> None:
-        self._teller.heading("Agent, BGP speaker and route reflector are killed while guests talk")
-        host = self._lab.site.host("esx-a")
-        steady = {
-            "blue-1 to blue-2, on one host": SteadyPing("blue-1", str(self._address("blue-2"))),
-            "blue-1 to blue-3, on two hosts": SteadyPing("blue-1", str(self._address("blue-3"))),
+        self._teller.heading("Every daemon ends and starts again while guests talk")
+        for name in self._lab.one_of_each():
+            for end in self._crashes.each_alone:
+                self._costs_no_packet(f"{end} {name}", [name], end)
+        for end in self._crashes.all_at_once:
+            self._costs_no_packet(f"{end} all at once", self._lab.daemons(), end)
+
+    def _costs_no_packet(self, what: str, names: Sequence[str], end: End) -> None:
+        """End these while guests talk, on one host and between hosts; wait until they do their work again."""
+        talks = {
+            target: SteadyPing("blue-1", str(address), interval_s=TALK_S)
+            for target, address in {
+                "blue-2, same host": self._address("blue-2"),
+                "blue-3, other host": self._address("blue-3"),
+                "blue-3, IPv6": self._address6("blue-3"),
+            }.items()
         }
-        for name in (ROUTE_REFLECTOR, speaker_name(host), agent_name(host)):
-            self._teller.say(f"kill -9 {name}")
-            self._lab.services[name].kill()
-        self._lab.services[agent_name(host)].wait_ready(self._lab.site.status_token, timeout_s=READY_S)
-        for pair, ping in steady.items():
-            loss = ping.end()
-            detail = f"{loss.lost} of {loss.sent}"
-            self._teller.judge(f"{pair}: no packet is lost", loss.sent > 0 and not loss.lost, detail=detail)
+        try:
+            for talk in talks.values():
+                talk.wait_answered(1, timeout_s=READY_S)
+            self._teller.lines(f"{end} {name}" for name in names)
+            with ThreadPoolExecutor(len(names)) as pool:
+                list(pool.map(lambda name: self._end(name, end), names))
+            for name in names:
+                self._lab.wait_back(name)
+            for talk in talks.values():
+                talk.wait_answered(TALK_PACKETS, timeout_s=READY_S)
+        finally:
+            losses = {target: talk.end() for target, talk in talks.items()}
+        for target, loss in losses.items():
+            claim = f"blue-1 -> {target}: no packet is lost"
+            self._teller.judge(claim, not loss.lost, detail=f"{loss.lost} of {loss.sent}, {what}")
+
+    def _end(self, name: str, end: End) -> None:
+        service = self._lab.services[name]
+        if end is End.KILL:
+            service.kill()
+        else:
+            service.restart()
 
     def _not_set_up(self) -> None:
         self._teller.heading("Two guests come to esx-b while its manager is down: their ports are not set up")
@@ -279,6 +330,7 @@ class Demo:
                 self._between("blue-3", "blue-1", "same network, now on one host"),
                 self._between("blue-2", "blue-3", "same network, now on one host"),
                 self._between(next(iter(LATE)), "blue-3", "same network, from the host that it has left"),
+                self._between6(next(iter(LATE)), "blue-3", "IPv6, from the host that it has left"),
                 self._to_gateway("blue-3"),
             ]
         )
@@ -324,8 +376,11 @@ class Demo:
 
     def _is_overlay_complete(self) -> bool:
         """Does every host have a route to every guest? An agent that was just killed has to come back first."""
-        everybody = {f"{self._address(name)}/32" for name in {**FIRST_GUESTS, **MORE_GUESTS}}
-        return all(
+        guests = {**FIRST_GUESTS, **MORE_GUESTS}
+        addresses = {name: self._lab.guests.addresses_of(name) for name in guests}
+        everybody = {str(ip_network(address)) for known in addresses.values() for address in known}
+        has_all = all(len(addresses[name]) == len(PREFIXES[network]) for name, (network, _) in guests.items())
+        return has_all and all(
             not overlay.trouble and everybody <= {route.prefix for route in overlay.routes}
             for overlay in self._lab.overlays()
         )
@@ -368,6 +423,16 @@ class Demo:
         address = self._address(target)
         label = f"{source} -> {target} {address}, {why}"
         return Ping(source=source, target=str(address), label=label, must_answer=must_answer)
+
+    def _between6(self, source: str, target: str, why: str) -> Ping:
+        address = self._address6(target)
+        return Ping(source=source, target=str(address), label=f"{source} -> {target} {address}, {why}")
+
+    def _address6(self, vm_name: str) -> IPv6Address:
+        for address in self._lab.guests.addresses_of(vm_name):
+            if isinstance(address, IPv6Address):
+                return address
+        raise TypeError(f"{vm_name} has no IPv6 address")
 
     def _foreign_pings(self) -> None:
         by_network: dict[str, list[str]] = {}

@@ -188,6 +188,11 @@ class Lab:
         """The names of all our daemons, speakers and reflector: every service but the switches' stand-in."""
         return [name for name in self.services.names() if name != DVSWITCH_STAND_IN]
 
+    def one_of_each(self) -> list[str]:
+        """The names of those that there is one of, and of the first host's."""
+        others = {name(host) for host in self.site.hosts[1:] for name in (manager_name, agent_name, speaker_name)}
+        return [name for name in self.daemons() if name not in others]
+
     def wait_back(self, name: str) -> None:
         """Wait until a daemon that was ended does its work again."""
         service = self.services[name]

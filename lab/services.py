@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 RESTART_DELAY_S = 0.3
 STOP_TIMEOUT_S = 10.0
+END_TIMEOUT_S = 90.0  # three times what the units grant: the machine may be emulated and busy
 POLL_S = 0.3  # each look costs the daemons time in the emulated machine
 LOG_TAIL_LINES = 15
 _OK = 200
@@ -84,7 +85,10 @@ class Service:
         self._end(signal.SIGKILL)
 
     def restart(self) -> None:
-        """End it as an upgrade would; the supervisor starts it again. Waits until it is gone."""
+        """End it as an upgrade would; the supervisor starts it again. Waits until it is gone.
+
+        Raises `ServiceError` when it does not end in `END_TIMEOUT_S`: systemd would kill it.
+        """
         self._end(self.spec.stop_signal)
 
     def _end(self, number: signal.Signals) -> None:
@@ -93,7 +97,12 @@ class Service:
             victim = self._process
         if victim is not None:
             victim.send_signal(number)
-            victim.wait()
+            try:
+                victim.wait(END_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                raise ServiceError(
+                    f"{self.spec.name} has not ended after {number.name}; its log:\n{self.log_tail()}"
+                ) from None
 
     def wait_ready(self, token: str, *, timeout_s: float) -> None:
         """Wait until its status server says ready. Raises `ServiceError` with the end of its log when time is over."""

@@ -15,7 +15,7 @@ CHAPTERS = {
     "networks on one host are kept apart": "Kept apart",
     "a guest takes its address by DHCP": "A guest that boots",
     "a rule opens, its removal cuts, and a trace says why": "A security group",
-    "no daemon's death costs a packet": "Agent, BGP",
+    "no daemon's death costs a packet": "Every daemon ends",
     "a guest whose port is not set up reaches nothing": "Two guests come",
     "a moved guest pings its peers on both hosts": "vMotion",
     "a deleted guest leaves nothing behind": "A guest is deleted",

@@ -38,7 +38,7 @@ from bench.vrouter import TRUNK, TRUNK_MAC, inside, ip, make_network, make_port
 from lab.reflector import reflector_configuration
 from lab.vm import PROJECT
 from tf_reconcile.errors import BoundaryError
-from vrouter_vm import names, netlink
+from vrouter_vm import names, netlink, rtroute
 from vrouter_vm.bgp import PeerState, Speaker
 from vrouter_vm.evpn import FIRST_GENERATION, default_target, format_rd
 from vrouter_vm.interfaces import format_cache as format_interfaces
@@ -411,6 +411,6 @@ def wait_until(claim: Callable[[], bool], *, what: str) -> None:
 
 def _says_gone(buffer: bytes, route: EvpnRoute) -> bool:
     return any(
-        kind == netlink.DEL_ROUTE and netlink.parse_route(body).prefix == route.prefix
+        kind == rtroute.DEL_ROUTE and rtroute.parse_route(body).prefix == route.prefix
         for kind, _, _, body in netlink.unpack(buffer)
     )

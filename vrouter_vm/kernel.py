@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, assert_never
 
 from tf_reconcile.errors import BoundaryError, ConfigError, Conflict, Rejected, Transient
-from vrouter_vm import names, netlink
+from vrouter_vm import names, netlink, rtlink, rtroute
 from vrouter_vm.actions import (
     AddAddress,
     AddLabel,
@@ -64,8 +64,9 @@ from vrouter_vm.model import (
     Vrf,
     Vxlan,
 )
-from vrouter_vm.netlink import Link, Message
+from vrouter_vm.netlink import Message
 from vrouter_vm.route_socket import SYSTEM, RouteSocket
+from vrouter_vm.rtlink import Link
 
 _SYSCTL_ROOT: Final = Path("/proc/sys/net")
 _RTPROT_KERNEL: Final = 2
@@ -198,12 +199,12 @@ class Kernel:
                 if isinstance(action, SetSysctl):
                     device, key = action.sysctl.ifname, action.sysctl.path.rpartition("/")[2]
                     if device is not None and action.sysctl.path == names.ipv4_conf(device, key):
-                        if key in netlink.IPV4_SETTINGS:
+                        if key in rtlink.IPV4_SETTINGS:
                             settings.setdefault(device, {})[key] = action.value
                             setters.setdefault(device, []).append(number)
                             continue
                     elif device is not None and action.sysctl.path == names.neigh_conf(device, _PROXY_DELAY):
-                        yield netlink.set_proxy_delay(index_of(device), action.value * _TICKS_PER_MS), [number]
+                        yield rtlink.set_proxy_delay(index_of(device), action.value * _TICKS_PER_MS), [number]
                         continue
                     (_SYSCTL_ROOT / action.sysctl.path).write_text(f"{action.value}\n", encoding="ascii")
                     codes[number] = 0
@@ -217,7 +218,7 @@ class Kernel:
                 codes[number] = error.errno or errno.EIO
         for device, values in settings.items():
             try:
-                yield netlink.set_ipv4(index_of(device), values), setters[device]
+                yield rtlink.set_ipv4(index_of(device), values), setters[device]
             except OSError as error:
                 for number in setters[device]:
                     codes[number] = error.errno or errno.EIO
@@ -228,8 +229,8 @@ class Kernel:
         self._mpls.open()
 
     def _links(self) -> list[Link]:
-        bodies = self._socket.dump("links", netlink.GET_LINK, netlink.links_request())
-        return [netlink.parse_link(body) for body in bodies]
+        bodies = self._socket.dump("links", rtlink.GET_LINK, rtlink.links_request())
+        return [rtlink.parse_link(body) for body in bodies]
 
     def _underlay_among(self, links: Iterable[Link]) -> Underlay | None:
         if self._underlay is None:
@@ -242,9 +243,9 @@ class Kernel:
     def _tunnel_ends(self, name_of: Mapping[int, str]) -> Iterator[TunnelEnd]:
         if not name_of:
             return
-        request = netlink.neighbours_request(netlink.AF_BRIDGE)
-        for body in self._socket.dump("tunnels", netlink.GET_NEIGHBOUR, request):
-            entry = netlink.parse_neighbour(body)
+        request = rtroute.neighbours_request(netlink.AF_BRIDGE)
+        for body in self._socket.dump("tunnels", rtroute.GET_NEIGHBOUR, request):
+            entry = rtroute.parse_neighbour(body)
             if entry.index in name_of and isinstance(entry.address, IPv4Address) and entry.mac is not None:
                 yield TunnelEnd(ifname=name_of[entry.index], mac=MacAddress(entry.mac), vtep=entry.address)
 
@@ -252,18 +253,18 @@ class Kernel:
         return link.lower_index == trunk.index and names.parse_vif(self._trunk, link.name) is not None
 
     def _addresses(self, ours: set[int], name_of: Mapping[int, str]) -> Iterator[LinkAddress]:
-        for body in self._socket.dump("addresses", netlink.GET_ADDRESS, netlink.addresses_request()):
-            entry = netlink.parse_address(body)
+        for body in self._socket.dump("addresses", rtroute.GET_ADDRESS, rtroute.addresses_request()):
+            entry = rtroute.parse_address(body)
             if entry.index in ours:
                 address = ip_interface((entry.address, entry.length))
                 yield LinkAddress(ifname=name_of[entry.index], address=address, is_preferred=entry.is_preferred)
 
     def _routes(self, version: IpVersion, name_of: Mapping[int, str]) -> Iterator[Route]:
-        request = netlink.routes_request(version, protocol=names.ROUTE_PROTOCOL)
-        for body in self._socket.dump("routes", netlink.GET_ROUTE, request):
-            entry = netlink.parse_route(body)
+        request = rtroute.routes_request(version, protocol=names.ROUTE_PROTOCOL)
+        for body in self._socket.dump("routes", rtroute.GET_ROUTE, request):
+            entry = rtroute.parse_route(body)
             if entry.protocol == names.ROUTE_PROTOCOL and names.is_table_of_ours(entry.table):
-                is_unreachable = entry.kind == netlink.UNREACHABLE
+                is_unreachable = entry.kind == rtroute.UNREACHABLE
                 yield Route(
                     table=entry.table,
                     prefix=entry.prefix,
@@ -275,9 +276,9 @@ class Kernel:
                 )
 
     def _labels(self, name_of: Mapping[int, str]) -> Iterator[LabelRoute]:
-        request = netlink.labels_request(protocol=names.ROUTE_PROTOCOL)
-        for body in self._socket.dump("labels", netlink.GET_ROUTE, request):
-            entry = netlink.parse_label_route(body)
+        request = rtroute.labels_request(protocol=names.ROUTE_PROTOCOL)
+        for body in self._socket.dump("labels", rtroute.GET_ROUTE, request):
+            entry = rtroute.parse_label_route(body)
             if entry.protocol == names.ROUTE_PROTOCOL:
                 is_right = entry.via == names.DOOR_ADDRESS and not entry.is_swap
                 ifname = name_of.get(entry.index or 0, "") if is_right else ""
@@ -285,18 +286,18 @@ class Kernel:
 
     def _neighbours(self, version: IpVersion, name_of: Mapping[int, str]) -> Iterator[Neighbour]:
         family = netlink.AF_INET if version == 4 else netlink.AF_INET6  # noqa: PLR2004 - IP version
-        for body in self._socket.dump("neighbours", netlink.GET_NEIGHBOUR, netlink.neighbours_request(family)):
-            entry = netlink.parse_neighbour(body)
-            if entry.index in name_of and entry.state & netlink.PERMANENT and entry.address is not None:
+        for body in self._socket.dump("neighbours", rtroute.GET_NEIGHBOUR, rtroute.neighbours_request(family)):
+            entry = rtroute.parse_neighbour(body)
+            if entry.index in name_of and entry.state & rtroute.PERMANENT and entry.address is not None:
                 mac = MacAddress(entry.mac or "")
                 yield Neighbour(ifname=name_of[entry.index], address=entry.address, mac=mac)
 
     def _rules(self, version: IpVersion) -> Iterator[Rule]:
-        for body in self._socket.dump("rules", netlink.GET_RULE, netlink.rules_request(version)):
-            entry = netlink.parse_rule(body)
+        for body in self._socket.dump("rules", rtroute.GET_RULE, rtroute.rules_request(version)):
+            entry = rtroute.parse_rule(body)
             if entry.is_l3mdev:
                 yield Rule(version=version, priority=entry.priority, kind=RuleKind.L3MDEV)
-            elif entry.table == netlink.TABLE_LOCAL and entry.is_plain:
+            elif entry.table == rtroute.TABLE_LOCAL and entry.is_plain:
                 yield Rule(version=version, priority=entry.priority, kind=RuleKind.LOCAL)
 
     def _sysctls(
@@ -320,9 +321,9 @@ class Kernel:
                 yield from _read_sysctl(Sysctl(path=names.mpls_conf(link.name, "input"), ifname=link.name))
         if vifs:
             name_of = {link.index: link.name for link in vifs}
-            request = netlink.delays_request()
-            for body in self._socket.dump("delays", netlink.GET_NEIGHBOUR_TABLE, request):
-                delay = netlink.parse_proxy_delay(body)
+            request = rtlink.delays_request()
+            for body in self._socket.dump("delays", rtlink.GET_NEIGHBOUR_TABLE, request):
+                delay = rtlink.parse_proxy_delay(body)
                 if delay is not None and (name := name_of.get(delay[0])) is not None:
                     path = names.neigh_conf(name, _PROXY_DELAY)
                     yield Sysctl(path=path, ifname=name), delay[1] // _TICKS_PER_MS
@@ -356,33 +357,33 @@ IndexOf = Callable[[str], int]
 def _messages_of(action: KernelAction, index_of: IndexOf) -> Iterator[Message]:
     """Yield what carries out one action. A door has two ends to bring up, the inner one first."""
     if isinstance(action, SetUp) and names.parse_door(action.ifname) is not None:
-        yield netlink.set_up(index_of(names.inside_of(action.ifname)))
+        yield rtlink.set_up(index_of(names.inside_of(action.ifname)))
     yield _message(action, index_of)
 
 
 def _message(action: KernelAction, index_of: IndexOf) -> Message:  # noqa: PLR0912 - one per kind of action
     match action:  # routes first: there are thousands
         case AddRoute(route=route):
-            return _route(netlink.NEW_ROUTE, _ADD, route, index_of)
+            return _route(rtroute.NEW_ROUTE, _ADD, route, index_of)
         case ReplaceRoute(route=route):
-            return _route(netlink.NEW_ROUTE, _PUT, route, index_of)
+            return _route(rtroute.NEW_ROUTE, _PUT, route, index_of)
         case DeleteRoute(route=route):
-            return _route(netlink.DEL_ROUTE, 0, route, index_of)
+            return _route(rtroute.DEL_ROUTE, 0, route, index_of)
         case AddRule(rule=rule):
-            return _rule(netlink.NEW_RULE, _ADD, rule)
+            return _rule(rtroute.NEW_RULE, _ADD, rule)
         case DeleteRule(rule=rule):
-            return _rule(netlink.DEL_RULE, 0, rule)
+            return _rule(rtroute.DEL_RULE, 0, rule)
         case SetUp(ifname=ifname):
-            return netlink.set_up(index_of(ifname))
+            return rtlink.set_up(index_of(ifname))
         case DeleteLink(ifname=ifname):
-            return netlink.delete_link(index_of(ifname))
+            return rtlink.delete_link(index_of(ifname))
         case CreateVrf(vrf=vrf):
-            return netlink.create_link(vrf.name, "vrf", netlink.vrf_data(vrf.table))
+            return rtlink.create_link(vrf.name, "vrf", rtlink.vrf_data(vrf.table))
         case CreateVif(vif=vif, trunk=trunk):
-            return netlink.create_link(
+            return rtlink.create_link(
                 vif.name,
                 "vlan",
-                netlink.vlan_data(vif.vlan),
+                rtlink.vlan_data(vif.vlan),
                 mac=vif.mac,
                 lower=index_of(trunk.name),
                 master=None if vif.vrf is None else index_of(vif.vrf),
@@ -390,8 +391,8 @@ def _message(action: KernelAction, index_of: IndexOf) -> Message:  # noqa: PLR09
         case CreateVxlan(vxlan=tunnel):
             return _create_tunnel(tunnel, index_of)
         case AddLabel(label=label):
-            return netlink.label_route(
-                netlink.NEW_ROUTE,
+            return rtroute.label_route(
+                rtroute.NEW_ROUTE,
                 _ADD,
                 label.label,
                 protocol=names.ROUTE_PROTOCOL,
@@ -399,28 +400,28 @@ def _message(action: KernelAction, index_of: IndexOf) -> Message:  # noqa: PLR09
                 via=names.DOOR_ADDRESS,
             )
         case DeleteLabel(label=label):
-            return netlink.label_route(netlink.DEL_ROUTE, 0, label.label, protocol=names.ROUTE_PROTOCOL)
+            return rtroute.label_route(rtroute.DEL_ROUTE, 0, label.label, protocol=names.ROUTE_PROTOCOL)
         case SetMtu(ifname=ifname, mtu_bytes=mtu_bytes):
-            return netlink.set_mtu(index_of(ifname), mtu_bytes)
+            return rtlink.set_mtu(index_of(ifname), mtu_bytes)
         case AddAddress(address=address):
-            return netlink.address(
-                netlink.NEW_ADDRESS,
+            return rtroute.address(
+                rtroute.NEW_ADDRESS,
                 _ADD,
                 index_of(address.ifname),
                 address.address,
                 is_preferred=address.is_preferred,
             )
         case DeleteAddress(address=address):
-            return netlink.address(netlink.DEL_ADDRESS, 0, index_of(address.ifname), address.address)
+            return rtroute.address(rtroute.DEL_ADDRESS, 0, index_of(address.ifname), address.address)
         case SetNeighbour(neighbour=entry):
-            return netlink.neighbour(netlink.NEW_NEIGHBOUR, _PUT, index_of(entry.ifname), entry.address, entry.mac)
+            return rtroute.neighbour(rtroute.NEW_NEIGHBOUR, _PUT, index_of(entry.ifname), entry.address, entry.mac)
         case DeleteNeighbour(neighbour=entry):
-            return netlink.neighbour(netlink.DEL_NEIGHBOUR, 0, index_of(entry.ifname), entry.address, entry.mac)
+            return rtroute.neighbour(rtroute.DEL_NEIGHBOUR, 0, index_of(entry.ifname), entry.address, entry.mac)
         case AddTunnelEnd(end=end):
             flags = netlink.CREATE | netlink.APPEND  # to replace one is refused
-            return netlink.far_end(netlink.NEW_NEIGHBOUR, flags, index_of(end.ifname), end.vtep, end.mac)
+            return rtroute.far_end(rtroute.NEW_NEIGHBOUR, flags, index_of(end.ifname), end.vtep, end.mac)
         case DeleteTunnelEnd(end=end):
-            return netlink.far_end(netlink.DEL_NEIGHBOUR, 0, index_of(end.ifname), end.vtep, end.mac)
+            return rtroute.far_end(rtroute.DEL_NEIGHBOUR, 0, index_of(end.ifname), end.vtep, end.mac)
         case SetSysctl() | Listen():
             raise TypeError("no message does that")
         case _:
@@ -431,16 +432,16 @@ def _create_tunnel(tunnel: TunnelDevice, index_of: IndexOf) -> Message:
     master = None if tunnel.vrf is None else index_of(tunnel.vrf)
     match tunnel:
         case Vxlan():
-            data = netlink.vxlan_data(tunnel.vni, tunnel.vtep, port=names.VXLAN_PORT, ttl=_TUNNEL_TTL)
-            return netlink.create_link(
+            data = rtlink.vxlan_data(tunnel.vni, tunnel.vtep, port=names.VXLAN_PORT, ttl=_TUNNEL_TTL)
+            return rtlink.create_link(
                 tunnel.name, "vxlan", data, mac=tunnel.mac, mtu_bytes=tunnel.mtu_bytes, master=master
             )
         case MplsTunnel():
-            data = netlink.ipip_data(tunnel.vtep, tunnel.remote, protocol=MPLS_IN_IP, ttl=_TUNNEL_TTL, port=tunnel.port)
-            return netlink.create_link(tunnel.name, "ipip", data, mtu_bytes=tunnel.mtu_bytes)
+            data = rtlink.ipip_data(tunnel.vtep, tunnel.remote, protocol=MPLS_IN_IP, ttl=_TUNNEL_TTL, port=tunnel.port)
+            return rtlink.create_link(tunnel.name, "ipip", data, mtu_bytes=tunnel.mtu_bytes)
         case LabelDoor():
-            inner, data = names.inside_of(tunnel.name), netlink.veth_data(tunnel.name, tunnel.mtu_bytes)
-            return netlink.create_link(inner, "veth", data, mac=tunnel.mac, mtu_bytes=tunnel.mtu_bytes, master=master)
+            inner, data = names.inside_of(tunnel.name), rtlink.veth_data(tunnel.name, tunnel.mtu_bytes)
+            return rtlink.create_link(inner, "veth", data, mac=tunnel.mac, mtu_bytes=tunnel.mtu_bytes, master=master)
         case _:
             assert_never(tunnel)
 
@@ -448,17 +449,17 @@ def _create_tunnel(tunnel: TunnelDevice, index_of: IndexOf) -> Message:
 def _rule(kind: int, flags: int, rule: Rule) -> Message:
     match rule.kind:
         case RuleKind.LOCAL:
-            protocol = names.ROUTE_PROTOCOL if kind == netlink.NEW_RULE else 0
-            return netlink.rule(kind, flags, rule.version, rule.priority, table=netlink.TABLE_LOCAL, protocol=protocol)
+            protocol = names.ROUTE_PROTOCOL if kind == rtroute.NEW_RULE else 0
+            return rtroute.rule(kind, flags, rule.version, rule.priority, table=rtroute.TABLE_LOCAL, protocol=protocol)
         case RuleKind.L3MDEV:
             # The kernel adds this very rule with the first VRF, unless it is there with the same protocol.
-            return netlink.rule(kind, flags, rule.version, rule.priority, is_l3mdev=True, protocol=_RTPROT_KERNEL)
+            return rtroute.rule(kind, flags, rule.version, rule.priority, is_l3mdev=True, protocol=_RTPROT_KERNEL)
         case _:
             assert_never(rule.kind)
 
 
 def _route(kind: int, flags: int, route: Route, index_of: IndexOf) -> Message:
-    return netlink.route(
+    return rtroute.route(
         kind,
         flags,
         route.prefix,
@@ -498,7 +499,7 @@ def _doors(links: Iterable[Link]) -> Iterator[tuple[Link, Link]]:
 
 
 def _mpls_tunnel(link: Link) -> MplsTunnel:
-    tunnel = link.tunnel or netlink.IpTunnel(IPv4Address(0), IPv4Address(0), 0, 0)
+    tunnel = link.tunnel or rtlink.IpTunnel(IPv4Address(0), IPv4Address(0), 0, 0)
     return MplsTunnel(
         name=link.name,
         vtep=tunnel.local,

@@ -54,9 +54,14 @@ def as_data(status: SiteStatus) -> dict[str, Any]:
     }
 
 
+def printable(text: str) -> str:
+    """Return `text` with what a terminal would act on spelt out: names are what users of vSphere and TF have chosen."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """Return lines with the cells of each column aligned."""
-    cells = [tuple(headings), *(tuple(row) for row in rows)]
+    cells = [tuple(headings), *(tuple(map(printable, row)) for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(headings))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
 

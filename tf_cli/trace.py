@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 from tf_cli.agents import AgentAnswer
 from tf_cli.model import SeenInterface, SeenNic
-from tf_cli.report import table
+from tf_cli.report import printable, table
 
 IpAddress: TypeAlias = IPv4Address | IPv6Address
 
@@ -143,7 +143,7 @@ def render_steps(flow: Flow, steps: Sequence[Step]) -> list[str]:
     )
     port = "" if flow.port is None else f" port {flow.port}"
     packet = f"{flow.source} -> {flow.destination}, {flow.protocol}{port}"
-    return [packet, "", *lines, "", ending(steps)]
+    return [packet, "", *lines, "", printable(ending(steps))]
 
 
 def ending(steps: Sequence[Step]) -> str:

@@ -96,6 +96,11 @@ def test_columns_are_as_wide_as_their_widest_cell() -> None:
     assert table(("A", "B"), [("long cell", "1"), ("x", "2")]) == ["A          B", "long cell  1", "x          2"]
 
 
+def test_a_name_with_control_characters_does_nothing_to_the_terminal() -> None:
+    """Who may name a VM may not write to the screen of who looks at it."""
+    assert table(("VM",), [("web\x1b[2J\nb\x9b1m",), ("Bücher 書",)])[1:] == ["web\\x1b[2J\\nb\\x9b1m", "Bücher 書"]
+
+
 def test_ports_come_from_an_agents_status_and_none_from_another_daemons() -> None:
     status = {"ports": {"vmi-1": {"state": "active", "reason": "", "vif": "eth1.101", "vrf": "v5"}}}
     assert parse_ports(status, host="esx-a") == (PORT,)

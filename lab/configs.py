@@ -123,6 +123,7 @@ class ConfigFolder:
                 "port_api": {"directory": str(ports)},
                 "network_cache": str(caches / "networks.json"),
                 "interface_cache": str(caches / "interfaces.json"),
+                "guest_services": {"names_cache": str(caches / "names.json")},
                 "overlay": {
                     "interface": UNDERLAY_NIC,
                     "vtep": str(host.underlay_address),

@@ -62,13 +62,13 @@ class Subnet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkIpam:
-    """An ipam. `dns_method` is empty where nobody has chosen one."""
+    """An ipam. `dns_method` is empty where nobody has chosen one; `virtual_dns_name` as the function of that name."""
 
     uuid: str
     fq_name: FqName
     dns_method: str
     tenant_dns: tuple[IpAddress, ...]
-    virtual_dns_uuids: tuple[str, ...]
+    virtual_dns_name: str
     dhcp_options: tuple[DhcpOption, ...]
     host_routes: tuple[str, ...]
 
@@ -219,6 +219,15 @@ def parse_network_ipam(json: JsonObject) -> NetworkIpam:
     return _parse("network-ipam", json, _network_ipam)
 
 
+def virtual_dns_name(ipam: JsonObject) -> str:
+    """Return the name (fq_name with colons) of an ipam's virtual DNS: the one that its DNS server is set to, else the
+    first that it refers to; empty: none.
+    """
+    server = (ipam.get("network_ipam_mgmt") or {}).get("ipam_dns_server") or {}
+    referred = (":".join(ref["to"]) for ref in ipam.get("virtual_DNS_refs") or ())
+    return str(server.get("virtual_dns_server_name") or next(referred, ""))
+
+
 def parse_link_local_services(json: JsonObject) -> tuple[LinkLocalService, ...]:
     """Return the link-local services of the global-vrouter-config that `json` holds."""
     return _parse("global-vrouter-config", json, _link_local_services)
@@ -317,7 +326,7 @@ def _network_ipam(obj: JsonObject) -> NetworkIpam:
         fq_name=tuple(obj["fq_name"]),
         dns_method=str(management.get("ipam_dns_method") or ""),
         tenant_dns=tuple(ipaddress.ip_address(server) for server in tenant),
-        virtual_dns_uuids=_ref_uuids(obj, "virtual_DNS_refs"),
+        virtual_dns_name=virtual_dns_name(obj),
         dhcp_options=parse_dhcp_options(management.get("dhcp_option_list")),
         host_routes=parse_host_routes(management.get("host_routes")),
     )

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tf_api.client import ConfigApi
 from tf_api.settings import open_config_api
@@ -30,6 +30,8 @@ from vrouter_vm import names, rules
 from vrouter_vm.bgp_routers import PeerFeed, SessionSettings, TfBgpRouters, describe_peer_feed
 from vrouter_vm.connections import connections_page
 from vrouter_vm.conntrack import Conntrack
+from vrouter_vm.dns_feed import WATCHED as NAMES_WATCHED
+from vrouter_vm.dns_feed import TfVirtualDns, VirtualDnsFeed
 from vrouter_vm.evpn import Vtep
 from vrouter_vm.filter_watch import LOOK_S, FilterWatch
 from vrouter_vm.flows import FlowJudge
@@ -108,7 +110,8 @@ def main(argv: Sequence[str]) -> int:
     interfaces = InterfaceFeed(TfInterfaces(api), cache=Path(settings.interface_cache), clock=time.time, on_change=wake)
     peer_feed = _peer_feed(settings.overlay, api, file=file) if settings.overlay else None
     overlay = _overlay(settings.overlay, peer_feed, on_change=wake) if settings.overlay and peer_feed else None
-    services = _guest_services(settings, trunk=trunk, file=file)
+    dns_names = VirtualDnsFeed(TfVirtualDns(api), cache=Path(settings.guest_services.names_cache), clock=time.time)
+    services = _guest_services(settings, trunk=trunk, dns_names=dns_names, file=file)
     filters = FilterTables(LibNftables(), trunk=settings.trunk.interface)
     reconciler = Reconciler(
         ports=store,
@@ -126,6 +129,7 @@ def main(argv: Sequence[str]) -> int:
     _load(store, settings, file)
     feed.load_cache()
     interfaces.load_cache()
+    dns_names.load_cache()
     if overlay:
         overlay.load_cache()
     if arguments.dry_run:
@@ -153,6 +157,7 @@ def main(argv: Sequence[str]) -> int:
             overlay=overlay,
             peer_feed=peer_feed,
             services=services,
+            dns_names=dns_names,
             path_watch=_path_watch(settings.overlay, board) if settings.overlay else None,
             api=api,
             wake=wake,
@@ -176,6 +181,7 @@ class _Parts:
     overlay: BgpOverlay | None
     peer_feed: PeerFeed | None
     services: GuestServices | None
+    dns_names: VirtualDnsFeed
     path_watch: PathWatch | None
     api: ConfigApi
     wake: _Wake
@@ -183,7 +189,7 @@ class _Parts:
 
 def _serve(parts: _Parts) -> int:
     """Run loops, servers and threads until a signal; the exit status."""
-    settings, file, store, feed, overlay = parts.settings, parts.file, parts.store, parts.feed, parts.overlay
+    settings, file, store, overlay = parts.settings, parts.file, parts.store, parts.overlay
     board, metrics = parts.board, DaemonMetrics(NAME)
     loop = ReconcileLoop(
         parts.reconciler.run_once,
@@ -192,21 +198,9 @@ def _serve(parts: _Parts) -> int:
         metrics=metrics,
         rest_s=_LONGEST_REST_S,
     )
-    feed_loop, interface_loop = (
-        ReconcileLoop(
-            run_once,
-            name=f"{NAME}.{of_what}",
-            full_period_s=settings.full_period_s,
-            metrics=DaemonMetrics(NAME),  # not exported: /status says how fresh they are
-            notifier=Notifier(None),  # the service manager hears of the loop that forwards
-        )
-        for of_what, run_once in (("networks", feed.run_once), ("interfaces", parts.interfaces.run_once))
-    )
     parts.wake.target = loop
     filter_watch = FilterWatch(parts.filters, generation=LibNftables().generation, on_change=loop.wake_full)
     loop.every(LOOK_S, filter_watch.look)
-    feed.call_when_needed(feed_loop.wake)
-    parts.interfaces.call_when_needed(interface_loop.wake)
     _register(metrics, parts)
 
     port_api = PortApi(
@@ -230,16 +224,7 @@ def _serve(parts: _Parts) -> int:
         is_ready=lambda: store.is_loaded and board.has_passed,
         pages={"/flows": connections_page, "/trace": lambda query: _trace(parts, query)},
     )
-    watched = [*WATCHED_TYPES, *(["routing-instance"] if overlay else [])]
-    watches: list[Watch | PathWatch] = [
-        Watch(parts.api, watched, feed_loop.wake),
-        Watch(parts.api, WATCHED, interface_loop.wake),
-        *([parts.path_watch] if parts.path_watch else []),
-    ]
-    feed_loops = {"networks": feed_loop, "interfaces": interface_loop}
-    if (peer_loop := _peer_loop(parts)) is not None:
-        watches.append(Watch(parts.api, ["bgp-router"], peer_loop.wake))
-        feed_loops["bgp-peers"] = peer_loop
+    feed_loops, watches = _tf_feeds(parts)
     is_asked_to_stop = threading.Event()
 
     def run_feed(fed: ReconcileLoop) -> None:
@@ -277,6 +262,39 @@ def _serve(parts: _Parts) -> int:
     return EXIT_OK if is_asked_to_stop.is_set() else EXIT_BUG
 
 
+def _tf_feeds(parts: _Parts) -> tuple[dict[str, ReconcileLoop], list[_Watching]]:
+    """Return the loops that keep what TF tells up to date, by name, and what wakes them."""
+    networks = _feed_loop(parts, "networks", parts.feed.run_once)
+    interfaces = _feed_loop(parts, "interfaces", parts.interfaces.run_once)
+    names = _feed_loop(parts, "names", parts.dns_names.run_once)
+    names_watch = _LateWatch(Watch(parts.api, NAMES_WATCHED, names.wake), wake=names.wake)
+    parts.feed.call_when_needed(networks.wake)
+    parts.interfaces.call_when_needed(interfaces.wake)
+    parts.dns_names.call_when_needed(names_watch.need)
+    loops = {"networks": networks, "interfaces": interfaces, "names": names}
+    watches: list[_Watching] = [
+        Watch(parts.api, [*WATCHED_TYPES, *(["routing-instance"] if parts.overlay else [])], networks.wake),
+        Watch(parts.api, WATCHED, interfaces.wake),
+        names_watch,
+        *([parts.path_watch] if parts.path_watch else []),
+    ]
+    if (peers := _peer_loop(parts)) is not None:
+        watches.append(Watch(parts.api, ["bgp-router"], peers.wake))
+        loops["bgp-peers"] = peers
+    return loops, watches
+
+
+def _feed_loop(parts: _Parts, of_what: str, run_once: Callable[..., PassReport]) -> ReconcileLoop:
+    """Return a loop that keeps what TF tells up to date."""
+    return ReconcileLoop(
+        run_once,
+        name=f"{NAME}.{of_what}",
+        full_period_s=parts.settings.full_period_s,
+        metrics=DaemonMetrics(NAME),  # not exported: /status says how fresh it is
+        notifier=Notifier(None),  # the service manager hears of the loop that forwards
+    )
+
+
 def _register(metrics: DaemonMetrics, parts: _Parts) -> None:
     metrics.registry.register(PortMetrics(parts.board))
     metrics.registry.register(PolicyMetrics(parts.policy_status))
@@ -284,6 +302,14 @@ def _register(metrics: DaemonMetrics, parts: _Parts) -> None:
         metrics.registry.register(OverlayMetrics(parts.overlay))
     if parts.services:
         metrics.registry.register(GuestServiceMetrics(parts.services))
+
+
+class _Watching(Protocol):
+    """What looks on a thread of its own."""
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
 
 
 class _Wake:
@@ -294,6 +320,31 @@ class _Wake:
     def __call__(self) -> None:
         if self.target is not None:
             self.target.wake()
+
+
+class _LateWatch:
+    """A watch that begins when it is first needed: it costs TF a list of all that is watched. `wake` at each need."""
+
+    def __init__(self, watch: Watch, *, wake: Callable[[], None]) -> None:
+        self._watch = watch
+        self._wake = wake
+        self._lock = threading.Lock()
+        self._has_begun = False
+
+    def need(self) -> None:
+        with self._lock:
+            if not self._has_begun:
+                self._watch.start()
+            self._has_begun = True
+        self._wake()
+
+    def start(self) -> None:
+        """Nothing yet: see `need`."""
+
+    def stop(self) -> None:
+        with self._lock:
+            if self._has_begun:
+                self._watch.stop()
 
 
 def _mpls_port(settings: OverlaySettings | None, *, file: str) -> MplsPort | None:
@@ -332,13 +383,7 @@ def _peer_loop(parts: _Parts) -> ReconcileLoop | None:
     if settings is None or peers is None or overlay is None or not settings.bgp.peers_from_tf:
         return None
     peers.call_when_changed(overlay.use_peers)
-    return ReconcileLoop(
-        peers.run_once,
-        name=f"{NAME}.peers",
-        full_period_s=parts.settings.full_period_s,
-        metrics=DaemonMetrics(NAME),  # not exported: /status says how fresh they are
-        notifier=Notifier(None),
-    )
+    return _feed_loop(parts, "peers", peers.run_once)
 
 
 def _overlay(settings: OverlaySettings, peers: PeerFeed, *, on_change: Callable[[], None]) -> BgpOverlay:
@@ -366,7 +411,9 @@ def _overlay_side(settings: OverlaySettings, overlay: BgpOverlay) -> OverlaySide
     )
 
 
-def _guest_services(settings: AgentSettings, *, trunk: Trunk, file: str) -> GuestServices | None:
+def _guest_services(
+    settings: AgentSettings, *, trunk: Trunk, dns_names: VirtualDnsFeed, file: str
+) -> GuestServices | None:
     chosen = settings.guest_services
     if not chosen.enabled:
         return None
@@ -377,9 +424,17 @@ def _guest_services(settings: AgentSettings, *, trunk: Trunk, file: str) -> Gues
         names=Names(clock=time.monotonic),
         metadata_secret=metadata_secret(settings, file=file),
     )
+    relay = RelayService(
+        upstreams,
+        names=dns_names,
+        clock=time.monotonic,
+        identifiers=lambda: secrets.randbits(16),
+        shuffle=random.shuffle,
+    )
+    dns_names.call_when_changed(relay.wake)
     return GuestServices(
         TrunkService(trunk.name, router_mac=trunk.mac, directory=directory, clock=time.monotonic, random=random.random),
-        RelayService(upstreams, clock=time.monotonic, identifiers=lambda: secrets.randbits(16)),
+        relay,
     )
 
 

@@ -90,11 +90,12 @@ class DnsMethod(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ipam:
-    """What an ipam says to all its subnets. `domain` is its virtual DNS's."""
+    """What an ipam says to all its subnets. `virtual_dns`: the name of its virtual DNS, whose domain is `domain`."""
 
     dns_method: DnsMethod = DnsMethod.DEFAULT
     tenant_dns: tuple[IpAddress, ...] = ()
     domain: str = ""
+    virtual_dns: str = ""
     dhcp_options: tuple[DhcpOption, ...] = ()
 
 

@@ -106,6 +106,8 @@ class GuestServicesSettings(Settings, frozen=True, kw_only=True):
     a guest asks in vain, and what TF changes reaches every guest within half of one."""
     resolvers: tuple[str, ...] = ()
     """Whom to ask for the names that guests look up, in this order; none: those of the host's /etc/resolv.conf."""
+    names_cache: str = "/var/lib/vrouter-agent/names.json"
+    """The last known names of TF's virtual DNS servers, so that a start without TF answers."""
     metadata_secret_file: str | None = None
     """A file with the secret that Nova shares (`metadata_proxy_shared_secret`); without it metadata is not served."""
 

@@ -30,7 +30,7 @@ def with_guest_services(
     found = [
         tf.parse_network_ipam(raw) for raw in api.list("network-ipam", uuids=sorted(ipam_uuids), fields=IPAM_FIELDS)
     ]
-    domains = _domains(api, {uuid for ipam in found for uuid in ipam.virtual_dns_uuids})
+    domains = _domains(api) if any(ipam.virtual_dns_name for ipam in found) else {}
     ipams = {ipam.uuid: ipam for ipam in found}
     services = _link_local_services(api)
     return {
@@ -44,7 +44,7 @@ def with_guest_services(
 
 
 def subnet_of(subnet: tf.Subnet, ipam: tf.NetworkIpam | None, domains: Mapping[str, str]) -> Subnet:
-    """Return a subnet of TF with what its ipam adds; `domains` are those of virtual DNSs, by uuid."""
+    """Return a subnet of TF with what its ipam adds; `domains` are those of virtual DNSs, by name."""
     return Subnet(
         prefix=subnet.prefix,
         gateway=subnet.gateway,
@@ -87,6 +87,7 @@ def format_subnet(subnet: Subnet) -> dict[str, Any]:
             "dns_method": subnet.ipam.dns_method.value,
             "tenant_dns": [str(server) for server in subnet.ipam.tenant_dns],
             "domain": subnet.ipam.domain,
+            "virtual_dns": subnet.ipam.virtual_dns,
             "options": _format_options(subnet.ipam.dhcp_options),
         },
     }
@@ -107,6 +108,7 @@ def parse_subnet(raw: Mapping[str, Any]) -> Subnet:
             dns_method=DnsMethod(ipam.get("dns_method", DnsMethod.DEFAULT)),
             tenant_dns=tuple(map(ip_address, ipam.get("tenant_dns", ()))),
             domain=str(ipam.get("domain", "")),
+            virtual_dns=str(ipam.get("virtual_dns", "")),
             dhcp_options=_parse_options(ipam.get("options", ())),
         ),
     )
@@ -154,9 +156,11 @@ def parse_services(listed: Iterable[Mapping[str, Any]]) -> tuple[LinkLocalServic
     )
 
 
-def _domains(api: ConfigApi, uuids: set[str]) -> dict[str, str]:
-    listed = api.list("virtual-DNS", uuids=sorted(uuids), fields=["virtual_DNS_data"])
-    return {str(raw["uuid"]): str((raw.get("virtual_DNS_data") or {}).get("domain_name") or "") for raw in listed}
+def _domains(api: ConfigApi) -> dict[str, str]:
+    listed = api.list("virtual-DNS", fields=["virtual_DNS_data"])
+    return {
+        ":".join(raw["fq_name"]): str((raw.get("virtual_DNS_data") or {}).get("domain_name") or "") for raw in listed
+    }
 
 
 def _link_local_services(api: ConfigApi) -> tuple[LinkLocalService, ...]:
@@ -179,6 +183,7 @@ def _ipam(ipam: tf.NetworkIpam, domains: Mapping[str, str]) -> Ipam:
     return Ipam(
         dns_method=DnsMethod(ipam.dns_method) if ipam.dns_method in set(DnsMethod) else DnsMethod.DEFAULT,
         tenant_dns=ipam.tenant_dns,
-        domain=next((domains[uuid] for uuid in ipam.virtual_dns_uuids if uuid in domains), ""),
+        domain=domains.get(ipam.virtual_dns_name, ""),
+        virtual_dns=ipam.virtual_dns_name,
         dhcp_options=options_of(ipam.dhcp_options),
     )

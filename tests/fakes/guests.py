@@ -11,6 +11,7 @@ from typing import Any
 from tests.fakes.vrouter_host import make_port
 from vrouter_vm.guest_services.guest import Guest, Terms, guest_of
 from vrouter_vm.model import InterfaceSettings, IpAddress, Ipam, LinkLocalService, Network, Placement, Subnet, VnUuid
+from vrouter_vm.virtual_dns import DnsRecord, RecordOrder, RecordType, VirtualDns
 
 TERMS = Terms(mtu_bytes=1450, lease_s=86400)
 METADATA = LinkLocalService(
@@ -21,6 +22,43 @@ METADATA = LinkLocalService(
     fabric_addresses=(ip_address("192.0.2.80"),),
     fabric_port=8775,
 )
+
+
+def make_record(owner: str, of_type: str, data: str, preference: int = 0) -> DnsRecord:
+    """A record that lives for a minute."""
+    return DnsRecord(owner=owner, type=RecordType(of_type), ttl_s=60, data=data, preference=preference)
+
+
+def make_virtual_dns(name: str, *records: DnsRecord, **changes: Any) -> VirtualDns:
+    """The virtual DNS of the domain `<name>.example`, for the guests of 10.1.1.0/24."""
+    told = VirtualDns(
+        name=f"default-domain:{name}",
+        domain=f"{name}.example",
+        ttl_s=60,
+        negative_ttl_s=60,
+        order=RecordOrder.FIXED,
+        following="",
+        asks_for_addresses=False,
+        prefixes=(ip_network("10.1.1.0/24"),),
+        records=records,
+    )
+    return replace(told, **changes)
+
+
+class Names:
+    """What is known of virtual DNSs, as a test says."""
+
+    def __init__(self, *known: VirtualDns) -> None:
+        self.known = {each.name: each for each in known}
+        self.needed: frozenset[str] = frozenset()
+
+    def need(self, names: frozenset[str]) -> None:
+        """Take note of it."""
+        self.needed = names
+
+    def describe(self) -> dict[str, Any]:
+        """What /status shows of it."""
+        return {}
 
 
 def make_subnet(prefix: str, *, ipam: Ipam | None = None, **changes: Any) -> Subnet:

@@ -108,8 +108,38 @@ def networks() -> dict[str, dict[str, Any]]:
     subnets[0]["dns_server_address"], subnets[1]["dns_server_address"] = SERVICE4, SERVICE6
     second = {"ip_prefix": "10.9.0.0", "ip_prefix_len": 24}
     subnets.append(subnets[0] | {"subnet": second, "default_gateway": "10.9.0.1", "dns_server_address": "10.9.0.2"})
-    found[BLUE]["network_ipam_refs"][0]["attr"]["ipam_subnets"][0]["dns_server_address"] = SERVICE4
+    blue = found[BLUE]["network_ipam_refs"][0]
+    blue["attr"]["ipam_subnets"][0]["dns_server_address"], blue["uuid"] = SERVICE4, IPAM
     return found
+
+
+IPAM, ZONE = "00000000-0000-4000-a000-000000000003", "00000000-0000-4000-a000-000000000004"
+VIRTUAL_DNS: dict[str, list[dict[str, Any]]] = {
+    "network-ipams": [
+        {
+            "uuid": IPAM,
+            "fq_name": ["default-domain", "p", "blue"],
+            "network_ipam_mgmt": {"ipam_dns_method": "virtual-dns-server"},
+            "virtual_DNS_refs": [{"to": ["default-domain", "blue"], "uuid": ZONE}],
+        }
+    ],
+    "virtual-DNSs": [
+        {
+            "uuid": ZONE,
+            "fq_name": ["default-domain", "blue"],
+            "virtual_DNS_data": {"domain_name": "blue.example", "record_order": "fixed", "default_ttl_seconds": 60},
+        }
+    ],
+    "virtual-DNS-records": [
+        {
+            "uuid": "00000000-0000-4000-a000-000000000005",
+            "fq_name": ["default-domain", "blue", "db"],
+            "parent_uuid": ZONE,
+            "virtual_DNS_record_data": {"record_name": "db", "record_type": "A", "record_data": "10.1.1.77"},
+        }
+    ],
+}
+"""Blue's guests are sent to a virtual DNS."""
 
 
 LINK_LOCAL = {
@@ -133,13 +163,17 @@ LINK_LOCAL = {
 def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
     directory = tmp_path_factory.mktemp("agent")
     (directory / "secret").write_text("s3cret")
-    services = {"resolvers": ["127.0.0.53"], "metadata_secret_file": str(directory / "secret")}
+    services = {
+        "resolvers": ["127.0.0.53"],
+        "metadata_secret_file": str(directory / "secret"),
+        "names_cache": str(directory / "names.json"),
+    }
     with (
         vrouter_namespace(),
         running_agent(
             directory,
             networks=networks(),
-            objects={"global-vrouter-configs": [LINK_LOCAL]},
+            objects={"global-vrouter-configs": [LINK_LOCAL], **VIRTUAL_DNS},
             extra={"guest_services": services},
         ) as running,
     ):
@@ -194,8 +228,8 @@ def test_a_guest_with_an_ipv6_prefix_of_its_own_finds_its_neighbour_at_the_route
         batch("route del fd00:1::/64 dev eth0 metric 1", namespace="r1")
 
 
-def resolved(guest: Guest, *options: str) -> list[str]:
-    return guest.run(f"dig +short +time=20 +tries=1 {' '.join(options)} www.example").stdout.split()
+def resolved(guest: Guest, *options: str, name: str = "www.example") -> list[str]:
+    return guest.run(f"dig +short +time=20 +tries=1 {' '.join(options)} {name}").stdout.split()
 
 
 def test_names_are_resolved_at_the_service_address_in_each_network_with_these_addresses(agent: Agent) -> None:
@@ -203,6 +237,11 @@ def test_names_are_resolved_at_the_service_address_in_each_network_with_these_ad
     assert resolved(B1, f"@{SERVICE4}") == ["10.9.9.9"]
     assert resolved(R1, f"@{SERVICE6}") == ["10.9.9.9"]
     assert resolved(R1, f"@{SERVICE4}", "+tcp") == ["10.9.9.9"]
+
+
+def test_a_virtual_dns_answers_the_guests_that_are_sent_to_it(agent: Agent) -> None:
+    assert resolved(B1, f"@{SERVICE4}", name="db.blue.example") == ["10.1.1.77"]
+    assert resolved(R1, f"@{SERVICE4}", name="db.blue.example") == ["10.9.9.9"], "red's guests are sent elsewhere"
 
 
 def test_metadata_says_which_guest_asks(agent: Agent) -> None:

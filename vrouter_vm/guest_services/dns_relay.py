@@ -1,6 +1,7 @@
-"""DNS over UDP: a guest's query goes to a resolver from a port of its own, the answer back to the guest.
+"""DNS over UDP: a guest's query is answered, or goes on from a port of its own, and the answer back to the guest.
 
-Called by `relay`, on its thread. What protects an answer against being made up is ours: the identifier and the port.
+Called by `relay`, on its thread; what becomes of a query says `LookUp`. What protects an answer against being made up
+is ours: the identifier and the port.
 """
 
 from __future__ import annotations
@@ -8,13 +9,14 @@ from __future__ import annotations
 import logging
 import selectors
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 from vrouter_vm.guest_services import dns
-from vrouter_vm.guest_services.endpoints import Endpoint
+from vrouter_vm.guest_services.dns_messages import Forward
+from vrouter_vm.guest_services.endpoints import Endpoint, Relayed
 from vrouter_vm.guest_services.sharing import Guest, Sharing, Target, family_of
 
 log = logging.getLogger(__name__)
@@ -22,18 +24,21 @@ log = logging.getLogger(__name__)
 ANSWER_S: Final = 2.0
 """How long one resolver may think; then the next is asked. A C library waits for 5 s before it asks again."""
 MOST_QUERIES: Final = 1024
+LookUp = Callable[[Relayed, bytes, bool], bytes | Forward | None]
+"""What is served, a query and whether it came by UDP → the answer, or whom to ask; None: it is no query."""
 _DATAGRAM_BYTES: Final = 65535
 _BATCH: Final = 32
 
 
 @dataclass(eq=False, kw_only=True)
 class _Query:
-    """A query on its way. `upstream` is connected to the resolver that is asked now, `left` are those after it."""
+    """A query on its way, `forward` in its place. `upstream` is connected to who is asked now, `left` come after it."""
 
     listener: socket.socket
     guest: Guest
     client: tuple[str, int]
     message: bytes
+    forward: Forward
     question: bytes
     identifier: int
     left: list[Target]
@@ -44,11 +49,9 @@ class _Query:
 class DnsRelay:
     """The queries under way."""
 
-    def __init__(
-        self, sharing: Sharing, *, resolvers: Callable[[], Sequence[Target]], identifiers: Callable[[], int]
-    ) -> None:
+    def __init__(self, sharing: Sharing, *, look_up: LookUp, identifiers: Callable[[], int]) -> None:
         self._sharing = sharing
-        self._resolvers = resolvers
+        self._look_up = look_up
         self._identifiers = identifiers
         self._queries: set[_Query] = set()
 
@@ -57,7 +60,7 @@ class DnsRelay:
         """When the next resolver has thought long enough; None with no query."""
         return min((query.due_s for query in self._queries), default=None)
 
-    def take(self, endpoint: Endpoint, listener: socket.socket, _: int) -> None:
+    def take(self, endpoint: Endpoint, relayed: Relayed, listener: socket.socket, _: int) -> None:
         """Take in queries from a listening socket."""
         counts = self._sharing.counts
         for _turn in range(_BATCH):
@@ -69,24 +72,37 @@ class DnsRelay:
                 log.debug("listening socket failed", extra={"endpoint": str(endpoint), "reason": str(error)})
                 return
             counts["dns_queries"] += 1
-            question = dns.question_of(message, is_response=False)
-            guest = endpoint.vrf, str(client[0])
-            if question is None:
-                counts["dns_malformed"] += 1
-            elif len(self._queries) >= MOST_QUERIES or not self._sharing.take(guest):
-                counts["dns_refused"] += 1
-            else:
-                query = _Query(
-                    listener=listener,
-                    guest=guest,
-                    client=client,
-                    message=message,
-                    question=question,
-                    identifier=self._identifiers() & 0xFFFF,
-                    left=list(self._resolvers()),
-                )
-                self._queries.add(query)
-                self._ask_next(query)
+            reply = self._look_up(relayed, message, True)
+            match reply:
+                case None:
+                    counts["dns_malformed"] += 1
+                case bytes():
+                    counts["dns_known"] += 1
+                    _send(listener, reply, client)
+                case Forward():
+                    self._forward(reply, message, (endpoint.vrf, str(client[0])), listener, client)
+
+    def _forward(
+        self, forward: Forward, message: bytes, guest: Guest, listener: socket.socket, client: tuple[str, int]
+    ) -> None:
+        question = dns.question_of(forward.message, is_response=False)
+        if question is None:
+            self._sharing.counts["dns_malformed"] += 1
+        elif len(self._queries) >= MOST_QUERIES or not self._sharing.take(guest):
+            self._sharing.counts["dns_refused"] += 1
+        else:
+            query = _Query(
+                listener=listener,
+                guest=guest,
+                client=client,
+                message=message,
+                forward=forward,
+                question=question,
+                identifier=self._identifiers() & 0xFFFF,
+                left=list(forward.targets),
+            )
+            self._queries.add(query)
+            self._ask_next(query)
 
     def expire(self, now_s: float) -> None:
         """Ask the next resolver where one has not answered in time."""
@@ -111,7 +127,7 @@ class DnsRelay:
             upstream = socket.socket(family_of(target), socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
             try:
                 upstream.connect(target)
-                upstream.send(dns.with_id(query.message, query.identifier))
+                upstream.send(dns.with_id(query.forward.message, query.identifier))
             except OSError as error:
                 upstream.close()
                 log.debug("resolver not asked", extra={"resolver": target[0], "reason": str(error)})
@@ -120,7 +136,7 @@ class DnsRelay:
             self._sharing.watch(upstream, selectors.EVENT_READ, partial(self._take_answer, query, upstream))
             return
         self._sharing.counts["dns_failed"] += 1
-        self._reply(query, dns.failure_of(query.message, query.question))
+        self._reply(query, query.forward.finish(dns.failure_of(query.forward.message, query.question)))
 
     def _take_answer(self, query: _Query, upstream: socket.socket, _: int) -> None:
         if query.upstream is not upstream:
@@ -136,13 +152,10 @@ class DnsRelay:
             self._sharing.counts["dns_foreign"] += 1
             return
         self._sharing.counts["dns_answers"] += 1
-        self._reply(query, dns.with_id(answer, dns.id_of(query.message)))
+        self._reply(query, query.forward.finish(dns.with_id(answer, dns.id_of(query.message))))
 
     def _reply(self, query: _Query, answer: bytes) -> None:
-        try:
-            query.listener.sendto(answer, query.client)
-        except OSError as error:
-            log.debug("guest not answered", extra={"guest": query.guest, "reason": str(error)})
+        _send(query.listener, answer, query.client)
         self._forget(query)
 
     def _forget(self, query: _Query) -> None:
@@ -155,3 +168,10 @@ class DnsRelay:
             self._sharing.watch(query.upstream, 0, lambda _: None)
             query.upstream.close()
             query.upstream = None
+
+
+def _send(listener: socket.socket, answer: bytes, client: tuple[str, int]) -> None:
+    try:
+        listener.sendto(answer, client)
+    except OSError as error:
+        log.debug("guest not answered", extra={"guest": client[0], "reason": str(error)})

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from vrouter_vm.model import DNS_PORT, IpAddress, LinkLocalService, Placement, Port
+from vrouter_vm.model import DNS_PORT, DnsMethod, IpAddress, Ipam, LinkLocalService, Placement, Port
 
 METADATA: Final = "metadata"
 """The name of the link-local service that is OpenStack's (TF's GlobalVrouter does the same)."""
@@ -25,9 +25,12 @@ class Protocol(StrEnum):
 
 
 class Kind(StrEnum):
-    """How a service is relayed: names to the resolvers, metadata with the guest's identity, others as they are."""
+    """How a service is relayed: names to the resolvers, or answered out of a virtual DNS; metadata with the guest's
+    identity; others as they are.
+    """
 
     DNS = "dns"
+    VIRTUAL_DNS = "virtual-dns"
     METADATA = "metadata"
     PLAIN = "plain"
 
@@ -47,10 +50,11 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Relayed:
-    """What is served at an endpoint; `service` None: DNS."""
+    """What is served at an endpoint; `service` None: DNS. `virtual_dns`: the name of one, for guests sent there."""
 
     kind: Kind
     service: LinkLocalService | None = None
+    virtual_dns: str = ""
 
 
 def endpoints_of(placements: Iterable[Placement]) -> dict[Endpoint, Relayed]:
@@ -62,12 +66,18 @@ def endpoints_of(placements: Iterable[Placement]) -> dict[Endpoint, Relayed]:
             if subnet.serves_dns and subnet.service_address is not None:
                 for protocol in Protocol:
                     where = Endpoint(vrf=vrf, address=subnet.service_address, port=DNS_PORT, protocol=protocol)
-                    found[where] = Relayed(kind=Kind.DNS)
+                    found[where] = _names_for(subnet.ipam)
         for service in placement.network.link_local_services:
             where = Endpoint(vrf=vrf, address=service.address, port=service.port, protocol=Protocol.TCP)
             kind = Kind.METADATA if service.name == METADATA else Kind.PLAIN
             found.setdefault(where, Relayed(kind=kind, service=service))
     return found
+
+
+def _names_for(ipam: Ipam) -> Relayed:
+    if ipam.dns_method is DnsMethod.VIRTUAL:
+        return Relayed(kind=Kind.VIRTUAL_DNS, virtual_dns=ipam.virtual_dns)
+    return Relayed(kind=Kind.DNS)
 
 
 def ports_by_address(placements: Iterable[Placement]) -> dict[tuple[str, IpAddress], Port]:

@@ -100,10 +100,6 @@ def guest_of(placement: Placement, *, terms: Terms) -> Guest:
     found4 = _first(network, (address for address in port.addresses if isinstance(address, IPv4Address)))
     found6 = _first(network, (address for address in port.addresses if isinstance(address, IPv6Address)))
     mtu_bytes = min(terms.mtu_bytes, network.mtu_bytes or terms.mtu_bytes)
-    if found4 is not None:
-        problems += _dns_problems(found4[1])
-    elif found6 is not None:
-        problems += _dns_problems(found6[1])
     return Guest(
         vmi_uuid=port.vmi_uuid,
         vlan=placement.vlan,
@@ -129,15 +125,6 @@ def _first(network: Network, addresses: Iterable[Address]) -> tuple[Address, Sub
         if subnet is not None:
             return address, subnet
     return None
-
-
-def _dns_problems(subnet: Subnet) -> list[str]:
-    if subnet.ipam.dns_method is DnsMethod.VIRTUAL:
-        return [
-            "the ipam's DNS method is virtual-dns-server: the domain is told, names of guests are not resolved "
-            "(TF's virtual DNS servers are not asked)"
-        ]
-    return []
 
 
 def _servers(subnet: Subnet, configured: Iterable[IpAddress], kind: type[Address]) -> tuple[Address, ...]:

@@ -21,7 +21,8 @@ from functools import partial
 from ipaddress import ip_address
 from typing import Final
 
-from vrouter_vm.guest_services.dns_relay import DnsRelay
+from vrouter_vm.guest_services.dns_relay import DnsRelay, LookUp
+from vrouter_vm.guest_services.dns_streams import DnsStreams
 from vrouter_vm.guest_services.endpoints import Endpoint, Kind, Protocol, Relayed
 from vrouter_vm.guest_services.sharing import Sharing, Target
 from vrouter_vm.guest_services.tcp_relay import TcpRelay
@@ -41,11 +42,12 @@ _IPV6_FREEBIND: Final = 78
 class Outside:
     """What the relay needs to know. Nothing here may block.
 
-    `resolvers`: whom to ask for names. `targets`: where a link-local service is. `accepted` takes over a connection to
-    the metadata service.
+    `resolvers`: whom to ask for names. `look_up`: what becomes of a query for names. `targets`: where a link-local
+    service is. `accepted` takes over a connection to the metadata service.
     """
 
     resolvers: Callable[[], Sequence[Target]]
+    look_up: LookUp
     targets: Callable[[Relayed], Sequence[Target]]
     accepted: Callable[[socket.socket, IpAddress, Endpoint, Relayed], None]
     clock: Callable[[], float]
@@ -68,8 +70,10 @@ class Relay:
         self.counts: Counter[str] = Counter()
         self.problems: dict[Endpoint, str] = {}
         sharing = Sharing(selector=self._selector, counts=self.counts, clock=outside.clock)
-        self._dns = DnsRelay(sharing, resolvers=outside.resolvers, identifiers=outside.identifiers)
+        self._dns = DnsRelay(sharing, look_up=outside.look_up, identifiers=outside.identifiers)
+        self._streams = DnsStreams(sharing, look_up=outside.look_up)
         self._tcp = TcpRelay(sharing)
+        self._parts = (self._dns, self._streams, self._tcp)
 
     @property
     def listening(self) -> frozenset[Endpoint]:
@@ -80,8 +84,8 @@ class Relay:
         """Close everything."""
         for endpoint in list(self._listeners):
             self._close_listener(endpoint)
-        self._dns.close()
-        self._tcp.close()
+        for part in self._parts:
+            part.close()
         self._selector.close()
 
     def want(self, endpoints: Mapping[Endpoint, Relayed]) -> None:
@@ -94,13 +98,14 @@ class Relay:
 
     def turn(self) -> None:
         """Wait for something to do, or to be woken, and do it."""
-        due = [at_s for at_s in (self._dns.next_s, self._tcp.next_s, self._retry_s) if at_s is not None]
+        times = (*(part.next_s for part in self._parts), self._retry_s)
+        due = [at_s for at_s in times if at_s is not None]
         timeout_s = max(min(due) - self._outside.clock(), 0.0) if due else None
         for key, mask in self._selector.select(timeout_s):
             key.data(mask)
         now_s = self._outside.clock()
-        self._dns.expire(now_s)
-        self._tcp.expire(now_s)
+        for part in self._parts:
+            part.expire(now_s)
         if self._retry_s is not None and self._retry_s <= now_s:
             self._open_missing()
 
@@ -114,7 +119,9 @@ class Relay:
             self.problems.pop(endpoint, None)
             self._listeners[endpoint] = listener
             take = self._dns.take if endpoint.protocol is Protocol.UDP else self._take_connections
-            self._selector.register(listener, selectors.EVENT_READ, partial(take, endpoint, listener))
+            self._selector.register(
+                listener, selectors.EVENT_READ, partial(take, endpoint, self._wanted[endpoint], listener)
+            )
         self._retry_s = self._outside.clock() + RETRY_S if self.problems else None
 
     def _close_listener(self, endpoint: Endpoint) -> None:
@@ -123,7 +130,7 @@ class Relay:
         self._dns.forget_listener(listener)
         listener.close()
 
-    def _take_connections(self, endpoint: Endpoint, listener: socket.socket, _: int) -> None:
+    def _take_connections(self, endpoint: Endpoint, relayed: Relayed, listener: socket.socket, _: int) -> None:
         for _turn in range(_BATCH):
             try:
                 client, address = listener.accept()
@@ -133,14 +140,16 @@ class Relay:
                 log.warning("connection not taken", extra={"endpoint": str(endpoint), "reason": str(error)})
                 return
             self.counts["connections"] += 1
-            relayed = self._wanted[endpoint]
+            guest = endpoint.vrf, str(address[0])
             match relayed.kind:
                 case Kind.METADATA:
                     self._outside.accepted(client, ip_address(address[0]), endpoint, relayed)
                 case Kind.DNS:
-                    self._tcp.take((endpoint.vrf, address[0]), client, self._outside.resolvers())
+                    self._tcp.take(guest, client, self._outside.resolvers())
+                case Kind.VIRTUAL_DNS:
+                    self._streams.take(guest, relayed, client)
                 case Kind.PLAIN:
-                    self._tcp.take((endpoint.vrf, address[0]), client, self._outside.targets(relayed))
+                    self._tcp.take(guest, client, self._outside.targets(relayed))
 
 
 def _listen(endpoint: Endpoint) -> socket.socket:

@@ -12,10 +12,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from vrouter_vm import tunnels
-from vrouter_vm.guest_services.endpoints import Endpoint, Relayed, endpoints_of, ports_by_address
+from vrouter_vm.guest_services import dns
+from vrouter_vm.guest_services.dns_messages import Forward, as_it_is, look_up
+from vrouter_vm.guest_services.endpoints import Endpoint, Kind, Relayed, endpoints_of, ports_by_address
 from vrouter_vm.guest_services.guest import Guest, Terms, guest_of
 from vrouter_vm.guest_services.metadata import MetadataProxy, Visit
 from vrouter_vm.guest_services.relay import Outside, Relay
@@ -24,7 +26,9 @@ from vrouter_vm.guest_services.schedule import Advertisements, Limits
 from vrouter_vm.guest_services.trunk_socket import MOST_MUTED, TrunkSocket
 from vrouter_vm.guest_services.upstreams import Upstreams
 from vrouter_vm.guest_services.worker import Worker
+from vrouter_vm.guest_services.zones import Zones
 from vrouter_vm.model import IpAddress, MacAddress, Placement, Port, Underlay, VmiUuid
+from vrouter_vm.virtual_dns import DnsRecord, VirtualDns
 
 _BATCH_FRAMES: Final = 64
 _IDLE_S: Final = 60.0
@@ -193,12 +197,40 @@ class TrunkService:
                 self._socket.send(frame)
 
 
+class NameSource(Protocol):
+    """What is known of virtual DNSs. Never blocks."""
+
+    @property
+    def known(self) -> Mapping[str, VirtualDns]:
+        """What is known now, by name: another object whenever it has changed."""
+        ...
+
+    def need(self, names: frozenset[str]) -> None:
+        """Take note which virtual DNSs guests are sent to now."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Return what /status shows of it."""
+        ...
+
+
 class RelayService:
     """DNS and link-local services, from `start` to `stop`."""
 
-    def __init__(self, upstreams: Upstreams, *, clock: Callable[[], float], identifiers: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        upstreams: Upstreams,
+        *,
+        names: NameSource,
+        clock: Callable[[], float],
+        identifiers: Callable[[], int],
+        shuffle: Callable[[list[DnsRecord]], None],
+    ) -> None:
         self.inbox = Inbox()
         self._upstreams = upstreams
+        self._names = names
+        self._zones = Zones(shuffle)
+        self._used_names: Mapping[str, VirtualDns] = {}
         self._clock = clock
         self._identifiers = identifiers
         self._placements: dict[VmiUuid, Placement] = {}
@@ -245,6 +277,7 @@ class RelayService:
             "resolvers": [address for address, _ in self._upstreams.resolvers()],
             "listening": len(relay.listening) if relay is not None else 0,
             "counts": dict(sorted(self.counts.items())),
+            "virtual_dns": self._names.describe(),
             "held": {str(endpoint): reason for endpoint, reason in sorted(problems.items(), key=str)},
         }
 
@@ -253,6 +286,7 @@ class RelayService:
         relay = Relay(
             Outside(
                 resolvers=self._upstreams.resolvers,
+                look_up=self._look_up,
                 targets=lambda relayed: self._upstreams.targets(relayed.service) if relayed.service else (),
                 accepted=partial(self._accepted, proxy),
                 clock=self._clock,
@@ -268,6 +302,7 @@ class RelayService:
                 if placements is not None:
                     self._placements = placements
                     self._want(relay)
+                self._use_names()
                 relay.turn()
         finally:
             self._relay = None
@@ -279,12 +314,26 @@ class RelayService:
     def _want(self, relay: Relay) -> None:
         self._ports = ports_by_address(self._placements.values())
         endpoints = endpoints_of(self._placements.values())
+        self._names.need(frozenset(relayed.virtual_dns for relayed in endpoints.values()) - {""})
         self._held = {
             endpoint: reason
             for endpoint, relayed in endpoints.items()
             if (reason := self._upstreams.reason_to_hold(relayed))
         }
         relay.want({endpoint: relayed for endpoint, relayed in endpoints.items() if endpoint not in self._held})
+
+    def _use_names(self) -> None:
+        known = self._names.known
+        if known is not self._used_names:
+            self._zones.use(known)
+            self._used_names = known
+
+    def _look_up(self, relayed: Relayed, message: bytes, is_udp: bool) -> bytes | Forward | None:
+        resolvers = self._upstreams.resolvers
+        if relayed.kind is not Kind.VIRTUAL_DNS:
+            is_query = dns.question_of(message, is_response=False) is not None
+            return Forward(message=message, targets=resolvers(), finish=as_it_is) if is_query else None
+        return look_up(message, relayed.virtual_dns, resolve=self._zones.resolve, resolvers=resolvers, is_udp=is_udp)
 
     def _accepted(
         self, proxy: MetadataProxy, client: socket.socket, address: IpAddress, endpoint: Endpoint, relayed: Relayed

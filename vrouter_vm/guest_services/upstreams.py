@@ -108,6 +108,8 @@ class Upstreams:
     def reason_to_hold(self, relayed: Relayed) -> str:
         """Return why a service is not served, in an operator's words; empty when it can be."""
         service = relayed.service
+        if relayed.kind is Kind.VIRTUAL_DNS:
+            return "" if relayed.virtual_dns else "the ipam's DNS method is virtual-dns-server, and it names none"
         if service is None:
             return "" if self.resolvers() else "no resolver: set guest_services.resolvers, or /etc/resolv.conf"
         if relayed.kind is Kind.METADATA and self.metadata_secret is None:

@@ -21,8 +21,9 @@ from urllib.error import HTTPError
 
 import pytest
 
-from tests.fakes.guests import METADATA, make_placement
+from tests.fakes.guests import METADATA, Names, make_placement
 from vrouter_vm.guest_services import dns
+from vrouter_vm.guest_services.dns_messages import Forward, as_it_is
 from vrouter_vm.guest_services.endpoints import Endpoint, Kind, Protocol, Relayed
 from vrouter_vm.guest_services.metadata import MetadataProxy, Visit
 from vrouter_vm.guest_services.relay import Outside, Relay
@@ -68,6 +69,7 @@ class Site:
         self.relay = Relay(
             Outside(
                 resolvers=lambda: self.resolvers,
+                look_up=self._look_up,
                 targets=lambda _: self.targets,
                 accepted=self._accepted,
                 clock=time.monotonic,
@@ -78,6 +80,11 @@ class Site:
         self.port = free_port()
         self._is_stopping = False
         self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def _look_up(self, _: Relayed, message: bytes, __: bool) -> Forward | None:
+        if dns.question_of(message, is_response=False) is None:
+            return None
+        return Forward(message=message, targets=self.resolvers, finish=as_it_is)
 
     def _accepted(self, client: socket.socket, address: IpAddress, _: Endpoint, __: Relayed) -> None:
         self.proxy.serve(Visit(connection=client, address=address, port=PORT, targets=self.targets))
@@ -381,7 +388,9 @@ def test_the_whole_service_serves_what_the_placed_ports_and_their_network_ask_fo
     placement = replace(make_placement(link_local_services=(service,), subnets=()), vrf="lo")
     placement = replace(placement, port=replace(placement.port, addresses=(ip_address("127.0.0.1"),)))
     upstreams = Upstreams(resolvers=lambda: [resolver.getsockname()], names=lambda _: (), metadata_secret=b"secret")
-    running = RelayService(upstreams, clock=time.monotonic, identifiers=lambda: 1)
+    running = RelayService(
+        upstreams, names=Names(), clock=time.monotonic, identifiers=lambda: 1, shuffle=lambda records: None
+    )
     running.start()
     try:
         running.inbox.take({placement.port.vmi_uuid: placement}, is_all=True)

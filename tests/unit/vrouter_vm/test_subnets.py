@@ -104,11 +104,20 @@ def test_no_dns_method_or_an_unknown_one_is_the_default(method: str) -> None:
     assert subnet.ipam.dns_method is DnsMethod.DEFAULT
 
 
-def test_the_domain_is_that_of_the_ipams_virtual_dns() -> None:
-    management = ipam(ipam_dns_method="virtual-dns-server") | {"virtual_DNS_refs": [{"uuid": "vdns"}]}
-    names = [{"uuid": "vdns", "virtual_DNS_data": {"domain_name": "red.example"}}]
-    subnet = fetched(in_tf(), network_ipam=[management], virtual_DNS=names).subnets[0]
-    assert (subnet.ipam.dns_method, subnet.ipam.domain) == (DnsMethod.VIRTUAL, "red.example")
+@pytest.mark.parametrize(
+    ("server_name", "domain"), [(None, "red.example"), ("default-domain:blue", "blue.example"), ("x:nobody", "")]
+)
+def test_the_virtual_dns_is_the_one_that_the_ipam_names_or_else_refers_to(server_name: str | None, domain: str) -> None:
+    named = {"ipam_dns_server": {"virtual_dns_server_name": server_name}} if server_name else {}
+    raw = ipam(ipam_dns_method="virtual-dns-server", **named)
+    raw["virtual_DNS_refs"] = [{"uuid": "vdns", "to": ["default-domain", "red"]}]
+    servers = [
+        {"uuid": name, "fq_name": ["default-domain", name], "virtual_DNS_data": {"domain_name": f"{name}.example"}}
+        for name in ("red", "blue")
+    ]
+    found = fetched(in_tf(), network_ipam=[raw], virtual_DNS=servers).subnets[0].ipam
+    assert (found.dns_method, found.domain) == (DnsMethod.VIRTUAL, domain)
+    assert found.virtual_dns == (server_name or "default-domain:red")
 
 
 def test_routes_that_the_network_has_for_an_ipams_subnets_go_before_the_ipams() -> None:
@@ -144,7 +153,9 @@ def test_a_service_at_no_address_is_refused_with_its_reason() -> None:
 
 
 def test_the_cache_keeps_all_that_guests_are_told_and_reads_files_from_before() -> None:
-    ipam_of_tf = Ipam(dns_method=DnsMethod.TENANT, tenant_dns=(ip_address("10.8.8.8"),), domain="red.example")
+    ipam_of_tf = Ipam(
+        dns_method=DnsMethod.TENANT, tenant_dns=(ip_address("10.8.8.8"),), domain="red.example", virtual_dns="d:red"
+    )
     subnet = make_subnet(
         "10.1.1.0/24",
         ipam=ipam_of_tf,

@@ -4,7 +4,7 @@ from dataclasses import replace
 from ipaddress import ip_address
 
 from tests.fakes.guests import METADATA, RED4, RED6, make_placement, make_subnet
-from vrouter_vm.guest_services.endpoints import Kind, Protocol, endpoints_of, ports_by_address
+from vrouter_vm.guest_services.endpoints import Kind, Protocol, Relayed, endpoints_of, ports_by_address
 from vrouter_vm.guest_services.upstreams import Upstreams
 from vrouter_vm.model import DnsMethod, Ipam, VmiUuid
 
@@ -38,6 +38,17 @@ def test_a_network_has_them_once_whatever_its_number_of_guests() -> None:
 def test_no_names_are_served_where_the_ipam_sends_guests_elsewhere() -> None:
     for method in (DnsMethod.NONE, DnsMethod.TENANT):
         assert endpoints_of([make_placement(make_subnet("10.1.1.0/24", ipam=Ipam(dns_method=method)))]) == {}
+
+
+def test_guests_that_are_sent_to_a_virtual_dns_have_it_at_the_service_address() -> None:
+    ipam = Ipam(dns_method=DnsMethod.VIRTUAL, virtual_dns="default-domain:red")
+    served = endpoints_of([make_placement(make_subnet("10.1.1.0/24", ipam=ipam))])
+    assert {relayed.kind for relayed in served.values()} == {Kind.VIRTUAL_DNS}
+    assert {relayed.virtual_dns for relayed in served.values()} == {"default-domain:red"}
+    nothing = Upstreams(resolvers=lambda: [], names=lambda _: (), metadata_secret=None)
+    assert {nothing.reason_to_hold(relayed) for relayed in served.values()} == {""}, "its names need no resolver"
+    nameless = Relayed(kind=Kind.VIRTUAL_DNS)
+    assert "names none" in nothing.reason_to_hold(nameless)
 
 
 def test_a_guest_is_known_by_vrf_and_address() -> None:

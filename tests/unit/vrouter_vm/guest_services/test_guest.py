@@ -60,11 +60,12 @@ def test_resolvers_set_by_hand_come_first() -> None:
     assert [str(server) for server in told4(by_field).dns] == ["10.7.7.8", "10.1.1.2"]
 
 
-def test_a_virtual_dns_gives_its_domain_and_the_reason_why_names_stay_unknown() -> None:
+def test_a_virtual_dns_gives_its_domain_and_is_found_at_the_service_address() -> None:
     guest = make_guest(make_subnet("10.1.1.0/24", ipam=Ipam(dns_method=DnsMethod.VIRTUAL, domain="red.example")), RED6)
     assert guest.ipv4 is not None
     assert guest.ipv4.domain == "red.example"
-    assert any("virtual-dns-server" in problem for problem in guest.problems)
+    assert [str(server) for server in guest.ipv4.dns] == ["10.1.1.2"]
+    assert guest.problems == ()
 
 
 def test_the_interfaces_option_goes_before_the_subnets_and_that_before_the_ipams() -> None:

@@ -38,6 +38,7 @@ from vrouter_vm.flows import FlowJudge
 from vrouter_vm.fou import MplsPort
 from vrouter_vm.gateway_mac import check_gateway_mac
 from vrouter_vm.guest_services.guest import Terms
+from vrouter_vm.guest_services.metadata import Tls
 from vrouter_vm.guest_services.service import Directory, GuestServices, RelayService, TrunkService, guest_mtu
 from vrouter_vm.guest_services.upstreams import Names, Resolvers, Upstreams
 from vrouter_vm.interfaces import InterfaceFeed
@@ -61,6 +62,7 @@ from vrouter_vm.settings import (
     gateway_macs,
     load_agent_settings,
     metadata_secret,
+    metadata_tls,
     peer_settings,
     resolvers,
 )
@@ -419,10 +421,13 @@ def _guest_services(
         return None
     underlay = settings.overlay.interface if settings.overlay else None
     directory = Directory(lambda: Terms(mtu_bytes=guest_mtu(underlay), lease_s=chosen.lease_s))
+    context = metadata_tls(settings, file=file)
+    server_name = chosen.metadata_tls.server_name if chosen.metadata_tls else ""
     upstreams = Upstreams(
         resolvers=Resolvers(resolvers(settings, file=file), file=Path("/etc/resolv.conf")),
         names=Names(clock=time.monotonic),
         metadata_secret=metadata_secret(settings, file=file),
+        metadata_tls=Tls(context=context, server_name=server_name) if context else None,
     )
     relay = RelayService(
         upstreams,

@@ -128,7 +128,7 @@ class Subnet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkLocalService:
-    """A service that every guest finds at an address of its own link, over TCP, and where it really is.
+    """A service that every guest finds at an address of its own link, and where it really is.
 
     `fabric_name` is looked up in the host's DNS where it is not empty.
     """

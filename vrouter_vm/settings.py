@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Annotated
@@ -96,6 +97,20 @@ class OverlaySettings(Settings, frozen=True, kw_only=True):
     """The last known routes, so that a start without any peer forwards."""
 
 
+class MetadataTlsSettings(Settings, frozen=True, kw_only=True):
+    """TLS to the metadata service; read once at start."""
+
+    ca_file: str | None = None
+    """PEM file with the authorities to trust; the system's without it."""
+    certificate_file: str | None = None
+    """PEM file with the certificate that is shown where the service asks for one, and those that lead to its
+    authority."""
+    key_file: str | None = None
+    """PEM file with the key of that certificate; without it the key is in the same file."""
+    server_name: str = ""
+    """Whose certificate the service shows; empty: its DNS name in TF, or without one the address that is asked."""
+
+
 class GuestServicesSettings(Settings, frozen=True, kw_only=True):
     """What guests get from their router besides forwarding: DHCP, router advertisements, DNS, link-local services."""
 
@@ -110,6 +125,8 @@ class GuestServicesSettings(Settings, frozen=True, kw_only=True):
     """The last known names of TF's virtual DNS servers, so that a start without TF answers."""
     metadata_secret_file: str | None = None
     """A file with the secret that Nova shares (`metadata_proxy_shared_secret`); without it metadata is not served."""
+    metadata_tls: MetadataTlsSettings | None = None
+    """None: metadata is asked for by plain HTTP, as Nova serves it by default."""
 
 
 class AgentSettings(Settings, frozen=True, kw_only=True):
@@ -181,6 +198,33 @@ def metadata_secret(settings: AgentSettings, *, file: str) -> bytes | None:
     if path is None:
         return None
     return read_secret(Path(path), file=file, key="guest_services.metadata_secret_file").encode()
+
+
+def metadata_tls(settings: AgentSettings, *, file: str) -> ssl.SSLContext | None:
+    """Return how to ask for metadata by TLS, None where it is not to be; raises `ConfigError` for an unusable file."""
+    chosen = settings.guest_services.metadata_tls
+    if chosen is None:
+        return None
+    key, value = "guest_services.metadata_tls.ca_file", chosen.ca_file
+    try:
+        context = ssl.create_default_context(cafile=chosen.ca_file)
+        if chosen.certificate_file is not None:
+            key, value = "guest_services.metadata_tls.certificate_file", chosen.certificate_file
+            context.load_cert_chain(chosen.certificate_file, chosen.key_file, password=_no_password)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot use the file: {error.strerror or error}",
+            file=file,
+            key=key,
+            value=str(value),
+            allowed="a PEM file that the agent can read, with the certificate's own key and no password",
+        ) from error
+    return context
+
+
+def _no_password() -> str:
+    """Answer OpenSSL, which would ask on the terminal."""
+    return ""
 
 
 def peer_settings(settings: OverlaySettings, *, file: str) -> list[PeerSettings]:

@@ -68,9 +68,10 @@ def endpoints_of(placements: Iterable[Placement]) -> dict[Endpoint, Relayed]:
                     where = Endpoint(vrf=vrf, address=subnet.service_address, port=DNS_PORT, protocol=protocol)
                     found[where] = _names_for(subnet.ipam)
         for service in placement.network.link_local_services:
-            where = Endpoint(vrf=vrf, address=service.address, port=service.port, protocol=Protocol.TCP)
             kind = Kind.METADATA if service.name == METADATA else Kind.PLAIN
-            found.setdefault(where, Relayed(kind=kind, service=service))
+            for protocol in (Protocol.TCP,) if kind is Kind.METADATA else Protocol:
+                where = Endpoint(vrf=vrf, address=service.address, port=service.port, protocol=protocol)
+                found.setdefault(where, Relayed(kind=kind, service=service))
     return found
 
 

@@ -12,10 +12,13 @@ import hmac
 import http.client
 import logging
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from socketserver import BaseServer
@@ -85,12 +88,23 @@ class Visit:
     host_name: str = ""
 
 
-class MetadataProxy:
-    """Serves visits until `close`."""
+@dataclass(frozen=True, kw_only=True)
+class Tls:
+    """How the service proves who it is, and we to it. `server_name`: whose certificate it has to show; empty: the
+    service's name in TF, or else the address that is asked.
+    """
 
-    def __init__(self, secret: bytes, count: Callable[[str], None]) -> None:
+    context: ssl.SSLContext
+    server_name: str = ""
+
+
+class MetadataProxy:
+    """Serves visits until `close`. `tls` None: the service is asked by plain HTTP."""
+
+    def __init__(self, secret: bytes, count: Callable[[str], None], *, tls: Tls | None = None) -> None:
         self._secret = secret
         self._count = count
+        self._tls = tls
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="metadata")
         self._places = threading.Semaphore(THREADS + MOST_WAITING)
 
@@ -112,7 +126,8 @@ class MetadataProxy:
         with visit.connection as connection:
             connection.settimeout(TIMEOUT_S)
             try:
-                context = _Context(headers, visit.targets, self._count)
+                connect = partial(_connect, tls=self._tls, name=visit.host_name)
+                context = _Context(headers, visit.targets, self._count, connect)
                 _Handler(connection, (str(visit.address), 0), cast(BaseServer, context))
             except OSError as error:
                 log.debug("metadata connection lost", extra={"guest": visit.port.vmi_uuid, "reason": str(error)})
@@ -125,6 +140,20 @@ class _Context:
     headers: dict[str, str]
     targets: Sequence[Target]
     count: Callable[[str], None]
+    connect: Callable[[Target], http.client.HTTPConnection]
+
+
+def _connect(target: Target, *, tls: Tls | None, name: str) -> http.client.HTTPConnection:
+    """Return a connection to a place of the service, whose name is `name` (empty: its address). Raises OSError."""
+    upstream = http.client.HTTPConnection(*target, timeout=TIMEOUT_S)
+    upstream.connect()
+    if tls is not None:
+        try:
+            upstream.sock = tls.context.wrap_socket(upstream.sock, server_hostname=tls.server_name or name or target[0])
+        except OSError:
+            upstream.close()
+            raise
+    return upstream
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -147,21 +176,18 @@ class _Handler(BaseHTTPRequestHandler):
         body = self._body()
         if body is None:
             return
-        for host, port in context.targets:
-            upstream = http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
+        for target in context.targets:
             try:
-                upstream.request(self.command, self.path, body=body or None, headers=self._headers(context))
-                self._answer(upstream.getresponse())
+                with closing(context.connect(target)) as upstream:
+                    upstream.request(self.command, self.path, body=body or None, headers=self._headers(context))
+                    self._answer(upstream.getresponse())
             except (OSError, http.client.HTTPException) as error:
-                log.warning(
-                    "metadata service does not answer", extra={"server": f"{host}:{port}", "reason": str(error)}
-                )
+                server = f"{target[0]}:{target[1]}"
+                log.warning("metadata service does not answer", extra={"server": server, "reason": str(error)})
                 continue
             except ValueError as error:  # a header that cannot be sent on
                 self.send_error(HTTPStatus.BAD_REQUEST, str(error))
                 return
-            finally:
-                upstream.close()
             context.count("metadata_answered")
             return
         context.count("metadata_failed")

@@ -1,4 +1,4 @@
-"""DNS and TCP services for guests: sockets in each VRF, and from there to where the services are.
+"""DNS, TCP and UDP services for guests: sockets in each VRF, and from there to where the services are.
 
 Called by `service`; one thread waits for all sockets (selectors). A socket is bound to the VRF's device, so networks
 with the same addresses are apart, and what goes on to a resolver or a server leaves by the host's own table. A guest
@@ -26,6 +26,7 @@ from vrouter_vm.guest_services.dns_streams import DnsStreams
 from vrouter_vm.guest_services.endpoints import Endpoint, Kind, Protocol, Relayed
 from vrouter_vm.guest_services.sharing import Sharing, Target
 from vrouter_vm.guest_services.tcp_relay import TcpRelay
+from vrouter_vm.guest_services.udp_relay import UdpRelay
 from vrouter_vm.model import IpAddress
 
 log = logging.getLogger(__name__)
@@ -73,7 +74,8 @@ class Relay:
         self._dns = DnsRelay(sharing, look_up=outside.look_up, identifiers=outside.identifiers)
         self._streams = DnsStreams(sharing, look_up=outside.look_up)
         self._tcp = TcpRelay(sharing)
-        self._parts = (self._dns, self._streams, self._tcp)
+        self._udp = UdpRelay(sharing, targets=outside.targets)
+        self._parts = (self._dns, self._streams, self._tcp, self._udp)
 
     @property
     def listening(self) -> frozenset[Endpoint]:
@@ -118,17 +120,22 @@ class Relay:
                 continue
             self.problems.pop(endpoint, None)
             self._listeners[endpoint] = listener
-            take = self._dns.take if endpoint.protocol is Protocol.UDP else self._take_connections
-            self._selector.register(
-                listener, selectors.EVENT_READ, partial(take, endpoint, self._wanted[endpoint], listener)
-            )
+            relayed = self._wanted[endpoint]
+            take = partial(self._take_of(endpoint, relayed), endpoint, relayed, listener)
+            self._selector.register(listener, selectors.EVENT_READ, take)
         self._retry_s = self._outside.clock() + RETRY_S if self.problems else None
 
     def _close_listener(self, endpoint: Endpoint) -> None:
         listener = self._listeners.pop(endpoint)
         self._selector.unregister(listener)
-        self._dns.forget_listener(listener)
+        for part in (self._dns, self._udp):
+            part.forget_listener(listener)
         listener.close()
+
+    def _take_of(self, endpoint: Endpoint, relayed: Relayed) -> Callable[[Endpoint, Relayed, socket.socket, int], None]:
+        if endpoint.protocol is Protocol.TCP:
+            return self._take_connections
+        return self._udp.take if relayed.kind is Kind.PLAIN else self._dns.take
 
     def _take_connections(self, endpoint: Endpoint, relayed: Relayed, listener: socket.socket, _: int) -> None:
         for _turn in range(_BATCH):

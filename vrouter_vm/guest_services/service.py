@@ -282,7 +282,8 @@ class RelayService:
         }
 
     def _work(self) -> None:
-        proxy = MetadataProxy(self._upstreams.metadata_secret or b"", self._count)
+        secret = self._upstreams.metadata_secret or b""
+        proxy = MetadataProxy(secret, self._count, tls=self._upstreams.metadata_tls)
         relay = Relay(
             Outside(
                 resolvers=self._upstreams.resolvers,

@@ -17,6 +17,7 @@ from typing import Final
 
 from vrouter_vm.guest_services import dns
 from vrouter_vm.guest_services.endpoints import Kind, Relayed
+from vrouter_vm.guest_services.metadata import Tls
 from vrouter_vm.guest_services.sharing import Target
 from vrouter_vm.model import DNS_PORT, IpAddress, LinkLocalService
 
@@ -92,11 +93,12 @@ class Names:
 
 @dataclass(frozen=True, kw_only=True)
 class Upstreams:
-    """Where everything is. `metadata_secret` None: none is set."""
+    """Where everything is. `metadata_secret` None: none is set. `metadata_tls` None: metadata goes by plain HTTP."""
 
     resolvers: Callable[[], Sequence[Target]]
     names: Callable[[str], tuple[str, ...]]
     metadata_secret: bytes | None
+    metadata_tls: Tls | None = None
 
     def targets(self, service: LinkLocalService) -> Sequence[Target]:
         """Return where a link-local service is, as TF has it: by its addresses, or else by its name."""

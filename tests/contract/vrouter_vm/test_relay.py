@@ -13,7 +13,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
@@ -22,7 +22,7 @@ from urllib.error import HTTPError
 import pytest
 
 from tests.fakes.guests import METADATA, Names, make_placement
-from vrouter_vm.guest_services import dns
+from vrouter_vm.guest_services import dns, udp_relay
 from vrouter_vm.guest_services.dns_messages import Forward, as_it_is
 from vrouter_vm.guest_services.endpoints import Endpoint, Kind, Protocol, Relayed
 from vrouter_vm.guest_services.metadata import MetadataProxy, Visit
@@ -64,6 +64,7 @@ class Site:
     def __init__(self, resolvers: list[Target], targets: list[Target]) -> None:
         self.resolvers = resolvers
         self.targets = targets
+        self.ahead_s = 0.0
         self.proxy = MetadataProxy(b"secret", lambda what: None)
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK)
         self.relay = Relay(
@@ -72,7 +73,7 @@ class Site:
                 look_up=self._look_up,
                 targets=lambda _: self.targets,
                 accepted=self._accepted,
-                clock=time.monotonic,
+                clock=lambda: time.monotonic() + self.ahead_s,
                 identifiers=lambda: 0xBEEF,
             ),
             wake_fd=self._wake_fd,
@@ -99,9 +100,12 @@ class Site:
         assert self.relay.problems == {}
         self._thread.start()
 
+    def wake(self) -> None:
+        os.eventfd_write(self._wake_fd, 1)
+
     def stop(self) -> None:
         self._is_stopping = True
-        os.eventfd_write(self._wake_fd, 1)
+        self.wake()
         if self._thread.ident is not None:
             self._thread.join()
         self.relay.close()
@@ -240,6 +244,54 @@ def test_a_connection_to_no_server_is_closed(site: Site) -> None:
     with socket.create_connection((SERVICE, site.port), timeout=20.0) as client:
         assert client.recv(10) == b""
     assert site.relay.counts["connections_failed"] == 1
+
+
+def test_datagrams_go_on_and_what_comes_back_goes_to_who_has_asked(site: Site, resolver: socket.socket) -> None:
+    site.targets = [resolver.getsockname()]
+    site.serve(Kind.PLAIN, Protocol.UDP)
+    with guest() as one, guest() as other:
+        for asking, text in ((one, b"one"), (other, b"other")):
+            asking.sendto(text, (SERVICE, site.port))
+        asked = dict(resolver.recvfrom(512) for _ in range(2))
+        for text in (b"other", b"one"):
+            resolver.sendto(b"to " + text, asked[text])
+        assert one.recvfrom(512) == (b"to one", (SERVICE, site.port))
+        assert other.recvfrom(512) == (b"to other", (SERVICE, site.port))
+        one.sendto(b"again", (SERVICE, site.port))
+        assert resolver.recvfrom(512) == (b"again", asked[b"one"]), "it is the same conversation"
+
+
+def is_heard(asking: socket.socket, site: Site, server: socket.socket) -> bool:
+    """Whether one datagram more has been enough for the server to have one."""
+    asking.sendto(b"hello", (SERVICE, site.port))
+    server.setblocking(False)
+    try:
+        return server.recv(512) == b"hello"
+    except BlockingIOError:
+        return False
+
+
+def test_where_nobody_listens_the_next_datagram_goes_elsewhere(site: Site, resolver: socket.socket) -> None:
+    site.targets = [("127.0.0.1", 1), resolver.getsockname()]
+    site.serve(Kind.PLAIN, Protocol.UDP)
+    with guest() as asking:
+        wait_until(lambda: is_heard(asking, site, resolver))
+    assert site.relay.counts["datagrams"] > 1, "the first one was lost"
+
+
+def test_a_guest_has_so_many_conversations_and_silence_ends_them(site: Site, resolver: socket.socket) -> None:
+    site.targets = [resolver.getsockname()]
+    site.serve(Kind.PLAIN, Protocol.UDP)
+    with ExitStack() as stack:
+        asking = [stack.enter_context(guest()) for _ in range(MOST_OF_ONE_GUEST + 1)]
+        for each in asking:
+            each.sendto(b"hello", (SERVICE, site.port))
+        wait_until(lambda: site.relay.counts["datagrams_refused"] == 1)
+        for _ in asking[1:]:
+            assert resolver.recv(512) == b"hello"
+        site.ahead_s = udp_relay.IDLE_S
+        site.wake()
+        wait_until(lambda: is_heard(asking[-1], site, resolver))
 
 
 def test_what_is_no_longer_wanted_is_closed_and_what_is_wanted_opened(site: Site) -> None:
@@ -401,7 +453,7 @@ def test_the_whole_service_serves_what_the_placed_ports_and_their_network_ask_fo
             assert asking.getresponse().read() == b"ami-id\nhostname"
         ((_, _, headers, _),) = nova.requests
         assert headers["X-Instance-ID"] == placement.port.vm_uuid
-        assert running.counts["metadata_answered"] == 1
+        wait_until(lambda: running.counts["metadata_answered"] == 1)
         running.inbox.take({placement.port.vmi_uuid: None}, is_all=False)
         running.wake()
         wait_until(lambda: running.describe()["listening"] == 0)

@@ -25,6 +25,7 @@ def test_names_are_served_at_each_subnets_service_address_and_services_at_their_
         ("fd00:1::2", 53, Protocol.TCP): Kind.DNS,
         ("169.254.169.254", 80, Protocol.TCP): Kind.METADATA,
         ("169.254.1.1", 8080, Protocol.TCP): Kind.PLAIN,
+        ("169.254.1.1", 8080, Protocol.UDP): Kind.PLAIN,
     }
 
 

@@ -73,9 +73,9 @@ def test_a_service_that_cannot_be_served_has_its_reason() -> None:
     assert "metadata_secret_file" in reasons["metadata", "169.254.169.254"]
     assert reasons["repository", "169.254.1.1"] == ""
     assert "neither an address nor a name" in reasons["repository", "169.254.1.2"]
-    assert [reason for relayed in endpoints.values() if (reason := everything.reason_to_hold(relayed))] == [
+    assert {reason for relayed in endpoints.values() if (reason := everything.reason_to_hold(relayed))} == {
         "link-local service repository has neither an address nor a name in TF"
-    ]
+    }
 
 
 def test_a_service_is_at_its_addresses_or_else_at_its_name() -> None:

@@ -13,7 +13,8 @@ from typing import Final
 
 from vrouter_vm import chains, policy
 from vrouter_vm.actions import AnyAction, ChangeElements, ReplaceFilters
-from vrouter_vm.model import Element, GuestPolicy, IpAddress, IpNetwork, ListKey, Placement, SetKey
+from vrouter_vm.model import Element, GuestPolicy, IpAddress, IpNetwork, ListKey, Placement, SetKey, VmiUuid
+from vrouter_vm.route_tables import routes_behind
 from vrouter_vm.rules import Packet, PolicyRule
 from vrouter_vm.verdict import NO_POLICY, Decision, decisions
 
@@ -107,6 +108,11 @@ class Flow:
     handle: bytes
 
 
+def _precedence(placement: Placement) -> tuple[bool, float, VmiUuid]:
+    """Return what sorts first who gets what several guests have, as `wanted` decides."""
+    return not placement.is_active, placement.port.added_at, placement.port.vmi_uuid
+
+
 class FlowJudge:
     """Decides about packets between guests, as the kernel does with what is loaded now."""
 
@@ -123,14 +129,14 @@ class FlowJudge:
         self._member_sets = member_sets
         self._prefixes: dict[str, list[tuple[str, IpNetwork]]] = {}
         self._guests: dict[tuple[int, IpAddress], Placement] = {}
-        self._pairs: dict[int, list[tuple[IpNetwork, Placement]]] = {}
+        self._behind: dict[int, list[tuple[IpNetwork, Placement]]] = {}
         self._zones: dict[str, int] = {}
-        for placement in sorted(placements, key=lambda each: each.port.added_at, reverse=True):
+        for placement in sorted(placements, key=_precedence, reverse=True):  # who goes first has the last word
             zone = self._zones[placement.vrf] = zones[placement.vif]
             for address in placement.port.addresses:
                 self._guests[zone, address] = placement
-            behind = (*(pair.prefix for pair in placement.settings.address_pairs), *placement.settings.routes)
-            self._pairs.setdefault(zone, []).extend((prefix, placement) for prefix in behind)
+            behind = {pair.prefix for pair in placement.settings.address_pairs} | routes_behind(placement).keys()
+            self._behind.setdefault(zone, []).extend((prefix, placement) for prefix in behind)
 
     def zone_of(self, vrf: str) -> int | None:
         """Return the conntrack zone of a VRF, or None when its network has no guest here."""
@@ -143,7 +149,7 @@ class FlowJudge:
             return found
         inside = [
             (prefix.prefixlen, placement)
-            for prefix, placement in self._pairs.get(zone, ())
+            for prefix, placement in reversed(self._behind.get(zone, ()))
             if prefix.version == address.version and address in prefix
         ]
         return max(inside, key=lambda entry: entry[0])[1] if inside else None

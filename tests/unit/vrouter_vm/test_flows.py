@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 import pytest
 
@@ -13,6 +13,7 @@ from vrouter_vm.actions import ChangeElements, ReplaceFilters, SetUp
 from vrouter_vm.desired import all_wanted, desired_state, judge_of
 from vrouter_vm.flows import EVERYTHING, Flow, FlowJudge, Scope, scope_of
 from vrouter_vm.model import (
+    AddressPair,
     ChainRule,
     Desired,
     Elements,
@@ -23,6 +24,7 @@ from vrouter_vm.model import (
     PolicyLayer,
     Port,
     SetKey,
+    StaticRoute,
     VnUuid,
 )
 from vrouter_vm.plan import plan_host
@@ -75,6 +77,44 @@ def test_a_decision_names_the_rule_or_that_none_matches() -> None:
     assert str(judge(RULE).decide(flow(dst_port=81).packet)) == "dropped arriving by security groups, no rule matches"
     back = replace(flow().packet, src=ip_address("10.1.1.12"), dst=ip_address("10.1.1.11"))
     assert str(judge(RULE).decide(back)) == "passed: no policy applies"
+
+
+def test_what_lies_behind_several_guests_is_judged_as_that_of_the_guest_to_which_it_is_routed() -> None:
+    """The first that came and is there: the policies of the two may differ."""
+    pair = (AddressPair(prefix=ip_network("10.1.1.99/32")),)
+    first, second, absent = make_port(5), make_port(6), make_port(4, is_enabled=False)
+    settings = [InterfaceSettings(vmi_uuid=port.vmi_uuid, address_pairs=pair) for port in (first, second, absent)]
+    judging = judge_of(
+        all_wanted(
+            ports=[first, second, absent],
+            networks=make_view(make_network("red", 5)),
+            interfaces=make_interfaces([first, second, absent], *settings),
+            trunk=FakeHost().trunk,
+            has_ipv6=True,
+        )
+    )
+    found = judging.guest(5, ip_address("10.1.1.99"))
+    assert found is not None
+    assert found.port == first
+
+
+def test_what_a_networks_route_table_puts_behind_a_guest_is_judged_as_the_guests() -> None:
+    network = replace(
+        make_network("red", 5),
+        static_routes=(StaticRoute(prefix=ip_network("10.9.0.0/16"), next_hop=FIRST.addresses[0]),),
+    )
+    judging = judge_of(
+        all_wanted(
+            ports=[FIRST],
+            networks=make_view(network),
+            interfaces=make_interfaces([FIRST]),
+            trunk=FakeHost().trunk,
+            has_ipv6=True,
+        )
+    )
+    found = judging.guest(5, ip_address("10.9.1.1"))
+    assert found is not None
+    assert found.port == FIRST
 
 
 VIF = "eth1.101"

@@ -11,7 +11,7 @@ from ipaddress import ip_address
 import pytest
 
 from tests.contract.vrouter_vm.packet_rig import Rig, RigGuest, running_rig
-from tests.kernel.site import run
+from tests.kernel.site import run, wait_until
 from vrouter_vm import chains, policy
 from vrouter_vm.actions import ChangeElements, ReplaceFilters
 from vrouter_vm.filter_watch import FilterWatch
@@ -161,6 +161,17 @@ def test_a_guest_that_asks_without_end_fills_no_table_of_neighbours_and_takes_no
     rig.send(B, 0x86DD, solicitations(500))
     rig.send(B, 0x0806, arp_requests(B, 500))
     assert dropped() == of_one
+
+
+def test_what_packets_put_into_the_tables_is_nobodys_change(rig: Rig) -> None:
+    filters = FilterTables(rig.nft, trunk="eth1")
+    filters.apply(ReplaceFilters(subject="filters", elements=policy.merge_elements(members(3)), chains=rules(3)))
+    left_at = filters.left_at
+    rig.send(A, 0x86DD, solicitations(1), is_awaited=False)
+    rig.send(A, 0x0806, arp_requests(A, 1), is_awaited=False)
+    wait_until(lambda: A.vif in run("nft list set inet vrouter soliciting"), what="the kernel has counted one")
+    assert filters.read().is_intact
+    assert filters.left_at == left_at
 
 
 def udp(version: int) -> Packet:

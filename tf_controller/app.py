@@ -122,8 +122,7 @@ class App:
         fields = notifications.watched_fields(self._schema, _words())
         response.content_type = "text/event-stream"
         response.set_header("Cache-Control", "no-cache")
-        watch = self._hub.open(fields)
-        return self._streamed(notifications.stream(self._store, self._schema, self._hub, watch, self._keepalive_s))
+        return self._streamed(notifications.stream(self._store, self._schema, self._hub, fields, self._keepalive_s))
 
     def _streamed(self, events: Iterator[bytes]) -> Iterator[bytes]:
         self._watch_threads.begin()
@@ -245,10 +244,13 @@ class App:
         with self._changing() as change:
             spaces = [*hooks.address_spaces(change.transaction, self._network(change, uuid))]
             usable = [pair for pair in spaces if body.get("subnet") in (None, pair[1].subnet_uuid)]
-            taken = [hooks.take_next(change, usable, None) for _ in range(int(body.get("count") or 1))]
-            if None in taken:
-                raise bad_request(f"Virtual-Network({uuid}) has exhausted subnet([])")
-        return _json({"ip_addr": [str(found[0]) for found in taken if found is not None]})
+            taken: list[str] = []
+            for _ in range(int(body.get("count") or 1)):
+                found = hooks.take_next(change, usable, None)
+                if found is None:
+                    raise bad_request(f"Virtual-Network({uuid}) has exhausted subnet([])")
+                taken.append(str(found[0]))
+        return _json({"ip_addr": taken})
 
     def _address_free(self, uuid: str) -> Answer:
         addresses = _body().get("ip_addr") or []

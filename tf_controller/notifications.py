@@ -120,17 +120,21 @@ def watched_fields(schema: Schema, words: Mapping[str, str]) -> dict[str, frozen
     return found
 
 
-def stream(store: Store, schema: Schema, hub: Hub, watch: Watch, keepalive_s: float) -> Iterator[bytes]:
+def stream(
+    store: Store, schema: Schema, hub: Hub, fields: Mapping[str, frozenset[str] | None], keepalive_s: float
+) -> Iterator[bytes]:
     """Yield what a `/watch` call sends: all objects of each type, then each change, and a comment line when nothing
     changed for a while.
 
-    The watch is open before the first read, so that nothing falls in between; a change may show twice.
+    The watch is open before the first read, so that nothing falls in between; a change may show twice. It is opened
+    here: of an answer that nobody begins to read (`HEAD`) nothing must stay behind.
     """
+    watch = hub.open(fields)
     try:
-        for resource, fields in watch.fields.items():
+        for resource, shown_fields in watch.fields.items():
             with store.reading() as snapshot:
                 records = snapshot.records(resource, Selection())
-                shown = [{resource: views.watched(snapshot, schema, record, fields)} for record in records]
+                shown = [{resource: views.watched(snapshot, schema, record, shown_fields)} for record in records]
             yield _event("init", {f"{resource}s": shown})
         while not watch.is_ended:
             event = watch.next(keepalive_s)

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Generator, Mapping
+from pathlib import Path
+
 import pytest
 
-from tf_controller.notifications import Hub, Watch, watched_fields
+from tf_controller.notifications import Hub, Watch, stream, watched_fields
 from tf_controller.refusal import Refusal
 from tf_controller.schema import load_schema
-from tf_controller.store import Event
+from tf_controller.store import Event, Store
 
 
 def event(number: int, resource: str = "virtual-machine") -> Event:
@@ -48,6 +51,26 @@ def test_when_the_server_stops_open_watches_end_and_new_ones_do_not_begin() -> N
     assert watch.next(10.0) is None
     assert watch.is_ended
     assert hub.open({"virtual-machine": None}).is_ended
+
+
+def test_of_a_stream_that_nobody_begins_to_read_no_watch_stays_behind(tmp_path: Path) -> None:
+    class CountingHub(Hub):
+        opened = 0
+
+        def open(self, fields: Mapping[str, frozenset[str] | None]) -> Watch:
+            self.opened += 1
+            return super().open(fields)
+
+    hub, store = CountingHub(), Store(tmp_path / "tf.sqlite", lambda events: None, settings_file="test")
+    store.open()
+    unread = stream(store, load_schema(), hub, {"virtual-machine": None}, 0.0)
+    assert isinstance(unread, Generator)
+    unread.close()
+    assert hub.opened == 0
+    read = stream(store, load_schema(), hub, {"virtual-machine": None}, 0.0)
+    assert next(iter(read)).startswith(b"event: init\n")
+    assert hub.opened == 1
+    store.close()
 
 
 def test_the_words_of_a_watch_call() -> None:

@@ -65,10 +65,16 @@ def add_role_parser(subparsers: Subparsers) -> None:
         description="Prints the least that each account needs, as a table or as commands that create the roles.",
     )
     parser.add_argument(
-        "names", nargs="*", type=RoleName, metavar="NAME", help=f"one of {', '.join(RoleName)}; default: all"
+        "names", nargs="*", type=_role, metavar="NAME", help=f"one of {', '.join(RoleName)}; default: all"
     )
     parser.add_argument("--format", type=RoleFormat, choices=list(RoleFormat), default=RoleFormat.TEXT)
     parser.set_defaults(run=run_role)
+
+
+def _role(name: str) -> RoleName:
+    if name not in [*RoleName]:
+        raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(RoleName)}")
+    return RoleName(name)
 
 
 def run_role(args: argparse.Namespace) -> int:

@@ -143,8 +143,13 @@ def test_without_a_name_all_roles_are_shown(how: RoleFormat, capsys: pytest.Capt
     assert all(role.account in shown for role in ALL)
 
 
-def test_an_unknown_name_or_format_is_refused() -> None:
-    for words in (["nobody"], ["--format", "yaml"]):
-        with pytest.raises(SystemExit) as refused:
-            _role(*words)
-        assert refused.value.code == 2
+@pytest.mark.parametrize(
+    ("words", "allowed"), [(["nobody"], "none of plugin, manager, esxi, tfv"), (["--format", "yaml"], "powercli")]
+)
+def test_an_unknown_name_or_format_is_refused_with_those_there_are(
+    words: list[str], allowed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as refused:
+        _role(*words)
+    assert refused.value.code == 2
+    assert allowed in capsys.readouterr().err

@@ -39,11 +39,14 @@ Failures = Mapping[AnyAction, BoundaryError]
 class GuestList:
     """The VMs of this ESXi; `unreadable` names those whose identity cannot be told now.
 
+    `departed`, told while there are such: VMs that cannot be one of them, since the ids under which this ESXi listed
+    them are listed no more. Without it one VM whose datastore is away would keep the vifs of all that move elsewhere.
     `reported` is apart from the guests: an address that changes inside a guest is no reason to read its dvPort again.
     """
 
     guests: Mapping[VmUuid, Guest]
     unreadable: tuple[str, ...] = ()
+    departed: frozenset[VmUuid] = frozenset()
     reported: Reported = field(default_factory=dict)
 
 

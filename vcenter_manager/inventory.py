@@ -6,13 +6,14 @@ The only reader of VM hardware. `observe` costs no call: the watch keeps the mir
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any, Final
 
 from pyVmomi import vim
 
 from tf_reconcile.errors import Rejected
-from tf_vsphere.collector import Mirror, ObservedObject, Step, filter_spec, retrieve
+from tf_vsphere.collector import Mirror, MoRef, ObservedObject, Step, filter_spec, retrieve
 from tf_vsphere.dvswitch import HARDWARE_UUID
 from tf_vsphere.session import Session
 from tf_vsphere.watch import PropertyWatch
@@ -50,7 +51,7 @@ class EsxiInventory:
     def __init__(self, session: Session, on_change: Callable[[], None]) -> None:
         self._session = session
         self._watch = PropertyWatch(session, self._filters, on_change, name="VMs of this ESXi", is_small=True)
-        self._parsed = _Parsed()
+        self._parsed = GuestLists()
 
     def start(self) -> None:
         """Begin to follow the VMs."""
@@ -100,24 +101,43 @@ class VcenterInventory:
 
     def __init__(self, watch: VcenterWatch) -> None:
         self._watch = watch
-        self._parsed = _Parsed()
+        self._parsed = GuestLists()
 
     def observe(self) -> GuestList:
         """As promised in `boundary`."""
         return self._parsed.of(self._watch.observe(vim.VirtualMachine))
 
 
-class _Parsed:
-    """The guests of the last mirror: parsed once, however many passes look at it before it changes."""
+class GuestLists:
+    """The guests of one mirror after the other: parsed once, however many passes look at one before the next comes.
+
+    Remembers which VM had which id, to tell a VM that has left from one that cannot be read.
+    """
 
     def __init__(self) -> None:
         self._last: tuple[Mirror, GuestList] | None = None
+        self._identities: dict[MoRef, VmUuid] = {}
 
     def of(self, mirror: Mirror) -> GuestList:
         """Return the guests of a mirror that is not changed any more."""
         if self._last is None or self._last[0] is not mirror:
-            self._last = (mirror, parse_guests(mirror))
+            self._last = (mirror, self._parse(mirror))
         return self._last[1]
+
+    def _parse(self, mirror: Mirror) -> GuestList:
+        listed = parse_guests(mirror)
+        if not listed.unreadable:
+            self._identities = identities_of(mirror)
+            return listed
+        self._identities |= identities_of(mirror)
+        departed = {vm_uuid for ref, vm_uuid in self._identities.items() if ref not in mirror}
+        return replace(listed, departed=frozenset(departed - set(listed.guests)))
+
+
+def identities_of(mirror: Mirror) -> dict[MoRef, VmUuid]:
+    """Return which VM is listed under which id, of those that can be read."""
+    read = ((ref, _vm_uuid_of(seen.properties)) for ref, seen in mirror.items())
+    return {ref: vm_uuid for ref, vm_uuid in read if vm_uuid is not None}
 
 
 def parse_guests(mirror: Mirror) -> GuestList:
@@ -140,17 +160,29 @@ def parse_guests(mirror: Mirror) -> GuestList:
 
 def parse_guest(properties: Mapping[str, Any]) -> Guest | None:
     """Return the VM that a mirror entry describes; None when its identity or its hardware is not readable now."""
-    vm_uuid, devices = properties.get("config.instanceUuid"), properties.get("config.hardware.device")
-    if not vm_uuid or devices is None:
+    vm_uuid = _vm_uuid_of(properties)
+    if vm_uuid is None:
         return None
     return Guest(
-        vm_uuid=VmUuid(str(vm_uuid).lower()),
+        vm_uuid=vm_uuid,
         bios_uuid=str(properties.get("config.uuid") or "").lower(),
         name=str(properties.get("name") or vm_uuid),
         is_running=str(properties.get("runtime.powerState")) == "poweredOn",
         is_template=bool(properties.get("config.template")),
-        nics=tuple(_parse_nic(device) for device in devices if isinstance(device, vim.vm.device.VirtualEthernetCard)),
+        nics=tuple(
+            _parse_nic(device)
+            for device in properties["config.hardware.device"]
+            if isinstance(device, vim.vm.device.VirtualEthernetCard)
+        ),
     )
+
+
+def _vm_uuid_of(properties: Mapping[str, Any]) -> VmUuid | None:
+    """Return the identity of a VM; None without it, or without hardware: then its configuration is out of reach."""
+    vm_uuid = properties.get("config.instanceUuid")
+    if not vm_uuid or properties.get("config.hardware.device") is None:
+        return None
+    return VmUuid(str(vm_uuid).lower())
 
 
 def parse_reported(properties: Mapping[str, Any]) -> Mapping[DeviceKey, tuple[Address, ...]]:

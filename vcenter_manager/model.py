@@ -308,7 +308,8 @@ class Source(StrEnum):
 class Snapshot:
     """The sources of one pass. `missing` says which did not answer and why; their fields are then empty.
 
-    `unreadable_guests` are VMs of this host whose identity cannot be told now (their datastore is away). `moves` are
+    `unreadable_guests` are VMs of this host whose identity cannot be told now (their datastore is away);
+    `departed_guests` were here and are certainly none of those. `moves` are
     the vMotions from or to this host. `dvports` are the ports of the NICs of this host's guests, and of those on their
     way here, on our switch, read for this pass. `domain_vlans` (ids in use on any host), `shared_vlans` (those of them
     that more than one port has) and `stray_dvports` (marked ports with an override and nobody connected) come from the
@@ -321,6 +322,7 @@ class Snapshot:
     reported: Reported = field(default_factory=dict)
     moves: Mapping[VmUuid, Move] = field(default_factory=dict)
     switch: Switch | None = None
+    departed_guests: frozenset[VmUuid] = frozenset()
     portgroups: Mapping[PortgroupKey, Portgroup] = field(default_factory=dict)
     dvports: Mapping[DvportKey, Dvport] = field(default_factory=dict)
     domain_vlans: frozenset[Vlan] = frozenset()

@@ -123,6 +123,7 @@ class Observer:
         return Snapshot(
             guests=listed.guests,
             unreadable_guests=listed.unreadable,
+            departed_guests=listed.departed,
             switch=self._switch,
             agent=agent or AgentView(ports={}),
             missing=near,
@@ -147,6 +148,7 @@ class Observer:
             seen,
             guests=self._still_here(seen.guests),
             reported=listed.reported,
+            departed_guests=listed.departed,
             switch=self._switch,
             portgroups=portgroups,
             dvports=dvports,

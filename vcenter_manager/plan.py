@@ -132,7 +132,7 @@ def _plan_departed(draft: Draft, snapshot: Snapshot, expected: Collection[VmiUui
         if guest is None and seen.state is AgentState.DISABLED and _may_be_coming(snapshot, seen.port.vm_uuid):
             draft.hold(seen.port.name, "prepared for a guest that this ESXi does not list yet")
             continue
-        if guest is None and snapshot.unreadable_guests:
+        if guest is None and snapshot.unreadable_guests and seen.port.vm_uuid not in snapshot.departed_guests:
             draft.hold(seen.port.name, f"may be one of the VMs that cannot be read: {snapshot.unreadable_guests[0]}")
             continue
         is_nic_gone = guest is None or not any(

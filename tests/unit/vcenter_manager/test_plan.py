@@ -194,6 +194,14 @@ def test_a_guest_whose_identity_cannot_be_read_keeps_its_vif() -> None:
     assert kinds(decide(snapshot, world.policy)) == []
 
 
+def test_a_vm_that_cannot_be_read_does_not_keep_the_vif_of_a_guest_that_has_certainly_left() -> None:
+    world = settled()
+    away = replace(
+        world.snapshot(A), guests={}, unreadable_guests=("other",), departed_guests=frozenset({vm_uuid_of("web")})
+    )
+    assert kinds(decide(away, world.policy)) == ["RemoveAgentPort"]
+
+
 def test_a_removed_nic_loses_vif_then_addresses_and_interface_then_the_virtual_machine() -> None:
     world = settled()
     world.detach("web")

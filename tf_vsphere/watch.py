@@ -42,7 +42,8 @@ class PropertyWatch:
 
     `filters` is called for every new collector, so it may make views that live in the session. `on_change` is called on
     the watch's thread after every published change, and once when the watch breaks: it must only wake somebody.
-    `is_small`: the first state is no more than one answer may hold, such as the VMs of one host.
+    `is_small`: the first state is no more than one answer may hold, such as the VMs of one host. `keep` says what is
+    kept of an object's properties, for one that would only ever grow.
     """
 
     def __init__(
@@ -53,16 +54,19 @@ class PropertyWatch:
         *,
         name: str,
         is_small: bool = False,
+        keep: Callable[[dict[str, Any]], dict[str, Any]] = lambda properties: properties,
     ) -> None:
         self._session = session
         self._filters = filters
         self._on_change = on_change
         self._name = name
         self._is_small = is_small
+        self._keep = keep
         self._condition = threading.Condition()
         self._published: Mirror | None = None
         self._published_at_s = 0.0
         self._broken: AgentError | None = None
+        self._bug: Exception | None = None
         self._collector: Any = None
         self._generation = 0
         self._stopping = threading.Event()
@@ -84,9 +88,12 @@ class PropertyWatch:
         """Return all objects as they are now.
 
         Raises `Transient` until the first complete answer and while the watch is broken: what was seen before a gap is
-        no base for decisions. A property that may not be read breaks the watch as well.
+        no base for decisions. A property that may not be read breaks the watch as well. After a bug in the watch's
+        thread it raises `RuntimeError`, for the process to end: nobody would follow anything any more.
         """
         with self._condition:
+            if self._bug is not None:
+                raise RuntimeError(f"the watch of {self._name} has ended") from self._bug
             if self._broken is not None:
                 raise Transient(self._session.system, "watch", self._name, str(self._broken)) from self._broken
             if self._published is None:
@@ -120,7 +127,9 @@ class PropertyWatch:
     def _run(self) -> None:
         try:
             self._follow_on()
-        finally:  # also after a bug: a mirror that nobody keeps must not be served
+        except Exception as bug:  # noqa: BLE001 - not swallowed: whoever reads the mirror gets it
+            self._bug = bug
+        finally:
             self._break(Transient(self._session.system, "watch", self._name, "ended"))
 
     def _follow_on(self) -> None:
@@ -218,7 +227,7 @@ class PropertyWatch:
                     continue
                 self._refuse_missing(update)
                 before = objects[ref].properties if update.kind == "modify" and ref in objects else {}
-                objects[ref] = ObservedObject(update.obj, _changed(before, update.changeSet or ()))
+                objects[ref] = ObservedObject(update.obj, self._keep(_changed(before, update.changeSet or ())))
         return has_changed
 
     def _refuse_missing(self, update: Any) -> None:

@@ -6,6 +6,7 @@ Programming Guide, "Client Data Synchronization").
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
@@ -111,3 +112,29 @@ def test_a_collector_that_is_lost_is_replaced_and_what_it_had_told_is_forgotten(
     shown = hear(watched, first, second)
     assert shown == [*([{"vm-1": {"name": "a"}}] if lost == "later" else []), None, {"vm-2": {"name": "b"}}]
     assert second.versions[0] == ""
+
+
+def test_a_bug_in_the_watchs_thread_reaches_whoever_reads_the_mirror() -> None:
+    """A daemon that cannot see is no better than one that has ended, and the one that has ended is started again."""
+    session = cast("Session", ScriptedSession([ScriptedCollector(answer(update("enter", "vm-1")), KeyError("bug"))]))
+    woken = threading.Semaphore(0)
+    watch = PropertyWatch(session, lambda: [object()], woken.release, name="script")
+    watch.start()
+    assert woken.acquire(timeout=PATIENCE_S)
+    assert woken.acquire(timeout=PATIENCE_S)
+    with pytest.raises(RuntimeError, match="the watch of script has ended") as caught:
+        watch.snapshot()
+    assert isinstance(caught.value.__cause__, KeyError)
+    watch.stop()
+
+
+def test_what_is_kept_of_an_object_is_the_watchers_choice() -> None:
+    script = ScriptedCollector(answer(update("enter", "vm-1", a=1)), answer(update("modify", "vm-1", b=2, c=3)))
+    session = cast("Session", ScriptedSession([script]))
+    watch = PropertyWatch(
+        session, lambda: [object()], lambda: None, name="script", keep=lambda seen: dict([*seen.items()][-2:])
+    )
+    watch.start()
+    assert script.is_exhausted.wait(PATIENCE_S)
+    assert [dict(seen.properties) for seen in watch.snapshot().values()] == [{"b": 2, "c": 3}]
+    watch.stop()

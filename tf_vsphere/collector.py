@@ -114,6 +114,13 @@ def refuse_unauthenticated(objects: Iterable[Any]) -> None:
                 raise missing.fault
 
 
+def authenticated(answer: Any) -> Any:
+    """Return an `UpdateSet`, or what else a wait for updates answers, after `refuse_unauthenticated` has seen it."""
+    for filter_update in (answer.filterSet or ()) if answer is not None else ():
+        refuse_unauthenticated(filter_update.objectSet or ())
+    return answer
+
+
 def _pages(session: Session, subject: str, filters: Sequence[Any]) -> Iterator[Any]:
     collector = session.content.propertyCollector
     options = _PC.RetrieveOptions(maxObjects=_PAGE)

@@ -15,7 +15,7 @@ from typing import Any
 from pyVmomi import vim, vmodl
 
 from tf_reconcile.errors import BoundaryError, Conflict, Transient
-from tf_vsphere.collector import MoRef, filter_spec
+from tf_vsphere.collector import MoRef, authenticated, filter_spec
 from tf_vsphere.faults import translate
 from tf_vsphere.session import Session
 
@@ -99,7 +99,9 @@ class TaskWaiter:
     def _wait(self, collector: Any, states: dict[MoRef, dict[str, Any]], left_s: float) -> None:
         most_s = max(1, int(min(left_s, self._session.settings.timeout_s * 2 / 3)))
         options = _PC.WaitOptions(maxWaitSeconds=most_s)
-        answer = self._session.call("wait for", "tasks", lambda: collector.WaitForUpdatesEx(self._version, options))
+        answer = self._session.call(
+            "wait for", "tasks", lambda: authenticated(collector.WaitForUpdatesEx(self._version, options))
+        )
         if answer is None:
             return
         self._version = answer.version

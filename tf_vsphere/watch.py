@@ -23,7 +23,7 @@ from pyVmomi import vmodl
 
 from tf_reconcile.backoff import Backoff
 from tf_reconcile.errors import AgentError, BoundaryError, Conflict, Rejected, Transient
-from tf_vsphere.collector import Mirror, MoRef, ObservedObject, refuse_unauthenticated, unreadable
+from tf_vsphere.collector import Mirror, MoRef, ObservedObject, authenticated, unreadable
 from tf_vsphere.session import Session
 
 log = logging.getLogger(__name__)
@@ -200,13 +200,7 @@ class PropertyWatch:
         return self._call("wait for updates of", lambda: collector.WaitForUpdatesEx(version, options), patience_s)
 
     def _call(self, operation: str, ask: Callable[[], Any], patience_s: float) -> Any:
-        def request() -> Any:
-            answer = ask()
-            for filter_update in (answer.filterSet or ()) if answer is not None else ():
-                refuse_unauthenticated(filter_update.objectSet or ())
-            return answer
-
-        return self._session.call(operation, self._name, request, timeout_s=patience_s)
+        return self._session.call(operation, self._name, lambda: authenticated(ask()), timeout_s=patience_s)
 
     def _max_wait_s(self) -> int:
         """Return how long a wait may last: long, since each one costs the server a call for nothing.

@@ -68,7 +68,9 @@ class VcenterWatch:
         self._events_error: BoundaryError | None = None
         self._generation = 0
         self._of_kind: dict[str, tuple[Mirror, Mirror]] = {}
-        self._watch = PropertyWatch(session, self._filters, on_change, name=f"portgroups of {dvswitch.name}")
+        self._watch = PropertyWatch(
+            session, self._filters, on_change, name=f"portgroups of {dvswitch.name}", keep=without_old_events
+        )
 
     def start(self) -> None:
         """Begin to follow."""
@@ -144,6 +146,19 @@ def _merge(specs: Sequence[Any]) -> Any:
         whole.objectSet += spec.objectSet
         whole.propSet += spec.propSet
     return whole
+def without_old_events(properties: dict[str, Any]) -> dict[str, Any]:
+    """Return an object's properties, of an event history no more than its page holds.
+
+    vCenter may tell each new event as a property of its own (`latestPage[key]`), and not which one has left the page.
+    """
+    single = [name for name in properties if name.startswith("latestPage[")]
+    if len(single) <= _MOST_EVENTS:
+        return properties
+    oldest_first = sorted(single, key=lambda name: int(properties[name].key))
+    old = {*oldest_first[:-_MOST_EVENTS]}
+    return {name: value for name, value in properties.items() if name not in old}
+
+
 
 
 def find_host_of(session: Session, smbios_uuids: Sequence[str]) -> tuple[HostMoref, Any] | None:

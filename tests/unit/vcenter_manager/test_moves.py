@@ -13,6 +13,7 @@ from tests.unit.vcenter_manager.test_plan import kinds, reasons, settled
 from vcenter_manager.desired import vmi_uuid_of
 from vcenter_manager.model import AgentState, DeviceKey, HostMoref, Source, Vlan
 from vcenter_manager.moves import events_of, parse_announcements
+from vcenter_manager.vcenter_watch import without_old_events
 
 A, B = "host-a", "host-b"
 VMI = vmi_uuid_of(vm_uuid_of("web"), DeviceKey(4000))
@@ -324,6 +325,13 @@ def test_a_page_that_comes_whole_and_events_that_come_one_by_one_are_read_alike(
     one, two = _start(5, "vm-1", "host-1", "host-2"), _start(6, "vm-2", "host-1", "host-2")
     assert list(events_of({"latestPage": [one], 'latestPage["6"]': two})) == [one, two]
     assert list(events_of({"latestPage": None})) == []
+
+
+def test_events_that_come_one_by_one_are_kept_no_longer_than_a_page_of_them() -> None:
+    events = [_start(number, f"vm-{number}", "host-1", "host-2") for number in (*range(50, 300), *range(50))]
+    seen = without_old_events({"other": 1, **{f"latestPage[{event.key}]": event for event in events}})
+    assert seen.pop("other") == 1
+    assert sorted(event.key for event in events_of(seen)) == [*range(100, 300)]
 
 
 def test_ids_of_a_move_are_kept_while_its_vif_has_them() -> None:

@@ -199,21 +199,47 @@ def test_both_managers_killed_in_the_middle_of_a_move_go_on_where_things_are(sit
     assert not overlap.seconds
 
 
-@pytest.mark.parametrize("is_cancelled", [True, False], ids=["cancelled", "failed at its switch-over"])
+ENDS = pytest.mark.parametrize("is_cancelled", [True, False], ids=["cancelled", "failed at its switch-over"])
+
+
+@contextmanager
+def failing_move(site: Site, name: str, host: str, *, is_cancelled: bool) -> Iterator[None]:
+    """Within this block a guest is on its way; when it ends so does the move, without having happened."""
+    site.simulator.set_migration_delay(DELAY_MS)
+    if not is_cancelled:
+        site.simulator.fail_migrations(1)
+    task = site.admin.start_migration(name, host)
+    yield
+    if is_cancelled:
+        task.CancelTask()
+    wait_until(lambda: task.info.state == "error", what="the move failed")
+
+
+@ENDS
 def test_what_was_prepared_for_a_move_that_failed_is_taken_away_and_the_guest_stays_served(
     site: Site, is_cancelled: bool
 ) -> None:
     site.admin.create_vm("web", A, ["blue"])
     wait_open(site, "web")
-    site.simulator.set_migration_delay(DELAY_MS)
-    if not is_cancelled:
-        site.simulator.fail_migrations(1)
-    task = site.admin.start_migration("web", B)
-    wait_until(lambda: is_prepared(site, B, "web"), what="the vif prepared on B")
-    if is_cancelled:
-        task.CancelTask()
-    wait_until(lambda: port_at(site, B, "web") is None, what="the vif on B gone")
+    with OverlapWatch(site.simulator, NETWORKS) as overlap:
+        with failing_move(site, "web", B, is_cancelled=is_cancelled):
+            wait_until(lambda: is_prepared(site, B, "web"), what="the vif prepared on B")
+        wait_until(lambda: port_at(site, B, "web") is None, what="the vif on B gone")
     assert is_served(site, A, "web")
+    assert not overlap.seconds
+
+
+@ENDS
+def test_a_move_that_fails_after_its_taken_id_was_changed_leaves_both_guests_served_and_no_id_was_shared(
+    site: Site, colliding: int, is_cancelled: bool
+) -> None:
+    with OverlapWatch(site.simulator, NETWORKS) as overlap:
+        with failing_move(site, "web", B, is_cancelled=is_cancelled):
+            wait_until(lambda: is_prepared(site, B, "web"), what="prepared on B with an id that is free there")
+        wait_served(site, A, "web")
+        wait_served(site, B, "there")
+    assert nic(site, "there")["vlan"]["access"] == colliding != nic(site, "web")["vlan"]["access"]
+    assert not overlap.seconds
 
 
 def test_a_guest_that_goes_to_and_fro_is_served_wherever_it_stops(site: Site) -> None:

@@ -74,11 +74,15 @@ class DvPorts(Protocol):
     """Our dvSwitch on vCenter."""
 
     def observe_switch(self) -> Switch:
-        """Return the switch with its hosts and reserved ids."""
+        """Return the switch with its hosts."""
         ...
 
     def observe_portgroups(self) -> Mapping[PortgroupKey, Portgroup]:
         """Return every portgroup of the switch; costs no call."""
+        ...
+
+    def observe_pvlan_ids(self) -> frozenset[Vlan]:
+        """Return the ids of the switch's PVLAN map; costs no call."""
         ...
 
     def observe(self, dvport_keys: Collection[DvportKey]) -> Mapping[DvportKey, Dvport]:

@@ -35,7 +35,7 @@ from vcenter_manager.model import (
     Vlan,
     VnUuid,
 )
-from vcenter_manager.vcenter_watch import VcenterWatch
+from vcenter_manager.vcenter_watch import PVLAN_MAP, VcenterWatch
 
 _Vmware = vim.dvs.VmwareDistributedVirtualSwitch
 _MOST_NAMED = 5
@@ -81,14 +81,10 @@ class VsphereDvports:
         hosts = sorted(MoRef.of(member.config.host).value for member in config.host or () if member.config.host)
         if self._host not in hosts:
             raise Rejected(self._session.system, "read", self._dvswitch.name, f"{self._host} is not a member of it")
-        pvlans = getattr(config, "pvlanConfig", None) or ()
         return Switch(
             uuid=SwitchUuid(self._dvswitch.uuid),
             host=self._host,
             hosts=tuple(HostMoref(host) for host in hosts),
-            pvlan_ids=frozenset(
-                Vlan(vlan) for entry in pvlans for vlan in (int(entry.primaryVlanId), int(entry.secondaryVlanId))
-            ),
         )
 
     def observe_portgroups(self) -> Mapping[PortgroupKey, Portgroup]:
@@ -101,6 +97,13 @@ class VsphereDvports:
             }
             self._portgroups = (mirror, parsed)
         return self._portgroups[1]
+
+    def observe_pvlan_ids(self) -> frozenset[Vlan]:
+        """As promised in `boundary`."""
+        switches = [*self._watch.observe(_Vmware).values()]
+        if len(switches) != 1:
+            raise Transient(self._session.system, "read the PVLAN map of", self._dvswitch.name, "it is not shown")
+        return parse_pvlan_ids(switches[0].properties)
 
     def observe(self, dvport_keys: Collection[DvportKey]) -> Mapping[DvportKey, Dvport]:
         """As promised in `boundary`; no call when no port is asked for."""
@@ -239,6 +242,15 @@ def parse_portgroup(key: PortgroupKey, properties: Mapping[str, Any]) -> Portgro
         vn_uuid=VnUuid(mark.vn_uuid) if mark is not None else None,
         access_vlan=_access_vlan(getattr(default, "vlan", None)),
         is_blocked=bool(default is not None and default.blocked is not None and default.blocked.value),
+    )
+
+
+def parse_pvlan_ids(properties: Mapping[str, Any]) -> frozenset[Vlan]:
+    """Return the ids of a switch's PVLAN map, primary and secondary ones, from its mirrored properties."""
+    return frozenset(
+        Vlan(int(vlan))
+        for entry in properties.get(PVLAN_MAP) or ()
+        for vlan in (entry.primaryVlanId, entry.secondaryVlanId)
     )
 
 

@@ -111,12 +111,15 @@ class Portgroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Switch:
-    """The dvSwitch: which of vCenter's hosts is ours, all hosts (the vMotion domain), and the ids of its PVLAN map."""
+    """The dvSwitch: which of vCenter's hosts is ours, all hosts (the vMotion domain), and the ids of its PVLAN map.
+
+    The ids come with each pass's look at the portgroups, the rest is read in full passes.
+    """
 
     uuid: SwitchUuid
     host: HostMoref
     hosts: tuple[HostMoref, ...]
-    pvlan_ids: frozenset[Vlan]
+    pvlan_ids: frozenset[Vlan] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -319,10 +322,10 @@ class Snapshot:
 
     guests: Mapping[VmUuid, Guest] = field(default_factory=dict)
     unreadable_guests: tuple[str, ...] = ()
+    departed_guests: frozenset[VmUuid] = frozenset()
     reported: Reported = field(default_factory=dict)
     moves: Mapping[VmUuid, Move] = field(default_factory=dict)
     switch: Switch | None = None
-    departed_guests: frozenset[VmUuid] = frozenset()
     portgroups: Mapping[PortgroupKey, Portgroup] = field(default_factory=dict)
     dvports: Mapping[DvportKey, Dvport] = field(default_factory=dict)
     domain_vlans: frozenset[Vlan] = frozenset()

@@ -1,10 +1,10 @@
 """One look at everything, with as few calls as that takes.
 
-Watched sources (the ESXi's VMs, the portgroups) cost nothing. This host's dvPorts and the agent are read in every pass.
-What only we change, or what rarely changes (switch, other hosts' ids, networks, our TF objects), is read in the full
-pass, when a watch says so, and when something new is asked about. A source that failed is left alone until its back-off
-is over, so that a slow one does not hold up work that does not need it; what it said before is still used to set up
-NICs, never to remove anything (`rules.NEEDS`).
+Watched sources (the ESXi's VMs, the portgroups, the PVLAN map) cost nothing. This host's dvPorts and the agent are read
+in every pass. What only we change, or what rarely changes (switch, other hosts' ids, networks, our TF objects), is read
+in the full pass, when a watch says so, and when something new is asked about. A source that failed is left alone until
+its back-off is over, so that a slow one does not hold up work that does not need it; what it said before is still used
+to set up NICs, never to remove anything (`rules.NEEDS`).
 """
 
 from __future__ import annotations
@@ -134,6 +134,7 @@ class Observer:
         self._missing = {}
         listed = self._ask(Source.INVENTORY, self._outside.inventory.observe) or GuestList(guests={})
         portgroups = self._ask(Source.PORTGROUPS, self._outside.dvports.observe_portgroups) or {}
+        pvlan_ids = self._ask(Source.PORTGROUPS, self._outside.dvports.observe_pvlan_ids) or frozenset()
         moves: Mapping[VmUuid, Move] = self._ask(Source.MOVES, self._outside.moves.observe, patient=True) or {}
         seen = Snapshot(guests=listed.guests, unreadable_guests=listed.unreadable, moves=moves, switch=self._switch)
         dvports = self._observe_dvports(seen, portgroups, is_full=is_full)
@@ -147,9 +148,9 @@ class Observer:
         return replace(
             seen,
             guests=self._still_here(seen.guests),
-            reported=listed.reported,
             departed_guests=listed.departed,
-            switch=self._switch,
+            reported=listed.reported,
+            switch=replace(self._switch, pvlan_ids=pvlan_ids),
             portgroups=portgroups,
             dvports=dvports,
             vlans_at=self._vlans_at,

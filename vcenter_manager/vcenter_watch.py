@@ -1,4 +1,5 @@
-"""The one property collector of the vCenter session: portgroups of our switch, vMotion events, and VMs where asked.
+"""The one property collector of the vCenter session: portgroups and PVLAN map of our switch, vMotion events, and VMs
+where asked.
 
 The adapters (`dvports`, `moves`, `inventory`) read their part of its mirror; only this module starts and ends it.
 """
@@ -41,6 +42,9 @@ VM_PATHS: Final = (
     "config.hardware.device",
     "guest.net",
 )
+
+PVLAN_MAP: Final = "config.pvlanConfig"
+"""Path of a switch's PVLAN map."""
 
 _PORTGROUP_PATHS = ("name", "config.vendorSpecificConfig", "config.defaultPortConfig")
 _PORTGROUPS = {"portgroups": Step(vim.DistributedVirtualSwitch, "portgroup")}
@@ -99,8 +103,11 @@ class VcenterWatch:
         return last[1]
 
     def _filters(self) -> Sequence[Any]:
-        kind = vim.dvs.DistributedVirtualPortgroup
-        filters = [filter_spec([self._dvswitch.managed_object], {kind: _PORTGROUP_PATHS}, steps=_PORTGROUPS)]
+        wanted = {
+            vim.dvs.DistributedVirtualPortgroup: _PORTGROUP_PATHS,
+            vim.dvs.VmwareDistributedVirtualSwitch: (PVLAN_MAP,),
+        }
+        filters = [filter_spec([self._dvswitch.managed_object], wanted, steps=_PORTGROUPS, with_roots=True)]
         if self._with_events and (history := self._try_new_history()) is not None:
             filters.append(filter_spec([history], {vim.event.EventHistoryCollector: ("latestPage",)}))
         if self._host is not None:
@@ -139,13 +146,6 @@ class VcenterWatch:
         return history
 
 
-def _merge(specs: Sequence[Any]) -> Any:
-    """Return one filter for what all of `specs` select: each filter costs a call."""
-    whole = specs[0]
-    for spec in specs[1:]:
-        whole.objectSet += spec.objectSet
-        whole.propSet += spec.propSet
-    return whole
 def without_old_events(properties: dict[str, Any]) -> dict[str, Any]:
     """Return an object's properties, of an event history no more than its page holds.
 
@@ -159,6 +159,13 @@ def without_old_events(properties: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in properties.items() if name not in old}
 
 
+def _merge(specs: Sequence[Any]) -> Any:
+    """Return one filter for what all of `specs` select: each filter costs a call."""
+    whole = specs[0]
+    for spec in specs[1:]:
+        whole.objectSet += spec.objectSet
+        whole.propSet += spec.propSet
+    return whole
 
 
 def find_host_of(session: Session, smbios_uuids: Sequence[str]) -> tuple[HostMoref, Any] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from tests.fakes.manager_world import TENANCY, World
@@ -125,7 +126,12 @@ class _Dvports:
     def observe_switch(self) -> Switch:
         switch = self._outside.world.snapshot(self._outside.host).switch
         assert switch is not None
-        return self._outside.call("switch", lambda: switch)
+        return self._outside.call("switch", lambda: replace(switch, pvlan_ids=frozenset()))
+
+    def observe_pvlan_ids(self) -> frozenset[Vlan]:
+        switch = self._outside.world.snapshot(self._outside.host).switch
+        assert switch is not None
+        return self._outside.call("PVLAN map", lambda: switch.pvlan_ids)
 
     def observe_portgroups(self) -> Mapping[PortgroupKey, Portgroup]:
         return self._outside.call("portgroups", lambda: dict(self._outside.world.portgroups))

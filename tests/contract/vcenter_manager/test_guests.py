@@ -17,6 +17,8 @@ NIC = 4000
 A, B = "esx-a", "esx-b"
 RANGES = {*range(101, 111), *range(120, 161)}
 PVLANS = {102, 103}
+SOON_S = 15.0
+"""Well before a full pass would come of itself (60 s)."""
 
 
 @pytest.fixture(autouse=True)
@@ -243,6 +245,36 @@ def test_a_guest_that_moves_to_a_host_where_its_id_is_taken_gets_another(site: S
     assert stayed == vlan
     assert moved != vlan
     assert site.agents[B].ports()["here"].rx_vlan == moved
+
+
+def change_pvlans(site: Site, operation: str, *vlans: int) -> None:
+    """Add or remove primary ids of the switch's PVLAN map."""
+    kind = vim.dvs.VmwareDistributedVirtualSwitch
+    entries = [kind.PvlanMapEntry(primaryVlanId=vlan, secondaryVlanId=vlan, pvlanType="promiscuous") for vlan in vlans]
+    changes: Any = [kind.PvlanConfigSpec(pvlanEntry=entry, operation=operation) for entry in entries]
+    switch = site.admin.dvswitch()
+    spec = kind.ConfigSpec(configVersion=switch.config.configVersion, pvlanConfigSpec=changes)
+    site.admin.wait([switch.ReconfigureDvs_Task(spec)])
+
+
+def test_ids_that_a_pvlan_map_takes_while_the_manager_runs_are_left_at_once_and_not_given_out(site: Site) -> None:
+    for name in ("web", "db"):
+        site.admin.create_vm(name, A, ["blue"])
+    web, db = wait_open(site, "web", "db")
+    site.managers[A].wait_in_sync()
+    added_at = site.agents[A].ports()["db"].added_at
+    taken = {web, *sorted(RANGES - PVLANS - {web, db})[:-3]}
+    change_pvlans(site, "add", *taken)
+    try:
+        wait_until(lambda: nic(site, "web")["vlan"]["access"] not in taken, what="another id", timeout_s=SOON_S)
+        site.admin.create_vm("cache", A, ["blue"])
+        vlans = wait_open(site, "web", "db", "cache")
+        assert not {*vlans} & taken
+        assert len({*vlans}) == len(vlans)
+        assert vlan_in_agent(site, A, "web") == vlans[0]
+        assert (vlans[1], site.agents[A].ports()["db"].added_at) == (db, added_at), "its neighbour is not disturbed"
+    finally:
+        change_pvlans(site, "remove", *taken)
 
 
 def test_an_operators_override_on_a_foreign_portgroups_port_is_left_alone_and_its_id_not_given_out(site: Site) -> None:

@@ -6,7 +6,7 @@ import argparse
 import logging
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from tf_api.client import ConfigApi
 from tf_api.settings import open_config_api
 from tf_api.watch import Watch
 from tf_reconcile.backoff import Backoff
-from tf_reconcile.errors import BoundaryError, ConfigError, Rejected
+from tf_reconcile.errors import BoundaryError, ConfigError
 from tf_reconcile.result import PassReport
 from tf_runtime.daemon import (
     EXIT_OK,
@@ -35,24 +35,21 @@ from tf_runtime.loop import ReconcileLoop
 from tf_runtime.metrics import PREFIX, DaemonMetrics
 from tf_runtime.removals import ConfirmedRemovals
 from tf_runtime.settings import check_url, load_settings
-from tf_vsphere.dvswitch import DvSwitch, DvSwitchSite, find_dvswitch_site
+from tf_vsphere.dvswitch import find_dvswitch_site
 from tf_vsphere.session import Session, connect
 from vcenter_manager.actions import describe
-from vcenter_manager.boundary import Inventory
-from vcenter_manager.dvports import VsphereDvports, find_host
+from vcenter_manager.dvports import VsphereDvports
 from vcenter_manager.errands import Errands
-from vcenter_manager.identity import find_own_vm, smbios_forms
-from vcenter_manager.inventory import EsxiInventory, VcenterInventory
-from vcenter_manager.model import HostMoref, MacAddress, Snapshot, Switch
+from vcenter_manager.model import Snapshot
 from vcenter_manager.moves import NoMoves, VcenterMoves
 from vcenter_manager.observer import Boundaries, Observer
+from vcenter_manager.place import Given, Watched, parse_switch, prove_place, read_place, watch_host
 from vcenter_manager.plan import Decision
-from vcenter_manager.reconciler import Place, Reconciler
+from vcenter_manager.reconciler import Reconciler
 from vcenter_manager.rules import Policy
-from vcenter_manager.settings import IdentitySettings, InventorySource, ManagerSettings, check_ranges
+from vcenter_manager.settings import InventorySource, ManagerSettings, check_ranges
 from vcenter_manager.tf_networks import TfNetworks
 from vcenter_manager.tf_objects import TfObjects
-from vcenter_manager.vcenter_watch import VcenterWatch, find_host_of
 from vcenter_manager.vrouter_ports import VrouterAgent
 
 log = logging.getLogger("vcenter_manager")
@@ -89,43 +86,13 @@ class _Picture:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Given:
-    """What is there before anything is built: settings and where they come from, the config API, both logins."""
-
-    settings: ManagerSettings
-    file: str
-    place: Place
-    api: ConfigApi
-    esxi: Session | None
-    vcenter: Session
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Watched:
-    """Which host is ours, what follows its VMs and vCenter, and what starts and ends that."""
-
-    host: HostMoref
-    inventory: Inventory
-    vcenter: VcenterWatch
-    esxi: EsxiInventory | None
-
-    def stop(self) -> None:
-        if self.esxi is not None:
-            self.esxi.stop()
-        self.vcenter.stop()
-
-    def wait_for_vms(self, timeout_s: float) -> bool:
-        return (self.vcenter if self.esxi is None else self.esxi).wait_until_complete(timeout_s)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Manager:
     """The daemon's parts, wired together."""
 
     sessions: tuple[Session, ...]
     timeout_s: float
     api: ConfigApi
-    watched: _Watched
+    watched: Watched
     agent: VrouterAgent
     observer: Observer
     reconciler: Reconciler
@@ -187,56 +154,29 @@ def make_manager(settings: ManagerSettings, file: str) -> Manager:
             opened.callback(esxi.close)
         vcenter = connect(settings.vcenter, file, "vcenter")
         opened.callback(vcenter.close)
-        given = _Given(settings=settings, file=file, place=place, api=api, esxi=esxi, vcenter=vcenter)
+        given = Given(settings=settings, file=file, place=place, esxi=esxi, vcenter=vcenter)
         try:
-            manager = _wire(given, opened)
+            manager = _wire(given, api, opened)
         except BoundaryError as error:
             raise ConfigError(str(error), file=file, key="vcenter.host", value=settings.vcenter.host) from error
         opened.pop_all()
     return manager
 
 
-def read_place(settings: IdentitySettings, *, file: str) -> Place:
-    """Return what this machine says about itself; raises `ConfigError` when it does not."""
-    smbios = Path(settings.smbios_uuid_file)
-    trunk = Path(settings.interfaces_directory) / settings.trunk_interface / "address"
-    try:
-        own_uuids = smbios_forms(smbios.read_text(encoding="ascii"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"cannot read the SMBIOS uuid: {error}",
-            file=file,
-            key="identity.smbios_uuid_file",
-            value=settings.smbios_uuid_file,
-            allowed="a readable file with the uuid of this machine",
-        ) from error
-    try:
-        trunk_mac = MacAddress(trunk.read_text(encoding="ascii").strip().lower())
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"cannot read the MAC of the trunk interface: {error}",
-            file=file,
-            key="identity.trunk_interface",
-            value=settings.trunk_interface,
-            allowed="a network interface of this machine",
-        ) from error
-    return Place(own_uuids=own_uuids, trunk_mac=trunk_mac)
-
-
-def _wire(given: _Given, opened: ExitStack) -> Manager:
+def _wire(given: Given, api: ConfigApi, opened: ExitStack) -> Manager:
     settings, file, vcenter = given.settings, given.file, given.vcenter
     errands, picture = Errands(), _Picture()
     opened.callback(errands.close)
     wakeup = _Wakeup(errands)
     site = find_dvswitch_site(vcenter, settings.dvswitch, settings.datacenter, file=file)
     dvswitch = site.dvswitch
-    watched = _make_watched(given, site, wakeup, opened)
+    watched = watch_host(given, site, wakeup, opened)
     host, watch = watched.host, watched.vcenter
     dvports = VsphereDvports(vcenter, dvswitch, watch, host=host, task_timeout_s=settings.task_timeout_s)
-    switch = _parse_switch(dvports, given, site)
+    switch = parse_switch(dvports, given, site)
     opened.callback(watch.stop)
     watch.start()
-    _prove_place(watched, given)
+    prove_place(watched, given)
     moves = VcenterMoves(vcenter, watch, host=host, clock=time.monotonic) if settings.vmotion.prepare else NoMoves()
     agent = VrouterAgent(
         kind=settings.agent.kind,
@@ -249,8 +189,8 @@ def _wire(given: _Given, opened: ExitStack) -> Manager:
         inventory=watched.inventory,
         dvports=dvports,
         moves=moves,
-        networks=TfNetworks(given.api, project=project, security_group=settings.tf.security_group),
-        objects=TfObjects(given.api),
+        networks=TfNetworks(api, project=project, security_group=settings.tf.security_group),
+        objects=TfObjects(api),
         agent=agent,
     )
     observer = Observer(boundaries, switch=switch, clock=time.monotonic, errands=errands)
@@ -265,7 +205,7 @@ def _wire(given: _Given, opened: ExitStack) -> Manager:
     return Manager(
         sessions=tuple(session for session in (given.esxi, vcenter) if session is not None),
         timeout_s=settings.vcenter.timeout_s,
-        api=given.api,
+        api=api,
         watched=watched,
         agent=agent,
         observer=observer,
@@ -273,80 +213,6 @@ def _wire(given: _Given, opened: ExitStack) -> Manager:
         errands=errands,
         wakeup=wakeup,
         picture=picture,
-    )
-
-
-def _make_watched(given: _Given, site: DvSwitchSite, on_change: Callable[[], None], opened: ExitStack) -> _Watched:
-    """Find out which host is ours, and follow its VMs on itself, or prepare to follow them through vCenter."""
-    dvswitch, with_events = site.dvswitch, given.settings.vmotion.prepare
-    if given.esxi is not None:
-        inventory = EsxiInventory(given.esxi, on_change)
-        opened.callback(inventory.stop)
-        inventory.start()
-        host = _find_host(inventory, given, site)
-        watch = VcenterWatch(given.vcenter, dvswitch, on_change, with_events=with_events)
-        return _Watched(host=host, inventory=inventory, vcenter=watch, esxi=inventory)
-    found = find_host_of(given.vcenter, sorted(given.place.own_uuids))
-    if found is None:
-        raise _elsewhere(given, "vcenter.host", given.settings.vcenter.host, "the vCenter that manages this vRouter VM")
-    host, managed_object = found
-    watch = VcenterWatch(given.vcenter, dvswitch, on_change, with_events=with_events, host=managed_object)
-    return _Watched(host=host, inventory=VcenterInventory(watch), vcenter=watch, esxi=None)
-
-
-def _find_host(inventory: EsxiInventory, given: _Given, site: DvSwitchSite) -> HostMoref:
-    """Return vCenter's id of the configured ESXi: the member of the switch with the same hardware uuid."""
-    account = given.settings.esxi or given.settings.vcenter
-    if not inventory.wait_until_complete(account.timeout_s):
-        raise _no_list_of_vms(given, "esxi.host", account.host)
-    uuid = inventory.hardware_uuid()
-    listed = site.hosts.get(uuid)
-    host = HostMoref(listed.value) if listed is not None else find_host(given.vcenter, uuid)
-    if host is None:
-        raise _no_member(given, site.dvswitch, f"this ESXi (hardware uuid {uuid})")
-    return host
-
-
-def _parse_switch(dvports: VsphereDvports, given: _Given, site: DvSwitchSite) -> Switch:
-    """Return the switch, of which our host is a member."""
-    try:
-        return dvports.parse_switch(site.config)
-    except Rejected as error:
-        raise _no_member(given, site.dvswitch, "this ESXi") from error
-
-
-def _no_member(given: _Given, dvswitch: DvSwitch, what: str) -> ConfigError:
-    section = "vcenter" if given.settings.esxi is None else "esxi"
-    return ConfigError(
-        f"{what} is no host of {dvswitch.name} in {given.settings.vcenter.host}",
-        file=given.file,
-        key=f"{section}.host",
-        value=(given.settings.esxi or given.settings.vcenter).host,
-        allowed="a host of that vCenter which is a member of the distributed switch",
-    )
-
-
-def _no_list_of_vms(given: _Given, key: str, value: str) -> ConfigError:
-    return ConfigError("no list of this host's VMs", file=given.file, key=key, value=value)
-
-
-def _prove_place(watched: _Watched, given: _Given) -> None:
-    """Raise `ConfigError` unless this vRouter VM is among the VMs of the configured ESXi."""
-    section = "vcenter" if given.settings.esxi is None else "esxi"
-    account = given.settings.esxi or given.settings.vcenter
-    if not watched.wait_for_vms(account.timeout_s):
-        raise _no_list_of_vms(given, f"{section}.host", account.host)
-    if find_own_vm(watched.inventory.observe().guests, given.place.own_uuids) is None:
-        raise _elsewhere(given, f"{section}.host", account.host, "the ESXi that this vRouter VM runs on")
-
-
-def _elsewhere(given: _Given, key: str, value: str, allowed: str) -> ConfigError:
-    return ConfigError(
-        f"this vRouter VM ({' or '.join(sorted(given.place.own_uuids))}) is not among the VMs of this ESXi",
-        file=given.file,
-        key=key,
-        value=value,
-        allowed=allowed,
     )
 
 

@@ -121,6 +121,19 @@ def test_a_vcenter_in_the_place_of_the_esxi_is_refused(site: Site, tmp_path: Pat
     assert "not a single ESXi host" in stderr
 
 
+def test_an_esxi_whose_vms_cannot_be_read_is_told_with_the_reason(site: Site, tmp_path: Path) -> None:
+    for method in ("CheckForUpdates", "WaitForUpdatesEx"):
+        site.simulator.add_rule(level="soap", at=A, method=method, fault="NoPermission")
+    try:
+        code, _, stderr = run(site, tmp_path, put("esxi.timeout_s", 2.0))
+    finally:
+        site.simulator.clear_rules()
+    assert code == 2
+    (line,) = stderr.splitlines()
+    for word in ("esxi.host", "no list of this host's VMs", "NoPermission"):
+        assert word in line
+
+
 def test_another_trunk_interface_than_the_vms_holds_everything_with_that_reason(site: Site, tmp_path: Path) -> None:
     interface = tmp_path / "net" / "eth1"
     interface.mkdir(parents=True)

@@ -138,7 +138,7 @@ def test_no_kind_of_call_and_no_kind_of_action_is_left_out_of_the_story() -> Non
     called = story.outsides[A].calls.keys() | story.outsides[B].calls.keys()
     assert called == {
         *("inventory", "agent", "port api"),
-        *("switch", "portgroups", "fetch", "domain", "vlans at", "moves", "reconfigure"),
+        *("switch", "portgroups", "PVLAN map", "fetch", "domain", "vlans at", "moves", "reconfigure"),
         *("networks", "tenancy", "objects", "tf"),
     }
     methods = sum(len(_promised(protocol)) for protocol in (Inventory, DvPorts, Moves, Networks, Objects, Agent))

@@ -233,7 +233,7 @@ def _addresses(rule: PolicyRule, shapes: Shapes) -> Iterator[str]:
         yield "" if rule.version is None else f"meta nfproto ipv{rule.version}"
         return
     for version in _VERSIONS if rule.version is None else (rule.version,):
-        for same in itertools.product(*(sorted(keys) for keys in rule.same)):
+        for same in itertools.product(*(sorted(keys & shapes.keys()) for keys in rule.same)):
             yield from (
                 " ".join(part for part in parts if part)
                 for parts in itertools.product(

@@ -21,6 +21,7 @@ from vrouter_vm.rules import ANYTHING, PolicyRule, Service, Side
 from vrouter_vm.tf_rules import (
     ANY,
     Malformed,
+    check_size,
     make_service,
     parse_ports,
     parse_prefix,
@@ -35,6 +36,7 @@ Parsed = TypeVar("Parsed")
 
 _NONSENSE: Final = (AttributeError, KeyError, TypeError, ValueError)
 """What comes of a rule that is not of the form of TF's schema: `Malformed` is one of them."""
+_MULTIPLIED: Final = ("src_addresses", "dst_addresses", "src_ports", "dst_ports")
 _LOCAL: Final = "local"
 _NOBODY: Final[Side] = ()
 _GLOBAL: Final = "global:"
@@ -257,6 +259,7 @@ class _Compiler:
             rule_name = f"{name} rule {raw.get('rule_uuid') or index}"
             with _named(rule_name):
                 sources, targets = raw.get("src_addresses") or (), raw.get("dst_addresses") or ()
+                check_size(*(max(1, len(raw.get(key) or ())) for key in _MULTIPLIED))
                 services = self._services(raw, rule_name)
                 if not services or not sources or not targets:
                     self._note(name, f"{rule_name} has no protocol, port or address on one side: it matches nothing")
@@ -410,6 +413,7 @@ class _Compiler:
                     raise Malformed(f"direction {direction!r} is not one of '<', '>', '<>'")
                 ways = {">": ((first, second),), "<": ((second, first),), "<>": ((first, second), (second, first))}
                 services, same = self._firewall_services(raw), self._match_tags(raw)
+                check_size(_width(first), _width(second), len(services))
                 for src, dst in dict.fromkeys(ways[direction]):
                     yield PolicyRule(
                         name=rule_name, passes=action == "pass", src=src, dst=dst, services=services, same=same
@@ -595,6 +599,7 @@ class _NetworkRules:
             raise Malformed(f"direction {raw.get('direction')!r} is neither '>' nor '<>'")
         version = parse_version(raw.get("ethertype"))
         protocol = parse_protocol(str(raw.get("protocol") or ANY), version=version)
+        check_size(*(max(1, len(raw.get(key) or ())) for key in _MULTIPLIED))
         ports = [*itertools.product(raw.get("src_ports") or (), raw.get("dst_ports") or ())]
         parsed_ports = [(parse_ports(source), parse_ports(target)) for source, target in ports]
         pairs = itertools.product(raw.get("src_addresses") or (), raw.get("dst_addresses") or ())
@@ -694,6 +699,14 @@ def _prefixes_of(address: JsonObject) -> Side:
     """Return the subnets of an address, or None when it has none; they count before all else that it has."""
     subnets = [*([address["subnet"]] if address.get("subnet") else []), *(address.get("subnet_list") or ())]
     return tuple((prefix,) for prefix in parse_prefixes(subnets)) if subnets else None
+
+
+def _width(side: Side) -> int:
+    """Return in how many ways an address can match; prefixes are one."""
+    if side is None:
+        return 1
+    others = [alternative for alternative in side if isinstance(alternative[0], str) or len(alternative) > 1]
+    return len(others) + (len(others) < len(side))
 
 
 def _union(sides: Iterable[Side]) -> Side:

@@ -6,6 +6,7 @@ half a policy would pass what its other half forbids.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from ipaddress import collapse_addresses, ip_network
 from typing import Any, Final
@@ -24,9 +25,20 @@ _LAST_PROTOCOL: Final = 255
 _VERSIONS: Final[Mapping[str, IpVersion]] = {"IPv4": 4, "IPv6": 6}
 _NO_PORT: Final = -1
 
+MOST_COMBINATIONS: Final = 10_000
+"""In one rule: more is no policy, but a way to keep every agent busy with it."""
+
 
 class Malformed(ValueError):
     """Part of a policy is not what TF's schema promises, or is not supported here."""
+
+
+def check_size(*numbers: int) -> None:
+    """Raise `Malformed` when a rule with so many addresses, ports and services says too much at once: every combination
+    of them is a rule of the kernel.
+    """
+    if (combinations := math.prod(numbers)) > MOST_COMBINATIONS:
+        raise Malformed(f"it has {combinations} combinations of addresses and ports, more than {MOST_COMBINATIONS}")
 
 
 def parse_version(ethertype: str | None) -> IpVersion | None:

@@ -73,6 +73,10 @@ def parsed(*rules: dict[str, Any], also: dict[str, list[dict[str, Any]]] | None 
         (group_rule(src_addresses=[{"subnet": {"ip_prefix": "10.0.0.0", "ip_prefix_len": None}}]), "is no prefix"),
         (group_rule(src_addresses=[{"subnet_list": "10.0.0.0/8"}]), "is no prefix"),
         (group_rule(dst_ports="80"), "'str' object"),
+        (
+            group_rule(src_ports=EVERY_PORT * 101, dst_ports=EVERY_PORT * 100),
+            "10100 combinations of addresses and ports, more than 10000",
+        ),
         (group_rule(src_addresses=[{}]), "address {} says nothing"),
         (group_rule(src_addresses=[{"network_policy": "d:p:x"}]), "a network policy is no address of a security group"),
         (group_rule(dst_addresses=TEN), "exactly one side must be the one address 'local'"),
@@ -165,6 +169,7 @@ def network_with(*rules: dict[str, Any], attr: dict[str, Any] | None = None) -> 
             "a security group is no address of a network policy",
         ),
         (network_rule(protocol="quic"), "protocol 'quic'"),
+        (network_rule(src_ports=EVERY_PORT * 101, dst_ports=EVERY_PORT * 100), "10100 combinations"),
     ],
 )
 def test_a_malformed_network_policy_leaves_only_the_networks_own_traffic(rule: dict[str, Any], reason: str) -> None:
@@ -199,6 +204,17 @@ def firewall_with(*, policy_set: dict[str, Any] | None = None, **changes: Any) -
     return parsed(
         also={
             "firewall-rule": [rule],
+            "service-group": [
+                {
+                    "uuid": "large",
+                    "service_group_firewall_service_list": {
+                        "firewall_service": [
+                            {"protocol": "tcp", "dst_ports": {"start_port": port, "end_port": port}}
+                            for port in range(10001)
+                        ]
+                    },
+                }
+            ],
             "firewall-policy": [{"uuid": "pol", "fq_name": ["d", "p", "pol"], "firewall_rule_refs": [ref]}],
             "application-policy-set": [
                 {
@@ -239,6 +255,7 @@ def test_a_draft_of_a_policy_set_is_not_in_force(scope: list[str]) -> None:
         ({"endpoint_2": {"tags": ["tier=db"]}}, "there is no tag d:p:tier=db"),
         ({"endpoint_2": {"address_group": "d:p:ag"}}, "there is no address group d:p:ag"),
         ({"direction": "both"}, "direction 'both' is not one of"),
+        ({"service": None, "service_group_refs": [{"to": [], "uuid": "large"}]}, "10001 combinations"),
         ({"action_list": {}}, "action None is neither 'pass' nor 'deny'"),
         ({"service": None}, "it has neither a service nor a service group"),
         ({"service": None, "service_group_refs": [{"to": [], "uuid": "sg"}]}, "TF has no service group sg"),

@@ -8,7 +8,7 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -32,7 +32,7 @@ from vrouter_vm.connections import connections_page
 from vrouter_vm.conntrack import Conntrack
 from vrouter_vm.dns_feed import WATCHED as NAMES_WATCHED
 from vrouter_vm.dns_feed import TfVirtualDns, VirtualDnsFeed
-from vrouter_vm.evpn import Vtep
+from vrouter_vm.evpn import Vtep, leaks
 from vrouter_vm.filter_watch import LOOK_S, FilterWatch
 from vrouter_vm.flows import FlowJudge
 from vrouter_vm.fou import MplsPort
@@ -55,6 +55,7 @@ from vrouter_vm.port_api import PortApi, PortServer, describe_status
 from vrouter_vm.port_files import PortStore
 from vrouter_vm.reconciler import OverlaySide, Reconciler
 from vrouter_vm.route_socket import RouteSocket
+from vrouter_vm.route_targets import ROUTING_INSTANCE
 from vrouter_vm.settings import (
     AgentSettings,
     OverlaySettings,
@@ -66,7 +67,7 @@ from vrouter_vm.settings import (
     peer_settings,
     resolvers,
 )
-from vrouter_vm.status import StatusBoard, describe_vrfs
+from vrouter_vm.status import PortStatus, StatusBoard, describe_vrfs
 from vrouter_vm.tf_source import WATCHED, TfInterfaces
 from vrouter_vm.trace import KernelView, Packet, trace_page
 from vrouter_vm.traffic import read_traffic
@@ -109,7 +110,12 @@ def main(argv: Sequence[str]) -> int:
         clock=time.time,
         on_change=wake,
     )
-    interfaces = InterfaceFeed(TfInterfaces(api), cache=Path(settings.interface_cache), clock=time.time, on_change=wake)
+    interfaces = InterfaceFeed(
+        TfInterfaces(api, has_overlay=settings.overlay is not None),
+        cache=Path(settings.interface_cache),
+        clock=time.time,
+        on_change=wake,
+    )
     peer_feed = _peer_feed(settings.overlay, api, file=file) if settings.overlay else None
     overlay = _overlay(settings.overlay, peer_feed, on_change=wake) if settings.overlay and peer_feed else None
     dns_names = VirtualDnsFeed(TfVirtualDns(api), cache=Path(settings.guest_services.names_cache), clock=time.time)
@@ -274,9 +280,10 @@ def _tf_feeds(parts: _Parts) -> tuple[dict[str, ReconcileLoop], list[_Watching]]
     parts.interfaces.call_when_needed(interfaces.wake)
     parts.dns_names.call_when_needed(names_watch.need)
     loops = {"networks": networks, "interfaces": interfaces, "names": names}
+    of_targets = [ROUTING_INSTANCE] if parts.overlay else []
     watches: list[_Watching] = [
-        Watch(parts.api, [*WATCHED_TYPES, *(["routing-instance"] if parts.overlay else [])], networks.wake),
-        Watch(parts.api, WATCHED, interfaces.wake),
+        Watch(parts.api, [*WATCHED_TYPES, *of_targets], networks.wake),
+        Watch(parts.api, [*WATCHED, *of_targets], interfaces.wake),
         names_watch,
         *([parts.path_watch] if parts.path_watch else []),
     ]
@@ -506,12 +513,21 @@ def _status(parts: _Parts, report: PassReport | None) -> dict[str, Any]:
         "networks": parts.feed.status.describe(now=now),
         "policy": parts.policy_status.describe(),
         "interfaces": parts.interfaces.status.describe(now=now),
-        "vrfs": describe_vrfs(statuses, asn=parts.settings.overlay.bgp.asn if parts.settings.overlay else None),
+        "vrfs": _vrfs(parts, statuses),
         "traffic": {vif: asdict(counters) for vif, counters in sorted(traffic.items())},
         "drops": dict(outcome.drops),
         **({"guest_services": parts.services.describe()} if parts.services else {}),
         **({"overlay": _overlay_status(parts, overlay, now=now)} if overlay else {}),
     }
+
+
+def _vrfs(parts: _Parts, statuses: Iterable[PortStatus]) -> dict[str, Any]:
+    overlay = parts.settings.overlay
+    if overlay is None:
+        return describe_vrfs(statuses, asn=None)
+    policies = parts.interfaces.policies(frozenset())
+    asn = overlay.bgp.asn
+    return describe_vrfs(statuses, asn=asn, leaks=leaks(policies.connected, policies.exporters, asn=asn))
 
 
 def _overlay_status(parts: _Parts, overlay: BgpOverlay, *, now: float) -> dict[str, Any]:

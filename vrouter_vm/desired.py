@@ -88,7 +88,7 @@ def tell_policies(wanted: Wanted, view: PolicyView) -> None:
         wanted.policing.set_list(listed, rules)
     for key, members in view.members.items():
         wanted.policing.set_members(key, members)
-    wanted.set_connected(view.connected)
+    wanted.set_connected(view.connected, view.exporters)
 
 
 def whole(wanted: Wanted) -> Desired:

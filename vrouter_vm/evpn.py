@@ -16,12 +16,26 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Final, assert_never
 
 from vrouter_vm import names
-from vrouter_vm.model import BgpRoute, Encapsulation, EvpnRoute, IpNetwork, MacAddress, RouteTarget, VpnRoute
+from vrouter_vm.model import (
+    BgpRoute,
+    Encapsulation,
+    EvpnRoute,
+    Exporter,
+    IpNetwork,
+    MacAddress,
+    RouteTarget,
+    RouteTargets,
+    VnUuid,
+    VpnRoute,
+)
 from vrouter_vm.prefixes import parse_prefix
 
 FIRST_GENERATION: Final = 100
 """What BGP assumes where no local preference is set: a route of a fabric is no newer and no older than our first."""
 LAST_GENERATION: Final = 2**32 - 1
+
+NO_ASN: Final = 0
+"""The AS number of a host without an overlay: nobody else's (RFC 7607), as its route targets reach nobody else."""
 
 _TARGET = re.compile(r"(?:target:)?(?P<administrator>[0-9.]+):(?P<number>[0-9]+)")
 _TWO_OCTETS: Final = 2**16
@@ -75,6 +89,29 @@ def parse_route_target(text: str) -> RouteTarget | None:
 def default_target(asn: int, network_id: int) -> RouteTarget:
     """Return the target of a network for which TF has set none."""
     return RouteTarget(f"{asn}:{network_id}")
+
+
+def own_targets(asn: int, network_id: int, targets: RouteTargets) -> frozenset[RouteTarget]:
+    """Return the targets that a network both imports and exports of itself: what TF has set, else the default one."""
+    return targets.own or frozenset({default_target(asn, network_id)})
+
+
+def leaks(
+    connected: Iterable[frozenset[VnUuid]], exporters: Mapping[VnUuid, Exporter], *, asn: int
+) -> dict[VnUuid, frozenset[RouteTarget]]:
+    """Return what each network imports because a policy connects it with others.
+
+    As in TF's control node that is what the other one imports and exports alike, not what its users have set for export
+    only (src/bgp/bgp_config_ifmap.cc, GetRoutingInstanceExportTargets).
+    """
+    found: dict[VnUuid, frozenset[RouteTarget]] = {}
+    for pair in connected:
+        for one in pair:
+            for other in (pair - {one}) & exporters.keys():
+                targets = exporters[other].targets
+                followed = own_targets(asn, exporters[other].network_id, targets) | (targets.imports & targets.exports)
+                found[one] = found.get(one, frozenset()) | followed
+    return found
 
 
 def format_rd(vtep: IPv4Address, network_id: int) -> str:

@@ -120,12 +120,15 @@ class InterfaceFeed:
         with self._lock:
             known = self._known
         lists, members = known.policies.lists, known.members
+        view = PolicyView(
+            lists=lists, members=members, connected=known.policies.connected, exporters=known.policies.exporters
+        )
         if of is None:
-            return PolicyView(lists=lists, members=members, connected=known.policies.connected)
-        return PolicyView(
+            return view
+        return replace(
+            view,
             lists={key: lists.get(key) for key in map(ListKey, of) if not is_set_key(key)},
             members={key: members.get(key) for key in map(SetKey, of) if is_set_key(key)},
-            connected=known.policies.connected,
         )
 
     def problems(self) -> Mapping[str, tuple[str, ...]]:
@@ -189,7 +192,11 @@ class InterfaceFeed:
         changed |= changed_keys(before[1], missing)
         lists = changed_keys(before[0].policies.lists, known.policies.lists)
         policies: set[PolicyKey] = {*lists, *changed_keys(before[0].members, known.members)}
-        if changed or policies or before[0].policies.connected != known.policies.connected:
+        is_reconnected = (before[0].policies.connected, before[0].policies.exporters) != (
+            known.policies.connected,
+            known.policies.exporters,
+        )
+        if changed or policies or is_reconnected:
             self._policy_changes.note(policies)
             self._changes.note(changed)
             self._on_change()

@@ -151,6 +151,14 @@ class RouteTargets:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Exporter:
+    """A network as others see it that policies connect with it: what its routes are told under."""
+
+    network_id: int
+    targets: RouteTargets = RouteTargets()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StaticRoute:
     """A route of a network's route table: the prefix lies behind that address of the network."""
 

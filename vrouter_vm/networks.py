@@ -20,12 +20,11 @@ from tf_api.client import ConfigApi
 from tf_api.model import VIRTUAL_NETWORK_FIELDS, JsonObject, VirtualNetwork, parse_virtual_network
 from tf_reconcile.errors import AgentError
 from tf_reconcile.result import PassReport
-from vrouter_vm import route_tables, subnets
+from vrouter_vm import route_tables, route_targets, subnets
 from vrouter_vm.boundary import NetworkSource
 from vrouter_vm.cache import CacheFile, Freshness
 from vrouter_vm.changes import ChangeLog, changed_keys
-from vrouter_vm.evpn import parse_route_target
-from vrouter_vm.model import Encapsulation, Network, NetworkView, RouteTarget, RouteTargets, StaticRoute, VnUuid
+from vrouter_vm.model import Encapsulation, Network, NetworkView, RouteTargets, StaticRoute, VnUuid
 
 log = logging.getLogger(__name__)
 
@@ -43,12 +42,6 @@ _VNIS_CONFIGURED: Final = "configured"  # in TF's automatic mode what users set 
 
 _PROPERTIES: Final = "virtual_network_properties"
 
-_OVERLAY_FIELDS: Final = (
-    "route_target_list",
-    "import_route_target_list",
-    "export_route_target_list",
-    "routing_instances",
-)
 _FIELDS: Final = (*VIRTUAL_NETWORK_FIELDS, _PROPERTIES, "route_table_refs")
 
 
@@ -65,7 +58,7 @@ class TfNetworks:
 
     def fetch(self, vn_uuids: frozenset[VnUuid]) -> Mapping[VnUuid, Network]:
         """Return those of `vn_uuids` that exist, all of them; raise `AgentError` when that cannot be told."""
-        fields = (*_FIELDS, *(_OVERLAY_FIELDS if self._has_overlay else ()))
+        fields = (*_FIELDS, *(route_targets.NETWORK_FIELDS if self._has_overlay else ()))
         listed = self._api.list("virtual-network", uuids=sorted(vn_uuids), fields=fields)
         parsed = [parse_virtual_network(raw) for raw in listed]
         networks = {VnUuid(raw["uuid"]): _from_tf(network, raw) for network, raw in zip(parsed, listed, strict=True)}
@@ -96,7 +89,7 @@ class TfNetworks:
 
     def _with_overlay(self, networks: dict[VnUuid, Network], listed: Iterable[JsonObject]) -> dict[VnUuid, Network]:
         listed = list(listed)
-        instances = self._own_targets({child["uuid"] for raw in listed for child in raw.get("routing_instances") or ()})
+        instances = self._instances({uuid for raw in listed for uuid in route_targets.instances_of(raw)})
         set_vnis = {VnUuid(raw["uuid"]): vni for raw in listed if (vni := _set_vni(raw)) is not None}
         site = self._site() if set_vnis or self._has_mpls else {}
         if site.get("vxlan_network_identifier_mode") != _VNIS_CONFIGURED:
@@ -106,28 +99,19 @@ class TfNetworks:
             VnUuid(raw["uuid"]): replace(
                 networks[VnUuid(raw["uuid"])],
                 vni=set_vnis.get(VnUuid(raw["uuid"])),
-                targets=_targets_of(raw, instances),
+                targets=route_targets.parse_targets(
+                    raw, [instances[uuid] for uuid in route_targets.instances_of(raw) if uuid in instances]
+                ),
                 encapsulations=encapsulations,
             )
             for raw in listed
         }
 
-    def _own_targets(self, instance_uuids: Iterable[str]) -> dict[str, RouteTargets]:
-        """Return the targets of routing instances: TF's schema transformer gives each one of its own."""
-        listed = self._api.list("routing-instance", uuids=sorted(instance_uuids), fields=["route_target_refs"])
-        found = {}
-        for raw in listed:
-            both: set[RouteTarget] = set()
-            imports: set[RouteTarget] = set()
-            exports: set[RouteTarget] = set()
-            for ref in raw.get("route_target_refs") or ():
-                direction = (ref.get("attr") or {}).get("import_export")
-                side = imports if direction == "import" else exports if direction == "export" else both
-                side |= _parsed([ref["to"][-1]])
-            found[str(raw["uuid"])] = RouteTargets(
-                own=frozenset(both), imports=frozenset(imports), exports=frozenset(exports)
-            )
-        return found
+    def _instances(self, uuids: Iterable[str]) -> dict[str, JsonObject]:
+        listed = self._api.list(
+            route_targets.ROUTING_INSTANCE, uuids=sorted(uuids), fields=route_targets.INSTANCE_FIELDS
+        )
+        return {str(raw["uuid"]): raw for raw in listed}
 
     def _site(self) -> JsonObject:
         """Return what TF says for all vRouters: its mode of VNIs, and its encapsulation priorities."""
@@ -321,7 +305,11 @@ def parse_cache(raw: Mapping[str, Any]) -> list[Network]:
             ),
             encapsulations=tuple(map(Encapsulation, network.get("encapsulations", [Encapsulation.VXLAN]))),
             targets=RouteTargets(
-                **{side: _parsed(texts) for side, texts in network.get("targets", {}).items() if side in _SIDES}
+                **{
+                    side: route_targets.parse_all(texts)
+                    for side, texts in network.get("targets", {}).items()
+                    if side in _SIDES
+                }
             ),
         )
         for network in raw["networks"]
@@ -330,26 +318,6 @@ def parse_cache(raw: Mapping[str, Any]) -> list[Network]:
 
 def _set_vni(raw: JsonObject) -> int | None:
     return (raw.get(_PROPERTIES) or {}).get("vxlan_network_identifier")
-
-
-def _targets_of(raw: JsonObject, instances: Mapping[str, RouteTargets]) -> RouteTargets:
-    """Return what a network imports and exports: its routing instances', and what users have added to it."""
-
-    def listed(name: str) -> frozenset[RouteTarget]:
-        return _parsed((raw.get(name) or {}).get("route_target") or ())
-
-    children = [child["uuid"] for child in raw.get("routing_instances") or ()]
-    own = [instances[uuid] for uuid in children if uuid in instances]
-    added = listed("route_target_list")
-    return RouteTargets(
-        own=frozenset().union(*(targets.own for targets in own)),
-        imports=added.union(listed("import_route_target_list"), *(targets.imports for targets in own)),
-        exports=added.union(listed("export_route_target_list"), *(targets.exports for targets in own)),
-    )
-
-
-def _parsed(texts: Iterable[str]) -> frozenset[RouteTarget]:
-    return frozenset(target for text in texts if (target := parse_route_target(text)) is not None)
 
 
 def _from_tf(network: VirtualNetwork, raw: JsonObject) -> Network:

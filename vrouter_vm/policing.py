@@ -13,9 +13,20 @@ from typing import TypeAlias
 
 from vrouter_vm import chains, names
 from vrouter_vm.changes import changed_keys
-from vrouter_vm.evpn import default_target
+from vrouter_vm.evpn import leaks, own_targets
 from vrouter_vm.facts import NOTHING, Part
-from vrouter_vm.model import Direction, Elements, GuestPolicy, ListKey, Network, Port, SetKey, VnUuid
+from vrouter_vm.model import (
+    Direction,
+    Elements,
+    Exporter,
+    GuestPolicy,
+    ListKey,
+    Network,
+    Port,
+    RouteTarget,
+    SetKey,
+    VnUuid,
+)
 from vrouter_vm.placing import impossible
 from vrouter_vm.rules import Member, PolicyRule
 from vrouter_vm.tf_policies import member_sets
@@ -26,10 +37,10 @@ Unit: TypeAlias = tuple[str | int, Hashable]
 class Policing:
     """Tell it what has changed with the `set_` methods, then take the parts of `settle`.
 
-    `asn`: the overlay's AS number, of which a network has its route target where TF has set none; None: no overlay.
+    `asn`: the overlay's AS number, of which a network has its route target where TF has set none.
     """
 
-    def __init__(self, *, asn: int | None) -> None:
+    def __init__(self, *, asn: int) -> None:
         self._asn = asn
         self._lists: dict[ListKey, tuple[PolicyRule, ...]] = {}
         self._sets_of: dict[ListKey, frozenset[SetKey]] = {}
@@ -40,6 +51,8 @@ class Policing:
         self._built_from: dict[SetKey, frozenset[Member]] = {}
         self._rezoned_sets: set[SetKey] = set()
         self._connected: frozenset[frozenset[VnUuid]] = frozenset()
+        self._exporters: Mapping[VnUuid, Exporter] = {}
+        self._leaks: dict[VnUuid, frozenset[RouteTarget]] = {}
         self._networks: dict[VnUuid, Network] = {}
         self._zones: dict[VnUuid, int] = {}
         self._dirty_lists: set[ListKey] = set()
@@ -70,15 +83,24 @@ class Policing:
             self._members[key] = members
         self._dirty_sets.add(key)
 
-    def set_connected(self, connected: frozenset[frozenset[VnUuid]]) -> set[VnUuid]:
-        """Take in which networks policies connect; return those here whose zone is another now."""
-        self._connected = connected
-        return self._rezone()
+    def set_connected(
+        self, connected: frozenset[frozenset[VnUuid]], exporters: Mapping[VnUuid, Exporter]
+    ) -> set[VnUuid]:
+        """Take in which networks policies connect; return those here whose zone or whose leaks are others now."""
+        if connected == self._connected and exporters == self._exporters:
+            return set()
+        self._connected, self._exporters = connected, exporters
+        before, self._leaks = self._leaks, leaks(connected, exporters, asn=self._asn)
+        return self._rezone() | (changed_keys(before, self._leaks) & self._networks.keys())
 
     def set_networks(self, networks: Mapping[VnUuid, Network]) -> set[VnUuid]:
         """Take in the networks with guests here; return those whose zone is another now."""
         self._networks = dict(networks)
         return self._rezone()
+
+    def leaked(self, vn_uuid: VnUuid) -> frozenset[RouteTarget]:
+        """Return what a network imports because policies connect it with others."""
+        return self._leaks.get(vn_uuid, frozenset())
 
     def zone_of(self, network: Network) -> int:
         """Return the conntrack zone of a network with guests here."""
@@ -126,7 +148,7 @@ class Policing:
         return [(self._zones[network], text) for network, text in members if network in self._zones]
 
     def _rezone(self) -> set[VnUuid]:
-        zones = _zones(self._networks, self._connected, asn=self._asn)
+        zones = self._zones_now()
         changed = changed_keys(self._zones, zones)
         self._zones = zones
         if changed:
@@ -140,36 +162,32 @@ class Policing:
             self._dirty_sets |= self._rezoned_sets
         return changed & self._networks.keys()
 
+    def _zones_now(self) -> dict[VnUuid, int]:
+        """Return the zone of every network here and of those that these can reach: the lowest network id among them."""
+        root: dict[VnUuid, VnUuid] = {}
 
-def _zones(
-    networks: Mapping[VnUuid, Network], connected: Iterable[frozenset[VnUuid]], *, asn: int | None
-) -> dict[VnUuid, int]:
-    """Return the zone of every network here and of those that these can reach: the lowest network id among them."""
-    root: dict[VnUuid, VnUuid] = {}
+        def find(vn_uuid: VnUuid) -> VnUuid:
+            while root.setdefault(vn_uuid, vn_uuid) != vn_uuid:
+                vn_uuid = root[vn_uuid]
+            return vn_uuid
 
-    def find(vn_uuid: VnUuid) -> VnUuid:
-        while root.setdefault(vn_uuid, vn_uuid) != vn_uuid:
-            vn_uuid = root[vn_uuid]
-        return vn_uuid
-
-    exporters: dict[object, list[VnUuid]] = {}
-    for vn_uuid, network in networks.items():
-        find(vn_uuid)
-        own = network.targets.own or frozenset(() if asn is None else (default_target(asn, network.network_id),))
-        for target in own | network.targets.exports:
-            exporters.setdefault(target, []).append(vn_uuid)
-    pairs = [tuple(pair) for pair in connected]
-    pairs += [
-        (vn_uuid, other)
-        for vn_uuid, network in networks.items()
-        for target in network.targets.imports
-        for other in exporters.get(target, ())
-    ]
-    for one, *others in pairs:
-        for other in others:
-            root[find(one)] = find(other)
-    zones: dict[VnUuid, int] = {}
-    for vn_uuid, network in networks.items():
-        zone = names.zone_of(network.network_id)
-        zones[find(vn_uuid)] = min(zone, zones.get(find(vn_uuid), zone))
-    return {vn_uuid: zones[find(vn_uuid)] for vn_uuid in root if find(vn_uuid) in zones}
+        exporters: dict[RouteTarget, list[VnUuid]] = {}
+        for vn_uuid, network in self._networks.items():
+            find(vn_uuid)
+            for target in own_targets(self._asn, network.network_id, network.targets) | network.targets.exports:
+                exporters.setdefault(target, []).append(vn_uuid)
+        pairs = [tuple(pair) for pair in self._connected]
+        pairs += [
+            (vn_uuid, other)
+            for vn_uuid, network in self._networks.items()
+            for target in network.targets.imports | self.leaked(vn_uuid)
+            for other in exporters.get(target, ())
+        ]
+        for one, *others in pairs:
+            for other in others:
+                root[find(one)] = find(other)
+        zones: dict[VnUuid, int] = {}
+        for vn_uuid, network in self._networks.items():
+            zone = names.zone_of(network.network_id)
+            zones[find(vn_uuid)] = min(zone, zones.get(find(vn_uuid), zone))
+        return {vn_uuid: zones[find(vn_uuid)] for vn_uuid in root if find(vn_uuid) in zones}

@@ -7,6 +7,7 @@ rules: who wins, and what is told. Called by `wanted`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TypeAlias
 
 from vrouter_vm.evpn import Member, Vtep, format_rd, is_usable, local_route, may_take, next_generation, rank
@@ -67,9 +68,13 @@ class Rib:
         if member is not None:
             self._members[network_id] = member
             self._rds[network_id] = format_rd(self._vtep.address, network_id)
-        for target in old_imports | new_imports:
+        if old is not None and member is not None and replace(old, imports=new_imports) == member:
+            touched = old_imports ^ new_imports
+        else:
+            touched = old_imports | new_imports
+            self._dirty.update((network_id, prefix) for prefix in self._guests.get(network_id, ()))
+        for target in touched:
             self._dirty.update((network_id, prefix) for prefix in self._routes.get(target, ()))
-        self._dirty.update((network_id, prefix) for prefix in self._guests.get(network_id, ()))
 
     def set_guest(self, network_id: int, prefix: IpNetwork, way: LocalWay | None) -> None:
         """Take in how a guest's address, or a prefix behind a guest, is reached here; None: it is not here any more."""

@@ -12,11 +12,11 @@ network) is a *member set* of network and prefix.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
-from vrouter_vm.model import IpAddress, IpNetwork, IpVersion, ListKey, SetKey, VnUuid
+from vrouter_vm.model import Exporter, IpAddress, IpNetwork, IpVersion, ListKey, SetKey, VnUuid
 
 
 def is_set_key(key: ListKey | SetKey) -> bool:
@@ -80,13 +80,14 @@ class PolicyRule:
 class PolicyView:
     """What is known of the policies that are about this host's ports; of a part of them None says: not any more.
 
-    `connected`: the pairs of networks that policies connect. Lists and member sets are complete for what is known of
-    the interfaces, and were known together with these.
+    `connected`: the pairs of networks that policies connect, `exporters` what each of these tells its routes under.
+    Lists and member sets are complete for what is known of the interfaces, and were known together with these.
     """
 
     lists: Mapping[ListKey, tuple[PolicyRule, ...] | None]
     members: Mapping[SetKey, frozenset[Member] | None]
     connected: frozenset[frozenset[VnUuid]] = frozenset()
+    exporters: Mapping[VnUuid, Exporter] = field(default_factory=dict)
 
 
 NO_POLICIES: Final = PolicyView(lists=MappingProxyType({}), members=MappingProxyType({}))

@@ -9,17 +9,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from types import MappingProxyType
+from typing import Any, Final, TypeVar
 
 from tf_reconcile.result import Failure, Held
 from vrouter_vm import links, names, tunnels
 from vrouter_vm.actions import FILTERS, HOST
-from vrouter_vm.model import Choice, Network, Placement, Port, PortState, VmiUuid
+from vrouter_vm.model import Choice, Network, Placement, Port, PortState, RouteTarget, VmiUuid, VnUuid
 from vrouter_vm.rib import PrefixUnit
 from vrouter_vm.wanted import Wanted
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
+
+NO_LEAKS: Final[Mapping[VnUuid, frozenset[RouteTarget]]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,19 +59,24 @@ def port_statuses(
     return statuses
 
 
-def describe_vrfs(statuses: Iterable[PortStatus], *, asn: int | None) -> dict[str, Any]:
+def describe_vrfs(
+    statuses: Iterable[PortStatus], *, asn: int | None, leaks: Mapping[VnUuid, frozenset[RouteTarget]] = NO_LEAKS
+) -> dict[str, Any]:
     """Return the VRFs that ports are placed in, by name, as plain data for `/status`.
 
-    `asn` is the overlay's AS number; without one a VRF has neither VNI nor route targets.
+    `asn` is the overlay's AS number; without one a VRF has neither VNI nor route targets. `leaks`: what networks import
+    because policies connect them with others.
     """
     members: dict[str, list[Placement]] = {}
     for status in statuses:
         if status.placement is not None:
             members.setdefault(status.placement.vrf, []).append(status.placement)
-    return {vrf: _describe_vrf(placements, asn=asn) for vrf, placements in sorted(members.items())}
+    return {vrf: _describe_vrf(placements, asn=asn, leaks=leaks) for vrf, placements in sorted(members.items())}
 
 
-def _describe_vrf(placements: list[Placement], *, asn: int | None) -> dict[str, Any]:
+def _describe_vrf(
+    placements: list[Placement], *, asn: int | None, leaks: Mapping[VnUuid, frozenset[RouteTarget]]
+) -> dict[str, Any]:
     network = placements[0].network
     described: dict[str, Any] = {
         "virtual_network": network.vn_uuid,
@@ -82,7 +90,8 @@ def _describe_vrf(placements: list[Placement], *, asn: int | None) -> dict[str, 
         "vifs": sorted(placement.vif for placement in placements),
     }
     if asn is not None:
-        member = tunnels.member_of(network, asn=asn, has_ipv6=links.routes_ipv6(placements))
+        leaked = leaks.get(network.vn_uuid, frozenset())
+        member = tunnels.member_of(network, asn=asn, has_ipv6=links.routes_ipv6(placements), leaked=leaked)
         described |= {"vni": member.vni, "imports": sorted(member.imports), "exports": sorted(member.exports)}
     return described
 

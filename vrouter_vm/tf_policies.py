@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias, TypeVar
 
-from vrouter_vm.model import Direction, GuestPolicy, ListKey, PolicyLayer, SetKey, VmiUuid, VnUuid
+from vrouter_vm.model import Direction, Exporter, GuestPolicy, ListKey, PolicyLayer, SetKey, VmiUuid, VnUuid
+from vrouter_vm.route_targets import ROUTING_INSTANCE, instances_of, parse_targets
 from vrouter_vm.rules import ANYTHING, PolicyRule, Service, Side
 from vrouter_vm.tf_rules import (
     ANY,
@@ -53,13 +54,15 @@ class Policies:
     """What a snapshot's policies say.
 
     `guests`: the layers of each interface. `problems`: what was refused, or means nothing, by the name of the policy.
-    `connected`: the pairs of networks that network policies connect, so that each has routes to the other.
+    `connected`: the pairs of networks that network policies connect, so that each has routes to the other;
+    `exporters`: what each of these networks tells its routes under.
     """
 
     lists: Mapping[ListKey, tuple[PolicyRule, ...]] = field(default_factory=dict)
     guests: Mapping[VmiUuid, GuestPolicy] = field(default_factory=dict)
     problems: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     connected: frozenset[frozenset[VnUuid]] = frozenset()
+    exporters: Mapping[VnUuid, Exporter] = field(default_factory=dict)
 
 
 def group_set(uuid: str) -> SetKey:
@@ -102,11 +105,13 @@ def parse_policies(objects: Objects) -> Policies:
         for interface in catalogue.all("virtual-machine-interface")
     }
     asked = {key for guest in guests.values() for layer in (*guest.leaving, *guest.arriving) for key in layer.lists}
+    connected = _connected(catalogue, compiler.connections)
     return Policies(
         lists={key: rules for key, rules in compiler.lists.items() if key in asked},
         guests=guests,
         problems={name: tuple(texts) for name, texts in sorted(compiler.problems.items())},
-        connected=_connected(catalogue, compiler.connections),
+        connected=connected,
+        exporters=dict(_exporters(catalogue, frozenset[VnUuid]().union(*connected))),
     )
 
 
@@ -681,6 +686,16 @@ def _connected(catalogue: Catalogue, wishes: Mapping[str, set[str]]) -> frozense
         for other in wanted(one)
         if other in networks and other != one and one in wanted(other)
     )
+
+
+def _exporters(catalogue: Catalogue, vn_uuids: Iterable[VnUuid]) -> Iterator[tuple[VnUuid, Exporter]]:
+    """Yield what these networks tell their routes under; nothing of one that has no network id yet."""
+    for vn_uuid in vn_uuids:
+        network = catalogue.get("virtual-network", vn_uuid) or {}
+        if (network_id := network.get("virtual_network_network_id")) is not None:
+            instances = (catalogue.get(ROUTING_INSTANCE, uuid) for uuid in instances_of(network))
+            targets = parse_targets(network, [raw for raw in instances if raw is not None])
+            yield vn_uuid, Exporter(network_id=int(network_id), targets=targets)
 
 
 def _group_list(uuid: str, direction: Direction) -> ListKey:

@@ -13,11 +13,12 @@ from typing import Final, TypeVar
 
 from tf_api.client import ConfigApi
 from tf_api.model import JsonObject
-from vrouter_vm import route_tables, tf_interfaces
-from vrouter_vm.model import SetKey, VmiUuid
+from vrouter_vm import route_tables, route_targets, tf_interfaces
+from vrouter_vm.model import SetKey, VmiUuid, VnUuid
 from vrouter_vm.tf_members import collect_members
 from vrouter_vm.tf_policies import (
     Catalogue,
+    Policies,
     is_draft,
     member_sets,
     name_of,
@@ -44,15 +45,19 @@ _OWNER_FIELDS: Final = ("virtual_network_refs", "virtual_machine_refs")
 _MEMBER_FIELDS: Final = (
     *_OWNER_FIELDS, "security_group_refs", "tag_refs", "virtual_machine_interface_allowed_address_pairs",
 )  # fmt: skip
-_NETWORK_FIELDS: Final = ("network_policy_refs", "network_ipam_refs", "tag_refs")
+_NETWORK_FIELDS: Final = ("network_policy_refs", "network_ipam_refs", "tag_refs", "virtual_network_network_id")
 _ANCHORS_AT_ONCE: Final = 10
 
 
 class TfInterfaces:
-    """The interfaces in TF's config API, and all that they refer to."""
+    """The interfaces in TF's config API, and all that they refer to; with an overlay also the route targets of the
+    networks that policies connect.
+    """
 
-    def __init__(self, api: ConfigApi) -> None:
+    def __init__(self, api: ConfigApi, *, has_overlay: bool = False) -> None:
         self._api = api
+        self._has_overlay = has_overlay
+        self._network_fields = (*_NETWORK_FIELDS, *(route_targets.NETWORK_FIELDS if has_overlay else ()))
 
     def fetch(self, vmi_uuids: frozenset[VmiUuid], *, kept: Iterable[JsonObject]) -> Mapping[str, list[JsonObject]]:
         """Return those of `vmi_uuids` that exist, all of them; raise `AgentError` when that cannot be told.
@@ -72,7 +77,10 @@ class TfInterfaces:
         self._add_firewalls(objects)
         self._add_networks(objects)
         self._add_named_groups(objects)
-        objects[MEMBERS] = self._members(objects)
+        policies = parse_policies(objects)
+        if self._has_overlay:
+            self._add_routing_instances(objects, policies.connected)
+        objects[MEMBERS] = self._members(objects, policies)
         return objects
 
     def _add(self, objects: dict[str, list[JsonObject]], resource: str, uuids: Iterable[str], *fields: str) -> None:
@@ -85,7 +93,7 @@ class TfInterfaces:
         """Add what can give an interface tags."""
         interfaces = objects[tf_interfaces.RESOURCE]
         networks = {uuid for raw in interfaces for uuid in ref_uuids(raw, "virtual_network_refs")}
-        self._add(objects, "virtual-network", networks, *_NETWORK_FIELDS)
+        self._add(objects, "virtual-network", networks, *self._network_fields)
         machines = {uuid for raw in interfaces for uuid in ref_uuids(raw, "virtual_machine_refs")}
         self._add(objects, "virtual-machine", machines, "tag_refs")
         self._add(objects, "project", _projects(interfaces), "tag_refs")
@@ -132,7 +140,21 @@ class TfInterfaces:
             users = self._api.list(
                 "virtual-network", back_ref_uuids=[str(raw["uuid"]) for raw in objects["network-policy"]]
             )
-            self._add(objects, "virtual-network", [*named, *(str(raw["uuid"]) for raw in users)], *_NETWORK_FIELDS)
+            uuids = [*named, *(str(raw["uuid"]) for raw in users)]
+            self._add(objects, "virtual-network", uuids, *self._network_fields)
+
+    def _add_routing_instances(
+        self, objects: dict[str, list[JsonObject]], connected: Iterable[frozenset[VnUuid]]
+    ) -> None:
+        """Add those of the networks that policies connect: they have route targets."""
+        networks = frozenset[str]().union(*connected)
+        uuids = {
+            uuid
+            for raw in objects["virtual-network"]
+            if raw["uuid"] in networks
+            for uuid in route_targets.instances_of(raw)
+        }
+        self._add(objects, route_targets.ROUTING_INSTANCE, uuids, *route_targets.INSTANCE_FIELDS)
 
     def _add_named_groups(self, objects: dict[str, list[JsonObject]]) -> None:
         """Add the groups that rules name, without their own rules."""
@@ -148,9 +170,8 @@ class TfInterfaces:
             return []
         return [str(raw["uuid"]) for raw in self._api.list(resource) if name_of(raw) in names]
 
-    def _members(self, objects: dict[str, list[JsonObject]]) -> list[JsonObject]:
+    def _members(self, objects: dict[str, list[JsonObject]], policies: Policies) -> list[JsonObject]:
         """Return who is in the member sets that the policies look into, of the networks that matter here."""
-        policies = parse_policies(objects)
         keys = member_sets(rule for rules in policies.lists.values() for rule in rules)
         networks = {uuid for raw in objects[tf_interfaces.RESOURCE] for uuid in ref_uuids(raw, "virtual_network_refs")}
         networks |= {uuid for pair in policies.connected if pair & networks for uuid in pair}

@@ -16,7 +16,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Final, NamedTuple, assert_never
 
 from vrouter_vm import links, names, policy
-from vrouter_vm.evpn import Member, Vtep, default_target, labelled
+from vrouter_vm.evpn import Member, Vtep, labelled, own_targets
 from vrouter_vm.facts import NOTHING, Part, Settings
 from vrouter_vm.model import (
     Announcement,
@@ -36,6 +36,7 @@ from vrouter_vm.model import (
     Observed,
     OverlayView,
     Route,
+    RouteTarget,
     TunnelDevice,
     TunnelEnd,
     Underlay,
@@ -109,13 +110,23 @@ def encapsulations_of(network: Network, *, has_mpls: bool) -> tuple[Encapsulatio
     return tuple(each for each in network.encapsulations if has_mpls or each is not Encapsulation.MPLS_UDP)
 
 
-def member_of(network: Network, *, asn: int, has_ipv6: bool, has_mpls: bool = False) -> Member:
-    """Return a network's part in the overlay; `has_ipv6`: a guest of it here has; `has_mpls`: see `Overlay`."""
-    own = network.targets.own or frozenset({default_target(asn, network.network_id)})
+def member_of(
+    network: Network,
+    *,
+    asn: int,
+    has_ipv6: bool,
+    has_mpls: bool = False,
+    leaked: frozenset[RouteTarget] = frozenset(),
+) -> Member:
+    """Return a network's part in the overlay; `has_ipv6`: a guest of it here has; `has_mpls`: see `Overlay`.
+
+    `leaked`: what it imports beside its own targets, because policies connect it with others.
+    """
+    own = own_targets(asn, network.network_id, network.targets)
     return Member(
         network_id=network.network_id,
         vni=vni_of(network),
-        imports=own | network.targets.imports,
+        imports=own | network.targets.imports | leaked,
         exports=own | network.targets.exports,
         own_prefixes=frozenset(map(ip_network, network.router_addresses)),
         has_ipv6=has_ipv6,

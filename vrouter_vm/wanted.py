@@ -20,15 +20,18 @@ from typing import Final, Generic, TypeAlias, TypeVar
 
 from tf_reconcile.errors import DesiredStateError
 from vrouter_vm import chains, links, names, placing, policy, tunnels
+from vrouter_vm.evpn import NO_ASN, Member, Vtep
 from vrouter_vm.facts import NOTHING, Facts, Part
 from vrouter_vm.model import (
     BgpRoute,
     Choice,
     Element,
     Encapsulation,
+    Exporter,
     InterfaceSettings,
     IpAddress,
     LocalWay,
+    MacAddress,
     Network,
     Placement,
     Port,
@@ -49,6 +52,8 @@ Unit: TypeAlias = tuple[str | int, Hashable]
 """What a part belongs to: a kind and a key, or a prefix of a network."""
 
 _HOST: Final[Unit] = ("host", "")
+_ALONE: Final = Vtep(address=IPv4Address(0), router_mac=MacAddress(""))
+"""A host without an overlay."""
 
 
 class Wanted:
@@ -59,7 +64,8 @@ class Wanted:
         self._trunk = trunk
         self.has_ipv6 = has_ipv6
         self._overlay = overlay
-        self._rib = Rib(overlay.vtep, generations=overlay.view.generations) if overlay else None
+        self._asn = overlay.asn if overlay else NO_ASN
+        self._rib = Rib(overlay.vtep if overlay else _ALONE, generations=overlay.view.generations if overlay else {})
         self._gone: frozenset[Way] = overlay.view.gone if overlay else frozenset()
         self._remains = tunnels.Remains(overlay, has_ipv6=has_ipv6) if overlay and overlay.installed.routes else None
 
@@ -92,7 +98,7 @@ class Wanted:
         self._rezoned: set[VnUuid] = set()
         self._is_begun = False
 
-        self.policing = Policing(asn=overlay.asn if overlay else None)
+        self.policing = Policing(asn=self._asn)
         """The lists and members of policies; tell it of these itself."""
         self.facts = Facts()
         self.placements: dict[VmiUuid, Placement] = {}
@@ -128,8 +134,8 @@ class Wanted:
 
     @property
     def choices(self) -> Mapping[PrefixUnit, Choice]:
-        """Where each VRF sends what."""
-        return self._rib.choices if self._rib else {}
+        """Where each VRF sends what, with an overlay."""
+        return self._rib.choices if self._overlay else {}
 
     def set_port(self, vmi_uuid: VmiUuid, port: Port | None) -> None:
         """Take in a port or its change; None: there is none."""
@@ -174,13 +180,13 @@ class Wanted:
             self._missing_interfaces[vmi_uuid] = reason
         self._dirty_ports.add(vmi_uuid)
 
-    def set_connected(self, connected: frozenset[frozenset[VnUuid]]) -> None:
-        """Take in which networks policies connect."""
-        self._rezoned |= self.policing.set_connected(connected)
+    def set_connected(self, connected: frozenset[frozenset[VnUuid]], exporters: Mapping[VnUuid, Exporter]) -> None:
+        """Take in which networks policies connect, and what each of these tells its routes under."""
+        self._rezoned |= self.policing.set_connected(connected, exporters)
 
     def set_remote(self, key: RouteKey, route: BgpRoute | None) -> None:
         """Take in a route of another host, or with None that there is none any more."""
-        if self._rib is None or self._overlay is None:
+        if self._overlay is None:
             return
         old, new = self._rib.set_remote(key, route)
         old_vtep, new_vtep = old.next_hop if old else None, new.next_hop if new else None
@@ -206,8 +212,7 @@ class Wanted:
         self._follow_moves(moves)
         for unit, part in self.policing.settle():
             self._replace(unit, part)
-        if self._rib is not None:
-            self._follow_routes(self._rib)
+        self._follow_routes()
         self._is_begun = True
 
     def commit(self) -> None:
@@ -326,13 +331,12 @@ class Wanted:
         if changed:
             here = {vn_uuid: now.network for vn_uuid, now in {**self._served, **served}.items() if now is not None}
             rezoned |= self.policing.set_networks(here)
-        for vn_uuid in (rezoned & self._served.keys()) - changed:
-            served[vn_uuid] = self._served[vn_uuid]
-            changed.add(vn_uuid)
         for vn_uuid in changed:
             self._leave_network(vn_uuid)
         for vn_uuid in changed:
             self._enter_network(vn_uuid, served[vn_uuid])
+        for vn_uuid in (rezoned & self._served.keys()) - changed:
+            self._build_network(self._served[vn_uuid])
         for move in moves:
             self._replace(("port", move.vmi_uuid), NOTHING if move.new is None else self._port_part(move.new))
         self._follow_ways(moves)
@@ -362,52 +366,58 @@ class Wanted:
         served = self._served.pop(vn_uuid, None)
         if served is None:
             return
+        network_id = served.network.network_id
         self._replace(("network", vn_uuid), NOTHING)
-        if self._rib is not None:
+        self._rib.set_member(network_id, None)
+        del self._vni_of_id[network_id], self._served_by_id[network_id]
+        if self._overlay is not None:
             self._replace(("tunnel", vn_uuid), NOTHING)
-            self._rib.set_member(served.network.network_id, None)
-            del self._vni_of_id[served.network.network_id]
-            del self._served_by_id[served.network.network_id]
-            self._with_door.discard(served.network.network_id)
+            self._with_door.discard(network_id)
             self._switch_device(tunnels.vni_of(served.network), is_here=False)
 
     def _enter_network(self, vn_uuid: VnUuid, served: _Served | None) -> None:
         if served is None:
             return
         self._served[vn_uuid] = served
+        network_id = served.network.network_id
+        self._served_by_id[network_id] = served
+        member = self._build_network(served)
+        self._vni_of_id[network_id] = member.vni
+        if Encapsulation.MPLS_UDP in member.encapsulations:
+            self._with_door.add(network_id)
+        if self._overlay is not None:
+            self._switch_device(member.vni, is_here=True)
+        if self._remains is not None:
+            self._dirty_prefixes.update((network_id, prefix) for prefix in self._remains.prefixes(network_id))
+
+    def _build_network(self, served: _Served) -> Member:
+        """Make what a network with guests here asks for by itself, and return its part in the exchange of routes."""
         network, routes_ipv6 = served.network, served.routes_ipv6
-        vrf = links.vrf_of(network)
+        vrf, zone = links.vrf_of(network), self.policing.zone_of(network)
         self._replace(
-            ("network", vn_uuid),
+            ("network", network.vn_uuid),
             Part(
                 vrfs=(vrf,),
                 sysctls=tuple(links.vrf_sysctls(vrf, has_ipv6=self.has_ipv6, routes_ipv6=routes_ipv6).items()),
                 addresses=tuple(links.gateway_addresses(network, routes_ipv6=routes_ipv6)),
                 routes=tuple(links.end_routes(network, has_ipv6=self.has_ipv6)),
-                elements=policy.network_elements(network, zone=self.policing.zone_of(network)),
+                elements=policy.network_elements(network, zone=zone),
             ),
         )
-        if self._rib is not None and self._overlay is not None:
+        if self._overlay is not None:
             part = tunnels.tunnel_part(
-                network,
-                self._overlay,
-                zone=self.policing.zone_of(network),
-                has_ipv6=self.has_ipv6,
-                routes_ipv6=routes_ipv6,
+                network, self._overlay, zone=zone, has_ipv6=self.has_ipv6, routes_ipv6=routes_ipv6
             )
-            self._replace(("tunnel", vn_uuid), part)
-            member = tunnels.member_of(
-                network, asn=self._overlay.asn, has_ipv6=routes_ipv6, has_mpls=self._overlay.has_mpls
-            )
-            self._rib.set_member(network.network_id, member)
-            self._vni_of_id[network.network_id] = member.vni
-            self._served_by_id[network.network_id] = served
-            if Encapsulation.MPLS_UDP in member.encapsulations:
-                self._with_door.add(network.network_id)
-            self._switch_device(member.vni, is_here=True)
-            if self._remains is not None:
-                network_id = network.network_id
-                self._dirty_prefixes.update((network_id, prefix) for prefix in self._remains.prefixes(network_id))
+            self._replace(("tunnel", network.vn_uuid), part)
+        member = tunnels.member_of(
+            network,
+            asn=self._asn,
+            has_ipv6=routes_ipv6,
+            has_mpls=self.listens,
+            leaked=self.policing.leaked(network.vn_uuid),
+        )
+        self._rib.set_member(network.network_id, member)
+        return member
 
     def _switch_device(self, vni: int, *, is_here: bool) -> None:
         """Take note that the device of a VNI takes in, or does no longer: who sends through it has to know."""
@@ -435,10 +445,7 @@ class Wanted:
                 self._ways.setdefault(unit, {})[move.vmi_uuid] = way
         for unit in touched:
             first = self._first_way(self._ways[unit]) if unit in self._ways else None
-            if self._rib is not None:
-                self._rib.set_guest(*unit, first)
-            else:
-                self._replace(unit, NOTHING if first is None else tunnels.here_part(*unit, first))
+            self._rib.set_guest(*unit, first)
 
     def _first_way(self, offers: Mapping[VmiUuid, LocalWay]) -> LocalWay:
         """Return the way that counts: to a guest's own address, else through the port that came first."""
@@ -470,15 +477,15 @@ class Wanted:
             elements=policy.host_elements(self._overlay.underlay.name) if self._overlay is not None else (),
         )
 
-    def _follow_routes(self, rib: Rib) -> None:
+    def _follow_routes(self) -> None:
         """Bring the ways to all prefixes up to date that may be concerned."""
-        units = rib.settle() | self._dirty_prefixes
+        units = self._rib.settle() | self._dirty_prefixes
         self._dirty_prefixes = set()
         remaining = []
         for unit in units:
-            choice = rib.choices.get(unit)
+            choice = self._rib.choices.get(unit)
             if choice is not None:
-                self._replace(unit, self._prefix_part(unit, choice, rib))
+                self._replace(unit, self._prefix_part(unit, choice))
                 continue
             self._use_far_end(unit, None)
             if self._remains is None:
@@ -491,7 +498,7 @@ class Wanted:
             self._replace(unit, part if is_served else NOTHING)
         self.touched_prefixes = units
 
-    def _prefix_part(self, unit: PrefixUnit, choice: Choice, rib: Rib) -> Part:
+    def _prefix_part(self, unit: PrefixUnit, choice: Choice) -> Part:
         """Return the way to a prefix, and what other hosts are told of it."""
         network_id, prefix = unit
         # Of the network that has the route, also where it leads to another one's guest.
@@ -503,11 +510,11 @@ class Wanted:
             far_end = tunnels.far_end_of(choice.route, own_vni=self._vni_of_id[network_id])
             part = Part(routes=(tunnels.far_route(network_id, choice.route, far_end, source=source),))
             self._use_far_end(unit, far_end)
-        way = rib.guest(network_id, prefix)
-        if way is None:
+        way = self._rib.guest(network_id, prefix)
+        if way is None or self._overlay is None:
             return part
         has_door = network_id in self._with_door
-        told = tunnels.announcements(rib.local[unit], network_id=network_id, vif=way.vif, has_door=has_door)
+        told = tunnels.announcements(self._rib.local[unit], network_id=network_id, vif=way.vif, has_door=has_door)
         return replace(part, announcements=told)
 
     def _use_far_end(self, unit: PrefixUnit, far_end: FarEnd | None) -> None:

@@ -22,6 +22,7 @@ from vrouter_vm.model import (
     BgpRoute,
     Desired,
     Encapsulation,
+    Exporter,
     GuestPolicy,
     InterfaceSettings,
     InterfaceView,
@@ -34,6 +35,8 @@ from vrouter_vm.model import (
     PolicyLayer,
     Port,
     RouteKey,
+    RouteTarget,
+    RouteTargets,
     SetKey,
     StaticRoute,
     VmiUuid,
@@ -100,11 +103,19 @@ PAIRS = [
     (AddressPair(prefix=ip_network("10.1.1.77/32")), AddressPair(prefix=ip_network("10.1.1.11/32"))),
     (AddressPair(prefix=ip_network("10.8.0.0/16")), AddressPair(prefix=ip_network("10.8.1.0/24"))),
 ]
-CONNECTED = [
-    frozenset[frozenset[VnUuid]](),
-    frozenset({frozenset({VnUuid("red"), VnUuid("blue")})}),
-    frozenset({frozenset({VnUuid("red"), VnUuid("blue")}), frozenset({VnUuid("blue"), VnUuid("green")})}),
-]
+
+
+def pairs(*names: str) -> frozenset[frozenset[VnUuid]]:
+    return frozenset(frozenset(map(VnUuid, pair.split())) for pair in names)
+
+
+CONNECTED = [pairs(), pairs("red blue"), pairs("red blue", "blue green"), pairs("blue green", "blue far")]
+FAR = RouteTargets(own=frozenset({RouteTarget("64512:99")}), exports=frozenset({RouteTarget("64512:5")}))
+EXPORTERS = {
+    **{VnUuid(name): Exporter(network_id=number) for name, number in (("red", 5), ("blue", 6), ("green", 7))},
+    VnUuid("far"): Exporter(network_id=9, targets=FAR),
+}
+"""Far has no guest here. What it exports only does not count."""
 
 
 @dataclass(kw_only=True)
@@ -194,6 +205,7 @@ class InterfaceSource:
             lists={key: rules for key, rules in sources.lists.items() if of is None or key in of},
             members={key: members for key, members in sources.members.items() if of is None or key in of},
             connected=sources.connected,
+            exporters={vn_uuid: EXPORTERS[vn_uuid] for pair in sources.connected for vn_uuid in pair},
         )
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tests.fakes.vrouter_host import make_network
+from vrouter_vm.evpn import NO_ASN
 from vrouter_vm.model import Element, Network, RouteTarget, RouteTargets
 from vrouter_vm.policing import Policing
 from vrouter_vm.tf_policies import tag_set
@@ -17,7 +18,7 @@ def importing(name: str, network_id: int, *imports: str, own: str | None = None)
     return replace(make_network(name, network_id), targets=targets)
 
 
-def zones_of(*networks: Network, asn: int | None = 64512) -> list[int]:
+def zones_of(*networks: Network, asn: int = 64512) -> list[int]:
     policing = Policing(asn=asn)
     policing.set_networks({network.vn_uuid: network for network in networks})
     return [policing.zone_of(network) for network in networks]
@@ -34,7 +35,7 @@ def test_networks_that_import_each_other_share_a_zone_whether_or_not_tf_has_set_
 
 def test_networks_apart_from_each_other_have_zones_of_their_own() -> None:
     assert zones_of(importing("red", 5, "64512:9"), importing("green", 7)) == [5, 7]
-    assert zones_of(importing("red", 5, "64512:7"), importing("green", 7), asn=None) == [5, 7], "no overlay, no leak"
+    assert zones_of(importing("red", 5, "64512:7"), importing("green", 7), asn=NO_ASN) == [5, 7], "no overlay"
 
 
 def test_members_that_go_together_with_their_network_leave_nothing_in_the_set() -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from lab.controller import Controller
 from tf_api.client import ConfigApi
-from vrouter_vm.model import VmiUuid, VnUuid
-from vrouter_vm.tf_policies import parse_policies
+from vrouter_vm.model import Exporter, ListKey, RouteTarget, RouteTargets, VmiUuid, VnUuid
+from vrouter_vm.tf_policies import Policies, parse_policies
 from vrouter_vm.tf_source import MEMBERS, TfInterfaces
 
 PROJECT = ["default-domain", "vCenter"]
@@ -82,9 +83,11 @@ def group_rule(**changes: Any) -> dict[str, Any]:
     }
 
 
-def fetched(site: Site, *guests: VmiUuid) -> tuple[Any, dict[str, dict[str, list[str]]]]:
+def fetched(
+    site: Site, *guests: VmiUuid, has_overlay: bool = False
+) -> tuple[Policies, dict[str, dict[str, list[str]]]]:
     """The policies, and the members by set and network."""
-    snapshot = TfInterfaces(site.api).fetch(frozenset(guests), kept=[])
+    snapshot = TfInterfaces(site.api, has_overlay=has_overlay).fetch(frozenset(guests), kept=[])
     return parse_policies(snapshot), {raw["uuid"]: raw["members"] for raw in snapshot[MEMBERS]}
 
 
@@ -131,7 +134,7 @@ def test_a_groups_rules_and_the_members_of_the_groups_that_they_name(site: Site)
         )
     }
     assert [layer.lists for layer in policies.guests[mine].arriving] == [(f"group:{site.uuids['web']}:arriving",)]
-    assert len(policies.lists[f"group:{site.uuids['web']}:arriving"]) == 2
+    assert len(policies.lists[ListKey(f"group:{site.uuids['web']}:arriving")]) == 2
 
 
 def test_a_network_policy_connects_two_networks_when_both_have_it(site: Site) -> None:
@@ -154,7 +157,16 @@ def test_a_network_policy_connects_two_networks_when_both_have_it(site: Site) ->
     assert members[f"set:network:{site.uuids['blue']}"] == {site.uuids["blue"]: ["10.1.2.0/24"]}
     site.api.update("virtual-network", site.uuids["blue"], {"network_policy_refs": [site.ref("p", attr)]})
     policies, _ = fetched(site, mine)
-    assert policies.connected == {frozenset({VnUuid(site.uuids["red"]), VnUuid(site.uuids["blue"])})}
+    red, blue = VnUuid(site.uuids["red"]), VnUuid(site.uuids["blue"])
+    assert policies.connected == {frozenset({red, blue})}
+    listed = site.api.list("virtual-network", uuids=[red, blue], fields=["virtual_network_network_id"])
+    by_default = {VnUuid(raw["uuid"]): Exporter(network_id=raw["virtual_network_network_id"]) for raw in listed}
+    assert policies.exporters == by_default
+    site.api.update("virtual-network", blue, {"route_target_list": {"route_target": ["target:64512:77"]}})
+    shared = frozenset({RouteTarget("64512:77")})
+    both = replace(by_default[blue], targets=RouteTargets(imports=shared, exports=shared))
+    assert fetched(site, mine)[0].exporters == by_default, "without an overlay nobody is told anything"
+    assert fetched(site, mine, has_overlay=True)[0].exporters == by_default | {blue: both}
 
 
 def test_firewall_policies_come_by_the_application_and_members_by_tags_of_machines_networks_and_projects(
@@ -201,5 +213,5 @@ def test_firewall_policies_come_by_the_application_and_members_by_tags_of_machin
         f"set:tag:{tags['web']}": {site.uuids["red"]: ["10.1.1.10", "10.1.1.11"]},
         f"set:tag:{tags['db']}": {site.uuids["red"]: ["10.1.1.12", "10.1.1.13"]},
     }, "a tag of its own keeps the project's away"
-    rule = policies.lists[f"firewall:{site.uuids['policy']}"][0]
+    rule = policies.lists[ListKey(f"firewall:{site.uuids['policy']}")][0]
     assert rule.services[0].dst_ports == (3306, 3306)

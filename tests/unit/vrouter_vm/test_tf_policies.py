@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from vrouter_vm.model import ListKey, SetKey, VmiUuid
+from vrouter_vm.model import Exporter, ListKey, RouteTarget, RouteTargets, SetKey, VmiUuid, VnUuid
 from vrouter_vm.rules import PolicyRule, Service
 from vrouter_vm.tf_policies import Policies, parse_policies
 
@@ -184,6 +184,57 @@ def test_a_malformed_network_policy_leaves_only_the_networks_own_traffic(rule: d
 def test_a_policy_with_a_timer_is_refused() -> None:
     policies = network_with(network_rule(), attr={"timer": {"start_time": "x"}, "sequence": None})
     assert "policies with a timer are not supported" in policies.problems["network policy d:p:pol"][0]
+
+
+RED, BLUE = [{"virtual_network": "d:p:red"}], [{"virtual_network": "d:p:blue"}]
+DENY = {"simple_action": "deny"}
+
+
+def attached_to_both(*rules: dict[str, Any]) -> Policies:
+    """Red and blue with one policy of these rules; TF's schema transformer has given blue a route target."""
+    refs = [{"to": ["d", "p", "pol"], "uuid": "pol", "attr": {"sequence": {"major": 0, "minor": 0}}}]
+    common = {"parent_uuid": "p", "network_policy_refs": refs}
+    red = {"uuid": "red", "fq_name": ["d", "p", "red"], "virtual_network_network_id": 5}
+    blue = {"uuid": "blue", "fq_name": ["d", "p", "blue"], "virtual_network_network_id": 6}
+    targets = {"routing_instances": [{"uuid": "ri"}], "export_route_target_list": {"route_target": ["target:1:2"]}}
+    return parsed(
+        also={
+            "virtual-network": [red | common, blue | common | targets],
+            "routing-instance": [{"uuid": "ri", "route_target_refs": [{"to": ["target:64512:8000006"], "attr": None}]}],
+            "network-policy": [
+                {"uuid": "pol", "fq_name": ["d", "p", "pol"], "network_policy_entries": {"policy_rule": list(rules)}}
+            ],
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("rules", "is_connected"),
+    [
+        ([network_rule(src_addresses=RED, dst_addresses=BLUE)], True),
+        ([network_rule(src_addresses=RED, dst_addresses=BLUE, direction=">")], True),
+        ([network_rule(src_addresses=RED, dst_addresses=BLUE, direction=">", protocol="tcp")], True),
+        ([network_rule()], True),
+        ([network_rule(src_addresses=RED)], True),
+        ([network_rule(src_addresses=RED, dst_addresses=BLUE, action_list=DENY)], False),
+        ([network_rule(src_addresses=RED, dst_addresses=RED)], False),
+        ([network_rule(src_addresses=TEN, dst_addresses=TEN)], False),
+        ([network_rule(src_addresses=RED, dst_addresses=BLUE), network_rule(protocol="quic")], False),
+    ],
+    ids=["both ways", "one way", "one protocol", "any", "with any", "deny", "within", "subnets", "refused"],
+)
+def test_a_rule_that_passes_connects_the_networks_that_it_names(
+    rules: list[dict[str, Any]], *, is_connected: bool
+) -> None:
+    red, blue = VnUuid("red"), VnUuid("blue")
+    policies = attached_to_both(*rules)
+    assert policies.connected == ({frozenset({red, blue})} if is_connected else frozenset())
+    own, only = (frozenset({RouteTarget(text)}) for text in ("64512:8000006", "1:2"))
+    told_under = {
+        red: Exporter(network_id=5),
+        blue: Exporter(network_id=6, targets=RouteTargets(own=own, exports=only)),
+    }
+    assert policies.exporters == (told_under if is_connected else {})
 
 
 def firewall_with(*, policy_set: dict[str, Any] | None = None, **changes: Any) -> Policies:

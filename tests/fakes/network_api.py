@@ -50,15 +50,39 @@ def network_json(vn_uuid: str, name: str, network_id: int, subnets: Sequence[tup
     }
 
 
+def policy_json(uuid: str, name: str, *rules: dict[str, Any]) -> dict[str, Any]:
+    """A network-policy as a list with `fields` gives it."""
+    return {
+        "uuid": uuid,
+        "fq_name": ["default-domain", "vCenter", name],
+        "network_policy_entries": {"policy_rule": list(rules)},
+    }
+
+
+def passes_between(one: str, other: str, protocol: str) -> dict[str, Any]:
+    """A rule of a network policy by which two networks reach each other with that protocol."""
+    every_port = [{"start_port": 0, "end_port": 65535}]
+    return {
+        "direction": "<>",
+        "protocol": protocol,
+        "src_addresses": [{"virtual_network": f"default-domain:vCenter:{one}"}],
+        "src_ports": every_port,
+        "dst_addresses": [{"virtual_network": f"default-domain:vCenter:{other}"}],
+        "dst_ports": every_port,
+        "action_list": {"simple_action": "pass"},
+    }
+
+
 class NetworkApi:
-    """The server, on a free port of loopback, while the context lasts. `networks` may be changed at any time.
+    """The server, while the context lasts; by default on a free port of loopback, in the network namespace in which it
+    is made. `networks` may be changed at any time.
 
     Every interface that is asked for by uuid exists, with what `interfaces` has for it, or nothing particular. A list
     of what refers to something has all of the type. `objects` are those of other types, by the name of their list; of a
     type that is not in there there are none.
     """
 
-    def __init__(self, networks: Mapping[str, dict[str, Any]]) -> None:
+    def __init__(self, networks: Mapping[str, dict[str, Any]], *, listen: tuple[str, int] = ("127.0.0.1", 0)) -> None:
         self.networks = dict(networks)
         self.interfaces: dict[str, dict[str, Any]] = {}
         self.objects: dict[str, list[dict[str, Any]]] = {}
@@ -104,7 +128,7 @@ class NetworkApi:
             def log_message(self, format: str, *args: object) -> None:
                 """Say nothing."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(listen, Handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 
@@ -113,6 +137,17 @@ class NetworkApi:
         with self._condition:
             self._condition.wait_for(lambda: self._told != told or self._is_closed, 5.0)
             return self._told
+
+    def attach(self, vn_uuid: str, *policies: dict[str, Any]) -> None:
+        """Let these be the policies of a network; whoever watches is told."""
+        others = [raw for raw in self.objects.get("network-policys", []) if raw not in policies]
+        self.objects["network-policys"] = [*others, *policies]
+        refs = [
+            {"to": raw["fq_name"], "uuid": raw["uuid"], "attr": {"sequence": {"major": number, "minor": 0}}}
+            for number, raw in enumerate(policies)
+        ]
+        self.networks[vn_uuid] = self.networks[vn_uuid] | {"network_policy_refs": refs}
+        self.tell()
 
     def tell(self) -> None:
         """Tell all who watch that something has changed."""
@@ -128,7 +163,7 @@ class NetworkApi:
     @property
     def url(self) -> str:
         """Where it serves."""
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return "http://{}:{}".format(*self._server.server_address)
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -5,7 +5,7 @@
     esx-a ...    a VLAN-aware bridge each, with the trunk and a port per guest
     <guest>      eth0
 
-TF is away: the agents know the networks from their cache files.
+TF is away: the agents know the networks from their cache files. `running_tf` brings one that has something to add.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ import urllib3
 import yaml
 
 from lab.reflector import ALL_FAMILIES, HOLD_TIME_S, reflector_configuration
+from tests.fakes.network_api import NetworkApi, network_json
 from tests.kernel.site import GATEWAY_MAC, ROOT, Guest, batch, inside, run, wait_until
 from vrouter_vm.interfaces import Snapshot
 from vrouter_vm.interfaces import format_cache as format_interfaces
@@ -39,13 +40,13 @@ from vrouter_vm.tf_interfaces import RESOURCE, ROUTE_TABLES
 
 ASN = 64512
 UNDERLAY = IPv4Network("192.0.2.0/24")
-REFLECTOR = UNDERLAY[100]
+REFLECTOR, TF = UNDERLAY[100], UNDERLAY[250]
 UNDERLAY_MTU_BYTES = 1600
 STALE_S, SETTLE_S = 600.0, 180.0  # a daemon takes a minute to start where the machine is emulated and busy
 SPEAKER_OPTIONS = ("--pprof-disable", "--metrics-path=", "--log-plain")
 
 RED, BLUE, GREEN, BROWN = (f"00000000-0000-4000-b000-00000000000{number}" for number in (5, 6, 7, 8))
-YELLOW = "00000000-0000-4000-b000-000000000010"
+YELLOW, WHITE, BLACK = (f"00000000-0000-4000-b000-0000000000{number}" for number in (10, 11, 12))
 
 
 def binary() -> str:
@@ -117,7 +118,15 @@ ON: Mapping[str, tuple[Guest, ...]] = {"a": (R1, R2, B1), "b": (R3, B3, G3), "c"
 """The guests of each host, by its letter."""
 
 VTEPS = {"a": UNDERLAY[1], "b": UNDERLAY[2], "c": UNDERLAY[4]}
-LATER = (W1, Y3, FIREWALL, FIREWALL2)
+H1 = Guest(name="h1", vlan=601, address="10.5.0.11", vn=WHITE, gateway="10.5.0.1", ipv6="fd00:5::11")
+K3 = Guest(name="k3", vlan=703, address="10.6.0.13", vn=BLACK, gateway="10.6.0.1", ipv6="fd00:6::13")
+"""Guests of networks that only TF knows."""
+IN_TF = {
+    WHITE: network_json(WHITE, "white", 11, [("10.5.0.0/24", "10.5.0.1"), ("fd00:5::/64", "fd00:5::1")]),
+    BLACK: network_json(BLACK, "black", 12, [("10.6.0.0/24", "10.6.0.1"), ("fd00:6::/64", "fd00:6::1")]),
+}
+
+LATER = (W1, Y3, FIREWALL, FIREWALL2, H1, K3)
 """Guests that are not there at first: see `Host.plug`."""
 
 
@@ -161,7 +170,7 @@ class Host:
         """Start the agent: several hosts' come up side by side."""
         settings = {
             "trunk": {"interface": "eth1"},
-            "tf": {"servers": ["http://192.0.2.250:8082"], "timeout_s": 1.0},
+            "tf": {"servers": [f"http://{TF}:8082"], "timeout_s": 1.0},
             "port_api": {"directory": str(self.folder / "ports")},
             "network_cache": str(self.folder / "networks.json"),
             "interface_cache": str(self.folder / "interfaces.json"),
@@ -212,7 +221,12 @@ class Host:
 
     def overlay(self) -> dict[str, Any]:
         """What /status says of the overlay."""
-        status: dict[str, Any] = json.loads(self.call("GET", "/status", port=9102).data)["overlay"]
+        overlay: dict[str, Any] = self.status()["overlay"]
+        return overlay
+
+    def status(self) -> dict[str, Any]:
+        """What /status says."""
+        status: dict[str, Any] = json.loads(self.call("GET", "/status", port=9102).data)
         return status
 
     def serve(self, *guests: Guest) -> None:
@@ -345,6 +359,26 @@ def running_site(folder: Path, *, letters: str = "ab", has_mpls: bool = False) -
     finally:
         site.stop()
         _remove(site)
+
+
+@contextmanager
+def running_tf(_site: Site) -> Iterator[NetworkApi]:
+    """TF where the site's agents look for it, with `/watch`.
+
+    It has the networks that the agents do not know yet, and their guests' interfaces, and all other interfaces as the
+    agents know them. The other networks it does not list, so these stay as they are known.
+    """
+    batch(f"addr add {TF}/24 dev underlay", namespace="wire")
+    with inside("wire"):
+        api = NetworkApi(IN_TF, listen=(str(TF), 8082))
+    api.has_watch = True
+    known = _interfaces()
+    api.interfaces = {raw["uuid"]: raw for raw in known[RESOURCE]}
+    for guest in (H1, K3):
+        api.interfaces[guest.vmi] = {"virtual_network_refs": [{"to": IN_TF[guest.vn]["fq_name"], "uuid": guest.vn}]}
+    api.objects[f"{INTERFACE_TABLE}s"] = known[INTERFACE_TABLE]
+    with api:
+        yield api
 
 
 def _interfaces() -> Snapshot:

@@ -10,12 +10,16 @@ from urllib.parse import urlencode
 
 import pytest
 
+from tests.fakes.network_api import NetworkApi, passes_between, policy_json
 from tests.kernel.overlay_site import (
     B1,
     B3,
+    BLACK,
     FIREWALL,
     FIREWALL2,
     G3,
+    H1,
+    K3,
     MOVER,
     R1,
     R2,
@@ -24,13 +28,15 @@ from tests.kernel.overlay_site import (
     SETTLE_S,
     UNDERLAY,
     W1,
+    WHITE,
     Y3,
     Host,
     Pinging,
     Site,
     running_site,
+    running_tf,
 )
-from tests.kernel.site import batch, run, wait_until
+from tests.kernel.site import Guest, batch, run, wait_until
 
 pytestmark = pytest.mark.kernel
 
@@ -50,6 +56,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with running_site(tmp_path_factory.mktemp("site")) as running:
         converge(running)
         yield running
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tf(site: Site) -> Iterator[NetworkApi]:
+    with running_tf(site) as api:
+        yield api
 
 
 def test_guests_of_one_network_on_two_hosts_reach_each_other(site: Site) -> None:
@@ -232,6 +244,44 @@ def test_a_guest_with_nics_in_two_networks_routes_between_them_and_every_host_kn
     assert Y3.is_told_unreachable(W1.address)
 
 
+def test_a_policy_on_both_networks_lets_their_guests_on_two_hosts_reach_each_other(site: Site, tf: NetworkApi) -> None:
+    between = policy_json("00000000-0000-4000-e000-000000000001", "p", passes_between("white", "black", "any"))
+    for host, guest in ((site.a, H1), (site.b, K3)):
+        host.plug(guest)
+        host.serve(guest)
+    tf.attach(WHITE, between)
+    told = {"source": H1.address, "destination": K3.address, "vif": f"eth1.{H1.vlan}"}
+    wait_until(lambda: is_judged(site.a, H1), timeout_s=90.0, what="white's policies are asked")
+    assert H1.is_told_unreachable(K3.address), "black does not want it"
+    assert traced(site.a, **told) == ([("binding", True), ("route", False)], None)
+    tf.attach(BLACK, between)
+    ways = ((site.a, 11, K3, "x12"), (site.b, 12, H1, "x11"))
+    for host, table, guest, device in ways:
+        for address in (guest.address, guest.ipv6 or ""):
+            wait_until(lambda way=(table, address, device), host=host: host.has_route(*way), timeout_s=90.0)  # type: ignore[misc]
+    for sender, receiver in ((H1, K3), (K3, H1)):
+        for address in (receiver.address, receiver.ipv6 or ""):
+            assert sender.reaches(address, count=2)
+    steps, onward = traced(site.a, **told)
+    assert steps == [("binding", True), ("route", True), ("policy", True)]
+    assert onward == {"vtep": str(site.b.vtep), "vni": 12}
+    assert "64512:12" in site.a.status()["vrfs"]["v11"]["imports"]
+    tf.attach(BLACK)
+    for host, table, guest, device in ways:
+        for address in (guest.address, guest.ipv6 or ""):
+            gone = (table, address, device)
+            wait_until(lambda gone=gone, host=host: not host.has_route(*gone), timeout_s=90.0)  # type: ignore[misc]
+    assert H1.is_told_unreachable(K3.address)
+    assert K3.is_told_unreachable(H1.address)
+
+
+def is_judged(host: Host, guest: Guest) -> bool:
+    """True when network policies are asked about what a guest sends."""
+    query = urlencode({"source": guest.address, "destination": guest.address, "vif": f"eth1.{guest.vlan}"})
+    steps = host.call("GET", f"/trace?{query}", port=9102).json()["steps"]
+    return any(step["at"] == "policy" for step in steps)
+
+
 @pytest.mark.parametrize("victim", ["speaker", "agent"])
 def test_a_daemon_that_is_killed_costs_no_packet(site: Site, victim: str) -> None:
     across, home = Pinging(R1, R3.address), Pinging(R1, R2.address)
@@ -277,7 +327,8 @@ def test_everything_that_is_killed_at_once_costs_no_packet(site: Site) -> None:
     assert lost == 0, f"{lost} of {sent}"
 
 
-def test_a_reboot_forwards_from_files_with_nobody_there(site: Site) -> None:
+def test_a_reboot_forwards_from_files_with_nobody_there(site: Site, tf: NetworkApi) -> None:
+    tf.is_down = True
     site.a.settled()
     wait_until(lambda: R3.address in (site.a.folder / "routes.json").read_text(), what="the cache has the way to r3")
     site.kill_reflector()

@@ -484,19 +484,28 @@ class Wanted:
         remaining = []
         for unit in units:
             choice = self._rib.choices.get(unit)
-            if choice is not None:
+            if choice is not None and not (self._remains and self._is_leak_alone(unit, choice)):
                 self._replace(unit, self._prefix_part(unit, choice))
                 continue
             self._use_far_end(unit, None)
             if self._remains is None:
                 self._replace(unit, NOTHING)
             else:
-                remaining.append(unit)  # after what is heard of the same far ends
-        for unit in remaining:
+                remaining.append((unit, choice))  # after what is heard of the same far ends
+        for unit, choice in remaining:
             is_served = unit[0] in self._vni_of_id
             part = self._remains.part(unit, gone=self._gone, devices=self._devices) if self._remains else NOTHING
+            if part is NOTHING and choice is not None:
+                part = self._prefix_part(unit, choice)
             self._replace(unit, part if is_served else NOTHING)
         self.touched_prefixes = units
+
+    def _is_leak_alone(self, unit: PrefixUnit, choice: Choice) -> bool:
+        """True when a prefix is known only from another network's guest on this host.
+
+        That guest may have been there before, and be outranked by what has not been heard of again yet.
+        """
+        return choice.way is not None and self._rib.guest(*unit) is None
 
     def _prefix_part(self, unit: PrefixUnit, choice: Choice) -> Part:
         """Return the way to a prefix, and what other hosts are told of it."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from ipaddress import IPv4Address, ip_network
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.fakes.vrouter_host import FakeHost, make_interfaces, make_network, make_port, make_view
@@ -247,7 +247,19 @@ def test_withdrawals_come_before_and_announcements_after_all_else(
     assert min(announcements, default=len(actions)) > max([*additions, *deletions], default=-1)
 
 
+IN_RED = EvpnRoute(
+    rd="192.0.2.2:5",
+    prefix=ip_network("10.2.0.10/32"),
+    vni=5,
+    next_hop=IPv4Address("192.0.2.2"),
+    router_mac=names.router_mac_of(IPv4Address("192.0.2.2")),
+    targets=frozenset({RouteTarget("64512:5")}),
+    generation=101,
+)
+
+
 @settings(max_examples=40)
+@example(ports=[make_port(1), make_port(2, vn="green", addresses=("10.2.0.10",))], heard=by_key([IN_RED]))
 @given(ports=port_sets(), heard=route_sets)
 def test_an_agent_that_has_just_started_takes_no_route_away(ports: list[Port], heard: dict[RouteKey, BgpRoute]) -> None:
     world = World()

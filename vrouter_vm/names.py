@@ -180,7 +180,12 @@ def is_table_of_ours(table: int) -> bool:
 
 def vrf_of_table(table: int) -> str:
     """Return the name of the VRF whose table that is; raises ValueError for one that is not ours."""
-    return format_vrf(table - _TABLE_BASE)
+    return format_vrf(network_id_of(table))
+
+
+def network_id_of(table: int) -> int:
+    """Return the id of the network whose routing table that is, the inverse of `table_of`."""
+    return table - _TABLE_BASE
 
 
 def zone_of(network_id: int) -> int:

@@ -9,11 +9,12 @@ network a door by which the packets with its label come in. The reasons are in d
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from typing import Final, NamedTuple, assert_never
+from typing import Final, NamedTuple, TypeAlias, assert_never
 
 from vrouter_vm import links, names, policy
 from vrouter_vm.evpn import Member, Vtep, labelled, own_targets
@@ -53,6 +54,9 @@ LABEL_BYTES: Final = 4
 GUEST_MTU_BYTES: Final = 1500
 
 _IPV4_MAPPED: Final = int(IPv6Address("::ffff:0:0"))
+
+_Heard: TypeAlias = tuple[IpNetwork, IPv4Address, Encapsulation, int | None]
+"""A prefix, and how packets to it are sent: VTEP, encapsulation, VNI or label."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,7 +264,8 @@ def announcements(route: EvpnRoute, *, network_id: int, vif: str, has_door: bool
 class Remains:
     """What the kernel holds of an overlay when the agent has just started and has not heard of everything yet.
 
-    It stays as long as nothing that is heard contradicts it.
+    It stays as long as nothing that is heard contradicts it: a far end that is another now, a withdrawal, or the very
+    route, if the network that has it does not follow it any more.
     """
 
     def __init__(self, overlay: Overlay, *, has_ipv6: bool) -> None:
@@ -273,10 +278,26 @@ class Remains:
         self._neighbours = {(entry.ifname, entry.address): entry for entry in installed.neighbours}
         self._ends = {(end.ifname, end.mac): end for end in installed.tunnel_ends}
         self._send_only = {vxlan.name: vxlan for vxlan in installed.vxlans if vxlan.vrf is None}
+        self._units_of: dict[IpNetwork, set[tuple[int, IpNetwork]]] = {}
+        for route in installed.routes:
+            unit = names.network_id_of(route.table), route.prefix
+            self._units_of.setdefault(route.prefix, set()).add(unit)
+        self._heard: Counter[_Heard] = Counter()
 
     def prefixes(self, network_id: int) -> Iterable[IpNetwork]:
         """Return the prefixes that a network has ways to."""
         return self._routes.get(names.table_of(network_id), ())
+
+    def hear(self, old: BgpRoute | None, new: BgpRoute | None) -> set[tuple[int, IpNetwork]]:
+        """Take in a route of another host in place of what it was; return the ways that this may contradict: network
+        id and prefix.
+        """
+        units: set[tuple[int, IpNetwork]] = set()
+        for route, count in ((old, -1), (new, 1)):
+            if route is not None:
+                self._heard[_heard(route)] += count
+                units |= self._units_of.get(route.prefix, set())
+        return units
 
     def correct(self, part: Part) -> bool:
         """Take in what is heard of a far end; return whether that contradicts what was there."""
@@ -290,7 +311,9 @@ class Remains:
         return is_news
 
     def part(self, unit: tuple[int, IpNetwork], *, gone: Collection[Way], devices: Collection[str]) -> Part:
-        """Return the way to a prefix; `devices` are those of networks with guests here, `gone` is withdrawn by now."""
+        """Return the way to a prefix of which nothing is heard that the network follows; `devices` are those of
+        networks with guests here, `gone` is withdrawn by now.
+        """
         network_id, prefix = unit
         route = self._routes.get(names.table_of(network_id), {}).get(prefix)
         if route is None or route.ifname is None:
@@ -305,6 +328,8 @@ class Remains:
         neighbour = self._neighbours.get((device, route.via))
         end = self._ends.get((device, neighbour.mac)) if neighbour else None
         if route.via in withdrawn or neighbour is None or end is None or (send_only is None and device not in devices):
+            return NOTHING
+        if self._heard[prefix, end.vtep, Encapsulation.VXLAN, names.parse_vxlan(device)]:
             return NOTHING
         return Part(
             routes=(route,),
@@ -322,12 +347,19 @@ class Remains:
         tunnel = self._send_only.get(device)
         if not isinstance(tunnel, MplsTunnel) or (route.prefix, tunnel.remote) in gone:
             return NOTHING
+        if self._heard[route.prefix, tunnel.remote, Encapsulation.MPLS_UDP, route.label]:
+            return NOTHING
         return Part(
             routes=(route,),
             vxlans=(tunnel,),
             sysctls=_mpls_settings(device, has_ipv6=self._has_ipv6, routes_ipv6=route.prefix.version == 6),  # noqa: PLR2004
             elements=(vtep_element(tunnel.remote, self._overlay), *policy.send_only_elements(device)),
         )
+
+
+def _heard(route: BgpRoute) -> _Heard:
+    number = route.vni if isinstance(route, EvpnRoute) else route.label
+    return route.prefix, route.next_hop, route.encapsulation, number
 
 
 @lru_cache(maxsize=4096)

@@ -189,6 +189,8 @@ class Wanted:
         if self._overlay is None:
             return
         old, new = self._rib.set_remote(key, route)
+        if self._remains is not None:
+            self._dirty_prefixes |= self._remains.hear(old, new)
         old_vtep, new_vtep = old.next_hop if old else None, new.next_hop if new else None
         if old_vtep == new_vtep:
             return
@@ -484,7 +486,7 @@ class Wanted:
         remaining = []
         for unit in units:
             choice = self._rib.choices.get(unit)
-            if choice is not None and not (self._remains and self._is_leak_alone(unit, choice)):
+            if choice is not None and (self._remains is None or not self._is_leak_alone(unit, choice)):
                 self._replace(unit, self._prefix_part(unit, choice))
                 continue
             self._use_far_end(unit, None)

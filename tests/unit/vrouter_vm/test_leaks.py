@@ -30,7 +30,7 @@ from vrouter_vm.model import (
 )
 from vrouter_vm.plan import plan_host
 from vrouter_vm.rules import NO_POLICIES, PolicyRule, PolicyView
-from vrouter_vm.tunnels import Installed, Overlay
+from vrouter_vm.tunnels import Installed, Overlay, installed_in
 from vrouter_vm.wanted import Wanted
 
 HERE, THERE = IPv4Address("192.0.2.1"), IPv4Address("192.0.2.2")
@@ -58,12 +58,12 @@ def elsewhere(prefix: str, *, network_id: int, target: str | None = None) -> Evp
     )
 
 
-def overlay_of(remote: Iterable[EvpnRoute]) -> Overlay:
+def overlay_of(remote: Iterable[EvpnRoute], *, installed: Installed | None = None) -> Overlay:
     view = OverlayView(
         announced={},
         generations={},
         remote={route.key: route for route in remote},
-        is_settled=True,
+        is_settled=installed is None,
         gone=frozenset(),
         look_again_s=None,
     )
@@ -72,11 +72,17 @@ def overlay_of(remote: Iterable[EvpnRoute]) -> Overlay:
         asn=64512,
         underlay=Underlay(name="eth2", mtu_bytes=1600),
         view=view,
-        installed=Installed(),
+        installed=installed or Installed(),
     )
 
 
-def wanted(*remote: EvpnRoute, policies: PolicyView = ATTACHED, red: Network = RED, has_overlay: bool = True) -> Wanted:
+def wanted(
+    *remote: EvpnRoute,
+    policies: PolicyView = ATTACHED,
+    red: Network = RED,
+    has_overlay: bool = True,
+    installed: Installed | None = None,
+) -> Wanted:
     settings = {
         R1.vmi_uuid: GuestPolicy(leaving=(PolicyLayer(name="network policies", lists=(LISTED,), passes=True),))
         if policies.lists
@@ -90,7 +96,7 @@ def wanted(*remote: EvpnRoute, policies: PolicyView = ATTACHED, red: Network = R
         policies=policies,
         trunk=FakeHost().trunk,
         has_ipv6=True,
-        overlay=overlay_of(remote) if has_overlay else None,
+        overlay=overlay_of(remote, installed=installed) if has_overlay else None,
     )
 
 
@@ -194,3 +200,22 @@ def test_a_policy_that_is_attached_or_detached_touches_only_the_ways_between_its
     want.set_connected(frozenset(), {})
     want.settle()
     assert whole(want).routes == before
+
+
+def test_a_policy_that_was_detached_while_the_agent_was_away_leaves_no_way_that_is_known_to_be_the_other_networks() -> (
+    None
+):
+    host, far = FakeHost(underlay=Underlay(name="eth2", mtu_bytes=1600)), elsewhere("10.2.0.13/32", network_id=7)
+    for action in plan_host(want=whole(wanted(far)), have=host.see()).actions:
+        if not isinstance(action, Announce | Withdraw):
+            host.apply(action)
+    installed = installed_in(host.see())
+    assert "10.2.0.13/32" in ways(wanted(installed=installed), 100005), "what the kernel has stays until all is heard"
+    detached = wanted(policies=NO_POLICIES, installed=installed)
+    assert "10.2.0.13/32" in ways(detached, 100005), "it may be a router's, of no network here"
+    detached.commit()
+    detached.set_remote(far.key, far)
+    detached.settle()
+    for want in (detached, wanted(far, policies=NO_POLICIES, installed=installed)):
+        assert "10.2.0.13/32" not in ways(want, 100005), "heard of now, and as green's alone"
+        assert ways(want, 100007)["10.2.0.13/32"][0] == "x7"

@@ -72,15 +72,18 @@ class DnsRelay:
                 log.debug("listening socket failed", extra={"endpoint": str(endpoint), "reason": str(error)})
                 return
             counts["dns_queries"] += 1
-            reply = self._look_up(relayed, message, True)
-            match reply:
+            guest = endpoint.vrf, str(client[0])
+            if not self._sharing.allows(guest):
+                counts["dns_refused"] += 1
+                continue
+            match self._look_up(relayed, message, True):
                 case None:
                     counts["dns_malformed"] += 1
-                case bytes():
+                case Forward() as forward:
+                    self._forward(forward, message, guest, listener, client)
+                case bytes() as reply:
                     counts["dns_known"] += 1
                     _send(listener, reply, client)
-                case Forward():
-                    self._forward(reply, message, (endpoint.vrf, str(client[0])), listener, client)
 
     def _forward(
         self, forward: Forward, message: bytes, guest: Guest, listener: socket.socket, client: tuple[str, int]

@@ -117,6 +117,10 @@ class DnsStreams:
 
     def _answer(self, stream: _Stream, message: bytes) -> None:
         self._sharing.counts["dns_queries"] += 1
+        if not self._sharing.allows(stream.guest):
+            self._sharing.counts["dns_refused"] += 1
+            self._end(stream)
+            return
         match self._look_up(stream.relayed, message, False):
             case None:
                 self._sharing.counts["dns_malformed"] += 1

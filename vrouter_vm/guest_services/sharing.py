@@ -20,6 +20,10 @@ MOST_OF_ONE_GUEST: Final = 64
 """Queries and connections at a time; a guest that needs more is not a guest but a flood."""
 
 
+MOST_ASKED_PER_S: Final = 300
+"""Queries for names that one guest is answered in a second: a tenth of what one thread can (guest-services.md)."""
+
+
 @dataclass(kw_only=True)
 class Sharing:
     """The selector of the thread (whose keys hold what is called with the events), counters, open things by guest."""
@@ -28,6 +32,8 @@ class Sharing:
     counts: Counter[str]
     clock: Callable[[], float]
     _open: Counter[Guest] = field(default_factory=Counter)
+    _asked: Counter[Guest] = field(default_factory=Counter)
+    _second: int = 0
 
     def take(self, guest: Guest) -> bool:
         """Count one thing more for a guest; False when it has enough open."""
@@ -41,6 +47,15 @@ class Sharing:
         self._open[guest] -= 1
         if not self._open[guest]:
             del self._open[guest]
+
+    def allows(self, guest: Guest) -> bool:
+        """Count one query more of a guest; False when it has asked enough in this second."""
+        second = int(self.clock())
+        if second != self._second:
+            self._asked.clear()
+            self._second = second
+        self._asked[guest] += 1
+        return self._asked[guest] <= MOST_ASKED_PER_S
 
     def watch(self, side: socket.socket, events: int, call: Callable[[int], None]) -> None:
         """Call `call` when one of `events` happens, and for none of those before; no events: do not."""

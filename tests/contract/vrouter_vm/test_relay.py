@@ -196,6 +196,23 @@ def test_one_guest_cannot_use_up_what_others_need(site: Site, resolver: socket.s
         assert dns.id_of(other.recv(512)) == 0xAAAA
 
 
+def test_a_guest_that_asks_without_end_is_answered_so_often_in_a_second(site: Site) -> None:
+    site.resolvers = []
+    site.serve(Kind.DNS, Protocol.UDP)
+
+    def is_refused() -> bool:
+        for _ in range(100):
+            flooding.sendto(QUERY, (SERVICE, site.port))
+        return site.relay.counts["dns_refused"] > 0
+
+    with guest() as flooding, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        wait_until(is_refused)
+        other.bind(("127.3.3.3", 0))
+        other.settimeout(20.0)
+        other.sendto(QUERY, (SERVICE, site.port))
+        assert other.recv(512) == dns.failure_of(QUERY, QUESTION)
+
+
 def test_dig_reads_the_answer(site: Site, resolver: socket.socket) -> None:
     if shutil.which("dig") is None:
         pytest.skip("needs dig")

@@ -21,7 +21,7 @@ import dns.rdatatype
 import dns.rrset
 
 from vrouter_vm.guest_services.sharing import Target
-from vrouter_vm.guest_services.zones import Elsewhere, Known, Question, Resolve
+from vrouter_vm.guest_services.zones import Known, Question, Resolve
 from vrouter_vm.model import DNS_PORT
 from vrouter_vm.virtual_dns import DnsRecord, RecordType, VirtualDns
 
@@ -71,18 +71,21 @@ def look_up(
     if asked.rdclass not in {dns.rdataclass.IN, dns.rdataclass.ANY}:
         return _wire(_refusal(query, dns.rcode.NOTIMP), most_bytes)
     question = Question(name=_text(asked.name), type=dns.rdatatype.to_text(asked.rdtype))
-    match resolve(server, question):
-        case Known() as known:
-            return _wire(_answer(query, known), most_bytes)
-        case Elsewhere() as elsewhere:
-            targets = [(str(elsewhere.server), DNS_PORT)] if elsewhere.server is not None else resolvers()
-            if not elsewhere.records:
-                return Forward(message=message, targets=targets, finish=as_it_is)
-            return Forward(
-                message=_query_for(query, elsewhere.name).to_wire(),
-                targets=targets,
-                finish=lambda answer: _led_to(query, elsewhere.records, answer, most_bytes=most_bytes),
-            )
+    try:
+        found = resolve(server, question)
+        if isinstance(found, Known):
+            return _wire(_answer(query, found), most_bytes)
+        targets = [(str(found.server), DNS_PORT)] if found.server is not None else resolvers()
+        if not found.records:
+            return Forward(message=message, targets=targets, finish=as_it_is)
+        led = _rrsets(found.records)
+        return Forward(
+            message=_query_for(query, found.name).to_wire(),
+            targets=targets,
+            finish=lambda answer: _led_to(query, led, answer, most_bytes=most_bytes),
+        )
+    except dns.exception.DNSException:  # a name or record that cannot be in a message, such as one that is too long
+        return _wire(_refusal(query, dns.rcode.SERVFAIL), most_bytes)
 
 
 def _wire(message: dns.message.Message, most_bytes: int) -> bytes:
@@ -121,7 +124,7 @@ def _query_for(query: dns.message.Message, name: str) -> dns.message.Message:
     return asked
 
 
-def _led_to(query: dns.message.Message, records: Iterable[DnsRecord], answer: bytes, *, most_bytes: int) -> bytes:
+def _led_to(query: dns.message.Message, led: Sequence[dns.rrset.RRset], answer: bytes, *, most_bytes: int) -> bytes:
     """Return the answer to `query`: the records that led elsewhere, and what was answered there."""
     try:
         there = dns.message.from_wire(answer)
@@ -129,7 +132,7 @@ def _led_to(query: dns.message.Message, records: Iterable[DnsRecord], answer: by
         return _wire(_refusal(query, dns.rcode.SERVFAIL), most_bytes)
     response = _refusal(query, there.rcode())
     response.flags |= there.flags & dns.flags.TC
-    response.answer = [*_rrsets(records), *there.answer]
+    response.answer = [*led, *there.answer]
     response.authority = [*there.authority]
     return _wire(response, most_bytes)
 

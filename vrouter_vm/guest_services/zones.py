@@ -81,10 +81,9 @@ class _Zone:
 
     def server_of(self, name: str) -> str | None:
         """Return who answers for that name, empty for a resolver; None: this virtual DNS."""
-        if (
-            given := next((self.delegated[each] for each in _parents(name) if each in self.delegated), None)
-        ) is not None:
-            return given
+        for parent in _parents(name):
+            if (given := self.delegated.get(parent)) is not None:
+                return given
         return None if name in self.at or self.covers(name) else self.told.following
 
 

@@ -133,6 +133,21 @@ def test_a_virtual_dns_that_is_not_known_yet_is_a_failure_so_that_the_guest_asks
     assert dns.message.from_wire(wire).rcode() == dns.rcode.SERVFAIL
 
 
+@pytest.mark.parametrize(
+    ("name", "record"),
+    [
+        pytest.param("x" * 63, WWW, id="a word that is too long for the domain"),
+        pytest.param(f"a.{'x.' * 90}example", make_record(f"a.{'x.' * 90}example", "CNAME", "y" * 64), id="an alias"),
+        pytest.param("bad.red.example", make_record("bad.red.example", "A", "nonsense"), id="an address that is none"),
+    ],
+)
+def test_what_cannot_be_in_a_message_is_a_failure(name: str, record: DnsRecord) -> None:
+    virtual_dns = make_virtual_dns("red", record, domain=f"{'x.' * 100}example")
+    answer = looked_up(dns.message.make_query(name, "A").to_wire(), virtual_dns)
+    assert isinstance(answer, bytes)
+    assert dns.message.from_wire(answer).rcode() == dns.rcode.SERVFAIL
+
+
 def test_other_operations_than_queries_are_not_implemented() -> None:
     notify = dns.message.make_query("red.example", "SOA")
     notify.set_opcode(dns.opcode.NOTIFY)

@@ -9,7 +9,8 @@ guest that lies about its own, would become part of a guest's packet.
 
 A vif that is not in the sets is unknown and dropped at every hook, so whatever is not loaded yet fails closed. In the
 forward and input hooks `iifname` is the VRF and the vif is `meta sdifname`; there `iifname <trunk>.*` is a vif outside
-any VRF, or neighbour discovery, which keeps the vif.
+any VRF, or neighbour discovery, which keeps the vif. A guest's packet passes prerouting twice, the second time as the
+VRF's (drivers/net/vrf.c, vrf_rcv_nfhook): by then it is tracked, so its binding has been checked and its zone set.
 
 The first packet of a flow is judged by the policies of its sender and of its receiver (see `chains`): a vif's number
 leads to its profile. It is a number and no verdict because the kernel checks all that every verdict in a map leads to
@@ -92,8 +93,9 @@ table inet {names.FILTER_TABLE} {{
 
 	chain entering {{
 		type filter hook prerouting priority {_BEFORE_DEFRAGMENTATION}; policy accept;
+		ct state new,established,related accept
+		iifname "@TRUNK@.*" goto from_guest
 		iifname "@TRUNK@" counter name untagged drop
-		iifname "@TRUNK@.*" jump from_guest
 		meta iifkind "vxlan" iifname "x*" iifname != @tunnels counter name no_network drop
 		meta iifkind "veth" iifname "i*" iifname != @tunnels counter name no_network drop
 		ct zone set iifname map @zones
@@ -105,18 +107,22 @@ table inet {names.FILTER_TABLE} {{
 	}}
 
 	chain from_guest {{
-		iifname . ether saddr . ip saddr @bind4 return
+		meta nfproto ipv4 iifname . ether saddr . ip saddr @bind4 goto in_zone
 		icmpv6 type {{ nd-router-solicit, nd-neighbor-solicit }} update @soliciting {{ iifname {_TOO_OFTEN} }} \
 counter name solicited drop
-		iifname . ether saddr . ip6 saddr @bind6 return
-		iifname . ether saddr . ip saddr @bind4_nets return
-		iifname . ether saddr . ip6 saddr @bind6_nets return
-		iifname @unsecured return
+		meta nfproto ipv6 iifname . ether saddr . ip6 saddr @bind6 goto in_zone
+		meta nfproto ipv4 iifname . ether saddr . ip saddr @bind4_nets goto in_zone
+		meta nfproto ipv6 iifname . ether saddr . ip6 saddr @bind6_nets goto in_zone
+		iifname @unsecured goto in_zone
 		ip6 saddr {{ ::, fe80::/10 }} ip6 hoplimit 255 icmpv6 type {{ nd-router-solicit, nd-neighbor-solicit, \
-nd-neighbor-advert }} iifname . ether saddr @guests6 return
+nd-neighbor-advert }} iifname . ether saddr @guests6 goto in_zone
 		ip saddr 0.0.0.0 udp sport 68 udp dport 67 counter name dhcp drop
 		ip6 saddr fe80::/10 udp sport 546 udp dport 547 counter name dhcp drop
 		counter name spoofed drop
+	}}
+
+	chain in_zone {{
+		ct zone set iifname map @zones
 	}}
 
 	chain output {{

@@ -148,7 +148,7 @@ def test_the_real_nft_accepts_a_golden_file(names: tuple[str, ...]) -> None:
 
 
 def test_the_real_nft_refuses_a_broken_file() -> None:
-    broken = RENDERED["three-ports.nft"].replace("@bind4 return", "@bind5 return")
+    broken = RENDERED["three-ports.nft"].replace("@bind4 goto", "@bind5 goto")
     said = check("empty-host.nft", text=broken)
     assert said.returncode != 0
     assert "bind5" in said.stderr

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Final
 
-from bench import attach, idle, memory, plugin, policy, resync, routes, vifs, vmotion
+from bench import attach, forward, idle, memory, plugin, policy, resync, routes, vifs, vmotion
 from bench.report import Measurement
 from bench.surroundings import is_inside, run_inside
 
@@ -16,10 +16,10 @@ Bench = Callable[[Sequence[str]], Iterator[Measurement]]
 
 BENCHES: Final[Mapping[str, tuple[Bench, Sequence[str]]]] = {
     module.NAME: (module.measure, module.CASES)
-    for module in (attach, idle, memory, plugin, policy, resync, routes, vifs, vmotion)
+    for module in (attach, forward, idle, memory, plugin, policy, resync, routes, vifs, vmotion)
 }
 
-NEED_VRF: Final = frozenset({routes.NAME, vifs.NAME})
+NEED_VRF: Final = frozenset({forward.NAME, routes.NAME, vifs.NAME})
 """Benches on the kernel's own VLANs and VRFs."""
 
 IN_LAB: Final[Mapping[str, Bench]] = {vmotion.NAME: vmotion.measure_in_lab}

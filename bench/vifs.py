@@ -16,24 +16,21 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from bench.report import Measurement
-from bench.vrouter import TRUNK, TRUNK_MAC, Given, GivenNetworks, PlainInterfaces, ip, make_network, make_port
+from bench.vrouter import TRUNK, TRUNK_MAC, Given, PlainInterfaces, ip, make_network, make_port, make_reconciler
 from tf_reconcile.errors import BoundaryError
 from tf_reconcile.result import PassReport
 from vrouter_vm import names
 from vrouter_vm.actions import FilterAction, KernelAction
-from vrouter_vm.gateway_mac import MacRange
 from vrouter_vm.kernel import Kernel
 from vrouter_vm.libnftables import LibNftables
-from vrouter_vm.model import MacAddress, Observed, ObservedFilters
+from vrouter_vm.model import Observed, ObservedFilters
 from vrouter_vm.nft import FilterTables
 from vrouter_vm.reconciler import Reconciler
 from vrouter_vm.route_socket import RouteSocket
-from vrouter_vm.status import StatusBoard
 
 NAME: Final = "vifs"
 CASES: Final = ("1000", "1000-second")
 NETWORKS: Final = 10
-_GATEWAY_MACS: Final = MacRange(first=MacAddress("00:50:56:00:00:00"), last=MacAddress("00:50:56:3f:ff:ff"))
 _BASELINE: Final = "baseline"
 
 
@@ -90,15 +87,7 @@ def measure(cases: Sequence[str] = CASES) -> Iterator[Measurement]:
     with RouteSocket() as netlink_socket:
         kernel = TimedKernel(Kernel(netlink_socket, trunk=TRUNK))
         filters = CountedFilters(FilterTables(nft, trunk=TRUNK))
-        reconciler = Reconciler(
-            ports=given,
-            networks=GivenNetworks(given),
-            interfaces=PlainInterfaces(),
-            forwarding=kernel,
-            filtering=filters,
-            gateway_macs=_GATEWAY_MACS,
-            board=StatusBoard(),
-        )
+        reconciler = make_reconciler(given, interfaces=PlainInterfaces(), forwarding=kernel, filtering=filters)
         gc.collect()
         first_s = _timed_pass(reconciler)
         if baseline_s is not None:

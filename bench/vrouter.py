@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, ip_address
 from typing import Final
 
+from vrouter_vm.boundary import Filtering, Forwarding, Interfaces
+from vrouter_vm.gateway_mac import MacRange
 from vrouter_vm.model import (
     InterfaceSettings,
     InterfaceView,
@@ -25,7 +27,9 @@ from vrouter_vm.model import (
     VmiUuid,
     VnUuid,
 )
+from vrouter_vm.reconciler import Reconciler
 from vrouter_vm.rules import NO_POLICIES, PolicyView
+from vrouter_vm.status import StatusBoard
 
 TRUNK: Final = "eth1"
 TRUNK_MAC: Final = "00:50:56:00:00:01"
@@ -123,6 +127,21 @@ class PlainInterfaces:
     def policies(self, of: frozenset[ListKey | SetKey] | None = None) -> PolicyView:
         """Return none."""
         return NO_POLICIES
+
+
+def make_reconciler(
+    given: Given, *, interfaces: Interfaces, forwarding: Forwarding, filtering: Filtering
+) -> Reconciler:
+    """Return the agent's own reconciler of these ports and networks."""
+    return Reconciler(
+        ports=given,
+        networks=GivenNetworks(given),
+        interfaces=interfaces,
+        forwarding=forwarding,
+        filtering=filtering,
+        gateway_macs=MacRange(first=MacAddress("00:50:56:00:00:00"), last=MacAddress("00:50:56:3f:ff:ff")),
+        board=StatusBoard(),
+    )
 
 
 def ip(*lines: str, namespace: str | None = None) -> None:

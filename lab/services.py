@@ -137,7 +137,7 @@ class Service:
                     self._starts += 1
                     self._condition.notify_all()
                     if not self._is_wanted:  # stop() came between the loop's test and the start
-                        process.terminate()
+                        process.send_signal(self.spec.stop_signal)
                 status = process.wait()
                 with self._condition:
                     self._process = None

@@ -21,8 +21,8 @@ setup-image: setup
 build/vcsim: $(wildcard vcsim/*.go) vcsim/go.mod vcsim/go.sum | setup
 	cd vcsim && ../tools/go build -o ../build/vcsim .
 
-build/gobgpd: speaker/go.mod speaker/go.sum | setup
-	cd speaker && CGO_ENABLED=0 ../tools/go build -trimpath -ldflags="-s -w" -o ../build/gobgpd github.com/osrg/gobgp/v4/cmd/gobgpd
+build/gobgpd: tools/gobgpd $(wildcard speaker/go.* speaker/*.patch) | setup
+	tools/gobgpd
 
 demo: setup build/vcsim build/gobgpd  ## bring the lab up from nothing, show the job being done, end with a verdict
 	$(PY) -m lab demo

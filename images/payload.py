@@ -23,6 +23,8 @@ PROJECT: Final = Path(__file__).resolve().parent.parent
 
 SPEAKER: Final = PROJECT / "build" / "gobgpd"
 GOBGP: Final = "github.com/osrg/gobgp/v4"
+PATCHED: Final = "./gobgp"
+"""Where `tools/gobgpd` has its copy, which the program names as the replacement."""
 
 WHEELS: Final = PROJECT / "images" / "wheels.txt"
 """What the daemons need, each wheel by its SHA-256 (`pin_wheels`)."""
@@ -97,18 +99,21 @@ def add_speaker(target: Path) -> None:
 def check_speaker(built: str, *, go_mod: str, go_sum: str) -> None:
     """Raise `BuildError` unless `built`, what `go version -m` says of a program, is what `speaker/` asks for.
 
-    That is: the pinned release of GoBGP, every module with the checksum of go.sum (h1, the hash of the module's files:
-    https://go.dev/ref/mod#go-sum-files), and a static program without paths of the machine that built it.
+    That is: the pinned release of GoBGP in its patched copy, every other module with the checksum of go.sum (h1, the
+    hash of its files: https://go.dev/ref/mod#go-sum-files), and a static program without paths of the machine that
+    built it.
     """
     sums = {(module, version): checksum for module, version, checksum in map(str.split, go_sum.splitlines())}
-    lines = [line.split() for line in built.splitlines()[1:]]
-    modules = [(words[1], words[2], words[3]) for words in lines if words[0] in ("mod", "dep")]
-    for module, version, checksum in modules:
-        if sums.get((module, version)) != checksum:
-            raise BuildError(f"gobgpd has {module} {version} {checksum}, which is not in speaker/go.sum: build it anew")
+    lines = [words for line in built.splitlines()[1:] if (words := line.split())]
+    modules = {words[1]: words[2:] for words in lines if words[0] in ("mod", "dep")}
     wanted = re.search(rf"{re.escape(GOBGP)} (\S+)", go_mod)
-    if wanted is None or (GOBGP, wanted[1]) not in [(module, version) for module, version, _ in modules]:
+    if wanted is None or modules.pop(GOBGP, [])[:1] != [wanted[1]]:
         raise BuildError(f"gobgpd is not {GOBGP} {wanted[1] if wanted else ''} of speaker/go.mod: build it anew")
+    if [words[1] for words in lines if words[0] == "=>"] != [PATCHED]:
+        raise BuildError("gobgpd is not what speaker/*.patch make of GoBGP, or more than that: build it anew")
+    for module, told in modules.items():
+        if told != [told[0], sums.get((module, told[0]))]:
+            raise BuildError(f"gobgpd has {module} {' '.join(told)}, which is not in speaker/go.sum: build it anew")
     options = {words[1] for words in lines if words[0] == "build"}
     if not {"CGO_ENABLED=0", "-trimpath=true"} <= options:
         raise BuildError("gobgpd is not a static build: make build/gobgpd")

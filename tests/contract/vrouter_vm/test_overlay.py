@@ -21,6 +21,8 @@ from vrouter_vm.model import BgpRoute, EvpnRoute, MacAddress, RouteKey, RouteTar
 from vrouter_vm.overlay import BgpOverlay
 
 SETTLE_S = 1.0
+STREAM = ip_network("10.128.0.0/9")
+"""Addresses for many routes."""
 
 
 def route(number: int, address: str = "10.1.1.11/32", *, generation: int = 100, vni: int = 16777214) -> EvpnRoute:
@@ -248,6 +250,29 @@ def test_a_reflector_and_a_speaker_killed_at_once_lose_no_route(fabric: Fabric) 
     assert seen == [{route(1)}]
     a.overlay.stop()
     b.overlay.stop()
+
+
+def test_what_is_announced_in_the_moment_in_which_a_session_comes_up_is_heard_there(fabric: Fabric) -> None:
+    """Every time. GoBGP 4.8.0 without `speaker/established.patch` fails about one time in three."""
+    count = 0
+    with hosts(fabric) as (_, b):
+        speaker = Speaker(fabric.speakers["a"].socket)
+
+        def announce_more() -> None:
+            nonlocal count
+            speaker.announce([route(1, str(STREAM[number])) for number in range(count, count + 4)])
+            count += 4
+
+        for _ in range(2):
+            fabric.speakers["b"].kill()
+            wait_until(lambda: b.overlay.status.error != "", "the loss is noticed")
+            fabric.speaker("b")
+            while b.overlay.status.sessions != {"127.0.0.100": True}:
+                announce_more()
+            for _ in range(50):  # the reflector's end of the session may come up a little later
+                announce_more()
+            wait_until(lambda: (b.overlay.status.remote, b.overlay.status.stale) == (2 + count, 0), "all is heard")
+        speaker.close()
 
 
 def test_an_agent_that_starts_again_knows_what_it_knew_and_withdraws_what_is_not_there_any_more(

@@ -422,14 +422,19 @@ class Wanted:
         return member
 
     def _switch_device(self, vni: int, *, is_here: bool) -> None:
-        """Take note that the device of a VNI takes in, or does no longer: who sends through it has to know."""
+        """Take note that the device of a VNI takes in, or does no longer: it is another device then, and who sends
+        through it has to know. That happens with a network's first guest here and its last, so all ways are looked at.
+        """
         device = names.format_vxlan(vni)
         if is_here:
             self._devices.add(device)
         else:
             self._devices.discard(device)
-        for far_end in self._far_ends_by.get(device, ()):
+        far_ends = self._far_ends_by.get(device, set())
+        for far_end in far_ends:
             self._replace(("far end", far_end), self._far_part(far_end))
+        if far_ends:
+            self._dirty_prefixes.update(unit for unit, far_end in self._far_end_of.items() if far_end in far_ends)
         if self._remains is not None and self._is_begun:
             self.needs_full_pass = True
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, ip_address, ip_network
 
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
@@ -14,6 +14,7 @@ from tests.fakes.vrouter_host import FakeFilters, FakeHost, make_interfaces, mak
 from tests.property.vrouter_vm.test_laws import a_port
 from tests.property.vrouter_vm.test_tunnel_laws import HERE, UNDERLAY, a_route, imports
 from tf_reconcile.errors import Conflict, Rejected
+from vrouter_vm import names
 from vrouter_vm.changes import ChangeLog
 from vrouter_vm.desired import all_wanted, tell_policies, whole
 from vrouter_vm.gateway_mac import MacRange
@@ -22,6 +23,7 @@ from vrouter_vm.model import (
     BgpRoute,
     Desired,
     Encapsulation,
+    EvpnRoute,
     Exporter,
     GuestPolicy,
     InterfaceSettings,
@@ -376,6 +378,34 @@ def test_a_vni_goes_to_the_network_that_wants_it_and_not_to_one_that_is_only_kep
     assert ("x6", "6") in world.host.elements["zones"]
     assert ("x6", "7") not in world.host.elements["zones"]
     world.check()
+
+
+def test_ways_by_another_networks_vni_outlive_the_change_of_its_device_when_that_network_gets_and_loses_its_guest() -> (
+    None
+):
+    world = World(has_overlay=True)
+    there = IPv4Address("192.0.2.2")
+    world.peers.hear(
+        EvpnRoute(
+            rd=f"{there}:7",
+            prefix=ip_network("10.2.0.20/32"),
+            vni=7000,
+            next_hop=there,
+            router_mac=names.router_mac_of(there),
+            targets=frozenset({RouteTarget("64512:7")}),
+            generation=100,
+        )
+    )
+    sender, newcomer = make_port(1), make_port(2, vn="green", addresses=("10.2.0.15",))
+    world.set_port(sender, sender.vmi_uuid)
+    world.turn()
+    for port, vrf in ((newcomer, "v7"), (None, None)):
+        world.set_port(port, newcomer.vmi_uuid)
+        before = world.host.observations
+        world.turn()
+        assert world.host.observations == before, "followed, not begun anew"
+        assert world.host.vxlans["x7000"].vrf == vrf
+        world.check()
 
 
 @settings(max_examples=60, deadline=None)

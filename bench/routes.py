@@ -7,7 +7,9 @@
 Both receivers are ready before their link to the peer comes up. `seconds` of 20000 is from the moment that the peer
 calls the session established until the kernel's tables (/proc/net/fib_triestat) hold every route; of `withdraw`, from
 the call that withdraws one route at the peer until the kernel says that it is gone. The baseline of both is FRR's.
-`memory`: the agent with 1000 vifs in 200 networks and as many routes; the baseline is the bar.
+`memory`: the agent with 1000 vifs in 200 networks and as many routes, once the cache file is written and all has been
+read and compared; `restart` is the same of an agent that finds all of it in the kernel and in its files. The baseline
+is the bar. The agent's periodic full passes are left out: one is asked for where it is measured.
 """
 
 from __future__ import annotations
@@ -53,7 +55,7 @@ ROUTES: Final = 20_000
 NETWORKS: Final = 20
 MANY_NETWORKS: Final = 200
 MANY_VIFS: Final = 1000
-BAR_MIB: Final = 200.0
+BAR_MIB: Final = round(200e6 / 2**20, 1)
 
 ASN: Final = 64512
 UNDERLAY: Final = IPv4Network("192.0.2.0/24")
@@ -67,6 +69,8 @@ PATIENCE_S: Final = 900.0
 _FRR_DAEMONS: Final = Path("/usr/lib/frr")
 _SPEAKER_OPTIONS: Final = ("--pprof-disable", "--metrics-path=", "--log-plain")
 _BATCH: Final = 1000
+_SETTLED_S: Final = 60.0
+"""As long as the agent's port API lets anybody wait."""
 _IPV4_ROUTES_GROUP: Final = 1 << 6
 """RTMGRP_IPV4_ROUTE: changes of IPv4 routes (rtnetlink.h)."""
 
@@ -102,11 +106,19 @@ def _memory(folder: Path) -> Iterator[Measurement]:
     routes = make_routes(networks)
     with peer(folder, routes) as there, receiver.running():
         there.connect(receiver, number=len(routes))
-        receiver.pass_whole()
-        memory = read_memory(receiver.pid)
+        yield from _memory_of(receiver, "memory")
+        receiver.restart()
+        yield from _memory_of(receiver, "restart")
+
+
+def _memory_of(receiver: Agent, what: str) -> Iterator[Measurement]:
+    wait_until(receiver.has_saved, what="the cache file is written")
+    wait_until(receiver.has_confirmed, what="the speaker has told every route")
+    receiver.pass_whole()
+    memory = read_memory(receiver.pid)
     for metric, key in (("rss_mib", "VmRSS"), ("peak_mib", "VmHWM")):
         value = round(memory[key], 1)
-        yield Measurement(bench=NAME, case="memory", metric=metric, value=value, unit="MiB", baseline=BAR_MIB)
+        yield Measurement(bench=NAME, case=what, metric=metric, value=value, unit="MiB", baseline=BAR_MIB)
 
 
 def make_routes(networks: Sequence[Network]) -> list[EvpnRoute]:
@@ -197,6 +209,9 @@ class Agent(Receiver):
     def __init__(self, *, folder: Path, networks: Sequence[Network], vifs: int) -> None:
         super().__init__("agent", AGENT, folder=folder, networks=networks)
         self._vifs = vifs
+        self._config = folder / "vrouter-agent.yaml"
+        self._cache = folder / "routes.json"
+        self._started_at = 0.0
         self.pid = 0
 
     def start(self) -> None:
@@ -204,13 +219,40 @@ class Agent(Receiver):
         ip(f"link add {TRUNK} address {TRUNK_MAC} type dummy", f"link set {TRUNK} up", namespace=self.name)
         speaker = self._folder / "speaker.sock"
         self.run([gobgpd(), "--api-hosts", f"unix://{speaker}", *_SPEAKER_OPTIONS], "speaker.log")
-        config = self._write_files(speaker)
-        self.pid = self.run([sys.executable, "-m", "vrouter_vm", "-c", str(config)], "agent.log").pid
+        self._write_files(speaker)
+        self._start_agent()
+
+    def restart(self) -> None:
+        """End the agent and start it again; ready as at first. Speaker, kernel and files are as they were."""
+        agent = self._processes.pop()
+        agent.terminate()
+        agent.wait(PATIENCE_S)
+        self._start_agent()
+
+    def _start_agent(self) -> None:
+        self._started_at = time.time()
+        agent = self.run([sys.executable, "-m", "vrouter_vm", "-c", str(self._config)], "agent.log")
+        self.pid = agent.pid
         wait_until(self._is_ready, what=f"the agent is ready: {self._folder / 'agent.log'}")
 
     def pass_whole(self) -> None:
         """Have the agent read and compare everything once."""
-        self._call(f"/ports?settled_s={60}&full=1")
+        began_s = -_SETTLED_S
+        while time.monotonic() - began_s >= _SETTLED_S:  # else it answered because the pass was over
+            began_s = time.monotonic()
+            self._call(f"/ports?settled_s={_SETTLED_S}&full=1")
+
+    def has_saved(self) -> bool:
+        """True once the agent has written a cache file with all routes."""
+        if not self._cache.exists():
+            return False
+        cached = json.loads(self._cache.read_bytes())
+        return cached["saved_at"] > self._started_at and len(cached["remote"]) == ROUTES
+
+    def has_confirmed(self) -> bool:
+        """True once the speaker has told all routes again."""
+        overlay = self._call("/status", port=9102)["overlay"]
+        return bool(overlay["remote"] == ROUTES and overlay["stale"] == 0)
 
     def _is_ready(self) -> bool:
         try:
@@ -219,11 +261,11 @@ class Agent(Receiver):
             return False
         return len(ports) == self._vifs and all(port["state"] == "active" for port in ports.values())
 
-    def _call(self, path: str) -> Any:
+    def _call(self, path: str, *, port: int = 9091) -> Any:
         with inside(self.name), urllib3.PoolManager(retries=False, timeout=PATIENCE_S) as http:
-            return json.loads(http.request("GET", f"http://127.0.0.1:9091{path}").data)
+            return json.loads(http.request("GET", f"http://127.0.0.1:{port}{path}").data)
 
-    def _write_files(self, speaker: Path) -> Path:
+    def _write_files(self, speaker: Path) -> None:
         ports = [make_port(number, self._networks) for number in range(self._vifs)]
         (self._folder / "ports").mkdir()
         for port in ports:
@@ -233,6 +275,7 @@ class Agent(Receiver):
         interfaces = {RESOURCE: [{"uuid": port.vmi_uuid} for port in ports]}
         (self._folder / "interfaces.json").write_text(json.dumps(format_interfaces(interfaces, saved_at=now_s)))
         settings = {
+            "full_period_s": PATIENCE_S,
             "trunk": {"interface": TRUNK},
             "tf": {"servers": [f"http://{UNDERLAY[250]}:8082"], "timeout_s": 1.0},
             "port_api": {"directory": str(self._folder / "ports")},
@@ -242,13 +285,11 @@ class Agent(Receiver):
             "overlay": {
                 "interface": "eth2",
                 "vtep": str(self._vtep),
-                "cache": str(self._folder / "routes.json"),
+                "cache": str(self._cache),
                 "bgp": {"asn": ASN, "peers": [{"address": str(PEER)}], "socket": str(speaker)},
             },
         }
-        config = self._folder / "vrouter-agent.yaml"
-        config.write_text(yaml.safe_dump(settings))
-        return config
+        self._config.write_text(yaml.safe_dump(settings))
 
 
 class Frr(Receiver):

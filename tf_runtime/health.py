@@ -9,7 +9,6 @@ token.
 from __future__ import annotations
 
 import hmac
-import json
 import logging
 import socket
 import sys
@@ -20,6 +19,7 @@ from types import MappingProxyType
 from typing import Any, TypeAlias
 from urllib.parse import parse_qsl
 
+import msgspec
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
@@ -161,7 +161,7 @@ class StatusServer:
             case "/metrics":
                 return 200, CONTENT_TYPE_LATEST, generate_latest(self._registry)
             case "/status":
-                return 200, _JSON, json.dumps(self._status(), default=str).encode()
+                return 200, _JSON, msgspec.json.encode(self._status(), enc_hook=str)
             case _ if path in self._pages:
                 return self._answer_page(self._pages[path], dict(parse_qsl(query, keep_blank_values=True)))
             case _:
@@ -171,7 +171,7 @@ class StatusServer:
     @staticmethod
     def _answer_page(page: Page, query: Mapping[str, str]) -> tuple[int, str, bytes]:
         try:
-            return 200, _JSON, json.dumps(page(query), default=str).encode()
+            return 200, _JSON, msgspec.json.encode(page(query), enc_hook=str)
         except ValueError as error:
             return 400, _TEXT, f"{error}\n".encode()
         except BoundaryError as error:

@@ -19,6 +19,7 @@ from tf_api.settings import open_config_api
 from tf_api.watch import Watch
 from tf_reconcile.errors import ConfigError, DesiredStateError
 from tf_reconcile.result import PassReport
+from tf_runtime import heap
 from tf_runtime.daemon import EXIT_BUG, EXIT_OK, make_parser, run_main, start_status_server, stop_on_signals
 from tf_runtime.health import describe_report
 from tf_runtime.log import configure_logging
@@ -90,6 +91,7 @@ def main(argv: Sequence[str]) -> int:
     settings = load_agent_settings(arguments.config)
     configure_logging(level=settings.log.level, format=settings.log.format)
     gc.set_threshold(_GC_THRESHOLD)
+    heap.keep_small()
 
     underlay = settings.overlay.interface if settings.overlay else None
     kernel = Kernel(

@@ -163,6 +163,14 @@ class Facts:
         for layer, key, value in self._each(part):
             layer.remove(key, value)
 
+    def add_route(self, route: Route) -> None:
+        """Ask for one route."""
+        self.routes.add((route.table, route.prefix, route.metric), route)
+
+    def remove_route(self, route: Route) -> None:
+        """No longer ask for one route."""
+        self.routes.remove((route.table, route.prefix, route.metric), route)
+
     def commit(self) -> None:
         """Begin new journals."""
         for layer in self._layers():

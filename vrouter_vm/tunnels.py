@@ -171,10 +171,10 @@ def vtep_element(vtep: IpAddress, overlay: Overlay) -> tuple[str, Element]:
     return policy.VTEPS, (overlay.underlay.name, str(vtep))
 
 
-def here_part(network_id: int, prefix: IpNetwork, way: LocalWay) -> Part:
+def here_route(network_id: int, prefix: IpNetwork, way: LocalWay) -> Route:
     """Return the route to a guest's address on this host, or to a prefix behind a guest."""
     table = names.table_of(network_id)
-    return Part(routes=(links.route_to(table=table, prefix=prefix, ifname=way.vif, via=way.via, source=way.source),))
+    return links.route_to(table=table, prefix=prefix, ifname=way.vif, via=way.via, source=way.source)
 
 
 class FarEnd(NamedTuple):
@@ -251,7 +251,7 @@ def far_part(far_end: FarEnd, overlay: Overlay, *, is_device_here: bool, has_ipv
     )
 
 
-def announcements(route: EvpnRoute, *, network_id: int, vif: str, has_door: bool) -> tuple[Announcement, ...]:
+def announcements(route: EvpnRoute, network_id: int, *, vif: str, has_door: bool) -> tuple[Announcement, ...]:
     """Return what to tell of a guest's address, or of a prefix behind it, on `vif`; `has_door`: also as MPLS."""
     vrf = names.format_vrf(network_id)
     told = Announcement(route=route, needs=(vif, vrf, names.format_vxlan(route.vni)))

@@ -35,6 +35,7 @@ from vrouter_vm.model import (
     Network,
     Placement,
     Port,
+    Route,
     RouteKey,
     Trunk,
     VmiUuid,
@@ -93,6 +94,7 @@ class Wanted:
         self._vteps: Counter[IPv4Address] = Counter()
 
         self._parts: dict[Unit, Part] = {}
+        self._routes: dict[PrefixUnit, Route] = {}
         self._dirty_ports: set[VmiUuid] = set()
         self._dirty_prefixes: set[PrefixUnit] = set()
         self._rezoned: set[VnUuid] = set()
@@ -492,19 +494,20 @@ class Wanted:
         for unit in units:
             choice = self._rib.choices.get(unit)
             if choice is not None and (self._remains is None or not self._is_leak_alone(unit, choice)):
-                self._replace(unit, self._prefix_part(unit, choice))
+                self._follow_choice(unit, choice)
                 continue
             self._use_far_end(unit, None)
+            self._replace_route(unit, None)
             if self._remains is None:
                 self._replace(unit, NOTHING)
             else:
                 remaining.append((unit, choice))  # after what is heard of the same far ends
         for unit, choice in remaining:
-            is_served = unit[0] in self._vni_of_id
             part = self._remains.part(unit, gone=self._gone, devices=self._devices) if self._remains else NOTHING
             if part is NOTHING and choice is not None:
-                part = self._prefix_part(unit, choice)
-            self._replace(unit, part if is_served else NOTHING)
+                self._follow_choice(unit, choice)
+            else:
+                self._replace(unit, part if unit[0] in self._vni_of_id else NOTHING)
         self.touched_prefixes = units
 
     def _is_leak_alone(self, unit: PrefixUnit, choice: Choice) -> bool:
@@ -514,24 +517,24 @@ class Wanted:
         """
         return choice.way is not None and self._rib.guest(*unit) is None
 
-    def _prefix_part(self, unit: PrefixUnit, choice: Choice) -> Part:
-        """Return the way to a prefix, and what other hosts are told of it."""
+    def _follow_choice(self, unit: PrefixUnit, choice: Choice) -> None:
+        """Bring up to date the way to a prefix, and what other hosts are told of it."""
         network_id, prefix = unit
         # Of the network that has the route, also where it leads to another one's guest.
         source = links.source_towards(self._served_by_id[network_id].network, prefix)
         if choice.way is not None:
-            part = tunnels.here_part(network_id, prefix, replace(choice.way, source=source))
+            route = tunnels.here_route(network_id, prefix, replace(choice.way, source=source))
             self._use_far_end(unit, None)
         else:
             far_end = tunnels.far_end_of(choice.route, own_vni=self._vni_of_id[network_id])
-            part = Part(routes=(tunnels.far_route(network_id, choice.route, far_end, source=source),))
+            route = tunnels.far_route(network_id, choice.route, far_end, source=source)
             self._use_far_end(unit, far_end)
-        way = self._rib.guest(network_id, prefix)
-        if way is None or self._overlay is None:
-            return part
-        has_door = network_id in self._with_door
-        told = tunnels.announcements(self._rib.local[unit], network_id=network_id, vif=way.vif, has_door=has_door)
-        return replace(part, announcements=told)
+        self._replace_route(unit, route)
+        way, told = self._rib.guest(network_id, prefix), NOTHING
+        if way is not None and self._overlay is not None:
+            route_told, has_door = self._rib.local[unit], network_id in self._with_door
+            told = Part(announcements=tunnels.announcements(route_told, network_id, vif=way.vif, has_door=has_door))
+        self._replace(unit, told)
 
     def _use_far_end(self, unit: PrefixUnit, far_end: FarEnd | None) -> None:
         """Take note of where the way to a prefix leads; None: to no other host."""
@@ -561,6 +564,15 @@ class Wanted:
             return NOTHING
         is_device_here = far_end.device in self._devices
         return tunnels.far_part(far_end, self._overlay, is_device_here=is_device_here, has_ipv6=self.has_ipv6)
+
+    def _replace_route(self, unit: PrefixUnit, route: Route | None) -> None:
+        """Replace the route to a prefix. There are many, and most of them are all there is of their unit."""
+        old = self._routes.pop(unit, None)
+        if old is not None:
+            self.facts.remove_route(old)
+        if route is not None:
+            self._routes[unit] = route
+            self.facts.add_route(route)
 
     def _replace(self, unit: Unit, part: Part) -> None:
         old = self._parts.pop(unit, None)

@@ -73,7 +73,7 @@ class ReconcileLoop:
         self._last_turn_s = time.monotonic()
         self._reporter = Reporter(logging.getLogger(name))
         self._scheduler = BackgroundScheduler(executors={"default": ThreadPoolExecutor(2)}, timezone="UTC")
-        self._scheduler.add_job(self.wake_full, "interval", seconds=full_period_s, max_instances=1, coalesce=True)
+        self.every(full_period_s, self.wake_full)
 
     @property
     def last_report(self) -> PassReport | None:
@@ -93,9 +93,12 @@ class ReconcileLoop:
     def every(self, period_s: float, job: Callable[[], None]) -> None:
         """Run `job` each `period_s` seconds on a scheduler thread.
 
-        It must not write to an outside system that the loop reconciles: there is one writer.
+        It must not write to an outside system that the loop reconciles: there is one writer. A run that is late, as on
+        a busy machine or after the clock was set, is late; APScheduler of itself would leave it out after a second.
         """
-        self._scheduler.add_job(job, "interval", seconds=period_s, max_instances=1, coalesce=True)
+        self._scheduler.add_job(
+            job, "interval", seconds=period_s, max_instances=1, coalesce=True, misfire_grace_time=None
+        )
 
     def wake(self) -> None:
         """Ask for a pass soon. Safe from any thread; many calls before the pass begins are one."""

@@ -1,8 +1,11 @@
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from apscheduler.events import EVENT_JOB_EXECUTED
+from apscheduler.executors.base import run_job
 
 from tf_reconcile.backoff import Backoff
 from tf_reconcile.errors import Transient
@@ -107,6 +110,17 @@ def test_a_full_pass_comes_by_itself_at_each_period() -> None:
     with Running(passes, full_period_s=0.05):
         assert passes.wait_for(3)
     assert passes.full[:3].count(True) >= 2
+
+
+def test_a_periodic_run_that_comes_an_hour_late_is_late_and_not_left_out() -> None:
+    """As after the clock was set, or on a machine that was suspended."""
+    runs: list[str] = []
+    loop = Running(Passes(PassReport)).loop
+    loop.every(60.0, lambda: runs.append("run"))
+    an_hour_ago = datetime.now(UTC) - timedelta(hours=1)
+    events = [event for job in loop._scheduler.get_jobs() for event in run_job(job, "default", [an_hour_ago], "late")]
+    assert [event.code for event in events] == [EVENT_JOB_EXECUTED, EVENT_JOB_EXECUTED], "the full pass and ours"
+    assert runs == ["run"]
 
 
 def test_held_work_is_looked_at_again_without_a_wake() -> None:

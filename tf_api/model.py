@@ -113,15 +113,6 @@ class VirtualNetwork:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Project:
-    """A project (tenant)."""
-
-    uuid: str
-    fq_name: FqName
-    display_name: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class VirtualMachine:
     """A virtual machine; `creator` is `id_perms.creator`, None when no one put a name there."""
 
@@ -183,15 +174,6 @@ class BoundAddress:
 def parse_virtual_network(json: JsonObject) -> VirtualNetwork:
     """Return the virtual network that `json` holds."""
     return _parse("virtual-network", json, _virtual_network)
-
-
-def parse_project(json: JsonObject) -> Project:
-    """Return the project that `json` holds."""
-    return _parse(
-        "project",
-        json,
-        lambda obj: Project(uuid=obj["uuid"], fq_name=tuple(obj["fq_name"]), display_name=_display_name(obj)),
-    )
 
 
 def parse_virtual_machine(json: JsonObject) -> VirtualMachine:

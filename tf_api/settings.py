@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import ssl
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,7 @@ import msgspec
 
 from tf_api.client import ConfigApi
 from tf_reconcile.errors import ConfigError
-from tf_runtime.settings import Seconds, Settings, check_url, read_optional_secret
+from tf_runtime.settings import Seconds, Settings, check_url, read_optional_secret, trust_file
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +38,9 @@ def open_config_api(settings: TfSettings, *, file: str, section: str = "tf") -> 
     Raises `ConfigError` when a server is no URL, or the token or the authorities cannot be read.
     """
     check_servers(settings, file=file, section=section)
-    ca_file = None if settings.ca_file is None else _check_ca_file(settings.ca_file, file=file, section=section)
+    ca_file = None if settings.ca_file is None else Path(settings.ca_file)
+    if settings.ca_file is not None:
+        trust_file(settings.ca_file, file=file, key=f"{section}.ca_file")
 
     def read_token() -> str | None:
         return _read_token(settings.token_file, file=file, section=section)
@@ -58,20 +59,6 @@ def check_servers(settings: TfSettings, *, file: str, section: str = "tf") -> No
     """Raise `ConfigError` when a server is no URL."""
     for index, server in enumerate(settings.servers):
         check_url(server, file=file, key=f"{section}.servers[{index}]")
-
-
-def _check_ca_file(path: str, *, file: str, section: str) -> Path:
-    try:
-        ssl.create_default_context(cafile=path)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot use the CA file: {error.strerror or error}",
-            file=file,
-            key=f"{section}.ca_file",
-            value=path,
-            allowed="a readable PEM file with at least one certificate",
-        ) from error
-    return Path(path)
 
 
 def _read_token(path: str | None, *, file: str, section: str) -> str | None:

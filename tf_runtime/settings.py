@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import ssl
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar, get_type_hints
 from urllib.parse import urlsplit
@@ -136,6 +137,20 @@ def check_url(text: str, *, file: str, key: str, schemes: tuple[str, ...] = ("ht
         allowed = " or ".join(f"{scheme}://host:port" for scheme in schemes)
         raise ConfigError("not a URL", file=file, key=key, value=text, allowed=allowed)
     return text
+
+
+def trust_file(path: str, *, file: str, key: str) -> ssl.SSLContext:
+    """Return a TLS context that trusts the authorities in the file `path`; raises `ConfigError` when it holds none."""
+    try:
+        return ssl.create_default_context(cafile=path)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot use the CA file: {error.strerror or error}",
+            file=file,
+            key=key,
+            value=path,
+            allowed="a readable PEM file with at least one certificate",
+        ) from error
 
 
 def is_loopback(host: str) -> bool:

@@ -13,6 +13,7 @@ import re
 import ssl
 
 from tf_reconcile.errors import ConfigError
+from tf_runtime.settings import trust_file
 from tf_vsphere.settings import VsphereSettings
 
 log = logging.getLogger(__name__)
@@ -33,16 +34,7 @@ def make_context(settings: VsphereSettings, *, file: str, section: str) -> ssl.S
         return _pinned(settings, settings.thumbprint_sha256, file=file, section=section)
     if settings.ca_file is None:
         return ssl.create_default_context()
-    try:
-        return ssl.create_default_context(cafile=settings.ca_file)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot use the CA file: {error.strerror or error}",
-            file=file,
-            key=f"{section}.ca_file",
-            value=settings.ca_file,
-            allowed="a readable PEM file with at least one certificate",
-        ) from error
+    return trust_file(settings.ca_file, file=file, key=f"{section}.ca_file")
 
 
 def _pinned(settings: VsphereSettings, thumbprint: str, *, file: str, section: str) -> ssl.SSLContext:

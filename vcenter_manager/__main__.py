@@ -38,6 +38,7 @@ from tf_runtime.settings import check_url, load_settings
 from tf_vsphere.dvswitch import find_dvswitch_site
 from tf_vsphere.session import Session, connect
 from vcenter_manager.actions import describe
+from vcenter_manager.boundary import Moves
 from vcenter_manager.dvports import VsphereDvports
 from vcenter_manager.errands import Errands
 from vcenter_manager.model import Snapshot
@@ -169,15 +170,23 @@ def _wire(given: Given, api: ConfigApi, opened: ExitStack) -> Manager:
     opened.callback(errands.close)
     wakeup = _Wakeup(errands)
     site = find_dvswitch_site(vcenter, settings.dvswitch, settings.datacenter, file=file)
-    dvswitch = site.dvswitch
     watched = watch_host(given, site, wakeup, opened)
-    host, watch = watched.host, watched.vcenter
-    dvports = VsphereDvports(vcenter, dvswitch, watch, host=host, task_timeout_s=settings.task_timeout_s)
+    watch = watched.vcenter
+    dvports = VsphereDvports(
+        vcenter,
+        site.dvswitch,
+        watch,
+        host=watched.host,
+        hardware_uuid=watched.hardware_uuid,
+        task_timeout_s=settings.task_timeout_s,
+    )
     switch = parse_switch(dvports, given, site)
     opened.callback(watch.stop)
     watch.start()
     prove_place(watched, given)
-    moves = VcenterMoves(vcenter, watch, host=host, clock=time.monotonic) if settings.vmotion.prepare else NoMoves()
+    moves: Moves = NoMoves()
+    if settings.vmotion.prepare:
+        moves = VcenterMoves(vcenter, watch, host=lambda: dvports.host, clock=time.monotonic)
     agent = VrouterAgent(
         kind=settings.agent.kind,
         url=settings.agent.url,

@@ -47,7 +47,10 @@ that does not end in time halves it, one that does doubles it again."""
 
 
 class VsphereDvports:
-    """The `boundary.DvPorts` of a real vCenter. `host` is vCenter's id of the ESXi that we drive."""
+    """The `boundary.DvPorts` of a real vCenter. `host` is vCenter's id of the ESXi that we drive.
+
+    vCenter gives a host another id when it is taken out and added again; `hardware_uuid` finds it then.
+    """
 
     def __init__(
         self,
@@ -57,10 +60,12 @@ class VsphereDvports:
         *,
         host: HostMoref,
         task_timeout_s: float,
+        hardware_uuid: str | None = None,
     ) -> None:
         self._session = session
         self._dvswitch = dvswitch
         self._host = host
+        self._hardware_uuid = hardware_uuid
         self._task_timeout_s = task_timeout_s
         self._tasks = TaskWaiter(session)
         self._most = MOST_IN_ONE_TASK
@@ -69,22 +74,30 @@ class VsphereDvports:
         self._portgroups: tuple[Mirror, Mapping[PortgroupKey, Portgroup]] | None = None  # of the last mirror
         self._watch = watch
 
+    @property
+    def host(self) -> HostMoref:
+        """vCenter's id of our ESXi, as last found."""
+        return self._host
+
     def observe_switch(self) -> Switch:
         """As promised in `boundary`. `Rejected` when our host is no member of the switch any more."""
         dvs = self._dvswitch.managed_object
         spec = filter_spec([dvs], {vim.DistributedVirtualSwitch: ("config",)})
         (seen,) = retrieve(self._session, self._dvswitch.name, spec).values()
-        return self.parse_switch(seen.properties["config"])
+        config = seen.properties["config"]
+        if self._hardware_uuid is not None and self._host not in _members(config):
+            self._host = find_host(self._session, self._hardware_uuid) or self._host
+        return self.parse_switch(config)
 
     def parse_switch(self, config: Any) -> Switch:
         """Return the switch that a `DVSConfigInfo` describes; `Rejected` when our host is no member of it."""
-        hosts = sorted(MoRef.of(member.config.host).value for member in config.host or () if member.config.host)
+        hosts = _members(config)
         if self._host not in hosts:
             raise Rejected(self._session.system, "read", self._dvswitch.name, f"{self._host} is not a member of it")
         return Switch(
             uuid=SwitchUuid(self._dvswitch.uuid),
             host=self._host,
-            hosts=tuple(HostMoref(host) for host in hosts),
+            hosts=hosts,
         )
 
     def observe_portgroups(self) -> Mapping[PortgroupKey, Portgroup]:
@@ -230,6 +243,11 @@ def find_host(session: Session, hardware_uuid: str) -> HostMoref | None:
     index = session.content.searchIndex
     found = session.call("find host", hardware_uuid, lambda: index.FindByUuid(None, hardware_uuid, False))
     return HostMoref(MoRef.of(found).value) if found is not None else None
+
+
+def _members(config: Any) -> tuple[HostMoref, ...]:
+    hosts = (MoRef.of(member.config.host).value for member in config.host or () if member.config.host)
+    return tuple(HostMoref(host) for host in sorted(hosts))
 
 
 def parse_portgroup(key: PortgroupKey, properties: Mapping[str, Any]) -> Portgroup:

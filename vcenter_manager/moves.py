@@ -53,9 +53,11 @@ class _Known:
 
 
 class VcenterMoves:
-    """The `boundary.Moves` of a real vCenter. `host` is vCenter's id of our ESXi; `clock` is monotonic seconds."""
+    """The `boundary.Moves` of a real vCenter. `host` tells vCenter's id of our ESXi; `clock` is monotonic seconds."""
 
-    def __init__(self, session: Session, watch: VcenterWatch, *, host: HostMoref, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, session: Session, watch: VcenterWatch, *, host: Callable[[], HostMoref], clock: Callable[[], float]
+    ) -> None:
         self._session = session
         self._watch = watch
         self._host = host
@@ -66,7 +68,8 @@ class VcenterMoves:
         """As promised in `boundary`."""
         pages = self._watch.observe(vim.event.EventHistoryCollector)
         told = parse_announcements(event for page in pages.values() for event in events_of(page.properties))
-        ours = {vm: each for vm, each in told.items() if self._host in (each.source, each.destination)}
+        host = self._host()
+        ours = {vm: each for vm, each in told.items() if host in (each.source, each.destination)}
         self._known = {vm: known for vm, known in self._known.items() if vm in ours}
         self._read([each for each in ours.values() if not each.is_over and not self._is_known(each)])
         return {

@@ -40,9 +40,13 @@ class Given:
 
 @dataclass(frozen=True, kw_only=True)
 class Watched:
-    """Which host is ours, what follows its VMs and vCenter, and what starts and ends that."""
+    """Which host is ours, what follows its VMs and vCenter, and what starts and ends that.
+
+    `hardware_uuid`, where the ESXi itself has told it, finds the host also once vCenter calls it by another id.
+    """
 
     host: HostMoref
+    hardware_uuid: str | None
     inventory: Inventory
     vcenter: VcenterWatch
     esxi: EsxiInventory | None
@@ -92,15 +96,15 @@ def watch_host(given: Given, site: DvSwitchSite, on_change: Callable[[], None], 
         inventory = EsxiInventory(given.esxi, on_change)
         opened.callback(inventory.stop)
         inventory.start()
-        host = _find_host(inventory, given, site)
+        host, hardware_uuid = _find_host(inventory, given, site)
         watch = VcenterWatch(given.vcenter, dvswitch, on_change, with_events=with_events)
-        return Watched(host=host, inventory=inventory, vcenter=watch, esxi=inventory)
+        return Watched(host=host, hardware_uuid=hardware_uuid, inventory=inventory, vcenter=watch, esxi=inventory)
     found = find_host_of(given.vcenter, sorted(given.place.own_uuids))
     if found is None:
         raise _elsewhere(given, "vcenter.host", given.settings.vcenter.host, "the vCenter that manages this vRouter VM")
     host, managed_object = found
     watch = VcenterWatch(given.vcenter, dvswitch, on_change, with_events=with_events, host=managed_object)
-    return Watched(host=host, inventory=VcenterInventory(watch), vcenter=watch, esxi=None)
+    return Watched(host=host, hardware_uuid=None, inventory=VcenterInventory(watch), vcenter=watch, esxi=None)
 
 
 def parse_switch(dvports: VsphereDvports, given: Given, site: DvSwitchSite) -> Switch:
@@ -121,8 +125,8 @@ def prove_place(watched: Watched, given: Given) -> None:
         raise _elsewhere(given, f"{section}.host", account.host, "the ESXi that this vRouter VM runs on")
 
 
-def _find_host(inventory: EsxiInventory, given: Given, site: DvSwitchSite) -> HostMoref:
-    """Return vCenter's id of the configured ESXi: the member of the switch with the same hardware uuid."""
+def _find_host(inventory: EsxiInventory, given: Given, site: DvSwitchSite) -> tuple[HostMoref, str]:
+    """Return vCenter's id of the configured ESXi and the uuid of its hardware, by which both know it."""
     account = given.settings.esxi or given.settings.vcenter
     if not inventory.wait_until_complete(account.timeout_s):
         raise _no_list_of_vms(given, "esxi", inventory)
@@ -131,7 +135,7 @@ def _find_host(inventory: EsxiInventory, given: Given, site: DvSwitchSite) -> Ho
     host = HostMoref(listed.value) if listed is not None else find_host(given.vcenter, uuid)
     if host is None:
         raise _no_member(given, site.dvswitch, f"this ESXi (hardware uuid {uuid})")
-    return host
+    return host, uuid
 
 
 def _no_member(given: Given, dvswitch: DvSwitch, what: str) -> ConfigError:

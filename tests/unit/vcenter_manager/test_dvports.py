@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, TypeVar, cast
 
 import pytest
-from pyVmomi import vim
+from pyVmomi import vim, vmodl
 
+from tf_reconcile.errors import Rejected
+from tf_vsphere.dvswitch import DvSwitch
 from tf_vsphere.portgroup_mark import MARK_KEY, format_mark
+from tf_vsphere.session import Session
 from vcenter_manager.actions import BlockDvport, OpenDvport, ReleaseDvport
-from vcenter_manager.dvports import format_spec, is_fault_of_others, parse_dvport, parse_portgroup
+from vcenter_manager.dvports import VsphereDvports, format_spec, is_fault_of_others, parse_dvport, parse_portgroup
 from vcenter_manager.model import Dvport, DvportKey, HostMoref, PortgroupKey, Vlan
+from vcenter_manager.vcenter_watch import VcenterWatch
+
+T = TypeVar("T")
 
 _Vmware = vim.dvs.VmwareDistributedVirtualSwitch
+HARDWARE = "4c4c4544-0000-0000-0000-000000000001"
 VN = "cccccccc-0000-0000-0000-000000000001"
 PORT = Dvport(
     key=DvportKey("20"),
@@ -31,6 +40,50 @@ def port(vlan: Any, *, blocked: bool = True, **fields: Any) -> Any:
     setting = _Vmware.VmwarePortConfigPolicy(vlan=vlan, blocked=vim.BoolPolicy(inherited=True, value=blocked))
     config = vim.dvs.DistributedVirtualPort.ConfigInfo(configVersion="5", setting=setting)
     return vim.dvs.DistributedVirtualPort(key="20", portgroupKey="dvportgroup-7", config=config, **fields)
+
+
+class AddedAgain:
+    """A vCenter that took our host out and added it again: `host-12` is no member any more, ours is `host-99`."""
+
+    system = "a script"
+
+    def __init__(self) -> None:
+        member = vim.dvs.HostMember(
+            config=vim.dvs.HostMember.ConfigInfo(host=vim.HostSystem("host-99"), maxProxySwitchPorts=512), status="up"
+        )
+        config = vim.DistributedVirtualSwitch.ConfigInfo(host=[member])
+        self.switch = vim.dvs.VmwareDistributedVirtualSwitch("dvs-1")
+        told = vmodl.DynamicProperty(name="config", val=config)
+        page = vmodl.query.PropertyCollector.RetrieveResult(
+            objects=[vmodl.query.PropertyCollector.ObjectContent(obj=self.switch, propSet=[told])]
+        )
+        self.content = SimpleNamespace(
+            propertyCollector=SimpleNamespace(RetrievePropertiesEx=lambda _specs, _options: page),
+            searchIndex=SimpleNamespace(
+                FindByUuid=lambda _in, uuid, _vms: vim.HostSystem("host-99") if uuid == HARDWARE else None
+            ),
+        )
+
+    def call(self, _operation: str, _subject: str, request: Callable[[], T]) -> T:
+        return request()
+
+
+@pytest.mark.parametrize("hardware_uuid", [HARDWARE, "another", None])
+def test_a_host_that_vcenter_added_again_is_found_by_its_hardware(hardware_uuid: str | None) -> None:
+    vcenter = AddedAgain()
+    dvports = VsphereDvports(
+        cast("Session", vcenter),
+        DvSwitch(managed_object=vcenter.switch, name="dvs", uuid="50 1a", datacenter="dc", folder=None),
+        cast("VcenterWatch", None),
+        host=HostMoref("host-12"),
+        hardware_uuid=hardware_uuid,
+        task_timeout_s=1.0,
+    )
+    if hardware_uuid == HARDWARE:
+        assert dvports.observe_switch().host == dvports.host == "host-99"
+    else:
+        with pytest.raises(Rejected, match="host-12 is not a member"):
+            dvports.observe_switch()
 
 
 def test_a_port_that_nobody_uses_is_read_as_released() -> None:

@@ -35,7 +35,7 @@ def render(status: SiteStatus) -> str:
     lines = render_rows(status.rows)
     if status.daemons:
         lines += ["", *table(("DAEMON", "HEALTH"), [(daemon.name, _health(daemon)) for daemon in status.daemons])]
-    lines += [f"no answer from {source}: {reason}" for source, reason in status.missing.items()]
+    lines += [printable(f"no answer from {source}: {reason}") for source, reason in status.missing.items()]
     return "\n".join(lines)
 
 

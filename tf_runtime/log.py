@@ -87,7 +87,8 @@ class _JsonFormatter(_StampedFormatter):
 
 def _word(value: object) -> str:
     text = str(value)
-    return json.dumps(text) if not text or any(char in text for char in ' "=\n') else text
+    is_plain = text.isprintable() and not any(char in text for char in ' "=')  # a VM's name may hold anything
+    return text if text and is_plain else json.dumps(text)
 
 
 def configure_logging(

@@ -29,6 +29,19 @@ def test_a_text_line_has_the_message_and_its_fields() -> None:
 
 
 @pytest.mark.usefixtures("_restored_root")
+@pytest.mark.parametrize("name", ["a\rb", "a\x1b[2Jb", "a\nb", "a\u202eb", ""])
+def test_a_name_that_a_terminal_or_a_reader_would_take_for_more_is_spelt_out(name: str) -> None:
+    stream = io.StringIO()
+    configure_logging(stream=stream)
+
+    logging.getLogger("x").info("changed", extra={"what": name})
+
+    (line,) = stream.getvalue().splitlines()
+    assert line.isprintable()
+    assert line.endswith(f"what={json.dumps(name)}")
+
+
+@pytest.mark.usefixtures("_restored_root")
 def test_a_json_line_parses_and_carries_the_fields() -> None:
     stream = io.StringIO()
     configure_logging(stream=stream, format=LogFormat.JSON)

@@ -23,6 +23,7 @@ from bench.memory import read_memory
 from bench.report import Measurement
 from vrouter_vm.actions import ChangeElements, ReplaceFilters
 from vrouter_vm.desired import all_wanted, before, changed, surroundings, whole
+from vrouter_vm.filter_tables import FilterTables
 from vrouter_vm.libnftables import LibNftables
 from vrouter_vm.model import (
     Direction,
@@ -44,7 +45,6 @@ from vrouter_vm.model import (
     VmiUuid,
     VnUuid,
 )
-from vrouter_vm.nft import FilterTables
 from vrouter_vm.plan import plan_host
 from vrouter_vm.rules import PolicyRule, PolicyView, Service
 from vrouter_vm.wanted import Wanted

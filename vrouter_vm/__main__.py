@@ -34,6 +34,7 @@ from vrouter_vm.conntrack import Conntrack
 from vrouter_vm.dns_feed import WATCHED as NAMES_WATCHED
 from vrouter_vm.dns_feed import TfVirtualDns, VirtualDnsFeed
 from vrouter_vm.evpn import Vtep, leaks
+from vrouter_vm.filter_tables import FilterTables
 from vrouter_vm.filter_watch import LOOK_S, FilterWatch
 from vrouter_vm.flows import FlowJudge
 from vrouter_vm.fou import MplsPort
@@ -48,7 +49,6 @@ from vrouter_vm.libnftables import LibNftables
 from vrouter_vm.metrics import GuestServiceMetrics, OverlayMetrics, PortMetrics
 from vrouter_vm.model import Trunk
 from vrouter_vm.networks import WATCHED_TYPES, NetworkFeed, TfNetworks
-from vrouter_vm.nft import FilterTables
 from vrouter_vm.overlay import BgpOverlay, describe_overlay
 from vrouter_vm.paths import PathProbe, PathWatch, describe_paths
 from vrouter_vm.policy_status import PolicyMetrics, PolicyStatus

@@ -1,5 +1,7 @@
-"""What the agent needs from outside, as it needs it. Adapters: `kernel`, `nft`, `conntrack`, `networks`,
-`interfaces`, `port_files`, `overlay`."""
+"""What the agent needs from outside, as it needs it.
+
+Adapters: `kernel`, `filter_tables`, `conntrack`, `networks`, `interfaces`, `port_files`, `overlay`.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The filters as nftables text, and their loading.
+"""Pure: the filters as nftables text.
 
-`plan` decides what to load; everything up to `FilterTables` is pure. Two tables, both whole ours: `inet vrouter` binds
-each vif to its guest's MAC and addresses, gives each network its conntrack zone, and lets guests reach nothing but
-other guests and their gateway; `arp vrouter` binds ARP senders, which the inet family does not see.
+`plan` decides what to load, `filter_tables` loads it, `nft_listing` reads what is there. Two tables, both whole ours:
+`inet vrouter` binds each vif to its guest's MAC and addresses, gives each network its conntrack zone, and lets guests
+reach nothing but other guests and their gateway; `arp vrouter` binds ARP senders, which the inet family does not see.
 
 Bindings and zones come before fragments are put together, or those of another network with the same addresses, or of a
 guest that lies about its own, would become part of a guest's packet.
@@ -25,16 +25,14 @@ handles and counters apart). A later listing that gives another digest was chang
 from __future__ import annotations
 
 import hashlib
-import json
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final, Protocol, assert_never
+from typing import Final
 
 from vrouter_vm import chains, names, policy
-from vrouter_vm.actions import ChangeElements, FilterAction, ReplaceFilters
-from vrouter_vm.model import Chain, Element, Elements, ObservedFilters
+from vrouter_vm.actions import ChangeElements
+from vrouter_vm.model import Chain, Element, Elements
 
 _AT_ONCE: Final = 5000
 """Elements and rules in one transaction when everything is loaded: a thousand take about a megabyte and a half."""
@@ -233,11 +231,11 @@ table arp {names.FILTER_TABLE} {{
 """
 
 _ARP_SETS: Final = frozenset({policy.ARP_SENDERS, policy.ARP_SENDER_NETS, policy.ARP_UNSECURED})
-_MAPS: Final = frozenset({policy.ZONES, policy.LEAVING, policy.ARRIVING, *chains.PROFILE_MAPS})
-_COUNTED_MAPS: Final = (policy.LEAVING, policy.ARRIVING, policy.DENIED_FROM, policy.DENIED_TO)
-_FAMILIES: Final = ("inet", "arp")
-_MARK_CHAIN: Final = "loaded"
-_VOLATILE: Final = frozenset({"handle", "packets", "bytes", "elem", "index"})
+MAPS: Final = frozenset({policy.ZONES, policy.LEAVING, policy.ARRIVING, *chains.PROFILE_MAPS})
+FAMILIES: Final = ("inet", "arp")
+"""Of the two tables."""
+MARK_CHAIN: Final = "loaded"
+"""Holds the mark, as the comment of a rule."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,7 +267,7 @@ def render_replacement(
 ) -> str:
     """Return the transaction that replaces both tables, whatever they hold now, and fills sets and policy chains."""
     fresh = "".join(
-        f"table {family} {names.FILTER_TABLE}\ndelete table {family} {names.FILTER_TABLE}\n" for family in _FAMILIES
+        f"table {family} {names.FILTER_TABLE}\ndelete table {family} {names.FILTER_TABLE}\n" for family in FAMILIES
     )
     sets = sorted(name for name in elements if chains.is_member_set(name))
     return "\n".join(
@@ -336,204 +334,13 @@ def render_change(change: ChangeElements) -> str:
 
 def render_mark(mark: Mark) -> str:
     """Return the transaction that records a mark."""
-    chain = f"inet {names.FILTER_TABLE} {_MARK_CHAIN}"
+    chain = f"inet {names.FILTER_TABLE} {MARK_CHAIN}"
     return f'flush chain {chain}\nadd rule {chain} return comment "{format_mark(mark)}"\n'
 
 
 def digest_of_rules(trunk: str) -> str:
     """Return the digest of what `render_tables` loads."""
-    return _digest(render_tables(trunk))
-
-
-def digest_of_listing(objects: Iterable[Mapping[str, Any]]) -> str:
-    """Return the digest of listed tables, without elements, handles, counters, the mark and what policies put there."""
-    return _digest_of(text for item in objects if (text := _fixed_text(item)) is not None)
-
-
-def parse_filters(objects: Iterable[Mapping[str, Any]], *, trunk: str) -> ObservedFilters:
-    """Return what the listed objects of our tables hold (libnftables-json(5)). Goes through them once."""
-    mark: Mark | None = None
-    fixed: list[str] = []
-    elements: dict[str, frozenset[Element]] = dict.fromkeys(policy.SET_NAMES, frozenset())
-    rules: dict[str, list[str]] = {}
-    drops: dict[str, int] = {}
-    hits: Counter[str] = Counter()
-    packets: dict[str, dict[str, int]] = {name: {} for name in _COUNTED_MAPS}
-    has_foreign_element = False
-    for item in objects:
-        if _is_mark(item):
-            mark = mark or parse_mark(item["rule"].get("comment", ""))
-        if (text := _fixed_text(item)) is not None:
-            fixed.append(text)
-        for kind, value in item.items():
-            if kind in {"set", "map"} and (value["name"] in elements or chains.is_member_set(value["name"])):
-                parsed = [_parse_element(element) for element in value.get("elem", ())]
-                elements[value["name"]] = frozenset(element for element in parsed if element is not None)
-                has_foreign_element = has_foreign_element or None in parsed
-                if value["name"] in packets:
-                    packets[value["name"]] = dict(filter(None, map(_parse_count, value.get("elem", ()))))
-            elif kind == "counter":
-                drops[value["name"]] = int(value["packets"])
-            elif kind == "chain" and chains.is_policy_chain(value["name"]):
-                rules.setdefault(value["name"], [])
-            elif kind == "rule" and chains.is_policy_chain(value["chain"]):
-                rules.setdefault(value["chain"], []).append(value.get("comment", ""))
-                hits[value.get("comment", "")] += _rule_packets(value)
-    expected = Mark(rules=digest_of_rules(trunk), listing=_digest_of(fixed))
-    return ObservedFilters(
-        elements=elements,
-        is_intact=mark == expected and not has_foreign_element,
-        drops=drops,
-        chains={name: tuple(digests) for name, digests in rules.items()},
-        hits=hits,
-        packets=packets,
-    )
-
-
-def after_change(loaded: ObservedFilters, change: ChangeElements) -> ObservedFilters:
-    """Return what is loaded once a change has been made."""
-    elements = dict(loaded.elements)
-    for name in change.want.keys() | change.have.keys():
-        now = elements.get(name, frozenset()) - (
-            change.have.get(name, frozenset()) - change.want.get(name, frozenset())
-        )
-        elements[name] = now | change.want.get(name, frozenset())
-    kept = {name: digests for name, digests in loaded.chains.items() if name not in change.gone_chains}
-    return replace(
-        loaded,
-        elements={name: found for name, found in elements.items() if name not in change.gone_sets},
-        chains=kept | {name: tuple(rule.digest for rule in chain) for name, chain in change.chains.items()},
-    )
-
-
-class NftCommands(Protocol):
-    """What runs nftables commands."""
-
-    def run(self, commands: str, *, operation: str, is_terse: bool = False) -> Iterable[dict[str, Any]]:
-        """Run one transaction and return what it lists as libnftables-json objects, to be gone through once; raise
-        `BoundaryError`. `is_terse`: sets are listed without their elements.
-        """
-        ...
-
-    def generation(self) -> int:
-        """Return the number of the rule set, which every transaction raises by one; raise `BoundaryError`."""
-        ...
-
-    def counters(self, family: str, table: str) -> dict[str, int]:
-        """Return the packets of a table's named counters; raise `BoundaryError`."""
-        ...
-
-    def rule_packets(self, family: str, table: str) -> dict[str, int]:
-        """Return the packets that a table's rules have counted, by comment; raise `BoundaryError`."""
-        ...
-
-    def trim(self) -> None:
-        """Give memory back that a large listing took."""
-        ...
-
-
-class FilterTables:
-    """Our tables in the kernel, for the trunk of that name.
-
-    What was loaded is remembered with the number that the kernel gave the rule set then: while it is the same, nobody
-    has changed anything, and nothing has to be listed.
-    """
-
-    def __init__(self, commands: NftCommands, *, trunk: str) -> None:
-        self._commands = commands
-        self._trunk = trunk
-        self._known: tuple[int, ObservedFilters] | None = None
-
-    @property
-    def left_at(self) -> int | None:
-        """The number of the rule set when it was last as we know it; None: it is to be read anew. From any thread."""
-        known = self._known
-        return known[0] if known is not None else None
-
-    def observe(self) -> ObservedFilters:
-        """Return both tables whole; tables that are not there count as not intact. Only `drops` is certainly of now."""
-        if self._known is not None and self._known[0] == self._commands.generation():
-            return replace(self._known[1], drops=self._drops())
-        return self.read()
-
-    def read(self) -> ObservedFilters:
-        """Return the same as listed now, with all counters."""
-        generation = self._commands.generation()
-        seen = parse_filters(self._list(), trunk=self._trunk)
-        self._commands.trim()
-        self._known = (generation, seen) if generation == self._commands.generation() else None
-        return seen
-
-    def apply(self, action: FilterAction) -> None:
-        """Carry out one action; raise `BoundaryError` when the tables stay as they were, or are not intact."""
-        known, self._known = self._known, None
-        match action:
-            case ReplaceFilters():
-                self._replace(action)
-            case ChangeElements():
-                generation = self._commands.generation()
-                self._commands.run(render_change(action), operation="change")
-                if known is not None and known[0] == generation == self._commands.generation() - 1:
-                    self._known = generation + 1, after_change(known[1], action)
-            case _:
-                assert_never(action)
-
-    def _replace(self, action: ReplaceFilters) -> None:
-        first, *others = render_loads(self._trunk, action.elements, policy_chains=action.chains)
-        self._commands.run(first, operation="load")
-        listing = digest_of_listing(self._list(with_elements=False))
-        generation = self._commands.generation()
-        mark = render_mark(Mark(rules=digest_of_rules(self._trunk), listing=listing))
-        for text in (*others, mark):
-            self._commands.run(text, operation="load")
-        if self._commands.generation() == generation + len(others) + 1:
-            loaded = ObservedFilters(
-                elements=policy.merge_elements(action.elements),
-                is_intact=True,
-                drops={},
-                chains={name: tuple(rule.digest for rule in chain) for name, chain in action.chains.items()},
-            )
-            self._known = generation + len(others) + 1, loaded
-
-    def read_counters(self) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
-        """Return what was counted since it was loaded: packets by digest of a policy's rule, and the first packets of
-        flows and what policies dropped by set and vif. Raises `BoundaryError`.
-        """
-        packets: dict[str, dict[str, int]] = {}
-        for name in _COUNTED_MAPS:
-            kind = "map" if name in _MAPS else "set"
-            listed = self._commands.run(f"list {kind} inet {names.FILTER_TABLE} {name}", operation="list")
-            counts = [_parse_count(found) for item in listed if kind in item for found in item[kind].get("elem", ())]
-            packets[name] = dict(filter(None, counts))
-        return self._commands.rule_packets("inet", names.FILTER_TABLE), packets
-
-    def _drops(self) -> dict[str, int]:
-        """Return the packets dropped by reason."""
-        counted = (self._commands.counters(family, names.FILTER_TABLE) for family in _FAMILIES)
-        return {name: packets for counters in counted for name, packets in counters.items()}
-
-    def _list(self, *, with_elements: bool = True) -> Iterator[dict[str, Any]]:
-        """Yield what is in our tables, object by object: set by set, as they may hold a hundred thousand elements."""
-        tables = self._commands.run("list tables", operation="list")
-        present = {
-            item["table"]["family"]
-            for item in tables
-            if "table" in item and item["table"]["name"] == names.FILTER_TABLE
-        }
-        for family in _FAMILIES:
-            if family not in present:
-                continue
-            sets: list[tuple[str, str]] = []
-            table = f"{family} {names.FILTER_TABLE}"
-            for item in self._commands.run(f"list table {table}", operation="list", is_terse=True):
-                kind = next(iter(item))
-                if kind in ("set", "map") and with_elements:
-                    sets.append((kind, item[kind]["name"]))
-                elif kind != "metainfo":
-                    yield item
-            for kind, name in sets:
-                listed = self._commands.run(f"list {kind} {table} {name}", operation="list")
-                yield from (item for item in listed if kind in item)
+    return digest(render_tables(trunk))
 
 
 def _render_sets(verb: str, set_names: Iterable[str]) -> str:
@@ -570,86 +377,9 @@ def _format_element(set_name: str, element: Element) -> str:
     first, *rest = element
     if not (chains.is_member_set(set_name) or set_name in chains.PROFILE_MAPS):
         first = f'"{first}"'
-    return f"{first} : {rest[0]}" if set_name in _MAPS else " . ".join([first, *rest])
+    return f"{first} : {rest[0]}" if set_name in MAPS else " . ".join([first, *rest])
 
 
-def _parse_element(listed: object) -> Element | None:
-    """Return a listed element, or None when it is of a form that we never load (a range, a comment)."""
-    match listed:
-        case {"elem": {"val": value, "counter": _}}:
-            return _parse_element(value)
-        case str():
-            return (listed,)
-        case {"concat": [*parts]}:
-            parsed = [_parse_part(part) for part in parts]
-            return tuple(part for part in parsed if part is not None) if None not in parsed else None
-        case [{"elem": {"val": str(key), "counter": _}}, int(value)] | [str(key), int() | str() as value]:
-            return key, str(value)
-        case [int(key), {"jump": {"target": str(target)}}]:
-            return str(key), f"jump {target}"
-        case [int(key), {"goto": {"target": str(target)}}]:
-            return str(key), f"goto {target}"
-    return None
-
-
-def _parse_part(listed: object) -> str | None:
-    match listed:
-        case str() | int():
-            return str(listed)
-        case {"prefix": {"addr": str(address), "len": int(length)}}:
-            return f"{address}/{length}"
-    return None
-
-
-def _parse_count(listed: object) -> tuple[str, int] | None:
-    """Return the key of a counted element and its packets, or None when it has no counter."""
-    match listed:
-        case [{"elem": {"val": str(key), "counter": {"packets": int(packets)}}}, _]:
-            return key, packets
-        case {"elem": {"val": str(key), "counter": {"packets": int(packets)}}}:
-            return key, packets
-    return None
-
-
-def _rule_packets(rule: Mapping[str, Any]) -> int:
-    return sum(int(part["counter"]["packets"]) for part in rule["expr"] if isinstance(part.get("counter"), dict))
-
-
-def _is_of_policy(item: Mapping[str, Any]) -> bool:
-    return any(
-        (kind == "chain" and chains.is_policy_chain(value["name"]))
-        or (kind == "rule" and chains.is_policy_chain(value["chain"]))
-        or (kind == "set" and chains.is_member_set(value["name"]))
-        for kind, value in item.items()
-        if isinstance(value, Mapping)
-    )
-
-
-def _fixed_text(item: Mapping[str, Any]) -> str | None:
-    """Return what the digest of a listing is made of, or None for what does not belong to it."""
-    if "metainfo" in item or _is_mark(item) or _is_of_policy(item):
-        return None
-    return json.dumps(_canonical(item))
-
-
-def _digest_of(texts: Iterable[str]) -> str:
-    return _digest(json.dumps(sorted(texts)))
-
-
-def _is_mark(item: Mapping[str, Any]) -> bool:
-    rule = item.get("rule")
-    return rule is not None and rule["family"] == "inet" and rule["chain"] == _MARK_CHAIN
-
-
-def _canonical(value: Any) -> Any:
-    """Return `value` without what changes by itself, and anonymous sets in one order."""
-    if isinstance(value, dict):
-        kept = {key: _canonical(part) for key, part in sorted(value.items()) if key not in _VOLATILE}
-        if isinstance(kept.get("set"), list):
-            kept["set"] = sorted(kept["set"], key=json.dumps)
-        return kept
-    return [_canonical(part) for part in value] if isinstance(value, list) else value
-
-
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
+    """Return what stands for a text."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]

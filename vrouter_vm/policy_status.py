@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 from tf_reconcile.errors import BoundaryError
 from tf_runtime.metrics import PREFIX
 from vrouter_vm import policy
-from vrouter_vm.nft import FilterTables
+from vrouter_vm.filter_tables import FilterTables
 
 _SETS: Final = (policy.LEAVING, policy.ARRIVING, policy.DENIED_FROM, policy.DENIED_TO)
 

@@ -37,6 +37,7 @@ from vrouter_vm.actions import (
 )
 from vrouter_vm.desired import desired_state
 from vrouter_vm.evpn import Vtep, labelled
+from vrouter_vm.filter_tables import FilterTables
 from vrouter_vm.fou import MplsPort
 from vrouter_vm.kernel import Kernel
 from vrouter_vm.libnftables import LibNftables
@@ -55,7 +56,6 @@ from vrouter_vm.model import (
     Vrf,
     Vxlan,
 )
-from vrouter_vm.nft import FilterTables
 from vrouter_vm.plan import plan_host
 from vrouter_vm.route_socket import RouteSocket
 from vrouter_vm.tunnels import Installed, Overlay

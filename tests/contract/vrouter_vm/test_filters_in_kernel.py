@@ -14,9 +14,9 @@ from tests.contract.vrouter_vm.packet_rig import Rig, RigGuest, running_rig
 from tests.kernel.site import run, wait_until
 from vrouter_vm import chains, policy
 from vrouter_vm.actions import ChangeElements, ReplaceFilters
+from vrouter_vm.filter_tables import FilterTables
 from vrouter_vm.filter_watch import FilterWatch
 from vrouter_vm.model import ChainRule, Element, GuestPolicy, ListKey, PolicyLayer
-from vrouter_vm.nft import FilterTables
 from vrouter_vm.rules import Packet, PolicyRule, Service
 
 A = RigGuest(number=101, zone=5, addresses=(ip_address("10.1.1.11"), ip_address("fd00:1::11")))

@@ -10,14 +10,13 @@ from vrouter_vm import policy
 from vrouter_vm.actions import ChangeElements
 from vrouter_vm.nft import (
     Mark,
-    digest_of_listing,
     digest_of_rules,
     format_mark,
-    parse_filters,
     parse_mark,
     render_change,
     render_tables,
 )
+from vrouter_vm.nft_listing import digest_of_listing, parse_filters
 
 RULE: dict[str, Any] = {
     "rule": {

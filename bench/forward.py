@@ -223,7 +223,7 @@ class Host:
         self._run("conntrack", "-F")
         for stream in (self._there, self._back):
             pktgen.send(self._guests_side, stream, count=1)
-        with pktgen.sending(self._guests_side, self._streams(case)):
+        with pktgen.sending(self._guests_side, self.streams(case)):
             time.sleep(_SETTLING_S)
             began_s, before = time.perf_counter(), self.received()
             time.sleep(seconds)
@@ -239,7 +239,8 @@ class Host:
         (packets,) = (int(line.split()[2]) for line in lines if line.split()[0] == f"{self._receiver_nic}:")
         return packets
 
-    def _streams(self, case: str) -> list[Stream]:
+    def streams(self, case: str) -> list[Stream]:
+        """Return what the sender sends in a case."""
         new = replace(self._there, src_ports=(_FIRST_PORT, _LAST_PORT), dst_ports=_OTHER_PORTS)
         match case:
             case "policy":

@@ -23,6 +23,9 @@ CPU: Final = 0
 """The CPU that makes the packets."""
 
 _FILES: Final = Path("/proc/thread-self/net/pktgen")
+_THREAD: Final = f"kpktgend_{CPU}"
+_PATIENCE_S: Final = 30.0
+_POLL_S: Final = 0.05
 _PACKET_BYTES: Final = 64
 _STARTED_S: Final = 0.3
 """pktgen begins within 125 ms after it was told."""
@@ -98,18 +101,38 @@ def sending(namespace: str, streams: Sequence[Stream]) -> Iterator[None]:
         starter.join()
 
 
-def _prepare(streams: Sequence[Stream], *, count: int) -> None:
-    """The generator takes the stream that is due next, and one is due the sooner the shorter its delay: with delays of
-    nanoseconds it is always late, so that they say only who is next. Without any it would stay with the first stream.
+def delays_ns(streams: Sequence[Stream]) -> list[int]:
+    """Return for each stream the delay after a packet.
+
+    The generator takes the stream that is due next. With delays of nanoseconds all are always late, so that they only
+    say who is next, in proportion to the weights. Without a delay it would stay with the first stream for ever.
     """
-    thread = f"kpktgend_{CPU}"
-    _tell(thread, "rem_device_all")
-    least = max(stream.weight for stream in streams)
-    for number, stream in enumerate(streams):
+    if len(streams) == 1:
+        return [0]
+    most = max(stream.weight for stream in streams)
+    return [most // stream.weight for stream in streams]
+
+
+def _prepare(streams: Sequence[Stream], *, count: int) -> None:
+    _remove_streams()
+    for number, (stream, delay_ns) in enumerate(zip(streams, delays_ns(streams), strict=True)):
         name = f"{stream.device}@{number}"
-        _tell(thread, f"add_device {name}")
-        for command in stream.commands(count=count, delay_ns=0 if len(streams) == 1 else least // stream.weight):
+        _tell(_THREAD, f"add_device {name}")
+        for command in stream.commands(count=count, delay_ns=delay_ns):
             _tell(name, command)
+
+
+def _remove_streams() -> None:
+    """The generator's thread does it when it comes to it, if need be after streams have been added anew."""
+    thread = _FILES / _THREAD
+    if "@" not in thread.read_text():
+        return
+    _tell(_THREAD, "rem_device_all")
+    deadline_s = time.monotonic() + _PATIENCE_S
+    while "@" in (said := thread.read_text()):
+        if time.monotonic() > deadline_s:
+            raise RuntimeError(f"pktgen keeps its streams: {said}")
+        time.sleep(_POLL_S)
 
 
 def _control(command: str) -> None:

@@ -12,8 +12,9 @@ from ipaddress import ip_address
 from tf_reconcile.errors import DesiredStateError
 from vrouter_vm.model import IpNetwork, SetKey, VnUuid
 from vrouter_vm.rules import Member, MemberSets
+from vrouter_vm.tf_addresses import group_set, network_set, tag_set
+from vrouter_vm.tf_catalogue import Catalogue, JsonObject, ref_uuid, ref_uuids
 from vrouter_vm.tf_interfaces import parse_interface
-from vrouter_vm.tf_policies import Catalogue, JsonObject, group_set, network_set, ref_uuid, ref_uuids, tag_set
 from vrouter_vm.tf_rules import Malformed, parse_prefix
 
 

@@ -1,7 +1,7 @@
 """Pure: the parts that TF's rules are made of, as the config API gives them: protocols, ports, prefixes.
 
-Called by `tf_policies`. What cannot be understood raises `Malformed`, which becomes the refusal of the whole policy:
-half a policy would pass what its other half forbids.
+Called by the parts of `tf_policies`. What cannot be understood raises `Malformed`, which becomes the refusal of the
+whole policy: half a policy would pass what its other half forbids.
 """
 
 from __future__ import annotations

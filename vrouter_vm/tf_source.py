@@ -15,18 +15,9 @@ from tf_api.client import ConfigApi
 from tf_api.model import JsonObject
 from vrouter_vm import route_tables, route_targets, tf_interfaces
 from vrouter_vm.model import SetKey, VmiUuid, VnUuid
+from vrouter_vm.tf_catalogue import Catalogue, is_draft, name_of, names_in, ref_uuid, ref_uuids
 from vrouter_vm.tf_members import collect_members
-from vrouter_vm.tf_policies import (
-    Catalogue,
-    Policies,
-    is_draft,
-    member_sets,
-    name_of,
-    names_in,
-    parse_policies,
-    ref_uuid,
-    ref_uuids,
-)
+from vrouter_vm.tf_policies import Policies, member_sets, parse_policies
 
 T = TypeVar("T")
 

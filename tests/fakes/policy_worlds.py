@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from vrouter_vm.model import SetKey, VmiUuid, VnUuid
 from vrouter_vm.rules import MemberSets, Packet
+from vrouter_vm.tf_catalogue import Catalogue
 from vrouter_vm.tf_members import collect_members
-from vrouter_vm.tf_policies import Catalogue, Policies, member_sets, parse_policies
+from vrouter_vm.tf_policies import Policies, member_sets, parse_policies
 
 Json = dict[str, Any]
 

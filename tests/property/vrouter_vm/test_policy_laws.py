@@ -12,7 +12,7 @@ from tests.fakes.policy_worlds import GUESTS, World, owner_of, packets, worlds, 
 from tests.property.vrouter_vm.tf_semantics import End, Flow, Tf
 from vrouter_vm.model import IpAddress, ListKey, SetKey
 from vrouter_vm.rules import MemberSets, Packet
-from vrouter_vm.tf_policies import names_in
+from vrouter_vm.tf_catalogue import names_in
 from vrouter_vm.verdict import decide
 
 

@@ -8,7 +8,7 @@ from tests.fakes.vrouter_host import make_network
 from vrouter_vm.evpn import NO_ASN
 from vrouter_vm.model import Element, Network, RouteTarget, RouteTargets
 from vrouter_vm.policing import Policing
-from vrouter_vm.tf_policies import tag_set
+from vrouter_vm.tf_addresses import tag_set
 
 
 def importing(name: str, network_id: int, *imports: str, own: str | None = None) -> Network:

@@ -4,8 +4,9 @@
     agent   gobgpd and the agent, its networks and ports from its files; TF is away
     frr     FRR's bgpd and zebra with a VRF and an L3VNI for each of the same networks
 
-Both receivers are ready before their link to the peer comes up. `seconds` of 20000 is from the moment that the peer
-calls the session established until the kernel's tables (/proc/net/fib_triestat) hold every route; of `withdraw`, from
+Both receivers are ready before their link to the peer comes up. `seconds` of 20000, and of 5000 for a smaller machine,
+is from the moment that the peer calls the session established until the kernel's tables (/proc/net/fib_triestat) hold
+every route; of `withdraw`, from
 the call that withdraws one route at the peer until the kernel says that it is gone. The baseline of both is FRR's.
 `memory`: the agent with 1000 vifs in 200 networks and as many routes, once the cache file is written and all has been
 read and compared; `restart` is the same of an agent that finds all of it in the kernel and in its files. The baseline
@@ -23,7 +24,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
@@ -50,7 +51,7 @@ from vrouter_vm.port_files import format_port
 from vrouter_vm.tf_interfaces import RESOURCE
 
 NAME: Final = "routes"
-CASES: Final = ("20000", "withdraw", "memory")
+CASES: Final = ("5000", "20000", "withdraw", "memory")
 ROUTES: Final = 20_000
 NETWORKS: Final = 20
 MANY_NETWORKS: Final = 200
@@ -76,17 +77,25 @@ _IPV4_ROUTES_GROUP: Final = 1 << 6
 
 
 def measure(cases: Sequence[str] = CASES) -> Iterator[Measurement]:
-    """Yield the metrics of `cases`."""
+    """Yield the metrics of `cases`; one route is withdrawn of the most that are asked for, else of 20000."""
     with tempfile.TemporaryDirectory(prefix="bench-routes-") as name:
-        if {"20000", "withdraw"} & set(cases):
-            yield from _compared(Path(name) / "compared", cases)
+        numbers = sorted(int(case) for case in cases if case.isdecimal())
+        if "withdraw" in cases and not numbers:
+            numbers = [ROUTES]
+        for number in numbers:
+            arrival, withdrawal = _compared(Path(name) / str(number), number)
+            if arrival.case in cases:
+                yield arrival
+        if "withdraw" in cases:
+            yield withdrawal
         if "memory" in cases:
             yield from _memory(Path(name) / "memory")
 
 
-def _compared(folder: Path, cases: Sequence[str]) -> Iterator[Measurement]:
-    networks = [make_network(number) for number in range(NETWORKS)]
-    routes = make_routes(networks)
+def _compared(folder: Path, number: int) -> tuple[Measurement, Measurement]:
+    """Return how long `number` routes take to arrive, and one to go, at the agent and at FRR."""
+    networks = [make_network(index) for index in range(NETWORKS)]
+    routes = make_routes(networks, number)
     with peer(folder, routes) as there:
         arrival_s, withdrawal_s = {}, {}
         for receiver in (Agent(folder=folder, networks=networks, vifs=NETWORKS), Frr(folder=folder, networks=networks)):
@@ -94,16 +103,18 @@ def _compared(folder: Path, cases: Sequence[str]) -> Iterator[Measurement]:
                 arrival_s[receiver.name] = there.connect(receiver, number=len(routes))
                 withdrawal_s[receiver.name] = there.withdraw_one(receiver, routes[len(routes) // 2])
             there.speaker.announce([routes[len(routes) // 2]])
-    for case, seconds in (("20000", arrival_s), ("withdraw", withdrawal_s)):
-        if case in cases:
-            value, baseline = round(seconds["agent"], 3), round(seconds["frr"], 3)
-            yield Measurement(bench=NAME, case=case, metric="seconds", value=value, unit="s", baseline=baseline)
+    return _seconds(str(number), arrival_s), _seconds("withdraw", withdrawal_s)
+
+
+def _seconds(case: str, seconds: Mapping[str, float]) -> Measurement:
+    value, baseline = round(seconds["agent"], 3), round(seconds["frr"], 3)
+    return Measurement(bench=NAME, case=case, metric="seconds", value=value, unit="s", baseline=baseline)
 
 
 def _memory(folder: Path) -> Iterator[Measurement]:
     networks = [make_network(number) for number in range(MANY_NETWORKS)]
     receiver = Agent(folder=folder, networks=networks, vifs=MANY_VIFS)
-    routes = make_routes(networks)
+    routes = make_routes(networks, ROUTES)
     with peer(folder, routes) as there, receiver.running():
         there.connect(receiver, number=len(routes))
         yield from _memory_of(receiver, "memory")
@@ -121,10 +132,10 @@ def _memory_of(receiver: Agent, what: str) -> Iterator[Measurement]:
         yield Measurement(bench=NAME, case=what, metric=metric, value=value, unit="MiB", baseline=BAR_MIB)
 
 
-def make_routes(networks: Sequence[Network]) -> list[EvpnRoute]:
+def make_routes(networks: Sequence[Network], count: int) -> list[EvpnRoute]:
     """Return the far host's routes: as many addresses of each network, in the upper half of its subnet."""
     routes = []
-    for number in range(ROUTES):
+    for number in range(count):
         network = networks[number % len(networks)]
         address = network.subnets[0].prefix[0x8000 + number // len(networks)]
         routes.append(

@@ -6,8 +6,8 @@
 
 Both receivers are ready before their link to the peer comes up. `seconds` of 20000, and of 5000 for a smaller machine,
 is from the moment that the peer calls the session established until the kernel's tables (/proc/net/fib_triestat) hold
-every route; of `withdraw`, from the call that withdraws one route at the peer until the kernel says that it is gone. The
-baseline of both is FRR's.
+every route; of `withdraw`, from the call that withdraws one route at the peer until the kernel says that it is gone.
+The baseline of both is FRR's.
 `memory`: the agent with 1000 vifs in 200 networks and as many routes, once the cache file is written and all has been
 read and compared; `restart` is the same of an agent that finds all of it in the kernel and in its files. The baseline
 is the bar. The agent's periodic full passes are left out: one is asked for where it is measured.

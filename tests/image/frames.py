@@ -137,18 +137,26 @@ class Trunk:
                 self._changed.notify_all()
 
     def _deliver_ipv4(self, guest: Guest, frame: Frame) -> None:
-        length, ttl, protocol, source, target = struct.unpack_from("!2xH4xBB2x4s4s", frame.body)
-        payload = frame.body[20:length]
-        if protocol != ICMP or IPv4Address(target) != guest.address:
-            return
-        if payload[0] == ECHO_REQUEST:
-            answer = _ipv4(guest.address, IPv4Address(source), _icmp(ECHO_REPLY, payload[8:]))
+        answer = answer_of(frame.body, at=guest.address)
+        if answer is not None:
             self._send(guest, frame.source, ETHER_IPV4, answer)
-        elif payload[0] == ECHO_REPLY:
+            return
+        length, ttl, protocol, target = struct.unpack_from("!2xH4xBB6x4s", frame.body)
+        payload = frame.body[20:length]
+        if protocol == ICMP and IPv4Address(target) == guest.address and payload[0] == ECHO_REPLY:
             with self._changed:
                 guest.ttls.append(ttl)
                 guest.echoes.add(payload[8:])
                 self._changed.notify_all()
+
+
+def answer_of(packet: bytes, *, at: IPv4Address) -> bytes | None:
+    """Return what a host at that address sends for an IPv4 packet that pings it, None for any other packet."""
+    length, protocol, source, target = struct.unpack_from("!2xH5xB2x4s4s", packet)
+    payload = packet[20:length]
+    if protocol != ICMP or IPv4Address(target) != at or payload[0] != ECHO_REQUEST:
+        return None
+    return _ipv4(at, IPv4Address(source), _icmp(ECHO_REPLY, payload[8:]))
 
 
 def _parse(data: bytes) -> Frame | None:

@@ -132,6 +132,13 @@ class VlanSite:
         create_network(api, name, IPv4Network(prefix))
         self.wait_for(lambda: self.admin.find_portgroup(name) is not None, f"portgroup {name}", timeout_s=60)
 
+    def share_networks(self) -> None:
+        """Have TF's networks reach its ordinary vRouters too, by what they send: MPLS over UDP."""
+        api = self.controller.api()
+        (found,) = api.list("global-vrouter-config")
+        priorities = {"encapsulation": ["VXLAN", "MPLSoUDP"]}
+        api.update("global-vrouter-config", str(found["uuid"]), {"encapsulation_priorities": priorities})
+
     def create_guests(self, networks: Mapping[str, str]) -> None:
         """Create and start a VM per name on the portgroup of its network; they are set up when the manager has come."""
         for name, network in networks.items():
@@ -255,7 +262,7 @@ def _settings(simulator: Simulator, url: str, public_key: str) -> dict[str, obje
             "authorized_keys": [public_key],
         },
         "underlay": {"address": f"{VTEP}/24"},
-        "overlay": {"bgp": {"asn": ASN, "peers": [str(REFLECTOR)]}},
+        "overlay": {"bgp": {"asn": ASN, "peers": [str(REFLECTOR)]}, "mpls_over_udp": True},
         "manager": {"vlan": {"ranges": [[101, 400]]}},
     }
 

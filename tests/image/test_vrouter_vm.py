@@ -33,6 +33,7 @@ UNITS: Final = (
     *("NetworkManager", "chrony", "ssh"),
 )
 REMOTE_GUEST: Final = IPv4Address("10.1.1.200")
+LABELLED_GUEST: Final = IPv4Address("10.1.1.201")
 CAPABILITIES: Final = {"CAP_NET_BIND_SERVICE": 1 << 10, "CAP_NET_ADMIN": 1 << 12, "CAP_NET_RAW": 1 << 13}
 STATE: Final = "/var/lib/vrouter-agent"
 STATE_FILES: Final = {"interfaces.json", "networks.json", "ports", "routes.json"}
@@ -185,6 +186,19 @@ def test_a_guest_of_another_host_is_reached_through_the_tunnel(site: VlanSite) -
     assert not site.trunk.ping(site.guests["red-1"], REMOTE_GUEST, timeout_s=2)
 
 
+def test_a_guest_of_tfs_ordinary_vrouters_is_reached_by_mpls_over_udp_though_the_agent_is_confined(
+    site: VlanSite,
+) -> None:
+    site.share_networks()
+    route = site.underlay.wait_for_labelled_route(site.guests["blue-2"].address, timeout_s=SETTLE_S)
+    assert route is not None, site.vm.last_words()
+    assert route.next_hop == VTEP
+    site.underlay.add_labelled_guest(LABELLED_GUEST, beside=route)
+    assert site.trunk.ping(site.guests["blue-2"], LABELLED_GUEST, timeout_s=30), site.vm.last_words()
+    assert not site.trunk.ping(site.guests["red-1"], LABELLED_GUEST, timeout_s=2)
+    assert site.trunk.ping(site.guests["blue-2"], REMOTE_GUEST, timeout_s=10)
+
+
 def test_only_the_agent_may_open_the_speakers_api_and_no_port_is_open_for_bgp(site: VlanSite) -> None:
     shown = site.vm.shell("stat -c %a:%U:%G /run/vrouter-speaker /run/vrouter-speaker/api.sock").split()
     assert shown == ["750:vrouter-speaker:vrouter-speaker", "770:vrouter-speaker:vrouter-speaker"]
@@ -241,7 +255,16 @@ def test_what_the_agent_makes_is_left_alone_by_networkmanager_udev_and_sysctl(si
     assert {name: states[name] for name in ("mgmt", "underlay")} == {"mgmt": "connected", "underlay": "connected"}
     vifs = [name for name in states if name.startswith("trunk")]
     assert len(vifs) == 4
-    assert {states[name] for name in vifs} == {"unmanaged"}
+    kinds = [
+        link["linkinfo"]["info_kind"] for link in json.loads(site.vm.shell("ip -d -j link show")) if "linkinfo" in link
+    ]
+    assert {"vlan", "vrf", "vxlan", "veth", "ipip"} <= set(kinds)
+    others = {name: state for name, state in states.items() if name not in ("mgmt", "underlay")}
+    assert set(others.values()) == {"unmanaged"}, others
+    # Whoever changed something after the agent would have it do the same again.
+    entries = site.vm.shell("journalctl -u vrouter-agent -b --no-pager -o json --output-fields=TF_WHAT").splitlines()
+    done = [what for entry in entries if (what := json.loads(entry).get("TF_WHAT"))]
+    assert sorted(done) == sorted(set(done))
     for vif in vifs:
         macs = site.vm.shell(f"cat /sys/class/net/{vif}/address").strip()
         assert macs == "00:50:56:00:00:01"

@@ -1,7 +1,7 @@
 """The network between vRouter VMs: a namespace with a route reflector and another host, where the VM's NIC ends.
 
 QEMU makes the tap device; it is moved into the namespace, so nothing of the machine's own network is touched. The other
-host is a plain VXLAN device of the kernel, which answers pings for one guest address.
+host is a plain VXLAN device of the kernel, which answers pings for one guest address; a third one takes MPLS over UDP.
 """
 
 from __future__ import annotations
@@ -10,24 +10,26 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, ip_network
 from itertools import chain
 from pathlib import Path
 
-from lab.reflector import reflector_configuration
+from lab.reflector import ALL_FAMILIES, reflector_configuration
 from lab.running import gobgpd_binary
+from tests.image.labelled import LabelledHost
 from tf_reconcile.errors import BoundaryError
 from vrouter_vm import names
 from vrouter_vm.bgp import Learnt, Speaker
-from vrouter_vm.model import EvpnRoute
+from vrouter_vm.model import EvpnRoute, VpnRoute
 
 ASN = 64512
 SUBNET = IPv4Network("192.0.2.0/24")
 VTEP = IPv4Address("192.0.2.31")
 REFLECTOR = IPv4Address("192.0.2.100")
 OTHER_HOST = IPv4Address("192.0.2.77")
+LABELLED_HOST, LABEL = IPv4Address("192.0.2.78"), 37
 VXLAN_PORT = 4789
 
 
@@ -43,6 +45,8 @@ class Underlay:
         self._speaker: Speaker | None = None
         self._reader: threading.Thread | None = None
         self._routes: dict[IPv4Address, EvpnRoute] = {}
+        self._labelled: dict[IPv4Address, VpnRoute] = {}
+        self._others = ExitStack()
         self._changed = threading.Condition()
 
     @property
@@ -56,10 +60,11 @@ class Underlay:
         _run("ip", "netns", "add", self.name)
         try:
             self._inside("ip", "link", "set", "lo", "up")
-            for address in (REFLECTOR, OTHER_HOST):
+            for address in (REFLECTOR, OTHER_HOST, LABELLED_HOST):
                 self._inside("ip", "address", "add", f"{address}/32", "dev", "lo")
             self.start_reflector()
-            yield self
+            with self._others:
+                yield self
         finally:
             self.stop_reflector()
             _run("ip", "netns", "delete", self.name)
@@ -74,7 +79,7 @@ class Underlay:
     def start_reflector(self) -> None:
         """Start the route reflector, which waits for clients that know the password."""
         group = 'peer-group-name = "vrouters"\n'
-        text = reflector_configuration(asn=ASN, address=REFLECTOR, clients=SUBNET)
+        text = reflector_configuration(asn=ASN, address=REFLECTOR, clients=SUBNET, families=ALL_FAMILIES)
         file, socket = self._folder / "reflector.toml", self._folder / "reflector.sock"
         file.touch(mode=0o600)
         file.write_text(text.replace(group, f'{group}auth-password = "{self._password}"\n', 1))
@@ -128,14 +133,38 @@ class Underlay:
         )
         self._speaker.announce([route])
 
+    def wait_for_labelled_route(self, address: IPv4Address, *, timeout_s: float) -> VpnRoute | None:
+        """The same for the way by MPLS over UDP."""
+        with self._changed:
+            self._changed.wait_for(lambda: address in self._labelled, timeout_s)
+            return self._labelled.get(address)
+
+    def add_labelled_guest(self, address: IPv4Address, *, beside: VpnRoute) -> None:
+        """Have a guest on the host that takes MPLS over UDP, in the network of `beside`, a route of the VM's."""
+        assert self._speaker is not None
+        host = LabelledHost(self.name, vtep=LABELLED_HOST, guest=address, label=LABEL, label_back=beside.label)
+        self._others.enter_context(host.served())
+        route = replace(
+            beside,
+            rd=f"{LABELLED_HOST}:1",
+            prefix=ip_network(f"{address}/32"),
+            next_hop=LABELLED_HOST,
+            label=LABEL,
+        )
+        self._speaker.announce([route])
+
     def _read(self, speaker: Speaker) -> None:
         try:
             for event in chain.from_iterable(speaker.watch()):
                 route = event.route if isinstance(event, Learnt) else None
-                if isinstance(route, EvpnRoute) and isinstance(route.prefix.network_address, IPv4Address):
-                    with self._changed:
-                        self._routes[route.prefix.network_address] = route
-                        self._changed.notify_all()
+                if route is None or not isinstance(address := route.prefix.network_address, IPv4Address):
+                    continue
+                with self._changed:
+                    if isinstance(route, EvpnRoute):
+                        self._routes[address] = route
+                    else:
+                        self._labelled[address] = route
+                    self._changed.notify_all()
         except BoundaryError:
             return  # it was stopped
 

@@ -261,10 +261,11 @@ def test_what_the_agent_makes_is_left_alone_by_networkmanager_udev_and_sysctl(si
     assert {"vlan", "vrf", "vxlan", "veth", "ipip"} <= set(kinds)
     others = {name: state for name, state in states.items() if name not in ("mgmt", "underlay")}
     assert set(others.values()) == {"unmanaged"}, others
-    # Whoever changed something after the agent would have it do the same again.
+    # Whoever changed a setting of a device after the agent would have it set that again.
     entries = site.vm.shell("journalctl -u vrouter-agent -b --no-pager -o json --output-fields=TF_WHAT").splitlines()
     done = [what for entry in entries if (what := json.loads(entry).get("TF_WHAT"))]
-    assert sorted(done) == sorted(set(done))
+    assert len(done) > len(vifs)
+    assert [what for what in done if re.fullmatch(r"(trunk\.\d+|[vxlim][0-9a-f]+): \d+ settings", what)] == []
     for vif in vifs:
         macs = site.vm.shell(f"cat /sys/class/net/{vif}/address").strip()
         assert macs == "00:50:56:00:00:01"

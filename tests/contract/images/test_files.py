@@ -1,10 +1,16 @@
 """The files that the image lays, as the programs that read them understand them."""
 
+import re
 import shutil
 import subprocess
+from fnmatch import fnmatchcase
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
+
+from vrouter_firstboot.nics import Role
+from vrouter_vm import names
 
 FILES = Path(__file__).parents[3] / "images" / "files"
 FIREWALL = FILES / "common/etc/tf-vsphere/firewall.nft"
@@ -45,3 +51,23 @@ def test_no_file_holds_a_key_or_a_password() -> None:
             text = path.read_text()
             assert "PRIVATE KEY" not in text
             assert "$6$" not in text
+
+
+def test_udev_leaves_alone_the_settings_of_what_the_agent_makes_and_of_nothing_else() -> None:
+    text = (FILES / "common/etc/udev/rules.d/99-tf-vsphere.rules").read_text()
+    (patterns,) = re.findall(
+        r'^ACTION=="add", SUBSYSTEM=="net", KERNEL=="([^"]+)", RUN="/bin/true"$', text, re.MULTILINE
+    )
+
+    def is_left_alone(name: str) -> bool:
+        return any(fnmatchcase(name, pattern) for pattern in patterns.split("|"))
+
+    door = names.format_door(8000)
+    ours = [
+        *(names.format_vif(Role.TRUNK, 4094), names.format_vrf(1), names.format_vxlan(16777215)),
+        *(door, names.inside_of(door), names.format_mpls_tunnel(IPv4Address("192.0.2.1"))),
+        names.format_mpls_tunnel(IPv4Address("255.255.255.254")),
+    ]
+    assert [name for name in ours if not is_left_alone(name)] == []
+    others = [*Role, "lo", "eth0", "ens192", "enp0s4", "tunl0", "tfnic0"]
+    assert [name for name in others if is_left_alone(name)] == []

@@ -226,8 +226,8 @@ class _Site:
         members = frozenset((_RED, str(_address(each))) for each in range(number + 1))
 
         def tell() -> None:
-            self.wanted.set_port(port.vmi_uuid, port)
-            self.wanted.set_interface(port.vmi_uuid, settings)
+            self.wanted.places.set_port(port.vmi_uuid, port)
+            self.wanted.places.set_interface(port.vmi_uuid, settings)
             self.wanted.policing.set_members(key, members)
 
         return tell

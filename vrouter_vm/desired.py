@@ -55,7 +55,7 @@ def all_wanted(
     """Return what is wanted, told all at once."""
     wanted = Wanted(trunk=trunk, has_ipv6=has_ipv6, overlay=overlay)
     for port in ports:
-        wanted.set_port(port.vmi_uuid, port)
+        wanted.places.set_port(port.vmi_uuid, port)
     tell_networks(wanted, networks)
     tell_interfaces(wanted, interfaces)
     tell_policies(wanted, policies)
@@ -69,17 +69,17 @@ def all_wanted(
 def tell_networks(wanted: Wanted, view: NetworkView) -> None:
     """Tell `wanted` what is known of networks."""
     for vn_uuid, network in view.known.items():
-        wanted.set_network(vn_uuid, network)
+        wanted.places.set_network(vn_uuid, network)
     for vn_uuid, reason in view.missing.items():
-        wanted.set_network(vn_uuid, reason)
+        wanted.places.set_network(vn_uuid, reason)
 
 
 def tell_interfaces(wanted: Wanted, view: InterfaceView) -> None:
     """Tell `wanted` what is known of interfaces."""
     for vmi_uuid, settings in view.known.items():
-        wanted.set_interface(vmi_uuid, settings)
+        wanted.places.set_interface(vmi_uuid, settings)
     for vmi_uuid, reason in view.missing.items():
-        wanted.set_interface(vmi_uuid, reason)
+        wanted.places.set_interface(vmi_uuid, reason)
 
 
 def tell_policies(wanted: Wanted, view: PolicyView) -> None:
@@ -95,9 +95,9 @@ def whole(wanted: Wanted) -> Desired:
     """Return all that is wanted."""
     facts = wanted.facts
     return Desired(
-        placements=dict(wanted.placements),
-        held=dict(wanted.held),
-        kept=dict(wanted.kept.values()),
+        placements=dict(wanted.places.placements),
+        held=dict(wanted.places.held),
+        kept=dict(wanted.places.kept.values()),
         vrfs=dict(facts.vrfs.now),
         vifs=dict(facts.vifs.now),
         addresses=frozenset(facts.addresses.now),
@@ -177,8 +177,8 @@ def before(wanted: Wanted, base: Observed) -> Observed:
 def judge_of(wanted: Wanted) -> FlowJudge:
     """Return who decides about packets by what is wanted now."""
     return FlowJudge(
-        placements=wanted.placements.values(),
-        zones={each.vif: wanted.policing.zone_of(each.network) for each in wanted.placements.values()},
+        placements=wanted.places.placements.values(),
+        zones={each.vif: wanted.policing.zone_of(each.network) for each in wanted.places.placements.values()},
         lists=wanted.policing.lists,
         member_sets=wanted.facts.member_sets.now,
     )

@@ -129,7 +129,7 @@ class Reconciler:
             done=tuple(map(describe, plan.actions) if self.is_dry_run else [*summarize(applied.done), *reviewed]),
             failed=tuple(applied.failed),
             held=merge_held(
-                plan.held, (Held(subject=vmi_uuid, reason=reason) for vmi_uuid, reason in wanted.held.items())
+                plan.held, (Held(subject=vmi_uuid, reason=reason) for vmi_uuid, reason in wanted.places.held.items())
             ),
             look_again_s=0.0 if looks_again else step.look_again_s,
         )
@@ -180,15 +180,15 @@ class Reconciler:
         if ports is None or vn_uuids is None or vmi_uuids is None or policy_keys is None or news is None:
             return None
         for vmi_uuid in ports:
-            wanted.set_port(vmi_uuid, self.ports.get(vmi_uuid))
-        needed, known = wanted.needed, wanted.known
+            wanted.places.set_port(vmi_uuid, self.ports.get(vmi_uuid))
+        needed, known = wanted.places.needed, wanted.places.known
         networks = self.networks.view(needed, of=vn_uuids | (needed - known))
         for vn_uuid in known - needed:
-            wanted.set_network(vn_uuid, None)
+            wanted.places.set_network(vn_uuid, None)
         tell_networks(wanted, networks)
-        interfaces = self.interfaces.view(frozenset(wanted.ports), of=vmi_uuids | ports)
-        for vmi_uuid in ports - wanted.ports.keys():
-            wanted.set_interface(vmi_uuid, None)
+        interfaces = self.interfaces.view(frozenset(wanted.places.ports), of=vmi_uuids | ports)
+        for vmi_uuid in ports - wanted.places.ports.keys():
+            wanted.places.set_interface(vmi_uuid, None)
         tell_interfaces(wanted, interfaces)
         tell_policies(wanted, self.interfaces.policies(policy_keys))
         wanted.set_gone(news.gone)
@@ -222,8 +222,8 @@ class Reconciler:
 
     def _outcome(self, pass_number: int, step: _Step, applied: Applied, *, looks_again: bool) -> PassOutcome:
         wanted = step.wanted
-        seen = wanted.ports.keys() if step.is_full else wanted.touched_ports
-        ports = [port for vmi_uuid in seen if (port := wanted.ports.get(vmi_uuid)) is not None]
+        seen = wanted.places.ports.keys() if step.is_full else wanted.places.touched
+        ports = [port for vmi_uuid in seen if (port := wanted.places.ports.get(vmi_uuid)) is not None]
         prefixes = wanted.choices.keys() if step.is_full else wanted.touched_prefixes
         return PassOutcome(
             pass_number=pass_number,
@@ -238,8 +238,8 @@ class Reconciler:
         )
 
     def _report_placements(self, step: _Step) -> None:
-        placements = step.wanted.placements
-        seen = placements.keys() if step.is_full else step.wanted.touched_ports
+        placements = step.wanted.places.placements
+        seen = placements.keys() if step.is_full else step.wanted.places.touched
         for follower in self.followers:
             follower.take({vmi_uuid: placements.get(vmi_uuid) for vmi_uuid in seen}, is_all=step.is_full)
 
@@ -251,7 +251,7 @@ class Reconciler:
             self._unreviewed |= scope_of(action)
         if self.flow_table is None or not self._unreviewed:
             return []
-        zones = {wanted.policing.zone_of(placement.network) for placement in wanted.placements.values()}
+        zones = {wanted.policing.zone_of(placement.network) for placement in wanted.places.placements.values()}
         try:
             flows = self._unreviewed.of(self.flow_table.flows(zones, of=self._unreviewed.addresses()))
             wrong = judge_of(wanted).wrong(flows) if flows else []
@@ -350,4 +350,4 @@ class Applied:
 
 def _is_kept(wanted: Wanted, have: Observed) -> bool:
     """True when the kernel may hold something for a port whose network is not known, which is to stay as it is."""
-    return any(vif in have.vifs for vif, _ in wanted.kept.values())
+    return any(vif in have.vifs for vif, _ in wanted.places.kept.values())

@@ -48,9 +48,9 @@ def port_statuses(
     troubles |= {trouble.subject: trouble.reason for trouble in failed}
     statuses: dict[VmiUuid, PortStatus] = {}
     for port in ports:
-        placement = want.placements.get(port.vmi_uuid)
+        placement = want.places.placements.get(port.vmi_uuid)
         if placement is None:
-            state, reason = PortState.HELD, want.held.get(port.vmi_uuid, "not looked at yet")
+            state, reason = PortState.HELD, want.places.held.get(port.vmi_uuid, "not looked at yet")
         else:
             subjects = (placement.vif, placement.vrf, FILTERS, HOST)
             reason = next((troubles[subject] for subject in subjects if subject in troubles), "")

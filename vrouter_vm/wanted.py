@@ -1,13 +1,12 @@
 """Pure: what should exist on this host, kept up to date by what changes.
 
-Called by `reconciler`; calls `placing`, `links`, `policy`, `rib` and `tunnels`. What is wanted is made of parts, one
+Called by `reconciler`; calls `places`, `links`, `policy`, `rib` and `tunnels`. What is wanted is made of parts, one
 per unit: the host, a port, a network with guests here, a prefix that such a network has a way to, a far end that such
 ways lead to, a VTEP. A change marks the units that depend on it, `settle` makes their parts anew, and `facts` keeps
 what was wanted of each before.
 
 One law holds for every sequence of changes: the outcome is the same as that of a fresh `Wanted` that is told the end of
-it at once, which is what `desired_state` is. A port that cannot be served is held with a reason in an operator's words
-and takes nothing from the others: what two ports claim goes to the one that came first.
+it at once, which is what `desired_state` is.
 """
 
 from __future__ import annotations
@@ -16,25 +15,20 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
-from typing import Final, Generic, TypeAlias, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
-from tf_reconcile.errors import DesiredStateError
-from vrouter_vm import chains, links, names, placing, policy, tunnels
+from vrouter_vm import chains, links, names, policy, tunnels
 from vrouter_vm.evpn import NO_ASN, Member, Vtep
 from vrouter_vm.facts import NOTHING, Facts, Part
 from vrouter_vm.model import (
     BgpRoute,
     Choice,
-    Element,
     Encapsulation,
     Exporter,
-    InterfaceSettings,
-    IpAddress,
     LocalWay,
     MacAddress,
     Network,
     Placement,
-    Port,
     Route,
     RouteKey,
     Trunk,
@@ -42,6 +36,7 @@ from vrouter_vm.model import (
     VnUuid,
     Way,
 )
+from vrouter_vm.places import Move, Places, discard
 from vrouter_vm.policing import Policing
 from vrouter_vm.rib import PrefixUnit, Rib
 from vrouter_vm.tunnels import FarEnd, Overlay
@@ -70,16 +65,6 @@ class Wanted:
         self._gone: frozenset[Way] = overlay.view.gone if overlay else frozenset()
         self._remains = tunnels.Remains(overlay, has_ipv6=has_ipv6) if overlay and overlay.installed.routes else None
 
-        self._ports: dict[VmiUuid, Port] = {}
-        self._ports_of: dict[VnUuid, set[VmiUuid]] = {}
-        self._networks: dict[VnUuid, Network] = {}
-        self._missing: dict[VnUuid, str] = {}
-        self._interfaces: dict[VmiUuid, InterfaceSettings] = {}
-        self._missing_interfaces: dict[VmiUuid, str] = {}
-        self._vlans: _Claims[int, VmiUuid] = _Claims()
-        self._addresses: _Claims[tuple[VnUuid, IpAddress], VmiUuid] = _Claims()
-        self._numbers: _Claims[tuple[str, int], VnUuid] = _Claims()
-
         self._members: dict[VnUuid, set[VmiUuid]] = {}
         self._ways: dict[PrefixUnit, dict[VmiUuid, LocalWay]] = {}
         self._with_ipv6: Counter[VnUuid] = Counter()
@@ -95,39 +80,24 @@ class Wanted:
 
         self._parts: dict[Unit, Part] = {}
         self._routes: dict[PrefixUnit, Route] = {}
-        self._dirty_ports: set[VmiUuid] = set()
         self._dirty_prefixes: set[PrefixUnit] = set()
         self._rezoned: set[VnUuid] = set()
         self._is_begun = False
 
         self.policing = Policing(asn=self._asn)
         """The lists and members of policies; tell it of these itself."""
+        self.places = Places(
+            trunk=trunk,
+            has_ipv6=has_ipv6,
+            has_overlay=overlay is not None,
+            check_policy=self.policing.check_profiles,
+        )
+        """The ports, with what is known of their networks and interfaces; tell it of these itself."""
         self.facts = Facts()
-        self.placements: dict[VmiUuid, Placement] = {}
-        self.held: dict[VmiUuid, str] = {}
-        self.kept: dict[VmiUuid, tuple[str, frozenset[Element]]] = {}
-        """The vif and bindings of ports whose network or interface is not known: see `Desired.kept`."""
-        self.touched_ports: set[VmiUuid] = set()
-        """The ports that the last `settle` has looked at."""
         self.touched_prefixes: set[PrefixUnit] = set()
         """The prefixes that the last `settle` has looked at."""
         self.needs_full_pass = False
         """True when a change cannot be followed piece by piece: begin anew with what the kernel holds."""
-
-    @property
-    def ports(self) -> Mapping[VmiUuid, Port]:
-        """All ports."""
-        return self._ports
-
-    @property
-    def needed(self) -> frozenset[VnUuid]:
-        """The networks that ports name."""
-        return frozenset(self._ports_of)
-
-    @property
-    def known(self) -> frozenset[VnUuid]:
-        """The networks that it has been told anything of."""
-        return frozenset([*self._networks, *self._missing])
 
     @property
     def listens(self) -> bool:
@@ -138,49 +108,6 @@ class Wanted:
     def choices(self) -> Mapping[PrefixUnit, Choice]:
         """Where each VRF sends what, with an overlay."""
         return self._rib.choices if self._overlay else {}
-
-    def set_port(self, vmi_uuid: VmiUuid, port: Port | None) -> None:
-        """Take in a port or its change; None: there is none."""
-        old = self._ports.pop(vmi_uuid, None)
-        if old is not None:
-            _discard(self._ports_of, old.vn_uuid, vmi_uuid)
-        if port is not None:
-            self._ports[vmi_uuid] = port
-            self._ports_of.setdefault(port.vn_uuid, set()).add(vmi_uuid)
-        self._dirty_ports.add(vmi_uuid)
-
-    def set_network(self, vn_uuid: VnUuid, known: Network | str | None) -> None:
-        """Take in what is known of a network: itself, why it is not known, or None when nobody asks any more."""
-        network = known if isinstance(known, Network) else None
-        reason = known if isinstance(known, str) else None
-        if self._networks.get(vn_uuid) == network and self._missing.get(vn_uuid) == reason:
-            return
-        self._networks.pop(vn_uuid, None)
-        self._missing.pop(vn_uuid, None)
-        numbers: set[tuple[str, int]] = set()
-        if network is not None:
-            self._networks[vn_uuid] = network
-            numbers.add(("network id", network.network_id))
-            if self._overlay is not None:
-                numbers.add(("VNI", tunnels.vni_of(network)))
-        elif reason is not None:
-            self._missing[vn_uuid] = reason
-        for each in {vn_uuid, *self._numbers.claim(vn_uuid, frozenset(numbers))}:
-            self._dirty_ports |= self._ports_of.get(each, set())
-
-    def set_interface(self, vmi_uuid: VmiUuid, known: InterfaceSettings | str | None) -> None:
-        """Take in what TF has for a port's interface, why that is not known, or None when nobody asks any more."""
-        settings = known if isinstance(known, InterfaceSettings) else None
-        reason = known if isinstance(known, str) else None
-        if self._interfaces.get(vmi_uuid) == settings and self._missing_interfaces.get(vmi_uuid) == reason:
-            return
-        self._interfaces.pop(vmi_uuid, None)
-        self._missing_interfaces.pop(vmi_uuid, None)
-        if settings is not None:
-            self._interfaces[vmi_uuid] = settings
-        elif reason is not None:
-            self._missing_interfaces[vmi_uuid] = reason
-        self._dirty_ports.add(vmi_uuid)
 
     def set_connected(self, connected: frozenset[frozenset[VnUuid]], exporters: Mapping[VnUuid, Exporter]) -> None:
         """Take in which networks policies connect, and what each of these tells its routes under."""
@@ -212,7 +139,7 @@ class Wanted:
 
     def settle(self) -> None:
         """Bring everything up to date with what has been told."""
-        moves = self._place_ports()
+        moves = self.places.settle()
         self._follow_moves(moves)
         for unit, part in self.policing.settle():
             self._replace(unit, part)
@@ -223,105 +150,7 @@ class Wanted:
         """Take note that what is wanted now is what there is: only what changes from here on has to be done."""
         self.facts.commit()
 
-    def _place_ports(self) -> list[_Move]:
-        """Decide anew where each port that may be concerned is served, and return what has become of them."""
-        dirty, self._dirty_ports = self._dirty_ports, set()
-        for vmi_uuid in list(dirty):
-            dirty |= self._vlans.claim(vmi_uuid, self._claimed_vlan(vmi_uuid))
-        for vmi_uuid in list(dirty):
-            dirty |= self._addresses.claim(vmi_uuid, self._claimed_addresses(vmi_uuid))
-        moves = []
-        for vmi_uuid in dirty:
-            old, new = self.placements.pop(vmi_uuid, None), None
-            self.held.pop(vmi_uuid, None)
-            self.kept.pop(vmi_uuid, None)
-            port = self._ports.get(vmi_uuid)
-            if port is not None:
-                try:
-                    new = self.placements[vmi_uuid] = self._place(port)
-                except placing.NotKnown as unknown:
-                    self.held[vmi_uuid] = unknown.reason
-                    vif = names.format_vif(self._trunk.name, unknown.vlan)
-                    self.kept[vmi_uuid] = vif, policy.bindings_of(vif, port)
-                except DesiredStateError as error:
-                    self.held[vmi_uuid] = error.reason
-            moves.append(_Move(vmi_uuid=vmi_uuid, old=old, new=new))
-        self.touched_ports = dirty
-        return moves
-
-    def _claimed_vlan(self, vmi_uuid: VmiUuid) -> frozenset[int]:
-        port = self._ports.get(vmi_uuid)
-        try:
-            return frozenset() if port is None else frozenset({placing.vlan_of(port)})
-        except DesiredStateError:
-            return frozenset()
-
-    def _claimed_addresses(self, vmi_uuid: VmiUuid) -> frozenset[tuple[VnUuid, IpAddress]]:
-        """Return a port's addresses, in its network, if it could be served but for others that claim the same."""
-        port = self._ports.get(vmi_uuid)
-        if port is None:
-            return frozenset()
-        try:
-            self._check(port)
-        except DesiredStateError:
-            return frozenset()
-        return frozenset((port.vn_uuid, address) for address in port.addresses)
-
-    def _place(self, port: Port) -> Placement:
-        """Return where `port` is served; raises `DesiredStateError` with the reason why it is not."""
-        vlan, network, settings = self._check(port)
-        for address in port.addresses:
-            owner = self._first(self._addresses.of((port.vn_uuid, address)))
-            if owner is not port:
-                raise placing.impossible(
-                    port, f"address {address} belongs to port {owner.vmi_uuid} ({owner.display_name})"
-                )
-        return Placement(
-            port=port,
-            network=network,
-            settings=settings,
-            vlan=vlan,
-            vif=names.format_vif(self._trunk.name, vlan),
-            vrf=names.format_vrf(network.network_id),
-            is_active=port.is_enabled,
-        )
-
-    def _check(self, port: Port) -> tuple[int, Network, InterfaceSettings]:
-        vlan = placing.vlan_of(port)
-        owner = self._first(self._vlans.of(vlan))
-        if owner is not port:
-            raise placing.impossible(port, f"VLAN {vlan} belongs to port {owner.vmi_uuid} ({owner.display_name})")
-        placing.check_guest(port, self._trunk, has_ipv6=self.has_ipv6)
-        network = self._networks.get(port.vn_uuid)
-        if network is None:
-            reason = self._missing.get(port.vn_uuid, "not asked for yet")
-            text = f"virtual network {port.vn_uuid} is not known: {reason}"
-            raise placing.NotKnown(port.vmi_uuid, text, vlan=vlan)
-        settings = self._interfaces.get(port.vmi_uuid)
-        if settings is None:
-            reason = self._missing_interfaces.get(port.vmi_uuid, "not asked for yet")
-            text = f"virtual-machine-interface {port.vmi_uuid} is not known: {reason}"
-            raise placing.NotKnown(port.vmi_uuid, text, vlan=vlan)
-        placing.check_network_id(port, network)
-        self._check_number(port, network, "network id", network.network_id)
-        if self._overlay is not None:
-            vni = tunnels.vni_of(network)
-            placing.check_vni(port, network, vni)
-            self._check_number(port, network, "VNI", vni)
-        placing.check_addresses(port, network)
-        self.policing.check_profiles(port, settings.policy)
-        return vlan, network, settings
-
-    def _check_number(self, port: Port, network: Network, kind: str, number: int) -> None:
-        """TF gives a network id to another network once its first owner is deleted; the two must not share a VRF."""
-        owner = min(self._numbers.of((kind, number)))
-        if owner != network.vn_uuid:
-            raise placing.impossible(port, f"{kind} {number} of {network.name} is also that of virtual network {owner}")
-
-    def _first(self, vmi_uuids: Iterable[VmiUuid]) -> Port:
-        return min((self._ports[each] for each in vmi_uuids), key=lambda port: (port.added_at, port.vmi_uuid))
-
-    def _follow_moves(self, moves: Iterable[_Move]) -> None:
+    def _follow_moves(self, moves: Iterable[Move]) -> None:
         """Bring up to date what hangs on where ports are served: their own parts, their networks', the host's."""
         vn_uuids: set[VnUuid] = set()
         for move in moves:
@@ -345,7 +174,7 @@ class Wanted:
             self._replace(("port", move.vmi_uuid), NOTHING if move.new is None else self._port_part(move.new))
         self._follow_ways(moves)
         for vmi_uuid in {each for vn_uuid in rezoned for each in self._members.get(vn_uuid, ())}:
-            self._replace(("port", vmi_uuid), self._port_part(self.placements[vmi_uuid]))
+            self._replace(("port", vmi_uuid), self._port_part(self.places.placements[vmi_uuid]))
         if changed or not self._is_begun:
             self._replace(_HOST, self._host_part())
 
@@ -355,7 +184,7 @@ class Wanted:
         if is_new:
             self._members.setdefault(vn_uuid, set()).add(vmi_uuid)
         else:
-            _discard(self._members, vn_uuid, vmi_uuid)
+            discard(self._members, vn_uuid, vmi_uuid)
         if links.routes_ipv6([placement]):
             self._with_ipv6[vn_uuid] += 1 if is_new else -1
             if not self._with_ipv6[vn_uuid]:
@@ -364,7 +193,7 @@ class Wanted:
     def _served_now(self, vn_uuid: VnUuid) -> _Served | None:
         if vn_uuid not in self._members:
             return None
-        return _Served(network=self._networks[vn_uuid], routes_ipv6=vn_uuid in self._with_ipv6)
+        return _Served(network=self.places.network(vn_uuid), routes_ipv6=vn_uuid in self._with_ipv6)
 
     def _leave_network(self, vn_uuid: VnUuid) -> None:
         served = self._served.pop(vn_uuid, None)
@@ -440,7 +269,7 @@ class Wanted:
         if self._remains is not None and self._is_begun:
             self.needs_full_pass = True
 
-    def _follow_ways(self, moves: Iterable[_Move]) -> None:
+    def _follow_ways(self, moves: Iterable[Move]) -> None:
         """Bring up to date how prefixes are reached on this host. Several ports may offer a way: see `_first_way`."""
         touched: set[PrefixUnit] = set()
         for move in moves:
@@ -460,7 +289,7 @@ class Wanted:
         """Return the way that counts: to a guest's own address, else through the port that came first."""
 
         def order(vmi_uuid: VmiUuid) -> tuple[bool, float, VmiUuid]:
-            return offers[vmi_uuid].via is not None, self._ports[vmi_uuid].added_at, vmi_uuid
+            return offers[vmi_uuid].via is not None, self.places.ports[vmi_uuid].added_at, vmi_uuid
 
         return offers[min(offers, key=order)]
 
@@ -556,7 +385,7 @@ class Wanted:
             self._far_ends[old] -= 1
             if not self._far_ends[old]:
                 del self._far_ends[old]
-                _discard(self._far_ends_by, old.device, old)
+                discard(self._far_ends_by, old.device, old)
                 self._replace(("far end", old), NOTHING)
 
     def _far_part(self, far_end: FarEnd) -> Part:
@@ -583,33 +412,6 @@ class Wanted:
             self.facts.add(part)
 
 
-class _Claims(Generic[C, K]):
-    """Who claims what."""
-
-    def __init__(self) -> None:
-        self._claimants: dict[C, set[K]] = {}
-        self._claims: dict[K, frozenset[C]] = {}
-
-    def claim(self, claimant: K, claims: frozenset[C]) -> set[K]:
-        """Replace what `claimant` claims; return everybody who claims, or did, something of it."""
-        old = self._claims.pop(claimant, frozenset())
-        concerned: set[K] = set()
-        for each in old - claims:
-            concerned |= self._claimants[each]
-            _discard(self._claimants, each, claimant)
-        for each in claims:
-            claimants = self._claimants.setdefault(each, set())
-            claimants.add(claimant)
-            concerned |= claimants
-        if claims:
-            self._claims[claimant] = claims
-        return concerned
-
-    def of(self, claim: C) -> Iterable[K]:
-        """Return everybody who claims that."""
-        return self._claimants.get(claim, ())
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Served:
     """What the parts of a network with guests here are made of."""
@@ -618,24 +420,7 @@ class _Served:
     routes_ipv6: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Move:
-    """Where a port was served and where it is now; None: nowhere."""
-
-    vmi_uuid: VmiUuid
-    old: Placement | None
-    new: Placement | None
-
-
 def _ways_of(placement: Placement | None) -> Iterator[tuple[PrefixUnit, LocalWay]]:
     if placement is not None:
         for prefix, way in links.local_ways(placement):
             yield (placement.network.network_id, prefix), way
-
-
-def _discard(sets: dict[C, set[K]], key: C, member: K) -> None:
-    """Take `member` out of the set at `key`, and the set when it is empty then."""
-    members = sets[key]
-    members.discard(member)
-    if not members:
-        del sets[key]

@@ -435,17 +435,19 @@ def test_what_is_wanted_does_not_depend_on_the_way_there(changes: list[list[Chan
         for change in step:
             change(world)
         for vmi_uuid in world.sources.port_changes.take() or ():
-            wanted.set_port(vmi_uuid, world.sources.by_uuid.get(vmi_uuid))
+            wanted.places.set_port(vmi_uuid, world.sources.by_uuid.get(vmi_uuid))
         for vmi_uuid, port in world.sources.by_uuid.items():
-            if wanted.ports.get(vmi_uuid) != port:
-                wanted.set_port(vmi_uuid, port)
-        for vn_uuid in wanted.needed | seen:
-            wanted.set_network(vn_uuid, world.sources.known[vn_uuid] if vn_uuid in wanted.needed else None)
-        seen |= wanted.needed
-        for vmi_uuid in [*world.sources.by_uuid, *wanted.ports]:
+            if wanted.places.ports.get(vmi_uuid) != port:
+                wanted.places.set_port(vmi_uuid, port)
+        for vn_uuid in wanted.places.needed | seen:
+            wanted.places.set_network(
+                vn_uuid, world.sources.known[vn_uuid] if vn_uuid in wanted.places.needed else None
+            )
+        seen |= wanted.places.needed
+        for vmi_uuid in [*world.sources.by_uuid, *wanted.places.ports]:
             is_here = vmi_uuid in world.sources.by_uuid
             view = world.sources.interfaces([vmi_uuid] if is_here else [])
-            wanted.set_interface(vmi_uuid, view.known.get(vmi_uuid) or view.missing.get(vmi_uuid))
+            wanted.places.set_interface(vmi_uuid, view.known.get(vmi_uuid) or view.missing.get(vmi_uuid))
         tell_policies(wanted, InterfaceSource(world.sources).policies(world.sources.policy_changes.take()))
         for key in world.peers.changed:
             wanted.set_remote(key, world.peers.remote.get(key))
@@ -454,7 +456,7 @@ def test_what_is_wanted_does_not_depend_on_the_way_there(changes: list[list[Chan
     told = {key: each.route.generation for key, each in wanted.facts.announcements.now.items()}
     fresh = all_wanted(
         ports=world.sources.by_uuid.values(),
-        networks=world.sources.view(wanted.needed),
+        networks=world.sources.view(wanted.places.needed),
         interfaces=world.sources.interfaces(world.sources.by_uuid),
         policies=InterfaceSource(world.sources).policies(),
         trunk=world.host.trunk,

@@ -66,7 +66,8 @@ def test_every_wheel_in_the_vm_is_pinned_by_its_content_in_the_version_of_the_co
     constraints = dict(line.split("==") for line in (PROJECT / "constraints.txt").read_text().splitlines())
     known = {_plain(name): version for name, version in constraints.items()}
     assert {name: known[name] for name in map(_plain, pins)} == {_plain(name): pins[name] for name in pins}
-    assert {_plain(re.split(r"[<>=]", requirement)[0]) for requirement in dependencies()} <= set(map(_plain, pins))
+    needed = {_plain(re.split(r"[<>=]", requirement)[0]) for requirement in dependencies()}
+    assert needed <= set(map(_plain, pins)), "images/build pin renews images/wheels.txt"
 
 
 def _plain(distribution: str) -> str:

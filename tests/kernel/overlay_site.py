@@ -30,7 +30,7 @@ import yaml
 
 from lab.reflector import ALL_FAMILIES, HOLD_TIME_S, reflector_configuration
 from tests.fakes.network_api import NetworkApi, network_json
-from tests.kernel.site import GATEWAY_MAC, ROOT, Guest, batch, inside, run, wait_until
+from tests.kernel.site import GATEWAY_MAC, ROOT, START_PATIENCE_S, Guest, batch, inside, run, wait_until
 from vrouter_vm.interfaces import Snapshot
 from vrouter_vm.interfaces import format_cache as format_interfaces
 from vrouter_vm.model import Encapsulation, Network, RouteTarget, RouteTargets, StaticRoute, Subnet, VnUuid
@@ -197,7 +197,7 @@ class Host:
 
     def wait_ready(self) -> None:
         """Wait until the agent's first pass is over."""
-        wait_until(self._is_ready, timeout_s=300.0, what=f"agent ready: {self.folder / 'agent.log'}")
+        wait_until(self._is_ready, timeout_s=START_PATIENCE_S, what=f"agent ready: {self.folder / 'agent.log'}")
 
     def _is_ready(self) -> bool:
         assert self.agent is not None

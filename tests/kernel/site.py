@@ -29,6 +29,10 @@ from tests.fakes.network_api import NetworkApi, network_json
 ROOT = Path(__file__).resolve().parents[2]
 GATEWAY_MAC = "00:50:56:00:00:01"
 HOST_ADDRESS = "192.0.2.1"  # the vRouter VM's own, outside every virtual network
+PATIENCE_S, START_PATIENCE_S = (
+    120.0,
+    300.0,
+)  # where the machine is emulated and busy; a start imports for a minute there
 _CLONE_NEWNET = 0x40000000
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -53,7 +57,7 @@ def batch(*lines: str, namespace: str | None = None) -> None:
     run(f"ip {f'-n {namespace}' if namespace else ''} -batch -", given="\n".join(lines) + "\n")
 
 
-def wait_until(claim: Callable[[], bool], *, timeout_s: float = 30.0, what: str = "") -> None:
+def wait_until(claim: Callable[[], bool], *, timeout_s: float = PATIENCE_S, what: str = "") -> None:
     """Return once `claim()` is true; raises when it is not in time."""
     deadline = time.monotonic() + timeout_s
     while not claim():
@@ -268,7 +272,7 @@ class Agent:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "vrouter_vm", "-c", str(config)], cwd=ROOT, stderr=log
             )
-        wait_until(self.is_ready, timeout_s=60.0, what="agent ready: " + str(self.directory / "agent.log"))
+        wait_until(self.is_ready, timeout_s=START_PATIENCE_S, what="agent ready: " + str(self.directory / "agent.log"))
 
     def is_ready(self) -> bool:
         """True when /readyz says so."""

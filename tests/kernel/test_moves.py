@@ -15,7 +15,7 @@ import pytest
 from lab.pings import SteadyPing
 from tests.kernel.frr_leaf import BACKEND, Leaf, is_installed
 from tests.kernel.overlay_site import MOVER, R1, R3, R4, Host, Site, running_site
-from tests.kernel.site import batch, wait_until
+from tests.kernel.site import PATIENCE_S, batch, wait_until
 
 pytestmark = pytest.mark.kernel
 
@@ -23,7 +23,6 @@ INTERVAL_S = 0.1
 ENOUGH = 20
 """Answers that each sender waits for in a new situation."""
 
-PATIENCE_S = 120.0  # where the machine is emulated and busy
 PREFIX = f"{MOVER.address}/32"
 SENDERS = {"the old host": R1.name, "the new host": R3.name, "a third host": R4.name, "the fabric": "backend"}
 

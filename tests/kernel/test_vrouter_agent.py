@@ -288,16 +288,6 @@ def test_what_somebody_breaks_is_mended_and_nothing_else_is_touched(agent: Agent
     batch("link del v9")
 
 
-def test_a_rule_set_that_somebody_flushes_is_back_without_being_asked_for(agent: Agent) -> None:
-    run("nft flush ruleset")
-    wait_until(lambda: "table inet vrouter" in run("nft list tables"), what="the filters are back")
-    agent.settled()
-    batch("addr add 10.1.1.99/32 dev eth0", namespace="r1")
-    assert R1.is_cut_off_from("10.1.1.12", source="10.1.1.99")
-    batch("addr del 10.1.1.99/32 dev eth0", namespace="r1")
-    assert R1.reaches("10.1.1.12")
-
-
 def watch_writes() -> list[subprocess.Popen[str]]:
     commands = (["ip", "monitor", "link", "address", "route", "rule"], ["nft", "monitor"])
     return [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in commands]

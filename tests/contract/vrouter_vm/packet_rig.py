@@ -187,21 +187,28 @@ class Rig:
 
 
 @contextmanager
-def running_rig(guests: Sequence[RigGuest]) -> Iterator[Rig]:
-    """A rig in a namespace of its own; this thread is in there meanwhile."""
+def own_namespace() -> Iterator[None]:
+    """A network namespace that this thread is in meanwhile, with all that it starts."""
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
     if _LIBC.unshare(_CLONE_NEWNET):
         raise OSError(ctypes.get_errno(), "cannot make a network namespace")
     try:
+        yield
+    finally:
+        _LIBC.setns(home, _CLONE_NEWNET)
+        os.close(home)
+
+
+@contextmanager
+def running_rig(guests: Sequence[RigGuest]) -> Iterator[Rig]:
+    """A rig in a namespace of its own; this thread is in there meanwhile."""
+    with own_namespace():
         rig = Rig(guests=guests)
         try:
             rig.build()
             yield rig
         finally:
             rig.close()
-    finally:
-        _LIBC.setns(home, _CLONE_NEWNET)
-        os.close(home)
 
 
 def _frame(packet: Packet, sender: RigGuest, *, mark: int) -> bytes:

@@ -282,6 +282,16 @@ class Agent:
             return self.http.request("GET", f"{self.status_url}/readyz").status == 200
         return False
 
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Stop it meanwhile: what is done to its filters is not mended at once."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+
     def end(self, number: signal.Signals) -> None:
         """End it by a signal and wait."""
         assert self.process is not None

@@ -27,6 +27,8 @@ _THREAD: Final = f"kpktgend_{CPU}"
 _PATIENCE_S: Final = 30.0
 _POLL_S: Final = 0.05
 _PACKET_BYTES: Final = 64
+_DELAY_NS: Final = 500
+"""Two million packets a second: more than one CPU makes."""
 _STARTED_S: Final = 0.3
 """pktgen begins within 125 ms after it was told."""
 
@@ -104,13 +106,14 @@ def sending(namespace: str, streams: Sequence[Stream]) -> Iterator[None]:
 def delays_ns(streams: Sequence[Stream]) -> list[int]:
     """Return for each stream the delay after a packet.
 
-    The generator takes the stream that is due next. With delays of nanoseconds all are always late, so that they only
-    say who is next, in proportion to the weights. Without a delay it would stay with the first stream for ever.
+    The generator takes the stream that is due next. With delays shorter than a packet takes, all are always late, so
+    that they only say who is next, in proportion to the weights. Streams do not begin in one moment: the longer the
+    delays, the fewer packets has one of them sent when the others join in. Without a delay they never would.
     """
     if len(streams) == 1:
         return [0]
     most = max(stream.weight for stream in streams)
-    return [most // stream.weight for stream in streams]
+    return [_DELAY_NS * most // stream.weight for stream in streams]
 
 
 def _prepare(streams: Sequence[Stream], *, count: int) -> None:

@@ -44,6 +44,7 @@ def test_what_is_sent_passes_by_the_rule_that_is_asked_last(case: str) -> None:
 def test_of_ten_packets_one_begins_a_flow_and_another_one_each_time() -> None:
     given, pair = guests(VIFS)
     long, new = Host("policed", given, *pair).streams("new-flows")
-    assert delays_ns([long, new]) == [1, 9]
+    often, seldom = delays_ns([long, new])
+    assert seldom == 9 * often > 0
     assert long.src_ports[0] == long.src_ports[1]
     assert lcm(*(after - first for first, after in (new.src_ports, new.dst_ports))) > 1_000_000

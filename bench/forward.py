@@ -6,7 +6,8 @@ own pass; from one of them the filters are then taken away. Its two guests' NICs
     pktgen → VLAN of the sender ⇒ trunk → vif → VRF → vif → trunk ⇒ VLAN of the receiver: counted and dropped
 
 One CPU does nothing but forward; the packets are made, counted and dropped by another one, faster than they are
-forwarded unless other work holds it up (which flatters: it holds up the baseline more). A value is the median over turns in which both hosts are measured one after the other, and so is the baseline.
+forwarded unless other work holds it up (which flatters: it holds up the baseline more). A
+value is the median over turns in which both hosts are measured one after the other, and so is the baseline.
 
     policy      one long flow that has been answered
     new-flows   every tenth packet begins a flow, the others are of that long flow

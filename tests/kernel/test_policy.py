@@ -13,8 +13,22 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.network_api import NetworkApi
-from tests.kernel.site import B1, NETWORKS, R1, R2, Agent, Guest, inside, run, vrouter_namespace, wait_until
+from tests.fakes.network_api import NetworkApi, passes_between, policy_json
+from tests.kernel.site import (
+    B1,
+    G1,
+    GREEN,
+    NETWORKS,
+    R1,
+    R2,
+    RED,
+    Agent,
+    Guest,
+    inside,
+    run,
+    vrouter_namespace,
+    wait_until,
+)
 
 pytestmark = pytest.mark.kernel
 
@@ -57,7 +71,7 @@ class Site:
         leaving = rule("any", src=LOCAL) | {"dst_addresses": EVERYWHERE}
         entries = {"policy_rule": [leaving, *rules]}
         self.api.objects["security-groups"] = [{"uuid": GROUP, "fq_name": NAME, "security_group_entries": entries}]
-        self._told()
+        self.told()
 
     def set_interface(self, guest: Guest, *, has_group: bool = False, **properties: Any) -> None:
         """Say what TF has for a guest's interface."""
@@ -65,14 +79,14 @@ class Site:
         if has_group:
             raw["security_group_refs"] = [{"to": NAME, "uuid": GROUP, "attr": None}]
         self.api.interfaces[guest.vmi] = raw
-        addresses = {R1.vmi: R1.address, R2.vmi: R2.address, B1.vmi: B1.address}
+        addresses = {guest.vmi: guest.address for guest in (R1, R2, B1, G1)}
         self.api.objects["instance-ips"] = [
             {"uuid": vmi, "instance_ip_address": addresses[vmi], "virtual_machine_interface_refs": [{"uuid": vmi}]}
             for vmi in self.api.interfaces
         ]
-        self._told()
+        self.told()
 
-    def _told(self) -> None:
+    def told(self) -> None:
         """Return once the agent has heard of it, asked TF again and acted upon it."""
         told_at = time.monotonic()
         self.api.tell()
@@ -94,7 +108,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with vrouter_namespace(), NetworkApi(NETWORKS) as api:
         api.has_watch = True
         site = Site(Agent(directory=tmp_path_factory.mktemp("agent"), api_url=api.url), api)
-        for guest in (R1, R2, B1):
+        for guest in (R1, R2, B1, G1):
             api.interfaces[guest.vmi] = interface(guest)
         site.agent.start()
         site.agent.serve(R1, R2, B1)
@@ -210,6 +224,30 @@ def test_a_policy_that_cannot_be_understood_passes_nothing_and_is_named(site: Si
     problems = site.agent.status()["policy"]["problems"]
     assert "protocol 'quic'" in str(problems[f"security group {':'.join(NAME)}"])
     assert B1.reaches("10.1.1.1"), "nobody else is concerned"
+
+
+def test_a_policy_on_both_networks_lets_their_guests_on_one_host_reach_each_other_and_no_further(site: Site) -> None:
+    site.set_interface(R1)
+    site.set_interface(R2)
+    site.agent.serve(G1)
+    between = policy_json("00000000-0000-4000-e000-000000000001", "p", passes_between("red", "green", "icmp"))
+
+    def attach(vn: str, *policies: dict[str, Any]) -> None:
+        site.api.attach(vn, *policies)
+        site.told()
+
+    attach(RED, between)
+    assert R1.is_told_unreachable(G1.address), "green does not want it"
+    attach(GREEN, between)
+    assert R1.reaches(G1.address)
+    assert G1.reaches(R2.address)
+    denied = site.packets("denied")
+    assert connected(R1, G1, 80, timeout_s=1.0) is None
+    assert site.packets("denied") > denied, "there is a way, and the filter decides"
+    attach(RED)
+    assert R1.is_told_unreachable(G1.address)
+    assert G1.is_told_unreachable(R1.address)
+    attach(GREEN)
 
 
 def test_a_restart_without_tf_keeps_the_policy(site: Site) -> None:

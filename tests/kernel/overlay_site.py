@@ -33,9 +33,9 @@ from tests.fakes.network_api import NetworkApi, network_json
 from tests.kernel.site import GATEWAY_MAC, ROOT, START_PATIENCE_S, Guest, batch, inside, run, wait_until
 from vrouter_vm.interfaces import Snapshot
 from vrouter_vm.interfaces import format_cache as format_interfaces
-from vrouter_vm.model import Encapsulation, Network, RouteTarget, RouteTargets, StaticRoute, Subnet, VnUuid
+from vrouter_vm.model import Encapsulation, Network, RouteTarget, RouteTargets, Subnet, VnUuid
 from vrouter_vm.networks import format_cache
-from vrouter_vm.route_tables import INTERFACE_ROUTES, INTERFACE_TABLE
+from vrouter_vm.route_tables import INTERFACE_ROUTES, INTERFACE_TABLE, NETWORK_ROUTES, NETWORK_TABLE
 from vrouter_vm.tf_interfaces import RESOURCE, ROUTE_TABLES
 
 ASN = 64512
@@ -63,9 +63,8 @@ def network(
     number: int,
     *prefixes: str,
     imports: tuple[str, ...] = (),
-    routes: tuple[tuple[str, str], ...] = (),
 ) -> Network:
-    """A network whose gateways are the first addresses of its subnets; `routes`: prefix and next hop.
+    """A network whose gateways are the first addresses of its subnets.
 
     TF would have it shared by MPLS over UDP, too: a host does that only where it is told to.
     """
@@ -79,7 +78,6 @@ def network(
         ),
         targets=RouteTargets(imports=frozenset(map(RouteTarget, imports))),
         encapsulations=(Encapsulation.VXLAN, Encapsulation.MPLS_UDP),
-        static_routes=tuple(StaticRoute(prefix=ip_network(prefix), next_hop=ip_address(by)) for prefix, by in routes),
     )
 
 
@@ -87,15 +85,9 @@ NETWORKS = (
     network(RED, "red", 5, "10.1.1.0/24", "fd00:1::/64", imports=("64512:7", "64512:9")),
     network(BLUE, "blue", 6, "10.1.1.0/24"),
     network(GREEN, "green", 7, "10.2.0.0/16", "fd00:2::/64", imports=("64512:5",)),
-    network(
-        *(BROWN, "brown", 8, "10.3.0.0/24", "fd00:3::/64"),
-        routes=(("10.4.0.0/24", "10.3.0.30"), ("fd00:4::/64", "fd00:3::30")),
-    ),
-    network(YELLOW, "yellow", 10, "10.4.0.0/24", "fd00:4::/64"),
 )
 """Red and green import each other's routes; blue has red's addresses and nothing to do with it. Red also imports those
-of a VRF of the fabric (`frr_leaf`). Brown reaches yellow through `FIREWALL`, by a route table of the network; the way
-back is in a route table of `FIREWALL2`, the same guest's NIC in yellow."""
+of a VRF of the fabric (`frr_leaf`)."""
 
 R1 = Guest(name="r1", vlan=101, address="10.1.1.11", vn=RED, ipv6="fd00:1::11")
 R2 = Guest(name="r2", vlan=102, address="10.1.1.12", vn=RED, ipv6="fd00:1::12")
@@ -120,11 +112,26 @@ ON: Mapping[str, tuple[Guest, ...]] = {"a": (R1, R2, B1), "b": (R3, B3, G3), "c"
 VTEPS = {"a": UNDERLAY[1], "b": UNDERLAY[2], "c": UNDERLAY[4]}
 H1 = Guest(name="h1", vlan=601, address="10.5.0.11", vn=WHITE, gateway="10.5.0.1", ipv6="fd00:5::11")
 K3 = Guest(name="k3", vlan=703, address="10.6.0.13", vn=BLACK, gateway="10.6.0.1", ipv6="fd00:6::13")
-"""Guests of networks that only TF knows."""
+"""Guests of networks that only TF knows, as are those of the three before."""
 IN_TF = {
+    BROWN: network_json(BROWN, "brown", 8, [("10.3.0.0/24", "10.3.0.1"), ("fd00:3::/64", "fd00:3::1")])
+    | {"route_table_refs": [{"to": ["beyond"], "uuid": "table-2"}]},
+    YELLOW: network_json(YELLOW, "yellow", 10, [("10.4.0.0/24", "10.4.0.1"), ("fd00:4::/64", "fd00:4::1")]),
     WHITE: network_json(WHITE, "white", 11, [("10.5.0.0/24", "10.5.0.1"), ("fd00:5::/64", "fd00:5::1")]),
     BLACK: network_json(BLACK, "black", 12, [("10.6.0.0/24", "10.6.0.1"), ("fd00:6::/64", "fd00:6::1")]),
 }
+
+ROUTE_TABLE = {
+    "uuid": "table-2",
+    NETWORK_ROUTES: {
+        "route": [
+            {"prefix": "10.4.0.0/24", "next_hop": FIREWALL.address, "next_hop_type": "ip-address"},
+            {"prefix": "fd00:4::/64", "next_hop": FIREWALL.ipv6, "next_hop_type": "ip-address"},
+        ]
+    },
+}
+"""Brown reaches yellow through `FIREWALL`, by this route table of the network; the way back is in a route table of
+`FIREWALL2`, the same guest's NIC in yellow."""
 
 LATER = (W1, Y3, FIREWALL, FIREWALL2, H1, K3)
 """Guests that are not there at first: see `Host.plug`."""
@@ -377,6 +384,7 @@ def running_tf(_site: Site) -> Iterator[NetworkApi]:
     for guest in (H1, K3):
         api.interfaces[guest.vmi] = {"virtual_network_refs": [{"to": IN_TF[guest.vn]["fq_name"], "uuid": guest.vn}]}
     api.objects[f"{INTERFACE_TABLE}s"] = known[INTERFACE_TABLE]
+    api.objects[f"{NETWORK_TABLE}s"] = [ROUTE_TABLE]
     with api:
         yield api
 

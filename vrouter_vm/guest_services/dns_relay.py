@@ -17,7 +17,7 @@ from typing import Final
 from vrouter_vm.guest_services import dns
 from vrouter_vm.guest_services.dns_messages import Forward
 from vrouter_vm.guest_services.endpoints import Endpoint, Relayed
-from vrouter_vm.guest_services.sharing import Guest, Sharing, Target, family_of
+from vrouter_vm.guest_services.sharing import Guest, Sharing, Target, connect_first
 
 log = logging.getLogger(__name__)
 
@@ -125,15 +125,12 @@ class DnsRelay:
     def _ask_next(self, query: _Query) -> None:
         """Ask the next resolver; with none left, say so to the guest (a C library asks elsewhere then)."""
         self._close_upstream(query)
-        while query.left:
-            target = query.left.pop(0)
-            upstream = socket.socket(family_of(target), socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        while (upstream := connect_first(query.left, socket.SOCK_DGRAM)) is not None:
             try:
-                upstream.connect(target)
                 upstream.send(dns.with_id(query.forward.message, query.identifier))
             except OSError as error:
                 upstream.close()
-                log.debug("resolver not asked", extra={"resolver": target[0], "reason": str(error)})
+                log.debug("resolver not asked", extra={"reason": str(error)})
                 continue
             query.upstream, query.due_s = upstream, self._sharing.clock() + ANSWER_S
             self._sharing.watch(upstream, selectors.EVENT_READ, partial(self._take_answer, query, upstream))
@@ -168,8 +165,7 @@ class DnsRelay:
 
     def _close_upstream(self, query: _Query) -> None:
         if query.upstream is not None:
-            self._sharing.watch(query.upstream, 0, lambda _: None)
-            query.upstream.close()
+            self._sharing.close(query.upstream)
             query.upstream = None
 
 

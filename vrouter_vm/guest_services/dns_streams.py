@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import selectors
 import socket
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -17,7 +16,7 @@ from vrouter_vm.guest_services import dns
 from vrouter_vm.guest_services.dns_messages import Forward
 from vrouter_vm.guest_services.dns_relay import LookUp
 from vrouter_vm.guest_services.endpoints import Relayed
-from vrouter_vm.guest_services.sharing import Guest, Sharing, Target, family_of
+from vrouter_vm.guest_services.sharing import Guest, Sharing, Target, connect_first
 
 ANSWER_S: Final = 5.0
 IDLE_S: Final = 10.0
@@ -137,15 +136,7 @@ class DnsStreams:
     def _ask_next(self, stream: _Stream, forward: Forward) -> None:
         """Ask the next one; with none left, say so to the guest."""
         self._close_upstream(stream)
-        while stream.left:
-            target = stream.left.pop(0)
-            connection = socket.socket(family_of(target), socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-            try:
-                with suppress(BlockingIOError):  # under way
-                    connection.connect(target)
-            except OSError:
-                connection.close()
-                continue
+        if (connection := connect_first(stream.left, socket.SOCK_STREAM)) is not None:
             stream.upstream, stream.due_s = _End(connection=connection), self._sharing.clock() + ANSWER_S
             stream.upstream.put_message(forward.message)
             self._sharing.watch(
@@ -178,14 +169,12 @@ class DnsStreams:
     def _end(self, stream: _Stream) -> None:
         self._streams.discard(stream)
         self._close_upstream(stream)
-        self._sharing.watch(stream.client.connection, 0, lambda _: None)
-        stream.client.connection.close()
+        self._sharing.close(stream.client.connection)
         self._sharing.give_back(stream.guest)
 
     def _close_upstream(self, stream: _Stream) -> None:
         if stream.upstream is not None:
-            self._sharing.watch(stream.upstream.connection, 0, lambda _: None)
-            stream.upstream.connection.close()
+            self._sharing.close(stream.upstream.connection)
             stream.upstream = None
 
 

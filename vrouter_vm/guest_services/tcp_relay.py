@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from vrouter_vm.guest_services.sharing import Guest, Sharing, Target, family_of
+from vrouter_vm.guest_services.sharing import Guest, Sharing, Target, connect_first
 
 CONNECT_S: Final = 5.0
 IDLE_S: Final = 300.0
@@ -82,15 +82,7 @@ class TcpRelay:
     def _connect_next(self, joined: _Joined) -> None:
         self._close(joined.upstream)
         joined.upstream = None
-        while joined.left:
-            target = joined.left.pop(0)
-            upstream = socket.socket(family_of(target), socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-            try:
-                with suppress(BlockingIOError):  # under way
-                    upstream.connect(target)
-            except OSError:
-                upstream.close()
-                continue
+        if (upstream := connect_first(joined.left, socket.SOCK_STREAM)) is not None:
             joined.upstream, joined.due_s = _Side(connection=upstream), self._sharing.clock() + CONNECT_S
             self._sharing.watch(upstream, selectors.EVENT_WRITE, partial(self._connected, joined, upstream))
             return
@@ -146,5 +138,4 @@ class TcpRelay:
 
     def _close(self, side: _Side | None) -> None:
         if side is not None:
-            self._sharing.watch(side.connection, 0, lambda _: None)
-            side.connection.close()
+            self._sharing.close(side.connection)

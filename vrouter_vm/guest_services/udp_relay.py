@@ -15,7 +15,7 @@ from functools import partial
 from typing import Final
 
 from vrouter_vm.guest_services.endpoints import Endpoint, Relayed
-from vrouter_vm.guest_services.sharing import Guest, Sharing, Target, family_of
+from vrouter_vm.guest_services.sharing import Guest, Sharing, Target, connect_first
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ class UdpRelay:
         if len(self._conversations) >= MOST_CONVERSATIONS or not self._sharing.take(guest):
             self._sharing.counts["datagrams_refused"] += 1
             return None
-        upstream = _connected(left)
+        upstream = connect_first(left, socket.SOCK_DGRAM)
         if upstream is None:
             self._sharing.give_back(guest)
             self._sharing.counts["datagrams_failed"] += 1
@@ -123,7 +123,7 @@ class UdpRelay:
     def _move_on(self, conversation: _Conversation) -> bool:
         """Have the conversation with the next place of the service; False when there is none: it has ended."""
         self._close_upstream(conversation)
-        upstream = _connected(conversation.left)
+        upstream = connect_first(conversation.left, socket.SOCK_DGRAM)
         if upstream is None:
             self._forget(conversation)
             return False
@@ -161,20 +161,4 @@ class UdpRelay:
         self._sharing.give_back(conversation.guest)
 
     def _close_upstream(self, conversation: _Conversation) -> None:
-        self._sharing.watch(conversation.upstream, 0, lambda _: None)
-        conversation.upstream.close()
-
-
-def _connected(left: list[Target]) -> socket.socket | None:
-    """Return a socket to the first of `left` that there is a way to, and take that and those before it out."""
-    while left:
-        target = left.pop(0)
-        upstream = socket.socket(family_of(target), socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        try:
-            upstream.connect(target)
-        except OSError as error:
-            upstream.close()
-            log.debug("service not reached", extra={"server": target[0], "reason": str(error)})
-            continue
-        return upstream
-    return None
+        self._sharing.close(conversation.upstream)

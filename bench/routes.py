@@ -43,8 +43,8 @@ from lab.vm import PROJECT
 from tf_reconcile.errors import BoundaryError
 from vrouter_vm import names, netlink, rtroute
 from vrouter_vm.bgp import PeerState, Speaker
+from vrouter_vm.cache import format_snapshot
 from vrouter_vm.evpn import FIRST_GENERATION, default_target, format_rd
-from vrouter_vm.interfaces import format_cache as format_interfaces
 from vrouter_vm.model import EvpnRoute, Network
 from vrouter_vm.networks import format_cache as format_networks
 from vrouter_vm.port_files import format_port
@@ -284,7 +284,7 @@ class Agent(Receiver):
         now_s = time.time()
         (self._folder / "networks.json").write_text(json.dumps(format_networks(self._networks, saved_at=now_s)))
         interfaces = {RESOURCE: [{"uuid": port.vmi_uuid} for port in ports]}
-        (self._folder / "interfaces.json").write_text(json.dumps(format_interfaces(interfaces, saved_at=now_s)))
+        (self._folder / "interfaces.json").write_text(json.dumps(format_snapshot(interfaces, saved_at=now_s)))
         settings = {
             "full_period_s": PATIENCE_S,
             "trunk": {"interface": TRUNK},

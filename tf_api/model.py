@@ -8,7 +8,7 @@ is not here.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, Final, TypeAlias, TypeVar
@@ -17,6 +17,9 @@ from tf_api.faults import SYSTEM
 from tf_reconcile.errors import Rejected
 
 JsonObject: TypeAlias = dict[str, Any]
+Snapshot: TypeAlias = Mapping[str, Sequence[JsonObject]]
+"""Objects of TF by type, as listed."""
+
 IpAddress: TypeAlias = IPv4Address | IPv6Address
 IpNetwork: TypeAlias = IPv4Network | IPv6Network
 FqName: TypeAlias = tuple[str, ...]

@@ -19,7 +19,7 @@ from tf_api.client import ConfigApi
 from tf_api.model import JsonObject
 from tf_reconcile.errors import AgentError
 from tf_reconcile.result import Failure, PassReport
-from vrouter_vm.cache import PRIVATE, CacheFile, Freshness
+from vrouter_vm.cache import PRIVATE, CacheFile, Freshness, check_version
 from vrouter_vm.model import Family, PeerSettings
 
 log = logging.getLogger(__name__)
@@ -256,8 +256,7 @@ def format_cache(found: Iterable[PeerSettings], *, saved_at: float) -> dict[str,
 
 def parse_cache(raw: Mapping[str, Any], session: SessionSettings) -> list[PeerSettings]:
     """Return the neighbours of a cache file; raises ValueError, KeyError or TypeError when it is none."""
-    if raw["version"] != _CACHE_VERSION:
-        raise ValueError(f"version {raw['version']} is not {_CACHE_VERSION}")
+    check_version(raw, _CACHE_VERSION)
     return [
         PeerSettings(
             address=str(IPv4Address(peer["address"])),

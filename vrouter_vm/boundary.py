@@ -6,8 +6,9 @@ Adapters: `kernel`, `filter_tables`, `conntrack`, `networks`, `interfaces`, `por
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
+from tf_api.model import JsonObject, Snapshot
 from tf_reconcile.errors import BoundaryError
 from vrouter_vm.actions import FilterAction, KernelAction
 from vrouter_vm.flows import Flow
@@ -136,9 +137,7 @@ class Interfaces(Protocol):
 class InterfaceSource(Protocol):
     """Where interfaces come from."""
 
-    def fetch(
-        self, vmi_uuids: frozenset[VmiUuid], *, kept: Iterable[dict[str, Any]]
-    ) -> Mapping[str, list[dict[str, Any]]]:
+    def fetch(self, vmi_uuids: frozenset[VmiUuid], *, kept: Iterable[JsonObject]) -> Snapshot:
         """Return TF's objects by type: those of `vmi_uuids` that exist or are in `kept`, and all that they refer to;
         raise `AgentError` when that cannot be told.
         """

@@ -7,19 +7,22 @@ nothing else, so one that cannot be read or written is named in the log and is n
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
 
+from tf_api.model import Snapshot
 from vrouter_vm.port_files import sync_directory, write_atomically
 
 log = logging.getLogger(__name__)
 
 READABLE: Final = 0o644
 PRIVATE: Final = 0o600
+
+_SNAPSHOT_VERSION: Final = 2
 
 T = TypeVar("T")
 
@@ -75,3 +78,20 @@ class CacheFile:
             log.warning("cache not written", extra={"of": self._what, "file": str(self._path), "reason": str(error)})
             return False
         return True
+
+
+def check_version(raw: Mapping[str, Any], version: int) -> None:
+    """Raise ValueError when a cache's content is of another version, and KeyError when it is of none."""
+    if raw["version"] != version:
+        raise ValueError(f"version {raw['version']} is not {version}")
+
+
+def format_snapshot(snapshot: Snapshot, *, saved_at: float) -> dict[str, Any]:
+    """Return a cache file's content; `saved_at` in Unix seconds."""
+    return {"version": _SNAPSHOT_VERSION, "saved_at": saved_at, "objects": snapshot}
+
+
+def parse_snapshot(raw: Mapping[str, Any]) -> Snapshot:
+    """Return the snapshot of a cache file; raises ValueError, KeyError or TypeError when it is none."""
+    check_version(raw, _SNAPSHOT_VERSION)
+    return {str(resource): list(objects) for resource, objects in raw["objects"].items()}

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from tf_api.client import ConfigApi
+from tf_api.model import JsonObject, Snapshot
 from tf_reconcile.errors import AgentError, Rejected
 from tf_reconcile.result import PassReport
-from vrouter_vm.cache import CacheFile, Freshness
+from vrouter_vm.cache import CacheFile, Freshness, format_snapshot, parse_snapshot
 from vrouter_vm.virtual_dns import (
     ADDRESS,
     INTERFACE,
@@ -24,8 +25,6 @@ from vrouter_vm.virtual_dns import (
     NETWORK,
     RECORD,
     SERVER,
-    JsonObject,
-    Snapshot,
     VirtualDns,
     followers_of,
     name_of,
@@ -39,8 +38,6 @@ log = logging.getLogger(__name__)
 SYSTEM: Final = "TF config API"
 WATCHED: Final = (SERVER, RECORD, IPAM, NETWORK, ADDRESS, INTERFACE, MACHINE)
 """The types whose changes can change an answer."""
-
-_CACHE_VERSION: Final = 1
 
 
 class VirtualDnsSource(Protocol):
@@ -173,7 +170,7 @@ class VirtualDnsFeed:
 
     def load_cache(self) -> None:
         """Take the last run's answer as known. A file that is absent is no error, nor one that is damaged."""
-        cached = self._cache.load(lambda raw: (parse_cache(raw), parse_virtual_dns(parse_cache(raw))))
+        cached = self._cache.load(lambda raw: (parse_snapshot(raw), parse_virtual_dns(parse_snapshot(raw))))
         if cached is None:
             return
         (snapshot, known), saved_at = cached
@@ -207,21 +204,9 @@ class VirtualDnsFeed:
 
     def _save(self, snapshot: Snapshot) -> None:
         saved_at = self._clock()
-        if self._cache.save(format_cache(snapshot, saved_at=saved_at)):
+        if self._cache.save(format_snapshot(snapshot, saved_at=saved_at)):
             with self._lock:
                 self._cached_at = saved_at
-
-
-def format_cache(snapshot: Snapshot, *, saved_at: float) -> dict[str, Any]:
-    """Return the cache file's content."""
-    return {"version": _CACHE_VERSION, "saved_at": saved_at, "objects": snapshot}
-
-
-def parse_cache(raw: Mapping[str, Any]) -> Snapshot:
-    """Return the snapshot of a cache file; raises ValueError, KeyError or TypeError when it is none."""
-    if raw["version"] != _CACHE_VERSION:
-        raise ValueError(f"version {raw['version']} is not {_CACHE_VERSION}")
-    return {str(resource): list(objects) for resource, objects in raw["objects"].items()}
 
 
 def _parsed(snapshot: Snapshot) -> dict[str, VirtualDns]:

@@ -3,8 +3,8 @@
 As `networks` for the ports' networks: the reconciler never waits for TF. What was known of an interface stays known
 while a port uses it, also when TF is away or no longer lists it: a port is taken away by its client, not by a listing.
 
-An answer of TF is kept, and cached, in the form in which TF gave it (a snapshot: the listed objects by type), so that
-there is one parser, and a start without TF sees exactly what the last run saw.
+An answer of TF is kept, and cached, in the form in which TF gave it (a snapshot: the listed objects by type, and who is
+in which member set), so that there is one parser, and a start without TF sees exactly what the last run saw.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
-from tf_api.model import JsonObject
+from tf_api.model import JsonObject, Snapshot
 from tf_reconcile.errors import AgentError, DesiredStateError
 from tf_reconcile.result import PassReport
 from vrouter_vm import route_tables, tf_interfaces
 from vrouter_vm.boundary import InterfaceSource
-from vrouter_vm.cache import CacheFile, Freshness
+from vrouter_vm.cache import CacheFile, Freshness, format_snapshot, parse_snapshot
 from vrouter_vm.changes import ChangeLog, changed_keys
 from vrouter_vm.model import InterfaceSettings, InterfaceView, ListKey, SetKey, VmiUuid, VnUuid
 from vrouter_vm.rules import MemberSets, PolicyView, is_set_key
@@ -33,12 +33,7 @@ log = logging.getLogger(__name__)
 
 SYSTEM: Final = "TF config API"
 
-Snapshot: TypeAlias = Mapping[str, list[JsonObject]]
-"""Objects of TF by type, as listed, and who is in which member set."""
-
 PolicyKey: TypeAlias = ListKey | SetKey
-
-_CACHE_VERSION: Final = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +90,7 @@ class InterfaceFeed:
 
     def load_cache(self) -> None:
         """Take the last run's snapshot as known. A file that is absent is no error, nor one that is damaged."""
-        cached = self._cache.load(lambda raw: _understand(parse_cache(raw)))
+        cached = self._cache.load(lambda raw: _understand(parse_snapshot(raw)))
         if cached is None:
             return
         known, saved_at = cached
@@ -204,21 +199,9 @@ class InterfaceFeed:
 
     def _save(self, snapshot: Snapshot) -> None:
         saved_at = self._clock()
-        if self._cache.save(format_cache(snapshot, saved_at=saved_at)):
+        if self._cache.save(format_snapshot(snapshot, saved_at=saved_at)):
             with self._lock:
                 self._cached_at = saved_at
-
-
-def format_cache(snapshot: Snapshot, *, saved_at: float) -> dict[str, Any]:
-    """Return the cache file's content."""
-    return {"version": _CACHE_VERSION, "saved_at": saved_at, "objects": snapshot}
-
-
-def parse_cache(raw: Mapping[str, Any]) -> Snapshot:
-    """Return the snapshot of a cache file; raises ValueError, KeyError or TypeError when it is none."""
-    if raw["version"] != _CACHE_VERSION:
-        raise ValueError(f"version {raw['version']} is not {_CACHE_VERSION}")
-    return {str(resource): list(objects) for resource, objects in raw["objects"].items()}
 
 
 def _understand(snapshot: Snapshot) -> _Known:

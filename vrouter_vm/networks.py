@@ -22,7 +22,7 @@ from tf_reconcile.errors import AgentError
 from tf_reconcile.result import PassReport
 from vrouter_vm import route_tables, route_targets, subnets
 from vrouter_vm.boundary import NetworkSource
-from vrouter_vm.cache import CacheFile, Freshness
+from vrouter_vm.cache import CacheFile, Freshness, check_version
 from vrouter_vm.changes import ChangeLog, changed_keys
 from vrouter_vm.model import Encapsulation, Network, NetworkView, RouteTargets, StaticRoute, VnUuid
 
@@ -288,8 +288,7 @@ def format_cache(networks: Iterable[Network], *, saved_at: float) -> dict[str, A
 
 def parse_cache(raw: Mapping[str, Any]) -> list[Network]:
     """Return the networks of a cache file; raises ValueError, KeyError or TypeError when it is none."""
-    if raw["version"] != _CACHE_VERSION:
-        raise ValueError(f"version {raw['version']} is not {_CACHE_VERSION}")
+    check_version(raw, _CACHE_VERSION)
     return [
         Network(
             vn_uuid=VnUuid(network["uuid"]),

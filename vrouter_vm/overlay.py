@@ -24,7 +24,7 @@ import msgspec
 
 from tf_reconcile.errors import BoundaryError, Rejected
 from vrouter_vm import names
-from vrouter_vm.cache import CacheFile
+from vrouter_vm.cache import CacheFile, check_version
 from vrouter_vm.evpn import format_route, parse_route
 from vrouter_vm.model import BgpRoute, Choice, EvpnRoute, OverlayNews, OverlayView, PeerSettings, RouteKey, VpnRoute
 from vrouter_vm.prefixes import parse_prefix
@@ -435,8 +435,7 @@ def format_cache(remote: Iterable[BgpRoute], announced: Iterable[BgpRoute], *, s
 
 def parse_cache(raw: Mapping[str, Any]) -> tuple[list[BgpRoute], dict[RouteKey, int]]:
     """Return other hosts' routes and our generations; raises ValueError, KeyError or TypeError when it is no cache."""
-    if raw["version"] != _CACHE_VERSION:
-        raise ValueError(f"version {raw['version']} is not {_CACHE_VERSION}")
+    check_version(raw, _CACHE_VERSION)
     generations = {
         (str(rd), parse_prefix(str(prefix))): int(generation) for rd, prefix, generation in raw["generations"]
     }

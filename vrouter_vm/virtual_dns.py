@@ -6,19 +6,15 @@ and is in the virtual DNS of the ipam that its address comes from. Names are low
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import ip_address, ip_network
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
-from tf_api.model import virtual_dns_name
+from tf_api.model import JsonObject, Snapshot, virtual_dns_name
 from vrouter_vm.guest_services.guest import host_name_of
 from vrouter_vm.model import DnsMethod, IpAddress, IpNetwork
-
-JsonObject: TypeAlias = dict[str, Any]
-Snapshot: TypeAlias = Mapping[str, Sequence[JsonObject]]
-"""Objects of TF by type, as listed."""
 
 SERVER: Final = "virtual-DNS"
 RECORD: Final = "virtual-DNS-record"

@@ -31,8 +31,8 @@ import yaml
 from lab.reflector import ALL_FAMILIES, HOLD_TIME_S, reflector_configuration
 from tests.fakes.network_api import NetworkApi, network_json
 from tests.kernel.site import GATEWAY_MAC, ROOT, START_PATIENCE_S, Guest, batch, inside, run, wait_until
-from vrouter_vm.interfaces import Snapshot
-from vrouter_vm.interfaces import format_cache as format_interfaces
+from tf_api.model import Snapshot
+from vrouter_vm.cache import format_snapshot
 from vrouter_vm.model import Encapsulation, Network, RouteTarget, RouteTargets, Subnet, VnUuid
 from vrouter_vm.networks import format_cache
 from vrouter_vm.route_tables import INTERFACE_ROUTES, INTERFACE_TABLE, NETWORK_ROUTES, NETWORK_TABLE
@@ -355,7 +355,7 @@ def running_site(folder: Path, *, letters: str = "ab", has_mpls: bool = False) -
             cache = format_cache(NETWORKS, saved_at=time.time())
             (host.folder / "networks.json").write_text(json.dumps(cache))
             (host.folder / "interfaces.json").write_text(
-                json.dumps(format_interfaces(_interfaces(), saved_at=time.time()))
+                json.dumps(format_snapshot(_interfaces(), saved_at=time.time()))
             )
             host.start_speaker()
             host.begin_agent()
@@ -383,7 +383,7 @@ def running_tf(_site: Site) -> Iterator[NetworkApi]:
     api.interfaces = {raw["uuid"]: raw for raw in known[RESOURCE]}
     for guest in (H1, K3):
         api.interfaces[guest.vmi] = {"virtual_network_refs": [{"to": IN_TF[guest.vn]["fq_name"], "uuid": guest.vn}]}
-    api.objects[f"{INTERFACE_TABLE}s"] = known[INTERFACE_TABLE]
+    api.objects[f"{INTERFACE_TABLE}s"] = [*known[INTERFACE_TABLE]]
     api.objects[f"{NETWORK_TABLE}s"] = [ROUTE_TABLE]
     with api:
         yield api

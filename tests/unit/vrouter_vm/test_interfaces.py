@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from tests.fakes.vrouter_host import make_port
+from tf_api.model import Snapshot
 from tf_reconcile.errors import DesiredStateError, Rejected, Transient
-from vrouter_vm.interfaces import SYSTEM, InterfaceFeed, Snapshot
+from vrouter_vm.interfaces import SYSTEM, InterfaceFeed
 from vrouter_vm.model import AddressPair, InterfaceSettings, MacAddress, VmiUuid
 from vrouter_vm.tf_interfaces import RESOURCE, parse_interface
 

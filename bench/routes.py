@@ -297,6 +297,7 @@ class Agent(Receiver):
                 "interface": "eth2",
                 "vtep": str(self._vtep),
                 "cache": str(self._cache),
+                "generations": str(self._folder / "generations.json"),
                 "bgp": {"asn": ASN, "peers": [{"address": str(PEER)}], "socket": str(speaker)},
             },
         }

@@ -128,6 +128,7 @@ class ConfigFolder:
                     "interface": UNDERLAY_NIC,
                     "vtep": str(host.underlay_address),
                     "cache": str(caches / "routes.json"),
+                    "generations": str(caches / "generations.json"),
                     "settle_s": SETTLE_S,
                     "bgp": {
                         "asn": AUTONOMOUS_SYSTEM,

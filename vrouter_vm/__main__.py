@@ -404,6 +404,7 @@ def _overlay(settings: OverlaySettings, peers: PeerFeed, *, on_change: Callable[
         vtep=IPv4Address(settings.vtep),
         peers=peers.peers,
         cache=Path(settings.cache),
+        generations=Path(settings.generations),
         stale_s=settings.stale_s,
         settle_s=settings.settle_s,
         clock=time.monotonic,

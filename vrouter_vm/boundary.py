@@ -25,6 +25,7 @@ from vrouter_vm.model import (
     OverlayView,
     Placement,
     Port,
+    RouteKey,
     SetKey,
     VmiUuid,
     VnUuid,
@@ -153,6 +154,10 @@ class Peers(Protocol):
 
     def news(self) -> OverlayNews | None:
         """Return what has changed since the last `view` or `news`; None: look at all of it."""
+        ...
+
+    def record_generations(self, generations: Mapping[RouteKey, int]) -> None:
+        """Keep these for the next run; to be called before claims of these generations are told."""
         ...
 
     def announce(self, route: BgpRoute) -> None:

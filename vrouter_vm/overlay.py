@@ -43,6 +43,7 @@ PULSE_S: Final = 5.0
 it counts as lost after three times this. A busy one answers in less than twice.
 """
 _CACHE_VERSION: Final = 1
+_GENERATIONS_VERSION: Final = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +71,7 @@ class BgpOverlay:
         vtep: IPv4Address,
         peers: Sequence[PeerSettings],
         cache: Path,
+        generations: Path,
         stale_s: float,
         settle_s: float,
         clock: Callable[[], float],
@@ -86,6 +88,7 @@ class BgpOverlay:
         self._peers = tuple(peers)
         self._peers_lock = threading.Lock()  # one writer of the speaker's peers at a time
         self._cache = CacheFile(cache, what="routes")
+        self._generations_file = CacheFile(generations, what="generations")
         self._clock = clock
         self._wall_clock = wall_clock
         self._on_change = on_change
@@ -144,14 +147,19 @@ class BgpOverlay:
             )
 
     def load_cache(self) -> None:
-        """Take the routes of the last run as known but stale. A file that is absent or damaged is no error."""
+        """Take the routes of the last run as known but stale, and our generations as they were. A file that is absent
+        or damaged is no error.
+        """
+        recorded = self._generations_file.load(parse_generations)
+        if recorded is not None:
+            with self._condition:
+                self._generations = recorded[0]
         cached = self._cache.load(parse_cache)
         if cached is None:
             return
-        (remote, generations), saved_at = cached
+        remote, saved_at = cached
         with self._condition:
             self._remote.remember(remote, now=self._clock())
-            self._generations = generations
             self._cached_at = saved_at
         log.info("route cache read", extra={"routes": len(remote), "age_s": int(self._wall_clock() - saved_at)})
 
@@ -162,7 +170,7 @@ class BgpOverlay:
             self._remote.take_changes()
             return OverlayView(
                 announced=dict(self._announced),
-                generations=self._generations | {key: route.generation for key, route in self._announced.items()},
+                generations=dict(self._generations),
                 remote=dict(self._remote.routes),
                 is_settled=self._remote.is_settled,
                 gone=self._remote.gone,
@@ -186,6 +194,14 @@ class BgpOverlay:
         deadline = self._remote.next_deadline
         return None if deadline is None else max(0.0, deadline - now)
 
+    def record_generations(self, generations: Mapping[RouteKey, int]) -> None:
+        """Have these generations on disk for the next run. Where that fails, the log says so, and all else goes on."""
+        with self._condition:
+            if generations == self._generations:
+                return
+            self._generations = dict(generations)
+        self._generations_file.save(format_generations(generations, saved_at=self._wall_clock()))
+
     def announce(self, route: BgpRoute) -> None:
         """Announce a route, or replace it. Without a speaker it is announced as soon as there is one.
 
@@ -193,8 +209,6 @@ class BgpOverlay:
         """
         with self._condition:
             self._announced[route.key] = route
-            self._generations.pop(route.key, None)
-            self._note_unsaved()
             speaker = self._speaker
         if speaker is not None:
             try:
@@ -205,11 +219,9 @@ class BgpOverlay:
                 raise
 
     def withdraw(self, route: BgpRoute) -> None:
-        """Withdraw a route, and forget its generation."""
+        """Withdraw a route."""
         with self._condition:
             self._announced.pop(route.key, None)
-            self._generations.pop(route.key, None)
-            self._note_unsaved()
             speaker = self._speaker
         if speaker is not None:
             self._tell(speaker, lambda: speaker.withdraw(route))
@@ -230,7 +242,6 @@ class BgpOverlay:
         """Take note that a pass is over: what has been announced by now is all that this host has."""
         with self._condition:
             if not self._is_begun:
-                self._generations = {}  # what has not been announced again is not here any more
                 self._is_begun = self._is_unsaved = True
                 self._condition.notify_all()
 
@@ -385,9 +396,9 @@ class BgpOverlay:
             if not (self._is_begun and self._is_unsaved):
                 return
             self._is_unsaved = False
-            remote, announced = list(self._remote.routes.values()), list(self._announced.values())
+            remote = list(self._remote.routes.values())
         saved_at = self._wall_clock()
-        if self._cache.save(format_cache(remote, announced, saved_at=saved_at)):
+        if self._cache.save(format_cache(remote, saved_at=saved_at)):
             with self._condition:
                 self._cached_at = saved_at
 
@@ -422,21 +433,32 @@ def describe_overlay(
     }
 
 
-def format_cache(remote: Iterable[BgpRoute], announced: Iterable[BgpRoute], *, saved_at: float) -> dict[str, Any]:
+def format_cache(remote: Iterable[BgpRoute], *, saved_at: float) -> dict[str, Any]:
     """Return the cache file's content."""
     return {
         "version": _CACHE_VERSION,
         "saved_at": saved_at,
         # Each as text at once: twenty thousand of them as dicts are several times as large.
         "remote": [msgspec.Raw(msgspec.json.encode(format_route(route))) for route in remote],
-        "generations": [[route.rd, str(route.prefix), route.generation] for route in announced],
     }
 
 
-def parse_cache(raw: Mapping[str, Any]) -> tuple[list[BgpRoute], dict[RouteKey, int]]:
-    """Return other hosts' routes and our generations; raises ValueError, KeyError or TypeError when it is no cache."""
+def parse_cache(raw: Mapping[str, Any]) -> list[BgpRoute]:
+    """Return other hosts' routes; raises ValueError, KeyError or TypeError when it is no cache."""
     check_version(raw, _CACHE_VERSION)
-    generations = {
-        (str(rd), parse_prefix(str(prefix))): int(generation) for rd, prefix, generation in raw["generations"]
+    return [parse_route(route) for route in raw["remote"]]
+
+
+def format_generations(generations: Mapping[RouteKey, int], *, saved_at: float) -> dict[str, Any]:
+    """Return the content of the file of generations."""
+    return {
+        "version": _GENERATIONS_VERSION,
+        "saved_at": saved_at,
+        "generations": [[rd, str(prefix), generation] for (rd, prefix), generation in generations.items()],
     }
-    return [parse_route(route) for route in raw["remote"]], generations
+
+
+def parse_generations(raw: Mapping[str, Any]) -> dict[RouteKey, int]:
+    """Return our generations; raises ValueError, KeyError or TypeError when the file is of another kind."""
+    check_version(raw, _GENERATIONS_VERSION)
+    return {(str(rd), parse_prefix(str(prefix))): int(number) for rd, prefix, number in raw["generations"]}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_network
 from typing import Generic, TypeVar
 
 from tf_reconcile.errors import DesiredStateError
@@ -17,6 +18,7 @@ from vrouter_vm.model import (
     GuestPolicy,
     InterfaceSettings,
     IpAddress,
+    IpNetwork,
     Network,
     Placement,
     Port,
@@ -85,6 +87,11 @@ class Places:
     def known(self) -> frozenset[VnUuid]:
         """The networks that it has been told anything of."""
         return frozenset([*self._networks, *self._missing])
+
+    @property
+    def held_prefixes(self) -> frozenset[IpNetwork]:
+        """The addresses of held ports: these may be served later, by what is not known yet."""
+        return frozenset(ip_network(address) for vmi_uuid in self.held for address in self._ports[vmi_uuid].addresses)
 
     def network(self, vn_uuid: VnUuid) -> Network:
         """Return a network that is known."""

@@ -112,7 +112,10 @@ class Reconciler:
         step = None if is_full or base is None else self._follow(base)
         base = None  # as in `_observe`
         step = step or self._observe()
-        applied = Applied() if self.is_dry_run else self._apply(step.plan.actions)
+        applied = Applied()
+        if not self.is_dry_run:
+            self._record_generations(step)
+            applied = self._apply(step.plan.actions)
         self._judged = step.wanted
         reviewed = [] if self.is_dry_run else self._review_flows(step.wanted, applied)
         if self.overlay and not self.is_dry_run:
@@ -236,6 +239,11 @@ class Reconciler:
             choices={unit: wanted.choices.get(unit) for unit in prefixes},
             drops=step.observed.filters.drops if step.is_full else None,
         )
+
+    def _record_generations(self, step: _Step) -> None:
+        """Before others hear of a claim it is on disk: repeated after a crash it is not to be a newer one."""
+        if self.overlay and any(isinstance(action, Announce | Withdraw) for action in step.plan.actions):
+            self.overlay.peers.record_generations(step.wanted.generations)
 
     def _report_placements(self, step: _Step) -> None:
         placements = step.wanted.places.placements

@@ -22,7 +22,7 @@ class Rib:
 
     def __init__(self, vtep: Vtep, *, generations: Mapping[RouteKey, int]) -> None:
         self._vtep = vtep
-        self._generations = dict(generations)  # of prefixes that were told before; used once
+        self._last_generations = dict(generations)  # of prefixes that were told before and not again yet
         self._members: dict[int, Member] = {}
         self._guests: dict[int, dict[IpNetwork, LocalWay]] = {}
         self._importers: dict[RouteTarget, set[int]] = {}
@@ -96,8 +96,21 @@ class Rib:
                 self.choices.pop(unit, None)
             else:
                 self.choices[unit] = choice
-        self._generations = {}  # what has not been told again is not here any more
         return dirty
+
+    @property
+    def generations(self) -> dict[RouteKey, int]:
+        """Of each prefix that is told, and of those that were told before and may be told again."""
+        return self._last_generations | {route.key: route.generation for route in self.local.values()}
+
+    def forget_generations(self, *, but_of: frozenset[IpNetwork]) -> None:
+        """Take note that what was told before and not again is not here any more, but for these prefixes."""
+        if self._last_generations:
+            self._last_generations = {
+                (rd, prefix): generation
+                for (rd, prefix), generation in self._last_generations.items()
+                if prefix in but_of
+            }
 
     def guest(self, network_id: int, prefix: IpNetwork) -> LocalWay | None:
         """Return how a guest's address, or a prefix behind a guest, is reached on this host; None: it is not here."""
@@ -112,7 +125,7 @@ class Rib:
         if member is None or way is None:
             return
         key = self._rds[network_id], prefix
-        generation = old.generation if old is not None else self._generations.get(key)
+        generation = old.generation if old is not None else self._last_generations.pop(key, None)
         if generation is None:
             generation = next_generation(self._heard(member, prefix), self._vtep)
         self.local[unit] = route = local_route(member, prefix, vtep=self._vtep, generation=generation)

@@ -95,6 +95,9 @@ class OverlaySettings(Settings, frozen=True, kw_only=True):
     does not know everything yet."""
     cache: str = "/var/lib/vrouter-agent/routes.json"
     """The last known routes, so that a start without any peer forwards."""
+    generations: str = "/var/lib/vrouter-agent/generations.json"
+    """Which of this host's claims to an address is how new, so that a start does not take guests back that have moved
+    on."""
 
 
 class MetadataTlsSettings(Settings, frozen=True, kw_only=True):

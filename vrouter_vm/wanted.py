@@ -109,6 +109,11 @@ class Wanted:
         """Where each VRF sends what, with an overlay."""
         return self._rib.choices if self._overlay else {}
 
+    @property
+    def generations(self) -> Mapping[RouteKey, int]:
+        """Of each prefix that this host tells, and of those of held ports that it told before."""
+        return self._rib.generations
+
     def set_connected(self, connected: frozenset[frozenset[VnUuid]], exporters: Mapping[VnUuid, Exporter]) -> None:
         """Take in which networks policies connect, and what each of these tells its routes under."""
         self._rezoned |= self.policing.set_connected(connected, exporters)
@@ -144,6 +149,7 @@ class Wanted:
         for unit, part in self.policing.settle():
             self._replace(unit, part)
         self._follow_routes()
+        self._rib.forget_generations(but_of=self.places.held_prefixes)
         self._is_begun = True
 
     def commit(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tf_reconcile.errors import Rejected
@@ -30,7 +31,7 @@ class FakePeers:
         self.changed = set()
         return OverlayView(
             announced=dict(self.announced),
-            generations=self.generations | {key: route.generation for key, route in self.announced.items()},
+            generations=dict(self.generations),
             remote=dict(self.remote),
             is_settled=self.is_settled,
             gone=frozenset(self.gone),
@@ -46,6 +47,9 @@ class FakePeers:
             gone=frozenset(self.gone),
             look_again_s=self.look_again_s,
         )
+
+    def record_generations(self, generations: Mapping[RouteKey, int]) -> None:
+        self.generations = dict(generations)
 
     def announce(self, route: BgpRoute) -> None:
         if self.is_refusing:

@@ -36,7 +36,7 @@ REMOTE_GUEST: Final = IPv4Address("10.1.1.200")
 LABELLED_GUEST: Final = IPv4Address("10.1.1.201")
 CAPABILITIES: Final = {"CAP_NET_BIND_SERVICE": 1 << 10, "CAP_NET_ADMIN": 1 << 12, "CAP_NET_RAW": 1 << 13}
 STATE: Final = "/var/lib/vrouter-agent"
-STATE_FILES: Final = {"interfaces.json", "networks.json", "ports", "routes.json"}
+STATE_FILES: Final = {"generations.json", "interfaces.json", "networks.json", "ports", "routes.json"}
 
 
 @pytest.fixture(scope="module")
@@ -406,9 +406,7 @@ def test_a_vm_that_takes_the_place_of_another_goes_on_with_its_data(
     site: VlanSite, measured: dict[str, float | str]
 ) -> None:
     site.wait_for(
-        lambda: (
-            {"interfaces.json", "networks.json", "ports", "routes.json"} <= set(site.vm.shell(f"ls {STATE}").split())
-        ),
+        lambda: set(site.vm.shell(f"ls {STATE}").split()) >= STATE_FILES,
         "the agent's files",
         timeout_s=60,
     )

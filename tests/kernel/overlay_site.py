@@ -188,6 +188,7 @@ class Host:
                 "settle_s": SETTLE_S,
                 "mpls_over_udp": self.has_mpls,
                 "cache": str(self.folder / "routes.json"),
+                "generations": str(self.folder / "generations.json"),
                 "bgp": {
                     "asn": ASN,
                     "peers": [{"address": str(REFLECTOR)}],
@@ -261,6 +262,21 @@ class Host:
         """True when the kernel's route to `prefix` says `where`."""
         version = "-6 " if ":" in prefix else ""
         return where in self.ip(f"{version}route show table {100000 + table} {prefix}")
+
+    def cached_routes(self) -> list[dict[str, Any]]:
+        """Other hosts' routes that the agent has written down."""
+        remote: list[dict[str, Any]] = json.loads((self.folder / "routes.json").read_text())["remote"]
+        return remote
+
+    def known_of(self, prefix: str) -> str:
+        """What the agent and its cache file know of a prefix: for whoever looks at a failure."""
+        overlay = self.overlay()
+        known = {
+            "chosen": [route for route in overlay.pop("routes") if route["prefix"] == prefix],
+            "cached": [route for route in self.cached_routes() if route["prefix"] == prefix],
+            "log": (self.folder / "agent.log").read_text().splitlines()[-12:],
+        }
+        return json.dumps(overlay | known, indent=1)
 
     def dropped(self, reason: str) -> int:
         """Packets that the filters have dropped for a reason."""

@@ -57,12 +57,18 @@ def batch(*lines: str, namespace: str | None = None) -> None:
     run(f"ip {f'-n {namespace}' if namespace else ''} -batch -", given="\n".join(lines) + "\n")
 
 
-def wait_until(claim: Callable[[], bool], *, timeout_s: float = PATIENCE_S, what: str = "") -> None:
-    """Return once `claim()` is true; raises when it is not in time."""
+def wait_until(
+    claim: Callable[[], bool],
+    *,
+    timeout_s: float = PATIENCE_S,
+    what: str = "",
+    instead: Callable[[], object] = lambda: "",
+) -> None:
+    """Return once `claim()` is true; raises when it is not in time, with what there is `instead`."""
     deadline = time.monotonic() + timeout_s
     while not claim():
         if time.monotonic() > deadline:
-            raise AssertionError(f"not in {timeout_s} s: {what or claim}")
+            raise AssertionError(f"not in {timeout_s} s: {what or claim} {instead()}".rstrip())
         time.sleep(0.05)
 
 

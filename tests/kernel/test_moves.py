@@ -6,7 +6,6 @@ until then is a matter of time, which `python -m bench vmotion` measures.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -64,6 +63,7 @@ def everybody_sends_to(site: Site, owner: Host) -> None:
             lambda host=host, where=where: host.has_route(5, MOVER.address, where),  # type: ignore[misc]
             timeout_s=PATIENCE_S,
             what=f"host {host.letter} sends {where}",
+            instead=lambda host=host: host.known_of(PREFIX),  # type: ignore[misc]
         )
     wait_until(lambda: Leaf.leads_to(PREFIX, str(owner.vtep)), timeout_s=PATIENCE_S, what="so does the fabric's router")
 
@@ -76,9 +76,13 @@ def move(site: Site) -> None:
 
 
 def has_cached(host: Host, *, owner: Host) -> bool:
-    """Has the host written down that the mover is at `owner`?"""
-    remote = json.loads((host.folder / "routes.json").read_text())["remote"]
-    return any(PREFIX in str(route) and str(owner.vtep) in str(route) for route in remote)
+    """Has the host written down that the mover is at `owner`, as it is told there now?"""
+    told = [route["generation"] for route in owner.overlay()["routes"] if route["prefix"] == PREFIX]
+    return told == [
+        route["generation"]
+        for route in host.cached_routes()
+        if (route["prefix"], route["next_hop"]) == (PREFIX, str(owner.vtep))
+    ]
 
 
 @contextmanager

@@ -58,6 +58,7 @@ class Host:
             vtep=self.vtep,
             peers=fabric.peers(),
             cache=fabric.folder / f"{name}.json",
+            generations=fabric.folder / f"{name}-generations.json",
             stale_s=600.0,
             settle_s=settle_s,
             clock=time.monotonic,
@@ -73,6 +74,7 @@ class Host:
     def begin(self, *routes: BgpRoute) -> None:
         self.overlay.load_cache()
         self.overlay.start()
+        self.overlay.record_generations({announced.key: announced.generation for announced in routes})
         for announced in routes:
             self.overlay.announce(announced)
         self.overlay.settle()
@@ -293,7 +295,19 @@ def test_an_agent_that_starts_again_knows_what_it_knew_and_withdraws_what_is_not
         again.overlay.stop()
 
 
-def test_the_cache_has_other_hosts_routes_and_our_generations(fabric: Fabric) -> None:
+def test_generations_are_on_disk_before_a_claim_is_told_and_an_unwritable_file_stops_nothing(fabric: Fabric) -> None:
+    host = Host(fabric, "a", 1)
+    host.overlay.record_generations({route(1).key: 107})
+    again = Host(fabric, "a", 1)
+    again.overlay.load_cache()
+    assert again.overlay.view().generations == {route(1).key: 107}
+    (fabric.folder / "a-generations.json").unlink()
+    (fabric.folder / "a-generations.json").mkdir()
+    again.overlay.record_generations({route(1).key: 108})
+    assert again.overlay.view().generations == {route(1).key: 108}
+
+
+def test_the_files_have_other_hosts_routes_and_our_generations(fabric: Fabric) -> None:
     with hosts(fabric) as (_, b):
         b.overlay.settle()
         saved = json.loads((fabric.folder / "b.json").read_text())

@@ -18,6 +18,7 @@ def overlay(tmp_path: Path) -> BgpOverlay:
         vtep=IPv4Address("192.0.2.1"),
         peers=[],
         cache=tmp_path / "routes.json",
+        generations=tmp_path / "generations.json",
         stale_s=600.0,
         settle_s=30.0,
         clock=lambda: 0.0,

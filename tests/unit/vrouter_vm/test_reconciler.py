@@ -267,6 +267,38 @@ def test_a_generation_of_the_last_run_is_kept() -> None:
     assert peers.announced[key].generation == 107
 
 
+def test_a_port_that_can_be_served_only_later_repeats_its_old_claim_and_a_guest_that_comes_makes_a_new_one() -> None:
+    old, elsewhere_now = elsewhere("10.1.1.11/32", generation=108), elsewhere("10.1.1.12/32", generation=108)
+    peers = FakePeers(
+        generations={(f"{HERE.address}:5", ip_network(f"10.1.1.{number}/32")): 107 for number in (11, 12)}
+    )
+    peers.hear(old, elsewhere_now)
+    site = Site(make_port(1), peers=peers)
+    site.known = NetworkView(known={}, missing={RED.vn_uuid: "TF is being asked"}, is_pending=True)
+    site.reconciler.run_once(is_full=True)
+    assert peers.announced == {}
+    site.known = make_view(RED)
+    site.reconciler.run_once(is_full=True)
+    assert [route.generation for route in peers.announced.values()] == [107], "repeated, so it yields to the new host"
+    site.wanted = (make_port(1), make_port(2))
+    site.reconciler.run_once(is_full=True)
+    (_, came) = peers.announced.values()
+    assert (str(came.prefix), came.generation) == ("10.1.1.12/32", 109), "it was here before, and is back"
+
+
+def test_generations_are_recorded_before_anybody_is_told_and_again_when_a_claim_ends() -> None:
+    peers = FakePeers(is_refusing=True)
+    site = Site(make_port(1), peers=peers)
+    site.reconciler.run_once(is_full=True)
+    key = (f"{HERE.address}:5", ip_network("10.1.1.11/32"))
+    assert (peers.announced, peers.generations) == ({}, {key: 100})
+    peers.is_refusing = False
+    site.reconciler.run_once(is_full=True)
+    site.wanted = ()
+    site.reconciler.run_once(is_full=True)
+    assert (peers.announced, peers.generations) == ({}, {})
+
+
 def test_what_an_agent_that_has_just_started_finds_in_the_kernel_stays_unless_it_hears_that_it_is_gone() -> None:
     peers, there = FakePeers(), [elsewhere("10.1.1.98/32"), elsewhere("10.1.1.99/32")]
     peers.hear(*there)

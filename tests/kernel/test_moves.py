@@ -77,12 +77,12 @@ def move(site: Site) -> None:
 
 def has_cached(host: Host, *, owner: Host) -> bool:
     """Has the host written down that the mover is at `owner`, as it is told there now?"""
-    told = [route["generation"] for route in owner.overlay()["routes"] if route["prefix"] == PREFIX]
-    return told == [
+    told = {route["generation"] for route in owner.overlay()["routes"] if route["prefix"] == PREFIX}
+    return told == {
         route["generation"]
         for route in host.cached_routes()
         if (route["prefix"], route["next_hop"]) == (PREFIX, str(owner.vtep))
-    ]
+    }
 
 
 @contextmanager

@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import struct
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from images.payload import run, source_date
+from images.payload import BuildError, run, source_date
 
-_DESCRIPTOR_END: Final = 64 * 1024
-"""A .vmdk of this kind has its descriptor right behind its header ("Virtual Disk Format 5.0")."""
+_SECTOR_BYTES: Final = 512
+_VMDK_HEADER: Final = struct.Struct("<4x4x4xQQQQ")
+"""Capacity, grain size, the descriptor's offset and its size, in sectors ("Virtual Disk Format 5.0", its header)."""
 
 _NAMESPACE: Final = uuid.UUID("0f7d4d2e-61c6-5b0d-9a53-2f5d8f0c3f55")
 
@@ -43,10 +45,24 @@ def convert(source: Path, target: Path) -> None:
         options = ["-O", target.suffix.removeprefix(".")]
     run(["qemu-img", "convert", *options, str(source), str(target)])
     if target.suffix == ".vmdk":
-        with target.open("r+b") as disk:
-            head = disk.read(_DESCRIPTOR_END)
-            disk.seek(0)
-            disk.write(re.sub(rb"\nCID=[0-9a-f]{8}\n", b"\nCID=fffffffe\n", head, count=1))
+        fix_content_id(target)
+
+
+def fix_content_id(vmdk: Path) -> None:
+    """Replace the content id of a stream-optimized disk by one that is always the same; `BuildError` if it has none.
+
+    QEMU writes it without leading zeros: the descriptor, padded with NULs, may become longer.
+    """
+    with vmdk.open("r+b") as disk:
+        *_, start, sectors = _VMDK_HEADER.unpack(disk.read(_VMDK_HEADER.size))
+        size = sectors * _SECTOR_BYTES
+        disk.seek(start * _SECTOR_BYTES)
+        descriptor = disk.read(size).rstrip(b"\0")
+        fixed, found = re.subn(rb"\nCID=[0-9a-f]{1,8}\n", b"\nCID=fffffffe\n", descriptor, count=1)
+        if not found:
+            raise BuildError(f"{vmdk}: its descriptor has no content id (CID)")
+        disk.seek(start * _SECTOR_BYTES)
+        disk.write(fixed.ljust(size, b"\0"))
 
 
 def virtual_size(disk: Path) -> int:

@@ -1,6 +1,7 @@
 """The OVA: what is in it, that it is the same for the same disk, and that vCenter's own import takes it."""
 
 import hashlib
+import re
 import shutil
 import subprocess
 import tarfile
@@ -12,6 +13,7 @@ import pytest
 from pyVmomi import vmodl
 
 from images.build import build_ova
+from images.disk import convert, fix_content_id
 from images.ovf import NETWORKS, OVF, RASD, SIZES, TEXTS, render_descriptor
 from lab.simulator import Simulator
 from lab.vsphere_admin import VsphereAdmin
@@ -53,6 +55,16 @@ def test_the_descriptor_comes_first_and_the_manifest_has_every_digest(files: dic
 def test_the_same_disk_gives_the_same_ova(ova: Path, tmp_path: Path) -> None:
     build_ova(ova.with_name("disk.raw"), tmp_path / "again.ova")
     assert (tmp_path / "again.ova").read_bytes() == ova.read_bytes()
+
+
+def test_a_content_id_that_qemu_writes_with_fewer_digits_is_replaced_too(ova: Path, tmp_path: Path) -> None:
+    convert(ova.with_name("disk.raw"), tmp_path / "disk.vmdk")
+    right = (tmp_path / "disk.vmdk").read_bytes()
+    shorter = re.sub(rb"(\nCID=)fffffffe(\n[^\0]*)", rb"\g<1>c0ffee\g<2>\0\0", right, count=1)
+    assert (len(shorter), shorter != right) == (len(right), True)
+    (tmp_path / "disk.vmdk").write_bytes(shorter)
+    fix_content_id(tmp_path / "disk.vmdk")
+    assert (tmp_path / "disk.vmdk").read_bytes() == right
 
 
 def test_the_disk_is_the_one_that_went_in(files: dict[str, bytes], tmp_path: Path) -> None:

@@ -54,7 +54,8 @@ NAME: Final = "policy"
 CASES: Final = ("rule-change", "vif-added", "memory")
 MANY: Final = 1000
 FEW: Final = 10
-BAR_MIB: Final = 200.0
+BAR_MIB: Final = 190.7
+"""200 MB."""
 _TIMES: Final = 15
 _GROUPS: Final = 100
 _RULES: Final = 100
@@ -68,7 +69,7 @@ def measure(cases: Sequence[str] = CASES) -> Iterator[Measurement]:
     for case in cases:
         if case == "memory":
             peaks = map(float, _in_namespace("full_scale()").split())
-            for metric, value in zip(("peak_mib", "restart_peak_mib"), peaks, strict=True):
+            for metric, value in zip(("peak_mib", "restart_peak_mib", "relist_peak_mib"), peaks, strict=True):
                 yield Measurement(bench=NAME, case=case, metric=metric, value=value, unit="MiB", baseline=BAR_MIB)
             continue
         many, few = (float(each) for each in _in_namespace(f"compare({case!r})").split())
@@ -109,7 +110,7 @@ def compare(case: str) -> None:
 
 def full_scale() -> None:
     """Print the peak memory, in MiB, of a process that holds and has loaded a thousand vifs, a hundred groups with a
-    thousand members each, and ten thousand rules; and of one that is started then, finds them loaded, all but one rule,
+    thousand members each, and ten thousand rules; and of one that is started then, finds them loaded, all but one list,
     and changes that.
     """
     site = _full_site()
@@ -122,16 +123,16 @@ def full_scale() -> None:
 
 
 def restarted() -> None:
-    """Print the peak memory of a process that finds what `full_scale` has loaded."""
+    """Print the peak memory of a process that finds what `full_scale` has loaded; and after another full pass, when all
+    is read again because somebody else has changed the rule set.
+    """
     site = _full_site()
-    observed = replace(_nothing(), filters=site.filters.observe())
-    want = whole(site.want())
-    actions = plan_host(want=want, have=observed).actions
-    (change,) = [action for action in actions if isinstance(action, ReplaceFilters | ChangeElements)]
-    if not isinstance(change, ChangeElements):
-        raise TypeError("what was loaded is not found to be right")
-    site.filters.apply(change)
-    site.filters.observe()
+    site.full_turn()
+    _print_peak()
+    other = LibNftables()
+    other.run("add table ip other", operation="change")
+    other.close()
+    site.full_turn()
     _print_peak()
 
 
@@ -231,6 +232,18 @@ class _Site:
             self.wanted.policing.set_members(key, members)
 
         return tell
+
+    def full_turn(self) -> None:
+        """Observe the tables and change what is not as it is wanted: at most one transaction."""
+        observed = replace(_nothing(), filters=self.filters.observe())
+        self.wanted = self.want()
+        actions = plan_host(want=whole(self.wanted), have=observed).actions
+        for action in actions:
+            if isinstance(action, ReplaceFilters):
+                raise TypeError("what was loaded is not found to be right")
+            if isinstance(action, ChangeElements):
+                self.filters.apply(action)
+        self.wanted.commit()
 
     def turn(self) -> None:
         """Carry out what has changed: one transaction."""

@@ -49,6 +49,7 @@ from vrouter_vm.libnftables import LibNftables
 from vrouter_vm.metrics import GuestServiceMetrics, OverlayMetrics, PortMetrics
 from vrouter_vm.model import Trunk
 from vrouter_vm.networks import WATCHED_TYPES, NetworkFeed, TfNetworks
+from vrouter_vm.nf_tables import NfTables
 from vrouter_vm.overlay import BgpOverlay, describe_overlay
 from vrouter_vm.paths import PathProbe, PathWatch, describe_paths
 from vrouter_vm.policy_status import PolicyMetrics, PolicyStatus
@@ -209,7 +210,7 @@ def _serve(parts: _Parts) -> int:
         rest_s=_LONGEST_REST_S,
     )
     parts.wake.target = loop
-    filter_watch = FilterWatch(parts.filters, generation=LibNftables().generation, on_change=loop.wake_full)
+    filter_watch = FilterWatch(parts.filters, generation=NfTables().generation, on_change=loop.wake_full)
     loop.every(LOOK_S, filter_watch.look)
     _register(metrics, parts)
 

@@ -5,7 +5,7 @@ The filtering boundary of `reconciler`. `nft` has the text, `nft_listing` reads 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Protocol, assert_never
 
@@ -13,7 +13,17 @@ from vrouter_vm import names, policy
 from vrouter_vm.actions import ChangeElements, FilterAction, ReplaceFilters
 from vrouter_vm.model import ObservedFilters
 from vrouter_vm.nft import FAMILIES, MAPS, Mark, digest_of_rules, render_change, render_loads, render_mark
-from vrouter_vm.nft_listing import COUNTED, digest_of_listing, parse_count, parse_filters
+from vrouter_vm.nft_listing import (
+    COUNTED,
+    ListedRule,
+    ListedTable,
+    Part,
+    digest_of_listing,
+    is_read,
+    parse_counts,
+    parse_element,
+    parse_filters,
+)
 
 
 def after_change(loaded: ObservedFilters, change: ChangeElements) -> ObservedFilters:
@@ -32,29 +42,40 @@ def after_change(loaded: ObservedFilters, change: ChangeElements) -> ObservedFil
     )
 
 
-class NftCommands(Protocol):
-    """What runs nftables commands."""
-
-    def run(self, commands: str, *, operation: str, is_terse: bool = False) -> Iterable[dict[str, Any]]:
-        """Run one transaction and return what it lists as libnftables-json objects, to be gone through once; raise
-        `BoundaryError`. `is_terse`: sets are listed without their elements.
-        """
-        ...
+class KernelTables(Protocol):
+    """The rule set as the kernel tells it. Every call raises `BoundaryError`."""
 
     def generation(self) -> int:
-        """Return the number of the rule set, which every transaction raises by one; raise `BoundaryError`."""
+        """Return the number of the rule set, which every transaction raises by one."""
         ...
 
     def counters(self, family: str, table: str) -> dict[str, int]:
-        """Return the packets of a table's named counters; raise `BoundaryError`."""
+        """Return the packets of a table's named counters."""
         ...
 
     def rule_packets(self, family: str, table: str) -> dict[str, int]:
-        """Return the packets that a table's rules have counted, by comment; raise `BoundaryError`."""
+        """Return the packets that a table's rules have counted, by comment."""
         ...
 
-    def trim(self) -> None:
-        """Give memory back that a large listing took."""
+    def parts(self, family: str, table: str) -> Iterator[Part]:
+        """Yield a table and all that is in it but rules and elements; nothing when it is not there."""
+        ...
+
+    def rules(self, family: str, table: str) -> Iterator[ListedRule]:
+        """Yield a table's rules, in their order in each chain."""
+        ...
+
+
+class NftCommands(Protocol):
+    """What runs nftables commands."""
+
+    @property
+    def kernel(self) -> KernelTables:
+        """What answers without it."""
+        ...
+
+    def run(self, commands: str, *, operation: str) -> list[dict[str, Any]]:
+        """Run one transaction and return what it lists as libnftables-json objects; raise `BoundaryError`."""
         ...
 
 
@@ -67,6 +88,7 @@ class FilterTables:
 
     def __init__(self, commands: NftCommands, *, trunk: str) -> None:
         self._commands = commands
+        self._kernel = commands.kernel
         self._trunk = trunk
         self._known: tuple[int, ObservedFilters] | None = None
 
@@ -78,16 +100,17 @@ class FilterTables:
 
     def observe(self) -> ObservedFilters:
         """Return both tables whole; tables that are not there count as not intact. Only `drops` is certainly of now."""
-        if self._known is not None and self._known[0] == self._commands.generation():
+        if self._known is not None and self._known[0] == self._kernel.generation():
             return replace(self._known[1], drops=self._drops())
         return self.read()
 
     def read(self) -> ObservedFilters:
-        """Return the same as listed now, with all counters."""
-        generation = self._commands.generation()
-        seen = parse_filters(self._list(), trunk=self._trunk)
-        self._commands.trim()
-        self._known = (generation, seen) if generation == self._commands.generation() else None
+        """Return the same as the kernel has it now."""
+        self._known = None  # its elements are not to be held beside those that are read
+        generation = self._kernel.generation()
+        tables = [table for family in FAMILIES if (table := self._listed(family)) is not None]
+        seen = parse_filters(tables, drops=self._drops(), trunk=self._trunk)
+        self._known = (generation, seen) if generation == self._kernel.generation() else None
         return seen
 
     def apply(self, action: FilterAction) -> None:
@@ -97,9 +120,9 @@ class FilterTables:
             case ReplaceFilters():
                 self._replace(action)
             case ChangeElements():
-                generation = self._commands.generation()
+                generation = self._kernel.generation()
                 self._commands.run(render_change(action), operation="change")
-                if known is not None and known[0] == generation == self._commands.generation() - 1:
+                if known is not None and known[0] == generation == self._kernel.generation() - 1:
                     self._known = generation + 1, after_change(known[1], action)
             case _:
                 assert_never(action)
@@ -107,12 +130,12 @@ class FilterTables:
     def _replace(self, action: ReplaceFilters) -> None:
         first, *others = render_loads(self._trunk, action.elements, policy_chains=action.chains)
         self._commands.run(first, operation="load")
-        listing = digest_of_listing(self._list(with_elements=False))
-        generation = self._commands.generation()
+        listing = digest_of_listing(filter(None, (self._listed(family, has_elements=False) for family in FAMILIES)))
+        generation = self._kernel.generation()
         mark = render_mark(Mark(rules=digest_of_rules(self._trunk), listing=listing))
         for text in (*others, mark):
             self._commands.run(text, operation="load")
-        if self._commands.generation() == generation + len(others) + 1:
+        if self._kernel.generation() == generation + len(others) + 1:
             loaded = ObservedFilters(
                 elements=policy.merge_elements(action.elements),
                 is_intact=True,
@@ -125,38 +148,35 @@ class FilterTables:
         """Return what was counted since it was loaded: packets by digest of a policy's rule, and the first packets of
         flows and what policies dropped by set and vif. Raises `BoundaryError`.
         """
-        packets: dict[str, dict[str, int]] = {}
-        for name in COUNTED:
-            kind = "map" if name in MAPS else "set"
-            listed = self._commands.run(f"list {kind} inet {names.FILTER_TABLE} {name}", operation="list")
-            counts = [parse_count(found) for item in listed if kind in item for found in item[kind].get("elem", ())]
-            packets[name] = dict(filter(None, counts))
-        return self._commands.rule_packets("inet", names.FILTER_TABLE), packets
+        packets = {
+            name: parse_counts(self._elements("inet", "map" if name in MAPS else "set", name)) for name in COUNTED
+        }
+        return self._kernel.rule_packets("inet", names.FILTER_TABLE), packets
 
     def _drops(self) -> dict[str, int]:
         """Return the packets dropped by reason."""
-        counted = (self._commands.counters(family, names.FILTER_TABLE) for family in FAMILIES)
+        counted = (self._kernel.counters(family, names.FILTER_TABLE) for family in FAMILIES)
         return {name: packets for counters in counted for name, packets in counters.items()}
 
-    def _list(self, *, with_elements: bool = True) -> Iterator[dict[str, Any]]:
-        """Yield what is in our tables, object by object: set by set, as they may hold a hundred thousand elements."""
-        tables = self._commands.run("list tables", operation="list")
-        present = {
-            item["table"]["family"]
-            for item in tables
-            if "table" in item and item["table"]["name"] == names.FILTER_TABLE
-        }
-        for family in FAMILIES:
-            if family not in present:
-                continue
-            sets: list[tuple[str, str]] = []
-            table = f"{family} {names.FILTER_TABLE}"
-            for item in self._commands.run(f"list table {table}", operation="list", is_terse=True):
-                kind = next(iter(item))
-                if kind in ("set", "map") and with_elements:
-                    sets.append((kind, item[kind]["name"]))
-                elif kind != "metainfo":
-                    yield item
-            for kind, name in sets:
-                listed = self._commands.run(f"list {kind} {table} {name}", operation="list")
-                yield from (item for item in listed if kind in item)
+    def _listed(self, family: str, *, has_elements: bool = True) -> ListedTable | None:
+        """Return one of our tables, or None when it is not there. Elements are read set by set: a hundred thousand at
+        once would take much memory as JSON.
+        """
+        parts = tuple(self._kernel.parts(family, names.FILTER_TABLE))
+        if not parts:
+            return None
+        return ListedTable(
+            family=family,
+            parts=parts,
+            rules=tuple(self._kernel.rules(family, names.FILTER_TABLE)),
+            elements={
+                part.name: frozenset(map(parse_element, self._elements(family, part.kind, part.name)))
+                for part in parts
+                if has_elements and is_read(part)
+            },
+        )
+
+    def _elements(self, family: str, kind: str, name: str) -> list[object]:
+        """Return the elements of a set or map (libnftables-json(5))."""
+        listed = self._commands.run(f"list {kind} {family} {names.FILTER_TABLE} {name}", operation="list")
+        return [element for item in listed if kind in item for element in item[kind].get("elem", ())]

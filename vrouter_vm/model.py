@@ -490,16 +490,13 @@ class ObservedFilters:
     """Our nftables tables.
 
     `is_intact`: the fixed chains and rules are exactly those that this version loads. `chains`: the digests of the
-    rules of each policy chain. Since they were loaded: `drops`, packets dropped by reason; `hits`, packets by digest of
-    a policy's rule; `packets`, the first packets of flows and what policies dropped, by set and vif.
+    rules of each policy chain. `drops`: packets dropped since then, by reason.
     """
 
     elements: Elements
     is_intact: bool
     drops: Mapping[str, int]
     chains: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    hits: Mapping[str, int] = field(default_factory=dict, compare=False)
-    packets: Mapping[str, Mapping[str, int]] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)

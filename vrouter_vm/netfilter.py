@@ -59,17 +59,21 @@ class Netfilter:
     def dump(self, kind: int, family: int, attributes: bytes = b"") -> Iterator[memoryview]:
         """Yield the attributes of every object of a kind; raises `BoundaryError` when they cannot be had whole."""
         self.send(message(kind, REQUEST | DUMP, family, attributes))
-        while True:
-            for of_type, flags, body in self.receive():
-                if flags & _DUMP_INTERRUPTED:
-                    self.close()
-                    raise Conflict(self._system, "list", reason="it changed while it was read")
-                if of_type == DONE:
-                    return
-                if of_type == ERROR:
-                    self.close()
-                    raise self.refusal("list", body)
-                yield body[_GENERAL.size :]
+        is_read = False
+        try:
+            while not is_read:
+                for of_type, flags, body in self.receive():
+                    if flags & _DUMP_INTERRUPTED:
+                        raise Conflict(self._system, "list", reason="it changed while it was read")
+                    if of_type == ERROR:
+                        raise self.refusal("list", body)
+                    if of_type == DONE:
+                        is_read = True
+                    else:
+                        yield body[_GENERAL.size :]
+        finally:
+            if not is_read:
+                self.close()  # or the rest would be taken for the next answer
 
     def refusal(self, operation: str, body: memoryview) -> BoundaryError:
         """Return what an error message says."""

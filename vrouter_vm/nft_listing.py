@@ -1,15 +1,15 @@
-"""Pure: what is listed of our nftables tables (libnftables-json(5)) → what they hold.
+"""Pure: what is read of our nftables tables → what they hold.
 
-Called by `filter_tables`. Elements and policies' chains are read one by one; all that is fixed becomes a digest, apart
-from handles and counters: the mark in the tables says which one it has to be.
+Called by `filter_tables`. Rules are told apart by their comments and their bodies, elements are read one by one
+(libnftables-json(5)); all that is fixed becomes a digest: the mark in the tables says which one it has to be.
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 from vrouter_vm import chains, policy
 from vrouter_vm.model import Element, ObservedFilters
@@ -17,59 +17,80 @@ from vrouter_vm.nft import MARK_CHAIN, Mark, digest, digest_of_rules, parse_mark
 
 COUNTED: Final = (policy.LEAVING, policy.ARRIVING, policy.DENIED_FROM, policy.DENIED_TO)
 """The sets and maps whose elements count packets."""
-_VOLATILE: Final = frozenset({"handle", "packets", "bytes", "elem", "index"})
+ANONYMOUS: Final = "anonymous set"
+"""Kind of what is a part of a rule, and goes with it."""
 
 
-def digest_of_listing(objects: Iterable[Mapping[str, Any]]) -> str:
-    """Return the digest of listed tables, without elements, handles, counters, the mark and what policies put there."""
-    return _digest_of(text for item in objects if (text := _fixed_text(item)) is not None)
+class Part(NamedTuple):
+    """A table, chain, set, map, named object or flowtable: all of it that only a transaction changes."""
+
+    kind: str
+    name: str
+    described: str
 
 
-def parse_filters(objects: Iterable[Mapping[str, Any]], *, trunk: str) -> ObservedFilters:
-    """Return what the listed objects of our tables hold (libnftables-json(5)). Goes through them once."""
-    mark: Mark | None = None
-    fixed: list[str] = []
+class ListedRule(NamedTuple):
+    """A rule: where it is, its comment, and a digest of what it does."""
+
+    chain: str
+    comment: str
+    body: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedTable:
+    """One of our tables. `rules` in their order in each chain; `elements` by set, None for those that we never load."""
+
+    family: str
+    parts: Sequence[Part]
+    rules: Sequence[ListedRule]
+    elements: Mapping[str, frozenset[Element | None]]
+
+
+def is_read(part: Part) -> bool:
+    """True for the sets and maps whose elements we load."""
+    return part.kind in {"set", "map"} and (part.name in policy.SET_NAMES or chains.is_member_set(part.name))
+
+
+def digest_of_listing(tables: Iterable[ListedTable]) -> str:
+    """Return the digest of listed tables, without elements, the mark and what policies put there."""
+    return digest("\n".join(sorted(text for table in tables for text in _fixed_texts(table))))
+
+
+def parse_filters(tables: Sequence[ListedTable], *, drops: Mapping[str, int], trunk: str) -> ObservedFilters:
+    """Return what our tables hold; those that are not there count as not intact."""
     elements: dict[str, frozenset[Element]] = dict.fromkeys(policy.SET_NAMES, frozenset())
     rules: dict[str, list[str]] = {}
-    drops: dict[str, int] = {}
-    hits: Counter[str] = Counter()
-    packets: dict[str, dict[str, int]] = {name: {} for name in COUNTED}
     has_foreign_element = False
-    for item in objects:
-        if _is_mark(item):
-            mark = mark or parse_mark(item["rule"].get("comment", ""))
-        if (text := _fixed_text(item)) is not None:
-            fixed.append(text)
-        for kind, value in item.items():
-            if kind in {"set", "map"} and (value["name"] in elements or chains.is_member_set(value["name"])):
-                parsed = [_parse_element(element) for element in value.get("elem", ())]
-                elements[value["name"]] = frozenset(element for element in parsed if element is not None)
-                has_foreign_element = has_foreign_element or None in parsed
-                if value["name"] in packets:
-                    packets[value["name"]] = dict(filter(None, map(parse_count, value.get("elem", ()))))
-            elif kind == "counter":
-                drops[value["name"]] = int(value["packets"])
-            elif kind == "chain" and chains.is_policy_chain(value["name"]):
-                rules.setdefault(value["name"], [])
-            elif kind == "rule" and chains.is_policy_chain(value["chain"]):
-                rules.setdefault(value["chain"], []).append(value.get("comment", ""))
-                hits[value.get("comment", "")] += _rule_packets(value)
-    expected = Mark(rules=digest_of_rules(trunk), listing=_digest_of(fixed))
+    for table in tables:
+        for name, found in table.elements.items():
+            elements[name] = frozenset(element for element in found if element is not None)
+            has_foreign_element = has_foreign_element or None in found
+        for part in table.parts:
+            if _is_of_policy(table.family, part.name) and part.kind == "chain":
+                rules[part.name] = []
+        for rule in table.rules:
+            if rule.chain in rules:
+                rules[rule.chain].append(rule.comment)
+    expected = Mark(rules=digest_of_rules(trunk), listing=digest_of_listing(tables))
     return ObservedFilters(
         elements=elements,
-        is_intact=mark == expected and not has_foreign_element,
+        is_intact=_mark_in(tables) == expected and not has_foreign_element,
         drops=drops,
         chains={name: tuple(digests) for name, digests in rules.items()},
-        hits=hits,
-        packets=packets,
     )
 
 
-def _parse_element(listed: object) -> Element | None:
+def parse_counts(listed: Iterable[object]) -> dict[str, int]:
+    """Return the packets that the listed elements of a set or map have counted, by their keys."""
+    return dict(filter(None, map(_parse_count, listed)))
+
+
+def parse_element(listed: object) -> Element | None:
     """Return a listed element, or None when it is of a form that we never load (a range, a comment)."""
     match listed:
         case {"elem": {"val": value, "counter": _}}:
-            return _parse_element(value)
+            return parse_element(value)
         case str():
             return (listed,)
         case {"concat": [*parts]}:
@@ -93,7 +114,7 @@ def _parse_part(listed: object) -> str | None:
     return None
 
 
-def parse_count(listed: object) -> tuple[str, int] | None:
+def _parse_count(listed: object) -> tuple[str, int] | None:
     """Return the key of a counted element and its packets, or None when it has no counter."""
     match listed:
         case [{"elem": {"val": str(key), "counter": {"packets": int(packets)}}}, _]:
@@ -103,41 +124,27 @@ def parse_count(listed: object) -> tuple[str, int] | None:
     return None
 
 
-def _rule_packets(rule: Mapping[str, Any]) -> int:
-    return sum(int(part["counter"]["packets"]) for part in rule["expr"] if isinstance(part.get("counter"), dict))
+def _mark_in(tables: Iterable[ListedTable]) -> Mark | None:
+    """Return what was recorded when the tables were loaded."""
+    comments = [rule.comment for table in tables for rule in table.rules if _is_mark(table, rule)]
+    return parse_mark(comments[0]) if len(comments) == 1 else None
 
 
-def _is_of_policy(item: Mapping[str, Any]) -> bool:
-    return any(
-        (kind == "chain" and chains.is_policy_chain(value["name"]))
-        or (kind == "rule" and chains.is_policy_chain(value["chain"]))
-        or (kind == "set" and chains.is_member_set(value["name"]))
-        for kind, value in item.items()
-        if isinstance(value, Mapping)
-    )
+def _is_mark(table: ListedTable, rule: ListedRule) -> bool:
+    return table.family == "inet" and rule.chain == MARK_CHAIN
 
 
-def _fixed_text(item: Mapping[str, Any]) -> str | None:
-    """Return what the digest of a listing is made of, or None for what does not belong to it."""
-    if "metainfo" in item or _is_mark(item) or _is_of_policy(item):
-        return None
-    return json.dumps(_canonical(item))
+def _is_of_policy(family: str, name: str) -> bool:
+    return family == "inet" and (chains.is_policy_chain(name) or chains.is_member_set(name))
 
 
-def _digest_of(texts: Iterable[str]) -> str:
-    return digest(json.dumps(sorted(texts)))
-
-
-def _is_mark(item: Mapping[str, Any]) -> bool:
-    rule = item.get("rule")
-    return rule is not None and rule["family"] == "inet" and rule["chain"] == MARK_CHAIN
-
-
-def _canonical(value: Any) -> Any:
-    """Return `value` without what changes by itself, and anonymous sets in one order."""
-    if isinstance(value, dict):
-        kept = {key: _canonical(part) for key, part in sorted(value.items()) if key not in _VOLATILE}
-        if isinstance(kept.get("set"), list):
-            kept["set"] = sorted(kept["set"], key=json.dumps)
-        return kept
-    return [_canonical(part) for part in value] if isinstance(value, list) else value
+def _fixed_texts(table: ListedTable) -> Iterator[str]:
+    """Yield what the digest of a listing is made of."""
+    for part in table.parts:
+        if part.kind != ANONYMOUS and not _is_of_policy(table.family, part.name):
+            yield f"{table.family} {part}"
+    places: Counter[str] = Counter()
+    for rule in table.rules:
+        if not _is_mark(table, rule) and not _is_of_policy(table.family, rule.chain):
+            places[rule.chain] += 1
+            yield f"{table.family} {places[rule.chain]} {rule}"

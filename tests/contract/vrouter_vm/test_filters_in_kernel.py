@@ -10,13 +10,14 @@ from ipaddress import ip_address
 
 import pytest
 
-from tests.contract.vrouter_vm.packet_rig import Rig, RigGuest, running_rig
+from tests.contract.vrouter_vm.packet_rig import Rig, RigGuest, own_namespace, running_rig
 from tests.kernel.site import run, wait_until
 from vrouter_vm import chains, policy
 from vrouter_vm.actions import ChangeElements, ReplaceFilters
 from vrouter_vm.filter_tables import FilterTables
 from vrouter_vm.filter_watch import FilterWatch
-from vrouter_vm.model import ChainRule, Element, GuestPolicy, ListKey, PolicyLayer
+from vrouter_vm.libnftables import LibNftables
+from vrouter_vm.model import ChainRule, Element, GuestPolicy, ListKey, ObservedFilters, PolicyLayer
 from vrouter_vm.rules import Packet, PolicyRule, Service
 
 A = RigGuest(number=101, zone=5, addresses=(ip_address("10.1.1.11"), ip_address("fd00:1::11")))
@@ -82,10 +83,101 @@ def test_what_somebody_else_has_changed_is_seen(rig: Rig) -> None:
     assert not filters.observe().is_intact
 
 
+TUNNELLED = "udp dport {{ {} }} iifname . ip saddr @vteps notrack"
+
+
+@pytest.fixture
+def nft() -> Iterator[LibNftables]:
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    with own_namespace():
+        opened = LibNftables()
+        yield opened
+        opened.close()
+
+
+def load(nft: LibNftables) -> None:
+    filters = FilterTables(nft, trunk="eth1")
+    filters.apply(ReplaceFilters(subject="filters", elements=policy.merge_elements(members(3)), chains=rules(3)))
+
+
+def observed_anew(nft: LibNftables) -> ObservedFilters:
+    """What an agent that is started now makes of the tables."""
+    return FilterTables(nft, trunk="eth1").observe()
+
+
+@pytest.mark.parametrize(
+    "tampering",
+    [
+        ("delete table arp vrouter",),
+        ("add table inet vrouter { flags dormant; }",),
+        ("add chain inet vrouter forward { policy drop; }",),
+        ("add chain inet vrouter mine { type filter hook forward priority -1; }",),
+        ("insert rule inet vrouter forward accept",),
+        ("flush chain inet vrouter admit",),
+        (
+            "flush chain inet vrouter admit",
+            "add rule inet vrouter admit accept; add rule inet vrouter admit mark set 0",
+        ),
+        ("flush chain inet vrouter prerouting", f"add rule inet vrouter prerouting {TUNNELLED.format('4789, 6637')}"),
+        ("flush chain inet vrouter in_zone", "add rule inet vrouter in_zone ct zone set oifname map @zones"),
+        ("add set inet vrouter mine { type ifname; }",),
+        ("add counter inet vrouter mine",),
+        ('add rule inet vrouter loaded return comment "rules=1 listing=2"',),
+    ],
+    ids=" then ".join,
+)
+def test_whatever_somebody_changes_in_the_fixed_tables_is_found_by_a_fresh_process(
+    nft: LibNftables, tampering: tuple[str, ...]
+) -> None:
+    load(nft)
+    assert observed_anew(nft).is_intact
+    for command in tampering:
+        nft.run(command, operation="tamper")
+    assert not observed_anew(nft).is_intact
+
+
+def test_a_rule_that_is_put_back_as_it_was_is_nobodys_change(nft: LibNftables) -> None:
+    load(nft)
+    for command in (
+        "flush chain inet vrouter prerouting",
+        f"add rule inet vrouter prerouting {TUNNELLED.format('6635, 4789')}",
+    ):
+        nft.run(command, operation="tamper")
+    assert observed_anew(nft).is_intact
+
+
+@pytest.mark.parametrize(
+    ("tampering", "left"),
+    [
+        ("delete element inet vrouter set-group-web-a4 {{ 5 . 10.8.0.1 }}", 3),
+        ("flush set inet vrouter set-group-web-p4", 3),
+        ("flush chain inet vrouter list-group-web-arriving", 0),
+        ("insert rule inet vrouter list-group-web-arriving accept", 4),
+        ("replace rule inet vrouter list-group-web-arriving handle {handle} accept", 3),
+        ("delete rule inet vrouter list-group-web-arriving handle {handle}", 2),
+        ("add chain inet vrouter list-mine", 3),
+        ("add set inet vrouter set-mine-a4 {{ typeof ct zone . ip saddr; }}", 3),
+    ],
+)
+def test_whatever_somebody_changes_in_what_policies_need_is_found_by_a_fresh_process(
+    nft: LibNftables, tampering: str, left: int
+) -> None:
+    load(nft)
+    loaded = observed_anew(nft)
+    listed = run("nft -a list chain inet vrouter list-group-web-arriving")
+    handle = next(line for line in listed.splitlines() if "comment" in line).rpartition(" ")[2]
+    nft.run(tampering.format(handle=handle), operation="tamper")
+    found = observed_anew(nft)
+    assert found != loaded
+    assert found.is_intact, "it is mended by a change"
+    assert len(found.chains["list-group-web-arriving"]) == left
+
+
 def test_what_others_do_to_the_rule_set_is_noticed_and_what_we_do_is_not(rig: Rig) -> None:
     noticed: list[int] = []
     filters = FilterTables(rig.nft, trunk="eth1")
-    watch = FilterWatch(filters, generation=rig.nft.generation, on_change=lambda: noticed.append(1))
+    watch = FilterWatch(filters, generation=rig.nft.kernel.generation, on_change=lambda: noticed.append(1))
     watch.look()
     filters.apply(ReplaceFilters(subject="filters", elements=policy.merge_elements(members(3)), chains=rules(3)))
     watch.look()

@@ -1,4 +1,4 @@
-"""The whole agent on the real nftables: what it does about somebody who takes its filters away."""
+"""The whole agent on the real nftables: what it does about somebody who takes its filters away or changes them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from tests.contract.vrouter_vm.packet_rig import own_namespace
 from tests.kernel.site import batch, run, running_agent, wait_until
 
 
-def test_a_rule_set_that_somebody_flushes_is_back_without_being_asked_for(tmp_path: Path) -> None:
-    """As `systemctl reload nftables` does: until then every vif is open, and the next full pass is a minute away."""
+@pytest.mark.parametrize("tampering", ["flush ruleset", "insert rule inet vrouter forward accept"])
+def test_what_somebody_does_to_the_filters_is_mended_without_being_asked_for(tmp_path: Path, tampering: str) -> None:
+    """`systemctl reload nftables` flushes: until then every vif is open, and the next full pass is a minute away."""
     if os.geteuid() != 0:
         pytest.skip("needs root")
     with own_namespace():
@@ -23,5 +24,7 @@ def test_a_rule_set_that_somebody_flushes_is_back_without_being_asked_for(tmp_pa
             "link set esx up",
         )
         with running_agent(tmp_path, extra={"guest_services": {"enabled": False}, "full_period_s": 3600.0}):
-            run("nft flush ruleset")
-            wait_until(lambda: "table inet vrouter" in run("nft list tables"), what="the filters are back")
+            loaded = run("nft -s list ruleset")
+            assert "table inet vrouter" in loaded
+            run(f"nft {tampering}")
+            wait_until(lambda: run("nft -s list ruleset") == loaded, what="the filters are as they were")

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
 
 import pytest
 
 from vrouter_vm import policy
 from vrouter_vm.actions import ChangeElements
+from vrouter_vm.model import Element, ObservedFilters
 from vrouter_vm.nft import (
     Mark,
     digest_of_rules,
@@ -16,107 +15,112 @@ from vrouter_vm.nft import (
     render_change,
     render_tables,
 )
-from vrouter_vm.nft_listing import digest_of_listing, parse_filters
+from vrouter_vm.nft_listing import (
+    ANONYMOUS,
+    ListedRule,
+    ListedTable,
+    Part,
+    digest_of_listing,
+    parse_element,
+    parse_filters,
+)
 
-RULE: dict[str, Any] = {
-    "rule": {
-        "family": "inet",
-        "table": "vrouter",
-        "chain": "input",
-        "handle": 28,
-        "expr": [{"match": {"op": "==", "left": {"meta": {"key": "iifname"}}, "right": "eth1.*"}}, {"drop": None}],
-    }
-}
-COUNTER: dict[str, Any] = {
-    "counter": {"family": "inet", "name": "spoofed", "table": "vrouter", "handle": 9, "packets": 7, "bytes": 84}
-}
-BIND4: dict[str, Any] = {
-    "set": {
-        "family": "inet",
-        "name": "bind4",
-        "table": "vrouter",
-        "type": ["ifname", "ether_addr", "ipv4_addr"],
-        "handle": 13,
-        "elem": [{"concat": ["eth1.101", "00:50:56:aa:00:01", "10.1.1.11"]}],
-    }
-}
-ZONES: dict[str, Any] = {
-    "map": {
-        "family": "inet",
-        "name": "zones",
-        "table": "vrouter",
-        "type": "ifname",
-        "map": "integer",
-        "elem": [["v5", 5]],
-    }
-}
-VIFS: dict[str, Any] = {"set": {"family": "inet", "name": "vifs", "table": "vrouter", "elem": ["eth1.101"]}}
+DROPS = ListedRule("input", "", "d1")
+RETURNS = ListedRule("input", "", "d2")
+BIND4 = Part("set", "bind4", "t1")
+TABLE = ListedTable(
+    family="inet",
+    parts=(Part("table", "vrouter", ""), Part("chain", "input", "h1"), BIND4, Part("object", "spoofed", "")),
+    rules=(DROPS, RETURNS),
+    elements={"bind4": frozenset({("eth1.101", "00:50:56:aa:00:01", "10.1.1.11")}), "vifs": frozenset()},
+)
+LOADED = Mark(rules=digest_of_rules("eth1"), listing=digest_of_listing([TABLE]))
 
 
-def listing(*, mark: Mark | None = None, changes: Mapping[str, dict[str, Any]] | None = None) -> list[dict[str, Any]]:
-    objects = copy.deepcopy([RULE, COUNTER, BIND4, ZONES, VIFS])
-    if mark is None:
-        mark = Mark(rules=digest_of_rules("eth1"), listing=digest_of_listing(objects))
-    for item in objects:
-        for value in item.values():
-            value.update((changes or {}).get(value.get("name", "rule"), {}))
-    comment = {"family": "inet", "table": "vrouter", "chain": "loaded", "handle": 99, "comment": format_mark(mark)}
-    return [{"metainfo": {"version": "1.0.6"}}, *objects, {"rule": comment}]
+def seen(table: ListedTable = TABLE, *, mark: Mark = LOADED, trunk: str = "eth1") -> ObservedFilters:
+    marked = replace(table, rules=(*table.rules, ListedRule("loaded", format_mark(mark), "m1")))
+    return parse_filters([marked], drops={"spoofed": 7}, trunk=trunk)
 
 
 def test_elements_and_counters_are_read() -> None:
-    filters = parse_filters(listing(), trunk="eth1")
+    filters = seen()
     assert filters.is_intact
     assert filters.elements[policy.BIND4] == {("eth1.101", "00:50:56:aa:00:01", "10.1.1.11")}
-    assert filters.elements[policy.ZONES] == {("v5", "5")}
-    assert filters.elements[policy.VIFS] == {("eth1.101",)}
+    assert filters.elements[policy.VIFS] == frozenset()
     assert filters.elements[policy.BIND6] == frozenset()
     assert filters.drops == {"spoofed": 7}
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"spoofed": {"packets": 8, "bytes": 9, "handle": 1}},
-        {"bind4": {"handle": 5, "elem": []}},
-        {"rule": {"handle": 4}},
-    ],
+POLICY_PARTS = (
+    Part("chain", "list-group-web", ""),
+    Part("set", "set-group-web-a4", ""),
+    Part(ANONYMOUS, "__set4", "x"),
 )
-def test_what_changes_by_itself_leaves_the_tables_intact(changes: dict[str, dict[str, Any]]) -> None:
-    assert parse_filters(listing(changes=changes), trunk="eth1").is_intact
 
 
 @pytest.mark.parametrize(
-    "changes",
+    "table",
     [
-        {"rule": {"expr": [{"accept": None}]}},
-        {"bind4": {"type": "ifname"}},
-        {"bind4": {"elem": [{"range": ["a", "b"]}]}},
-        {"zones": {"elem": [[{"prefix": "v"}, 5]]}},
+        replace(TABLE, elements={"bind4": frozenset()}),
+        replace(TABLE, parts=(*TABLE.parts[::-1],)),
+        replace(
+            TABLE, parts=(*TABLE.parts, *POLICY_PARTS), rules=(*TABLE.rules, ListedRule("list-group-web", "a", "b"))
+        ),
     ],
+    ids=["elements", "in another order", "what policies need"],
 )
-def test_what_somebody_changed_is_not_intact(changes: dict[str, dict[str, Any]]) -> None:
-    assert not parse_filters(listing(changes=changes), trunk="eth1").is_intact
+def test_what_the_agent_itself_changes_leaves_the_tables_intact(table: ListedTable) -> None:
+    assert seen(table).is_intact
 
 
-def test_a_rule_more_or_less_is_not_intact() -> None:
-    assert not parse_filters([*listing(), copy.deepcopy(RULE)], trunk="eth1").is_intact
-    assert not parse_filters([item for item in listing() if item != RULE], trunk="eth1").is_intact
+@pytest.mark.parametrize(
+    "table",
+    [
+        replace(TABLE, rules=(DROPS._replace(body="d3"), RETURNS)),
+        replace(TABLE, rules=(RETURNS, DROPS)),
+        replace(TABLE, rules=(DROPS,)),
+        replace(TABLE, rules=(DROPS, RETURNS, RETURNS)),
+        replace(TABLE, parts=(*TABLE.parts[:-2], BIND4._replace(described="t2"), TABLE.parts[-1])),
+        replace(TABLE, parts=(*TABLE.parts, Part("flowtable", "f", ""))),
+        replace(TABLE, parts=TABLE.parts[1:]),
+        replace(TABLE, elements={"bind4": frozenset({None})}),
+        replace(TABLE, family="arp"),
+    ],
+    ids=["rule", "order", "rule less", "rule more", "type", "part more", "part less", "strange element", "family"],
+)
+def test_what_somebody_changed_is_not_intact(table: ListedTable) -> None:
+    assert not seen(table).is_intact
 
 
 def test_tables_of_another_version_or_trunk_are_not_intact() -> None:
-    assert not parse_filters(listing(), trunk="eth2").is_intact
-    assert not parse_filters([], trunk="eth1").is_intact
-    other = Mark(rules="0" * 16, listing=digest_of_listing(listing()))
-    assert not parse_filters(listing(mark=other), trunk="eth1").is_intact
+    assert not seen(trunk="eth2").is_intact
+    assert not seen(mark=replace(LOADED, rules="0" * 16)).is_intact
+    assert not parse_filters([TABLE], drops={}, trunk="eth1").is_intact, "no mark"
+    assert not parse_filters([], drops={}, trunk="eth1").is_intact
 
 
-def test_the_order_within_an_anonymous_set_does_not_matter() -> None:
-    def rule(*types: str) -> dict[str, Any]:
-        return {"rule": {"family": "inet", "chain": "x", "expr": [{"match": {"right": {"set": [*types]}}}]}}
+def test_the_rules_of_a_policy_are_read_in_their_order_and_an_empty_chain_is_one() -> None:
+    rules = [ListedRule(f"list-{name}", comment, "") for name, comment in (("a", "1"), ("b", "3"), ("a", "2"))]
+    parts = [Part("chain", f"list-{name}", "") for name in "abc"]
+    listed = replace(TABLE, parts=(*TABLE.parts, *parts), rules=(*TABLE.rules, *rules))
+    assert seen(listed).chains == {"list-a": ("1", "2"), "list-b": ("3",), "list-c": ()}
 
-    assert digest_of_listing([rule("a", "b")]) == digest_of_listing([rule("b", "a")])
-    assert digest_of_listing([rule("a", "b")]) != digest_of_listing([rule("a", "c")])
+
+@pytest.mark.parametrize(
+    ("listed", "element"),
+    [
+        ("eth1.101", ("eth1.101",)),
+        ({"concat": ["v5", "10.1.1.2", 53]}, ("v5", "10.1.1.2", "53")),
+        ({"concat": [5, {"prefix": {"addr": "10.9.0.0", "len": 16}}]}, ("5", "10.9.0.0/16")),
+        (["v5", 5], ("v5", "5")),
+        ([{"elem": {"val": "eth1.101", "counter": {"packets": 1, "bytes": 2}}}, 17], ("eth1.101", "17")),
+        ([17, {"jump": {"target": "leaving-1"}}], ("17", "jump leaving-1")),
+        ({"range": ["a", "b"]}, None),
+        ([{"prefix": "v"}, 5], None),
+    ],
+)
+def test_an_element_is_read_as_it_was_loaded_and_a_strange_one_is_none(listed: object, element: Element | None) -> None:
+    assert parse_element(listed) == element
 
 
 @pytest.mark.parametrize("comment", ["", "rules=1", "hello world"])
@@ -137,21 +141,9 @@ def test_every_rule_for_guests_is_about_this_trunk() -> None:
     assert "eth1" not in text
 
 
-def test_an_element_with_a_number_in_it_is_read_as_it_was_loaded() -> None:
-    listed = [
-        {
-            "set": {
-                "family": "inet",
-                "table": "vrouter",
-                "name": "services4",
-                "type": ["ifname", "ipv4_addr", "inet_service"],
-                "elem": [{"concat": ["v5", "10.1.1.2", 53]}],
-            }
-        }
-    ]
-    seen = parse_filters(listed, trunk="eth1")
-    assert seen.elements["services4"] == {("v5", "10.1.1.2", "53")}
+def test_an_element_with_a_number_in_it_is_not_loaded_again() -> None:
+    have = {"services4": frozenset({("v5", "10.1.1.2", "53")})}
     want = {"services4": frozenset({("v5", "10.1.1.2", "53"), ("v5", "169.254.169.254", "80")})}
-    assert render_change(ChangeElements(subject="filters", want=want, have=seen.elements)) == (
+    assert render_change(ChangeElements(subject="filters", want=want, have=have)) == (
         'add element inet vrouter services4 { "v5" . 169.254.169.254 . 80 }\n'
     )

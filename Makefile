@@ -32,9 +32,12 @@ lab: setup build/vcsim build/gobgpd  ## bring the lab up and leave it running wi
 
 test: test-native test-guest  ## every test: unit, property, golden, contract, Go; kernel and end to end
 
+# Half of what these tests take is waiting.
+WORKERS := $(shell echo $$((2 * $$(nproc))))
+
 test-native: setup-test build/vcsim build/gobgpd
 	cd vcsim && ../tools/go test ./...
-	$(PY) -m pytest -q -n 2 --dist loadfile -m "not kernel and not e2e and not e2e_image"
+	$(PY) -m pytest -q -n $(WORKERS) --dist loadfile -m "not kernel and not e2e and not e2e_image"
 
 test-guest: setup-test build/vcsim build/gobgpd
 	$(PY) -m lab test

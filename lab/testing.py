@@ -1,6 +1,7 @@
 """Runs the tests that need the lab's kernel features: here, or spread over throw-away machines that work side by side.
 
 Called by `lab.__main__`. One emulated machine keeps one core busy, so a second one costs nothing where there are two.
+Each then has one CPU: two of them would wait for each other, and the same tests take a third more of the cores' time.
 pytest itself (pytest-xdist) hands the next test file to the machine that is free: there is one report, one exit status,
 and a machine that dies fails the test that it was at and is replaced.
 """
@@ -52,6 +53,7 @@ def _worker(number: int) -> Sequence[str]:
     """The command that stands for a Python in a machine; pytest talks to it by its standard input and output."""
     how = [
         "--always",
+        "--cpus=1",
         f"--channel={Channel.CONVERSATION}",
         f"--timeout={TIMEOUT_S:.0f}",
         f"--memory={MACHINE_MEMORY_MB}M",

@@ -1,6 +1,7 @@
 """What the agent needs from outside, as it needs it.
 
-Adapters: `kernel`, `filter_tables`, `conntrack`, `networks`, `interfaces`, `port_files`, `overlay`.
+Adapters: `kernel`, `filter_tables`, `conntrack`, `networks`, `interfaces`, `port_files`, `overlay`,
+`guest_services.claim_box`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Protocol
 from tf_api.model import JsonObject, Snapshot
 from tf_reconcile.errors import BoundaryError
 from vrouter_vm.actions import FilterAction, KernelAction
+from vrouter_vm.claims import Claim, Standing
 from vrouter_vm.flows import Flow
 from vrouter_vm.model import (
     BgpRoute,
@@ -104,6 +106,18 @@ class Placements(Protocol):
 
     def take(self, placements: Mapping[VmiUuid, Placement | None], *, is_all: bool) -> None:
         """Take note, after a pass, of where ports are served now (None: nowhere). `is_all`: there are no others."""
+        ...
+
+
+class AddressClaims(Protocol):
+    """What guests say of addresses that they share with others."""
+
+    def take(self) -> Sequence[Claim]:
+        """Return what they have said since the last call."""
+        ...
+
+    def publish(self, standing: Standing) -> None:
+        """Tell whoever hears guests how their claims stand after a pass."""
         ...
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from vrouter_vm import links, policy
+from vrouter_vm.claims import NO_OWNERS, Claim, Owners
 from vrouter_vm.flows import FlowJudge
 from vrouter_vm.model import Desired, InterfaceView, NetworkView, Observed, ObservedFilters, Port, Trunk
 from vrouter_vm.plan import digests_of
@@ -51,9 +52,12 @@ def all_wanted(
     trunk: Trunk,
     has_ipv6: bool,
     overlay: Overlay | None = None,
+    owners: Owners = NO_OWNERS,
+    claims: Iterable[Claim] = (),
 ) -> Wanted:
-    """Return what is wanted, told all at once."""
-    wanted = Wanted(trunk=trunk, has_ipv6=has_ipv6, overlay=overlay)
+    """Return what is wanted, told all at once. `owners`: of the addresses that guests share, before `claims`."""
+    wanted = Wanted(trunk=trunk, has_ipv6=has_ipv6, overlay=overlay, owners=owners)
+    wanted.claims.tell(claims)
     for port in ports:
         wanted.places.set_port(port.vmi_uuid, port)
     tell_networks(wanted, networks)
@@ -181,6 +185,7 @@ def judge_of(wanted: Wanted) -> FlowJudge:
         zones={each.vif: wanted.policing.zone_of(each.network) for each in wanted.places.placements.values()},
         lists=wanted.policing.lists,
         member_sets=wanted.facts.member_sets.now,
+        owners=wanted.claims.owners.ports,
     )
 
 

@@ -128,6 +128,17 @@ def next_generation(heard: Iterable[BgpRoute], vtep: Vtep) -> int:
     return min(max(others) + 1, LAST_GENERATION) if others else FIRST_GENERATION
 
 
+def claimed_generation(own: int, heard: Iterable[BgpRoute], vtep: Vtep) -> int:
+    """Return the generation of an address that a guest here claims: `own` if that wins and is no first one, else newer
+    than all that is `heard` of it from other hosts. A first one is that of guests that have claimed nothing.
+    """
+    others = [route for route in heard if route.next_hop != vtep.address]
+    rank_of_own = own, -int(vtep.address)
+    if own > FIRST_GENERATION and all(rank_of_own > (route.generation, -int(route.next_hop)) for route in others):
+        return own
+    return min(max([FIRST_GENERATION, *(route.generation for route in others)]) + 1, LAST_GENERATION)
+
+
 def local_route(member: Member, prefix: IpNetwork, *, vtep: Vtep, generation: int) -> EvpnRoute:
     """Return what this host tells of a prefix of `member`."""
     return EvpnRoute(

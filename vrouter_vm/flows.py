@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
+from types import MappingProxyType
 from typing import Final
 
 from vrouter_vm import chains, policy
 from vrouter_vm.actions import AnyAction, ChangeElements, ReplaceFilters
+from vrouter_vm.claims import Unit, claimables
 from vrouter_vm.model import Element, GuestPolicy, IpAddress, IpNetwork, ListKey, Placement, SetKey, VmiUuid
+from vrouter_vm.prefixes import host_prefix
 from vrouter_vm.route_tables import routes_behind
 from vrouter_vm.rules import Packet, PolicyRule
 from vrouter_vm.verdict import NO_POLICY, Decision, decisions
@@ -123,18 +126,23 @@ class FlowJudge:
         zones: Mapping[str, int],
         lists: Mapping[ListKey, tuple[PolicyRule, ...]],
         member_sets: Mapping[str, frozenset[Element]],
+        owners: Mapping[Unit, VmiUuid] = MappingProxyType({}),
     ) -> None:
-        """`zones`: conntrack zone by vif."""
+        """`zones`: conntrack zone by vif. `owners`: who has the addresses that several guests may claim."""
         self._lists = lists
         self._member_sets = member_sets
         self._prefixes: dict[str, list[tuple[str, IpNetwork]]] = {}
         self._guests: dict[tuple[int, IpAddress], Placement] = {}
+        self._owners: dict[tuple[int, IpAddress], Placement] = {}
         self._behind: dict[int, list[tuple[IpNetwork, Placement]]] = {}
         self._zones: dict[str, int] = {}
         for placement in sorted(placements, key=_precedence, reverse=True):  # who goes first has the last word
             zone = self._zones[placement.vrf] = zones[placement.vif]
             for address in placement.port.addresses:
                 self._guests[zone, address] = placement
+            for address in claimables(placement):
+                if owners.get((placement.network.network_id, host_prefix(address))) == placement.port.vmi_uuid:
+                    self._owners[zone, address] = placement
             behind = {pair.prefix for pair in placement.settings.address_pairs} | routes_behind(placement).keys()
             self._behind.setdefault(zone, []).extend((prefix, placement) for prefix in behind)
 
@@ -144,7 +152,7 @@ class FlowJudge:
 
     def guest(self, zone: int, address: IpAddress) -> Placement | None:
         """Return the guest here that has an address, or None when it is elsewhere."""
-        found = self._guests.get((zone, address))
+        found = self._guests.get((zone, address)) or self._owners.get((zone, address))
         if found is not None:
             return found
         inside = [

@@ -7,11 +7,12 @@ docs/design/data-plane.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import ip_interface, ip_network
 from typing import Final
 
 from vrouter_vm import names
+from vrouter_vm.claims import claimables
 from vrouter_vm.model import (
     IpAddress,
     IpNetwork,
@@ -166,21 +167,30 @@ def vif_addresses(placement: Placement) -> Iterator[LinkAddress]:
         yield LinkAddress(ifname=placement.vif, address=ROUTER_LINK_LOCAL)
 
 
-def guest_neighbours(placement: Placement) -> Iterator[Neighbour]:
-    """Yield the permanent neighbour of each address of a port."""
+def guest_neighbours(placement: Placement, claimed: Mapping[IpAddress, MacAddress]) -> Iterator[Neighbour]:
+    """Yield the permanent neighbour of each address of a port, and of each that its guest may claim, by `claimed`."""
     for address in placement.port.addresses:
         yield Neighbour(ifname=placement.vif, address=address, mac=placement.port.mac)
+    for address, mac in claimed.items():
+        yield Neighbour(ifname=placement.vif, address=address, mac=mac)
 
 
 def local_ways(placement: Placement) -> Iterator[tuple[IpNetwork, LocalWay]]:
-    """Yield how each address of a port and each prefix behind it is reached; nothing while it is only prepared."""
+    """Yield how each address of a port, each that its guest may claim, and each prefix behind it is reached; nothing
+    while it is only prepared.
+    """
     if placement.is_active:
         for address in placement.port.addresses:
             prefix = host_prefix(address)
             yield prefix, LocalWay(vif=placement.vif, source=source_towards(placement.network, prefix))
-        for prefix, via in routes_behind(placement).items():
+        shared = {host_prefix(address): each.own for address, each in claimables(placement).items()}
+        for prefix, own in shared.items():
             source = source_towards(placement.network, prefix)
-            yield prefix, LocalWay(vif=placement.vif, via=via, source=source)
+            yield prefix, LocalWay(vif=placement.vif, source=source, claimant=own)
+        for prefix, via in routes_behind(placement).items():
+            if prefix not in shared:
+                source = source_towards(placement.network, prefix)
+                yield prefix, LocalWay(vif=placement.vif, via=via, source=source)
 
 
 def source_towards(network: Network, prefix: IpNetwork) -> IpAddress | None:

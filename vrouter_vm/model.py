@@ -610,12 +610,14 @@ BgpRoute: TypeAlias = EvpnRoute | VpnRoute
 class LocalWay:
     """How a prefix is reached on this host: on that vif, straight or by an address of the guest there.
 
-    `source`: what the router's own packets on it are from.
+    `source`: what the router's own packets on it are from. `claimant`: the guest's own address, where the prefix is an
+    address that it shares with other guests and has as long as it claims it.
     """
 
     vif: str
     via: IpAddress | None = None
     source: IpAddress | None = None
+    claimant: IpAddress | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

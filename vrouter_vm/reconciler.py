@@ -25,7 +25,18 @@ from vrouter_vm.actions import (
     runs,
     summarize,
 )
-from vrouter_vm.boundary import Filtering, FlowTable, Forwarding, Interfaces, Networks, Peers, Placements, Ports
+from vrouter_vm.boundary import (
+    AddressClaims,
+    Filtering,
+    FlowTable,
+    Forwarding,
+    Interfaces,
+    Networks,
+    Peers,
+    Placements,
+    Ports,
+)
+from vrouter_vm.claims import Claim, Owners, owners_in
 from vrouter_vm.desired import (
     all_wanted,
     before,
@@ -77,12 +88,17 @@ class Reconciler:
     board: StatusBoard
     overlay: OverlaySide | None = None
     followers: Sequence[Placements] = ()
+    claims: AddressClaims | None = None
     flow_table: FlowTable | None = None
     is_dry_run: bool = False
     _base: _Base | None = field(default=None, init=False)
     _unreviewed: Scope = field(default=EVERYTHING, init=False)
     """Which flows may have been begun under other policies than those of now: at first all."""
     _judged: Wanted | None = field(default=None, init=False)
+    _claims: tuple[Claim, ...] = field(default=(), init=False)
+    """What guests have said, until a pass has taken it in."""
+    _owners: Owners | None = field(default=None, init=False)
+    """Who has the addresses that guests share; None at first: the kernel tells."""
     _was_stale: bool = field(default=False, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
@@ -109,9 +125,11 @@ class Reconciler:
     def _run_pass(self, *, is_full: bool) -> PassReport:
         pass_number = self.board.begin_pass()
         base, self._base = self._base, None
+        self._claims += tuple(self.claims.take()) if self.claims else ()
         step = None if is_full or base is None else self._follow(base)
         base = None  # as in `_observe`
         step = step or self._observe()
+        self._claims, self._owners = (), step.wanted.claims.owners
         applied = Applied()
         if not self.is_dry_run:
             self._record_generations(step)
@@ -122,6 +140,8 @@ class Reconciler:
             self.overlay.peers.settle()
         # What is in the way a second time stays there: that is tried again with back-off, as other failures are.
         looks_again, self._was_stale = applied.is_stale and not self._was_stale, applied.is_stale
+        if self.claims:
+            self.claims.publish(step.wanted.claims.standing)
         self._report_placements(step)
         self.board.publish(self._outcome(pass_number, step, applied, looks_again=looks_again))
         if applied.is_clean and step.is_followable and not self.is_dry_run:
@@ -159,6 +179,8 @@ class Reconciler:
             trunk=have.trunk,
             has_ipv6=have.has_ipv6,
             overlay=self._overlay(view, have),
+            owners=owners_in(have, ports, interfaces.known) if self._owners is None else self._owners,
+            claims=self._claims,
         )
         want = whole(wanted)
         return _Step(
@@ -197,6 +219,7 @@ class Reconciler:
         wanted.set_gone(news.gone)
         for key, route in news.remote.items():
             wanted.set_remote(key, route)
+        wanted.claims.tell(self._claims)
         wanted.settle()
         have = before(wanted, base.surroundings)
         if wanted.needs_full_pass or _is_kept(wanted, have):

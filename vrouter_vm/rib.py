@@ -8,9 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from ipaddress import IPv4Address
 from typing import TypeAlias
 
-from vrouter_vm.evpn import Member, Vtep, format_rd, is_usable, local_route, may_take, next_generation, rank
+from vrouter_vm.evpn import (
+    FIRST_GENERATION,
+    Member,
+    Vtep,
+    claimed_generation,
+    format_rd,
+    is_usable,
+    local_route,
+    may_take,
+    next_generation,
+    rank,
+)
 from vrouter_vm.model import BgpRoute, Choice, EvpnRoute, IpNetwork, LocalWay, RouteKey, RouteTarget
 
 PrefixUnit: TypeAlias = tuple[int, IpNetwork]
@@ -30,6 +42,8 @@ class Rib:
         self._ways: dict[RouteKey, LocalWay] = {}
         self._rds: dict[int, str] = {}
         self._dirty: set[PrefixUnit] = set()
+        self._claimed: set[PrefixUnit] = set()
+        self._released: set[PrefixUnit] = set()
         self.remote: dict[RouteKey, BgpRoute] = {}
         """The routes of other hosts by which packets can be sent."""
         self.local: dict[PrefixUnit, EvpnRoute] = {}
@@ -85,10 +99,26 @@ class Rib:
             guests[prefix] = way
         self._dirty.add((network_id, prefix))
 
+    def claim(self, network_id: int, prefix: IpNetwork) -> None:
+        """Let this host win an address, which a guest here claims, from all that is heard of it by now."""
+        self._claimed.add((network_id, prefix))
+        self._dirty.add((network_id, prefix))
+
+    def release(self, network_id: int, prefix: IpNetwork) -> None:
+        """Take note that the guest that had claimed an address has no part in it any more."""
+        self._released.add((network_id, prefix))
+        self._dirty.add((network_id, prefix))
+
+    def is_heard_from(self, network_id: int, prefix: IpNetwork, vtep: IPv4Address) -> bool:
+        """True when a host says that a prefix is there, whether or not it is followed."""
+        member = self._members.get(network_id)
+        return member is not None and any(route.next_hop == vtep for route in self._heard(member, prefix))
+
     def settle(self) -> set[PrefixUnit]:
         """Choose anew where something has changed; return which prefixes of which networks that were."""
         for unit in list(self._dirty):  # what is told first: it takes part in the choice, here and in other networks
             self._tell(unit)
+        self._claimed, self._released = set(), set()
         dirty, self._dirty = self._dirty, set()
         for unit in dirty:
             choice = self._choose(unit)
@@ -126,8 +156,12 @@ class Rib:
             return
         key = self._rds[network_id], prefix
         generation = old.generation if old is not None else self._last_generations.pop(key, None)
+        if unit in self._released or (generation is None and way.claimant is not None):
+            generation = FIRST_GENERATION
         if generation is None:
             generation = next_generation(self._heard(member, prefix), self._vtep)
+        if unit in self._claimed:
+            generation = claimed_generation(generation, self._heard(member, prefix), self._vtep)
         self.local[unit] = route = local_route(member, prefix, vtep=self._vtep, generation=generation)
         self._ways[key] = way
         self._enter(route)

@@ -18,7 +18,8 @@ from ipaddress import IPv4Address
 from typing import Final, TypeAlias, TypeVar
 
 from vrouter_vm import chains, links, names, policy, tunnels
-from vrouter_vm.evpn import NO_ASN, Member, Vtep
+from vrouter_vm.claims import NO_OWNERS, Claim, Claims, Owners, claimables
+from vrouter_vm.evpn import FIRST_GENERATION, NO_ASN, Member, Vtep
 from vrouter_vm.facts import NOTHING, Facts, Part
 from vrouter_vm.model import (
     BgpRoute,
@@ -38,6 +39,7 @@ from vrouter_vm.model import (
 )
 from vrouter_vm.places import Move, Places, discard
 from vrouter_vm.policing import Policing
+from vrouter_vm.prefixes import host_prefix
 from vrouter_vm.rib import PrefixUnit, Rib
 from vrouter_vm.tunnels import FarEnd, Overlay
 
@@ -55,8 +57,10 @@ _ALONE: Final = Vtep(address=IPv4Address(0), router_mac=MacAddress(""))
 class Wanted:
     """What should exist. Tell it what has changed with the `set_` methods, then `settle`, then read."""
 
-    def __init__(self, *, trunk: Trunk, has_ipv6: bool, overlay: Overlay | None = None) -> None:
-        """`has_ipv6` says whether the kernel can do IPv6 at all."""
+    def __init__(
+        self, *, trunk: Trunk, has_ipv6: bool, overlay: Overlay | None = None, owners: Owners = NO_OWNERS
+    ) -> None:
+        """`has_ipv6` says whether the kernel can do IPv6 at all; `owners`: of the addresses that guests share."""
         self._trunk = trunk
         self.has_ipv6 = has_ipv6
         self._overlay = overlay
@@ -93,6 +97,8 @@ class Wanted:
             check_policy=self.policing.check_profiles,
         )
         """The ports, with what is known of their networks and interfaces; tell it of these itself."""
+        self.claims = Claims(owners)
+        """Who has the addresses that guests share; tell it of claims itself."""
         self.facts = Facts()
         self.touched_prefixes: set[PrefixUnit] = set()
         """The prefixes that the last `settle` has looked at."""
@@ -149,6 +155,7 @@ class Wanted:
         for unit, part in self.policing.settle():
             self._replace(unit, part)
         self._follow_routes()
+        self._judge_claims()
         self._rib.forget_generations(but_of=self.places.held_prefixes)
         self._is_begun = True
 
@@ -287,17 +294,65 @@ class Wanted:
             for unit, way in _ways_of(move.new):
                 touched.add(unit)
                 self._ways.setdefault(unit, {})[move.vmi_uuid] = way
+            if move.new is None:
+                self.claims.forget(move.vmi_uuid)
+        touched.update(claim.unit for claim in self.claims.take() if self._accept(claim))
         for unit in touched:
-            first = self._first_way(self._ways[unit]) if unit in self._ways else None
-            self._rib.set_guest(*unit, first)
+            offers = self._ways.get(unit, {})
+            owner = self.claims.owner(unit)
+            if owner is not None and (owner not in offers or offers[owner].claimant is None):
+                self.claims.release(unit)
+                self._rib.release(*unit)
+                owner = None
+            self._rib.set_guest(*unit, self._first_way(offers, owner) if offers else None)
 
-    def _first_way(self, offers: Mapping[VmiUuid, LocalWay]) -> LocalWay:
-        """Return the way that counts: to a guest's own address, else through the port that came first."""
+    def _first_way(self, offers: Mapping[VmiUuid, LocalWay], owner: VmiUuid | None) -> LocalWay:
+        """Return the way that counts: to a guest's own address, else to the one that has claimed it, else through the
+        port that came first.
+        """
 
-        def order(vmi_uuid: VmiUuid) -> tuple[bool, float, VmiUuid]:
-            return offers[vmi_uuid].via is not None, self.places.ports[vmi_uuid].added_at, vmi_uuid
+        def order(vmi_uuid: VmiUuid) -> tuple[bool, bool, float, VmiUuid]:
+            return not _is_own(offers[vmi_uuid]), vmi_uuid != owner, self.places.ports[vmi_uuid].added_at, vmi_uuid
 
         return offers[min(offers, key=order)]
+
+    def _accept(self, claim: Claim) -> bool:
+        """Let a guest have the address that it claims; False when it may not have it."""
+        placement, offers = self.places.placements.get(claim.vmi_uuid), self._ways.get(claim.unit, {})
+        if placement is None or claim.vmi_uuid not in offers or any(map(_is_own, offers.values())):
+            return False
+        claimable = claimables(placement).get(claim.address)
+        if (
+            claimable is None
+            or claim.mac not in claimable.macs
+            or (claim.is_answer and not self.claims.is_asked(claim))
+        ):
+            return False
+        self.claims.accept(claim)
+        self._rib.claim(*claim.unit)
+        self._replace(("port", claim.vmi_uuid), self._port_part(placement))
+        return True
+
+    def _judge_claims(self) -> None:
+        """Find out who has the addresses that guests here share, and whom to ask where nobody is known to."""
+        for unit in self.touched_prefixes:
+            offers = {vmi: way for vmi, way in self._ways.get(unit, {}).items() if way.claimant is not None}
+            choice, owner, winner = self._rib.choices.get(unit), self.claims.owner(unit), None
+            asked: set[VmiUuid] = set()
+            if offers and choice is not None:
+                is_claimed = choice.route.generation > FIRST_GENERATION
+                if choice.way is None:
+                    host = choice.route.next_hop
+                    asked = {vmi for vmi, way in offers.items() if not is_claimed or self._has_left(host, unit, way)}
+                elif owner is not None and is_claimed and choice.way == offers[owner]:
+                    winner = owner
+                elif not _is_own(choice.way):
+                    asked = set(offers)
+            self.claims.judge(unit, winner=winner, asked=frozenset(asked))
+
+    def _has_left(self, host: IPv4Address, unit: PrefixUnit, way: LocalWay) -> bool:
+        """True when the guest to which `way` leads, here, was on that host, which does not know better yet."""
+        return way.claimant is not None and self._rib.is_heard_from(unit[0], host_prefix(way.claimant), host)
 
     def _port_part(self, placement: Placement) -> Part:
         """Return what one port asks for; its routes belong to the prefixes."""
@@ -305,7 +360,7 @@ class Wanted:
             vifs=(links.vif_of(placement, trunk_mac=self._trunk.mac),),
             sysctls=tuple(links.vif_sysctls(placement, has_ipv6=self.has_ipv6).items()),
             addresses=tuple(links.vif_addresses(placement)),
-            neighbours=tuple(links.guest_neighbours(placement)),
+            neighbours=tuple(links.guest_neighbours(placement, self.claims.macs_of(placement))),
             elements=policy.guest_elements(placement, zone=self.policing.zone_of(placement.network)),
             chains=tuple(chains.profile_chains(placement.settings.policy).items()),
         )
@@ -424,6 +479,11 @@ class _Served:
 
     network: Network
     routes_ipv6: bool
+
+
+def _is_own(way: LocalWay) -> bool:
+    """True for the way to a guest's own address."""
+    return way.via is None and way.claimant is None
 
 
 def _ways_of(placement: Placement | None) -> Iterator[tuple[PrefixUnit, LocalWay]]:

@@ -16,8 +16,10 @@ from tests.property.vrouter_vm.test_tunnel_laws import HERE, UNDERLAY, a_route, 
 from tf_reconcile.errors import Conflict, Rejected
 from vrouter_vm import names
 from vrouter_vm.changes import ChangeLog
+from vrouter_vm.claims import Claim
 from vrouter_vm.desired import all_wanted, tell_policies, whole
 from vrouter_vm.gateway_mac import MacRange
+from vrouter_vm.guest_services.claim_box import ClaimBox
 from vrouter_vm.model import (
     AddressPair,
     BgpRoute,
@@ -100,9 +102,16 @@ MEMBERS: Mapping[SetKey, list[frozenset[Member]]] = {
     ],
     TAG: [frozenset(), frozenset({(VnUuid("blue"), "10.1.1.8"), (VnUuid("unknown"), "10.1.1.9")})],
 }
+VIRTUAL_MAC = MacAddress("00:00:5e:00:01:07")
 PAIRS = [
     (),
     (AddressPair(prefix=ip_network("10.1.1.77/32")), AddressPair(prefix=ip_network("10.1.1.11/32"))),
+    (
+        AddressPair(prefix=ip_network("10.1.1.77/32")),
+        AddressPair(prefix=ip_network("10.1.1.77/32"), mac=VIRTUAL_MAC),
+        AddressPair(prefix=ip_network("fd00:1::77/128"), mac=VIRTUAL_MAC),
+    ),
+    (AddressPair(prefix=ip_network("10.1.1.77/32"), is_shared=True),),
     (AddressPair(prefix=ip_network("10.8.0.0/16")), AddressPair(prefix=ip_network("10.8.1.0/24"))),
 ]
 
@@ -219,7 +228,9 @@ class World:
         self.sources = Sources()
         self.peers = FakePeers(are_all_new=False)
         self.board = StatusBoard()
+        self.claims = ClaimBox(lambda: None)
         self.reconciler = self._reconciler(self.host, self.peers, self.board, has_overlay=has_overlay)
+        self.reconciler.claims = self.claims
         self.has_overlay = has_overlay
 
     def _reconciler(self, host: FakeHost, peers: FakePeers, board: StatusBoard, *, has_overlay: bool) -> Reconciler:
@@ -254,6 +265,19 @@ class World:
         else:
             self.sources.by_uuid[vmi_uuid] = port
         self.sources.port_changes.note([vmi_uuid])
+
+    def claim(self, vmi_uuid: VmiUuid, address: str, mac: MacAddress | None, *, is_answer: bool) -> None:
+        port = self.sources.by_uuid.get(vmi_uuid)
+        if port is not None:
+            self.claims.put(
+                Claim(
+                    vmi_uuid=vmi_uuid,
+                    network_id=5,
+                    address=ip_address(address),
+                    mac=mac or port.mac,
+                    is_answer=is_answer,
+                )
+            )
 
     def set_absent(self, vmi_uuid: VmiUuid, *, is_absent: bool) -> None:
         if is_absent:
@@ -291,7 +315,19 @@ Change = Callable[[World], None]
 
 @st.composite
 def a_change(draw: st.DrawFn) -> Change:
-    kinds = ["port", "port", "port", "no port", "network", "interface", "behind", "settings", "policy", "routes"]
+    kinds = [
+        "port",
+        "port",
+        "port",
+        "no port",
+        "network",
+        "interface",
+        "behind",
+        "settings",
+        "policy",
+        "routes",
+        "claim",
+    ]
     kind = draw(st.sampled_from(kinds))
     if kind == "port":
         port = draw(a_port(draw(st.integers(1, 6))))
@@ -320,6 +356,10 @@ def a_change(draw: st.DrawFn) -> Change:
         return lambda world: world.set_settings(settings)
     if kind == "policy":
         return draw(a_policy_change())
+    if kind == "claim":
+        claimant, mac = draw(a_port(draw(st.integers(1, 6)))).vmi_uuid, draw(st.sampled_from([None, VIRTUAL_MAC]))
+        address, is_answer = draw(st.sampled_from(["10.1.1.77", "fd00:1::77", "10.1.1.11"])), draw(st.booleans())
+        return lambda world: world.claim(claimant, address, mac, is_answer=is_answer)
     route, is_gone = draw(a_route()), draw(st.booleans())
     return lambda world: hear(world.peers, route, is_gone=is_gone)
 

@@ -59,7 +59,7 @@ def a_route(draw: st.DrawFn) -> BgpRoute:
     prefix = draw(
         st.sampled_from(
             [
-                *(f"10.1.1.{number}/32" for number in (1, 10, 11, 12)),
+                *(f"10.1.1.{number}/32" for number in (1, 10, 11, 12, 77)),
                 *("10.1.1.0/24", "10.2.0.10/32", "0.0.0.0/0", "fd00:1::10/128", "fd00:1::/64", "::/0", "10.9.0.0/16"),
             ]
         )

@@ -39,6 +39,7 @@ from vrouter_vm.filter_watch import LOOK_S, FilterWatch
 from vrouter_vm.flows import FlowJudge
 from vrouter_vm.fou import MplsPort
 from vrouter_vm.gateway_mac import check_gateway_mac
+from vrouter_vm.guest_services.claim_box import ClaimBox
 from vrouter_vm.guest_services.guest import Terms
 from vrouter_vm.guest_services.metadata import Tls
 from vrouter_vm.guest_services.service import Directory, GuestServices, RelayService, TrunkService, guest_mtu
@@ -122,7 +123,8 @@ def main(argv: Sequence[str]) -> int:
     peer_feed = _peer_feed(settings.overlay, api, file=file) if settings.overlay else None
     overlay = _overlay(settings.overlay, peer_feed, on_change=wake) if settings.overlay and peer_feed else None
     dns_names = VirtualDnsFeed(TfVirtualDns(api), cache=Path(settings.guest_services.names_cache), clock=time.time)
-    services = _guest_services(settings, trunk=trunk, dns_names=dns_names, file=file)
+    claims = ClaimBox(wake)
+    services = _guest_services(settings, trunk=trunk, dns_names=dns_names, claims=claims, file=file)
     filters = FilterTables(LibNftables(), trunk=settings.trunk.interface)
     reconciler = Reconciler(
         ports=store,
@@ -134,6 +136,7 @@ def main(argv: Sequence[str]) -> int:
         gateway_macs=gateway_macs(settings, file=file),
         board=board,
         overlay=_overlay_side(settings.overlay, overlay) if settings.overlay and overlay else None,
+        claims=claims,
         followers=() if services is None or arguments.dry_run else (services,),
         is_dry_run=arguments.dry_run,
     )
@@ -425,7 +428,7 @@ def _overlay_side(settings: OverlaySettings, overlay: BgpOverlay) -> OverlaySide
 
 
 def _guest_services(
-    settings: AgentSettings, *, trunk: Trunk, dns_names: VirtualDnsFeed, file: str
+    settings: AgentSettings, *, trunk: Trunk, dns_names: VirtualDnsFeed, claims: ClaimBox, file: str
 ) -> GuestServices | None:
     chosen = settings.guest_services
     if not chosen.enabled:
@@ -448,10 +451,15 @@ def _guest_services(
         shuffle=random.shuffle,
     )
     dns_names.call_when_changed(relay.wake)
-    return GuestServices(
-        TrunkService(trunk.name, router_mac=trunk.mac, directory=directory, clock=time.monotonic, random=random.random),
-        relay,
+    on_trunk = TrunkService(
+        trunk.name,
+        router_mac=trunk.mac,
+        directory=directory,
+        claims=claims,
+        clock=time.monotonic,
+        random=random.random,
     )
+    return GuestServices(on_trunk, relay)
 
 
 def _path_watch(settings: OverlaySettings, board: StatusBoard) -> PathWatch:

@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import Final
 
 from vrouter_vm.guest_services import dhcp_options
-from vrouter_vm.guest_services.frames import parse_mac
+from vrouter_vm.guest_services.frames import format_mac, parse_mac
 from vrouter_vm.guest_services.guest import MIN_MTU6_BYTES, Guest, Told6
 from vrouter_vm.model import MacAddress
 
 ROUTER: Final = IPv6Address("fe80::1")
 ALL_NODES: Final = IPv6Address("ff02::1")
+_SOLICITED_NODES: Final = IPv6Address("ff02::1:ff00:0")
 
 ROUTER_SOLICIT: Final = 133
 NEIGHBOUR_SOLICIT: Final = 135
+NEIGHBOUR_ADVERTISEMENT: Final = 136
 
 INTERVAL_S: Final = 300.0
 """Between two advertisements nobody asked for. RFC 4861, 6.2.1 allows 4 to 1800 s and proposes 600."""
@@ -32,7 +35,6 @@ _ADVERTISEMENT: Final = struct.Struct("!BBHBBHII")
 _PREFIX: Final = struct.Struct("!BBBBIII16s")
 _SOLICITATION: Final = struct.Struct("!BBHI16s")
 _ROUTER_ADVERTISEMENT: Final = 134
-_NEIGHBOUR_ADVERTISEMENT: Final = 136
 _SOURCE_LINK_ADDRESS: Final = 1
 _TARGET_LINK_ADDRESS: Final = 2
 _PREFIX_INFORMATION: Final = 3
@@ -43,9 +45,11 @@ _MANAGED: Final = 0x80
 _OTHER: Final = 0x40
 _IS_ROUTER: Final = 0x80000000
 _IS_SOLICITED: Final = 0x40000000
+_OVERRIDES: Final = 0x20000000
 _HOP_LIMIT: Final = 64
 _FOREVER: Final = 0xFFFFFFFF
 _SOLICIT_BYTES: Final = 8
+_LINK_ADDRESS_BYTES: Final = 8
 
 
 def is_router_solicit(message: bytes, source: IPv6Address) -> bool:
@@ -67,6 +71,43 @@ def solicited_target(message: bytes, source: IPv6Address) -> IPv6Address | None:
         return None
     target = IPv6Address(message[8:24])
     return None if target.is_multicast else target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advertised:
+    """Where a guest says that an address is. `is_solicited`: it was asked. `overrides`: what was known is outdated."""
+
+    target: IPv6Address
+    mac: MacAddress
+    is_solicited: bool
+    overrides: bool
+
+
+def advertised(message: bytes) -> Advertised | None:
+    """Return what a sound neighbour advertisement says (RFC 4861, 7.1.2); None also for one that names no MAC."""
+    if len(message) < _SOLICITATION.size or message[0] != NEIGHBOUR_ADVERTISEMENT or message[1]:
+        return None
+    target, options = IPv6Address(message[8:24]), message[_SOLICITATION.size :]
+    if target.is_multicast or _option_codes(options) is None:
+        return None
+    mac = _mac_in(options)
+    if mac is None:
+        return None
+    flags = int.from_bytes(message[4:8], "big")
+    return Advertised(
+        target=target, mac=mac, is_solicited=bool(flags & _IS_SOLICITED), overrides=bool(flags & _OVERRIDES)
+    )
+
+
+def solicited_node(target: IPv6Address) -> IPv6Address:
+    """Return the multicast address of a target (RFC 4291, 2.7.1). Asked by its own address it need not name its MAC."""
+    return IPv6Address(int(_SOLICITED_NODES) | int(target) & 0xFFFFFF)
+
+
+def neighbour_solicitation(target: IPv6Address, *, router_mac: MacAddress) -> bytes:
+    """Return the ICMPv6 message that asks for the MAC of `target`, its checksum left out."""
+    head = _SOLICITATION.pack(NEIGHBOUR_SOLICIT, 0, 0, 0, target.packed)
+    return head + bytes([_SOURCE_LINK_ADDRESS, 1]) + parse_mac(router_mac)
 
 
 def router_advertisement(guest: Guest, told: Told6, *, router_mac: MacAddress) -> bytes:
@@ -95,7 +136,7 @@ def neighbour_advertisement(target: IPv6Address, *, router_mac: MacAddress) -> b
 
     Without "override", so that who is really there goes before a proxy (RFC 4861, 7.2.8).
     """
-    head = struct.pack("!BBHI", _NEIGHBOUR_ADVERTISEMENT, 0, 0, _IS_ROUTER | _IS_SOLICITED)
+    head = struct.pack("!BBHI", NEIGHBOUR_ADVERTISEMENT, 0, 0, _IS_ROUTER | _IS_SOLICITED)
     return head + target.packed + bytes([_TARGET_LINK_ADDRESS, 1]) + parse_mac(router_mac)
 
 
@@ -104,6 +145,17 @@ def is_proxied(target: IPv6Address, told: Told6) -> bool:
     return (
         target not in told.addresses and target not in told.local and any(target in prefix for prefix in told.prefixes)
     )
+
+
+def _mac_in(options: bytes) -> MacAddress | None:
+    """Return the target's link-layer address among options that are sound."""
+    at = 0
+    while at < len(options):
+        length = options[at + 1] * 8
+        if options[at] == _TARGET_LINK_ADDRESS and length == _LINK_ADDRESS_BYTES:
+            return format_mac(options[at + 2 : at + length])
+        at += length
+    return None
 
 
 def _option_codes(data: bytes) -> Sequence[int] | None:

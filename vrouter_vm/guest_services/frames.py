@@ -14,6 +14,7 @@ from typing import Final
 from vrouter_vm.model import IpAddress, MacAddress
 
 ETHERTYPE_IPV4: Final = 0x0800
+ETHERTYPE_ARP: Final = 0x0806
 ETHERTYPE_IPV6: Final = 0x86DD
 ETHERTYPE_VLAN: Final = 0x8100
 UDP: Final = 17
@@ -21,9 +22,17 @@ ICMPV6: Final = 58
 
 BROADCAST_MAC: Final = MacAddress("ff:ff:ff:ff:ff:ff")
 
+_ARP_TYPE: Final = ETHERTYPE_ARP.to_bytes(2, "big")
+_IPV6_TYPE: Final = ETHERTYPE_IPV6.to_bytes(2, "big")
+_ICMPV6: Final = bytes([ICMPV6])
+_TOLD: Final = bytes([136])  # neighbour advertisement
 _ETHERNET: Final = struct.Struct("!6s6sH")
 _IPV4: Final = struct.Struct("!BBHHHBBH4s4s")
 _IPV6: Final = struct.Struct("!IHBB16s16s")
+_ARP: Final = struct.Struct("!HHBBH6s4s6s4s")
+_ARP_FORM: Final = (1, ETHERTYPE_IPV4, 6, 4)  # of IPv4 over Ethernet (RFC 826)
+ARP_REQUEST: Final = 1
+ARP_REPLY: Final = 2
 _UDP: Final = struct.Struct("!HHHH")
 _FRAGMENT: Final = 0x3FFF  # "more fragments" and the offset
 _HOP_LIMIT: Final = 255  # of neighbour discovery (RFC 4861, 6.1): nobody off the link can send such a packet
@@ -52,8 +61,19 @@ class Discovery:
     message: bytes
 
 
-def parse_frame(frame: bytes, *, is_checksummed: bool = True) -> Datagram | Discovery | None:
-    """Return what an untagged Ethernet frame carries, or None when it is neither of the two.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arp:
+    """An ARP message; `sender_mac` and `sender` are what it says of who sent it."""
+
+    source_mac: MacAddress
+    operation: int
+    sender_mac: MacAddress
+    sender: IPv4Address
+    target: IPv4Address
+
+
+def parse_frame(frame: bytes, *, is_checksummed: bool = True) -> Datagram | Discovery | Arp | None:
+    """Return what an untagged Ethernet frame carries, or None when it is none of these.
 
     `is_checksummed` false: the sender's kernel left the checksum to hardware that never was (PACKET_AUXDATA says so).
     """
@@ -66,7 +86,16 @@ def parse_frame(frame: bytes, *, is_checksummed: bool = True) -> Datagram | Disc
         return _parse_ipv4(packet, mac, is_checksummed=is_checksummed)
     if ethertype == ETHERTYPE_IPV6:
         return _parse_ipv6(packet, mac, is_checksummed=is_checksummed)
+    if ethertype == ETHERTYPE_ARP:
+        return _parse_arp(packet, mac)
     return None
+
+
+def tells_of_address(frame: bytes) -> bool:
+    """True for ARP and for neighbour advertisements, of all frames that the trunk's socket gives."""
+    return frame[12:14] == _ARP_TYPE or (
+        frame[12:14] == _IPV6_TYPE and frame[20:21] == _ICMPV6 and frame[54:55] == _TOLD
+    )
 
 
 def udp_frame(
@@ -100,6 +129,13 @@ def discovery_frame(
     return _tagged(vlan, macs, ETHERTYPE_IPV6) + _ipv6_header(addresses, ICMPV6, len(filled), _HOP_LIMIT) + filled
 
 
+def arp_request(*, vlan: int, macs: tuple[MacAddress, MacAddress], sender: IPv4Address, target: IPv4Address) -> bytes:
+    """Return the tagged frame that asks who has `target`; `macs` are source and destination."""
+    source = parse_mac(macs[0])
+    message = _ARP.pack(*_ARP_FORM, ARP_REQUEST, source, sender.packed, bytes(6), target.packed)
+    return _tagged(vlan, macs, ETHERTYPE_ARP) + message
+
+
 def parse_mac(mac: MacAddress) -> bytes:
     """Return the six bytes of a MAC."""
     return bytes.fromhex(mac.replace(":", ""))
@@ -108,6 +144,21 @@ def parse_mac(mac: MacAddress) -> bytes:
 def format_mac(octets: bytes) -> MacAddress:
     """Return six bytes as a MAC."""
     return MacAddress(octets.hex(":"))
+
+
+def _parse_arp(packet: bytes, mac: MacAddress) -> Arp | None:
+    if len(packet) < _ARP.size:
+        return None
+    *form, operation, sender_mac, sender, _, target = _ARP.unpack_from(packet)
+    if tuple(form) != _ARP_FORM:
+        return None
+    return Arp(
+        source_mac=mac,
+        operation=operation,
+        sender_mac=format_mac(sender_mac),
+        sender=IPv4Address(sender),
+        target=IPv4Address(target),
+    )
 
 
 def _parse_ipv4(packet: bytes, mac: MacAddress, *, is_checksummed: bool) -> Datagram | None:

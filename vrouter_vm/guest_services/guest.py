@@ -7,13 +7,15 @@ them wins, as in TF's own agent.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Final, TypeVar
 
+from vrouter_vm.claims import NO_CLAIMABLES, Claimable, claimables
 from vrouter_vm.guest_services import dhcp_options
 from vrouter_vm.guest_services.dhcp_options import Coded
+from vrouter_vm.links import source_towards
 from vrouter_vm.model import (
     DnsMethod,
     InterfaceSettings,
@@ -25,6 +27,7 @@ from vrouter_vm.model import (
     Subnet,
     VmiUuid,
 )
+from vrouter_vm.prefixes import host_prefix
 
 MIN_MTU4_BYTES: Final = 68
 """RFC 791; the smallest that option 26 may say (RFC 2132, 5.1)."""
@@ -71,10 +74,11 @@ class Told6:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guest:
     """What the guest of one port is told. `ipv4` None: no address, or DHCP is off. `problems`: what TF asks for and
-    is not told, in an operator's words.
+    is not told, in an operator's words. `askers`: as whom the router asks for the addresses that the guest may claim.
     """
 
     vmi_uuid: VmiUuid
+    network_id: int
     vlan: int
     mac: MacAddress
     host_name: str
@@ -83,6 +87,8 @@ class Guest:
     ipv4: Told4 | None
     ipv6: Told6 | None
     problems: tuple[str, ...]
+    claimables: Mapping[IpAddress, Claimable]
+    askers: Mapping[IpAddress, IPv4Address]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,9 +105,12 @@ def guest_of(placement: Placement, *, terms: Terms) -> Guest:
     problems: list[str] = []
     found4 = _first(network, (address for address in port.addresses if isinstance(address, IPv4Address)))
     found6 = _first(network, (address for address in port.addresses if isinstance(address, IPv6Address)))
+    shared = claimables(placement) if placement.is_active else NO_CLAIMABLES
+    sources = {address: source_towards(network, host_prefix(address)) for address in shared}
     mtu_bytes = min(terms.mtu_bytes, network.mtu_bytes or terms.mtu_bytes)
     return Guest(
         vmi_uuid=port.vmi_uuid,
+        network_id=network.network_id,
         vlan=placement.vlan,
         mac=port.mac,
         host_name=host_name_of(port.display_name),
@@ -110,6 +119,8 @@ def guest_of(placement: Placement, *, terms: Terms) -> Guest:
         ipv4=_told4(network, *found4, own, problems) if found4 else None,
         ipv6=_told6(network, port.addresses, found6[1], own, problems) if found6 else None,
         problems=tuple(dict.fromkeys(problems)),
+        claimables=shared,
+        askers={address: source for address, source in sources.items() if isinstance(source, IPv4Address)},
     )
 
 

@@ -1,4 +1,4 @@
-"""Pure: a frame of a guest on its VLAN → the frame that answers it.
+"""Pure: a frame of a guest on its VLAN → the frame that answers it, or what it tells of an address.
 
 Called by `service` for every frame that the trunk's packet socket gives. Only the guest of that VLAN is answered: a
 frame from another MAC, or a request in the name of one, is counted and dropped, as the filters do with all others.
@@ -11,17 +11,20 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
+from vrouter_vm.claims import Claim
 from vrouter_vm.guest_services import dhcp4, dhcp6, discovery
 from vrouter_vm.guest_services.frames import (
     BROADCAST_MAC,
+    Arp,
     Datagram,
     Discovery,
+    arp_request,
     discovery_frame,
     parse_frame,
     udp_frame,
 )
 from vrouter_vm.guest_services.guest import Guest
-from vrouter_vm.model import MacAddress
+from vrouter_vm.model import IpAddress, MacAddress
 
 _NOT_UNDERSTOOD: Final = "malformed"
 _FOREIGN: Final = "spoofed"
@@ -44,6 +47,47 @@ class Responder:
     def advertisement(self, guest: Guest) -> bytes | None:
         """Return the router advertisement that nobody asked for; None for a guest without IPv6."""
         return self._sendable(self._advertise(guest, discovery.ALL_NODES))
+
+    def claim(self, frame: bytes, guest: Guest, *, is_checksummed: bool = True) -> Claim | None:
+        """Return what a frame tells of an address that the guest may claim, None for any other frame.
+
+        To take over an address a guest tells its link so: by gratuitous ARP, request or reply (RFC 5227, 3), or by a
+        neighbour advertisement that nobody asked for and that overrides (RFC 4861, 7.2.6).
+        """
+        match parse_frame(frame, is_checksummed=is_checksummed):
+            case Arp(sender=sender) as arp:
+                return self._claim(guest, arp.source_mac, sender, arp.sender_mac, is_answer=sender != arp.target)
+            case Discovery(source_mac=source_mac) as seen:
+                told = discovery.advertised(seen.message)
+                if told is not None and (told.is_solicited or told.overrides):
+                    return self._claim(guest, source_mac, told.target, told.mac, is_answer=told.is_solicited)
+        return None
+
+    def _claim(
+        self, guest: Guest, source_mac: MacAddress, address: IpAddress, mac: MacAddress, *, is_answer: bool
+    ) -> Claim | None:
+        claimable = guest.claimables.get(address)
+        if claimable is None or mac not in claimable.macs or mac != source_mac:
+            return None
+        self.counts["address_answer" if is_answer else "address_claim"] += 1
+        return Claim(
+            vmi_uuid=guest.vmi_uuid, network_id=guest.network_id, address=address, mac=mac, is_answer=is_answer
+        )
+
+    def question(self, guest: Guest, address: IpAddress) -> bytes | None:
+        """Return the tagged frame that asks a guest whether it has an address; None where the router cannot ask."""
+        claimable = guest.claimables.get(address)
+        if claimable is None:
+            return None
+        macs = self.router_mac, claimable.macs[0]
+        self.counts["address_question"] += 1
+        if isinstance(address, IPv6Address):
+            message = discovery.neighbour_solicitation(address, router_mac=self.router_mac)
+            addresses = discovery.ROUTER, discovery.solicited_node(address)
+            return discovery_frame(vlan=guest.vlan, macs=macs, addresses=addresses, message=message)
+        # Without a gateway as a probe, from no address (RFC 5227, 2.1.1).
+        asker = guest.askers.get(address, IPv4Address(0))
+        return arp_request(vlan=guest.vlan, macs=macs, sender=asker, target=address)
 
     def _sendable(self, frame: bytes | None) -> bytes | None:
         """Return the frame if it fits the link: what TF has for a guest may be more than that."""

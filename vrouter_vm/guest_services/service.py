@@ -15,14 +15,17 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from vrouter_vm import tunnels
+from vrouter_vm.claims import Claim, Standing
 from vrouter_vm.guest_services import dns
+from vrouter_vm.guest_services.claim_box import ClaimBox
 from vrouter_vm.guest_services.dns_messages import Forward, as_it_is, look_up
 from vrouter_vm.guest_services.endpoints import Endpoint, Kind, Relayed, endpoints_of, ports_by_address
+from vrouter_vm.guest_services.frames import tells_of_address
 from vrouter_vm.guest_services.guest import Guest, Terms, guest_of
 from vrouter_vm.guest_services.metadata import MetadataProxy, Visit
 from vrouter_vm.guest_services.relay import Outside, Relay
 from vrouter_vm.guest_services.responder import Responder
-from vrouter_vm.guest_services.schedule import Advertisements, Limits
+from vrouter_vm.guest_services.schedule import CLAIM_COST, Advertisements, Limits, Pace, Questions
 from vrouter_vm.guest_services.trunk_socket import MOST_MUTED, TrunkSocket
 from vrouter_vm.guest_services.upstreams import Upstreams
 from vrouter_vm.guest_services.worker import Worker
@@ -92,6 +95,10 @@ class Directory:
         """Return the guest of a VLAN, or None."""
         return self._on.get(vlan)
 
+    def guest(self, vmi_uuid: VmiUuid) -> Guest | None:
+        """Return the guest of a port, or None."""
+        return self._guests.get(vmi_uuid)
+
     @property
     def guests(self) -> Mapping[int, Guest]:
         """All guests, by VLAN."""
@@ -99,7 +106,7 @@ class Directory:
 
 
 class TrunkService:
-    """DHCP, router advertisements and neighbour discovery, from `start` to `stop`."""
+    """DHCP, router advertisements, neighbour discovery, and what guests claim, from `start` to `stop`."""
 
     def __init__(
         self,
@@ -107,9 +114,14 @@ class TrunkService:
         *,
         router_mac: MacAddress,
         directory: Directory,
+        claims: ClaimBox,
         clock: Callable[[], float],
         random: Callable[[], float],
     ) -> None:
+        self._claims = claims
+        self._standing = Standing()
+        self._pace = Pace()
+        self._questions = Questions()
         self._socket = TrunkSocket(trunk)
         self._responder = Responder(router_mac=router_mac)
         self._directory = directory
@@ -180,18 +192,44 @@ class TrunkService:
         if muted != self._muted:
             self._socket.mute(muted)
             self._muted = muted
-        due = [at_s for at_s in (self._advertisements.next_s, self._limits.next_s) if at_s is not None]
+        self._ask(now_s)
+        for claim in self._pace.due(now_s=now_s):
+            self._claims.put(claim)
+        planned = (self._advertisements, self._limits, self._questions, self._pace)
+        due = [at_s for each in planned if (at_s := each.next_s) is not None]
         self._socket.wait(min(due, default=now_s + _IDLE_S) - now_s)
         self._answer()
+
+    def _ask(self, now_s: float) -> None:
+        """Ask guests for the addresses that nobody is known to have claimed."""
+        standing = self._claims.standing
+        if standing is not self._standing:
+            self._questions.refresh(standing.doubts, now_s=now_s)
+            self._standing = standing
+        for vmi_uuid, address in self._questions.due(now_s=now_s):
+            guest = self._directory.guest(vmi_uuid)
+            frame = self._responder.question(guest, address) if guest is not None else None
+            if frame is not None:
+                self._socket.send(frame)
+
+    def _hear(self, claim: Claim | None) -> None:
+        """Take a claim in, unless it repeats what is so already."""
+        if claim is not None and self._standing.won.get(claim.offer) != claim.mac:
+            self._pace.note(claim)
 
     def _answer(self) -> None:
         now_s = self._clock()
         for received in self._socket.receive(most=_BATCH_FRAMES):
             guest = self._directory.on(received.vlan)
-            if guest is None or not self._limits.allows(received.vlan, now_s=now_s):
+            tells = tells_of_address(received.frame)
+            if guest is None or not self._limits.allows(received.vlan, now_s=now_s, cost=CLAIM_COST if tells else 1.0):
                 continue
             self._answering = received.vlan
-            frame = self._responder.answer(received.frame, guest, is_checksummed=received.is_checksummed)
+            frame = None
+            if tells:
+                self._hear(self._responder.claim(received.frame, guest, is_checksummed=received.is_checksummed))
+            else:
+                frame = self._responder.answer(received.frame, guest, is_checksummed=received.is_checksummed)
             self._answering = None
             if frame is not None:
                 self._socket.send(frame)

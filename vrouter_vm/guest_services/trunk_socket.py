@@ -1,8 +1,9 @@
 """The packet socket on the trunk: guests' requests come in with their VLAN, answers go out tagged.
 
 Called by `service`. One socket for all guests: it sees a frame before the vif does, so neither vif nor guest needs an
-address. The kernel's filter lets through what `responder` can answer and nothing else (bpf(4), packet(7)); a guest that
-asks too often can be left out there, so that its frames cost nothing here and push out nobody else's.
+address. The kernel's filter lets through what `responder` can answer or learn from and nothing else (bpf(4),
+packet(7)); a guest that asks too often can be left out there, so that its frames cost nothing here and push out nobody
+else's.
 """
 
 from __future__ import annotations
@@ -38,12 +39,15 @@ _TP_STATUS_VLAN_VALID: Final = 0x10
 _VLAN_MASK: Final = 0x0FFF
 _FRAME_BYTES: Final = 2048
 
+_LD_W_ABS: Final = 0x20
 _LD_H_ABS: Final = 0x28
 _LD_B_ABS: Final = 0x30
 _LD_H_IND: Final = 0x48
 _LDX_MSH: Final = 0xB1
+_TAX: Final = 0x07
 _JMP: Final = 0x05
 _JMP_EQ: Final = 0x15
+_JMP_EQ_X: Final = 0x1D
 _JMP_SET: Final = 0x45
 _AND: Final = 0x54
 _RETURN: Final = 0x06
@@ -64,7 +68,11 @@ class Received:
 
 
 def filter_program(muted: Collection[int] = ()) -> list[Instruction]:
-    """Return the filter: DHCPv4 and DHCPv6 requests, router and neighbour solicitations, from VLANs not in `muted`."""
+    """Return the filter: DHCPv4 and DHCPv6 requests, router and neighbour solicitations, and by what a guest tells its
+    link of an address (ARP replies, gratuitous ARP, neighbour advertisements), from VLANs not in `muted`.
+
+    A guest's other ARP, which there is much of, ends here: the kernel answers it.
+    """
     head: list[Instruction] = []
     if muted:
         # Each comparison jumps to a refusal that is put behind them all.
@@ -75,28 +83,36 @@ def filter_program(muted: Collection[int] = ()) -> list[Instruction]:
             (_JMP, 0, 0, 1),
             (_RETURN, 0, 0, 0),
         ]
-    return [*head, *_ANSWERED]
+    return [*head, *_HEARD]
 
 
-_ANSWERED: Final[tuple[Instruction, ...]] = (
+_HEARD: Final[tuple[Instruction, ...]] = (
     (_LD_H_ABS, 0, 0, 12),  # EtherType
+    (_JMP_EQ, 0, 6, 0x0806),
+    (_LD_H_ABS, 0, 0, 20),
+    (_JMP_EQ, 22, 0, 2),  # ARP reply
+    (_LD_W_ABS, 0, 0, 28),
+    (_TAX, 0, 0, 0),
+    (_LD_W_ABS, 0, 0, 38),
+    (_JMP_EQ_X, 18, 19, 0),  # gratuitous: the sender asks for itself
     (_JMP_EQ, 0, 7, 0x0800),
     (_LD_B_ABS, 0, 0, 23),
-    (_JMP_EQ, 0, 15, 17),  # UDP
+    (_JMP_EQ, 0, 16, 17),  # UDP
     (_LD_H_ABS, 0, 0, 20),
-    (_JMP_SET, 13, 0, 0x1FFF),  # not the first fragment
+    (_JMP_SET, 14, 0, 0x1FFF),  # not the first fragment
     (_LDX_MSH, 0, 0, 14),
     (_LD_H_IND, 0, 0, 16),
-    (_JMP_EQ, 9, 10, 67),
-    (_JMP_EQ, 0, 9, 0x86DD),
+    (_JMP_EQ, 10, 11, 67),
+    (_JMP_EQ, 0, 10, 0x86DD),
     (_LD_B_ABS, 0, 0, 20),
     (_JMP_EQ, 0, 2, 17),
     (_LD_H_ABS, 0, 0, 56),
-    (_JMP_EQ, 4, 5, 547),
-    (_JMP_EQ, 0, 4, 58),  # ICMPv6
+    (_JMP_EQ, 5, 6, 547),
+    (_JMP_EQ, 0, 5, 58),  # ICMPv6
     (_LD_B_ABS, 0, 0, 54),
-    (_JMP_EQ, 1, 0, 133),  # router solicitation
-    (_JMP_EQ, 0, 1, 135),  # neighbour solicitation
+    (_JMP_EQ, 2, 0, 133),  # router solicitation
+    (_JMP_EQ, 1, 0, 135),  # neighbour solicitation
+    (_JMP_EQ, 0, 1, 136),  # neighbour advertisement
     (_RETURN, 0, 0, _ALL),
     (_RETURN, 0, 0, 0),
 )

@@ -17,6 +17,7 @@ from lab.guests import DHCP_SCRIPT
 from tests.fakes.guest_frames import GUEST_MAC
 from tests.fakes.guest_link import ROUTER_MAC, GuestLink, trunk_with_guests
 from tests.fakes.guests import make_placement, make_subnet
+from vrouter_vm.guest_services.claim_box import ClaimBox
 from vrouter_vm.guest_services.guest import Terms
 from vrouter_vm.guest_services.service import Directory, TrunkService
 from vrouter_vm.model import DhcpOption, MacAddress, Placement, VmiUuid
@@ -71,7 +72,12 @@ def site() -> Iterator[Site]:
         directory = Directory(lambda: Terms(mtu_bytes=1450, lease_s=3600))
         directory.inbox.take({VMI: PLACEMENT}, is_all=True)
         service = TrunkService(
-            "eth1", router_mac=MacAddress(ROUTER_MAC), directory=directory, clock=time.monotonic, random=lambda: 0.5
+            "eth1",
+            router_mac=MacAddress(ROUTER_MAC),
+            directory=directory,
+            claims=ClaimBox(lambda: None),
+            clock=time.monotonic,
+            random=lambda: 0.5,
         )
         service.start()
         try:

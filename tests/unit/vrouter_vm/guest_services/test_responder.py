@@ -1,15 +1,32 @@
 from __future__ import annotations
 
 import struct
-from ipaddress import IPv4Address, IPv6Address
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv6Address, ip_network
 
 import pytest
 
-from tests.fakes.guest_frames import GUEST_LINK_LOCAL, GUEST_MAC, dhcp4_frame, dhcp6_frame, solicitation, untagged
-from tests.fakes.guests import RED4, dhcp6_message, make_guest, make_subnet
-from vrouter_vm.guest_services.frames import Datagram, Discovery, parse_frame
+from tests.fakes.guest_frames import (
+    GUEST_LINK_LOCAL,
+    GUEST_MAC,
+    advertisement,
+    arp,
+    dhcp4_frame,
+    dhcp6_frame,
+    solicitation,
+    untagged,
+)
+from tests.fakes.guests import RED4, TERMS, dhcp6_message, make_guest, make_placement, make_subnet
+from vrouter_vm.guest_services.frames import (
+    Arp,
+    Datagram,
+    Discovery,
+    parse_frame,
+    tells_of_address,
+)
+from vrouter_vm.guest_services.guest import guest_of
 from vrouter_vm.guest_services.responder import Responder
-from vrouter_vm.model import DhcpOption, MacAddress
+from vrouter_vm.model import AddressPair, DhcpOption, InterfaceSettings, MacAddress, VmiUuid
 
 ROUTER_MAC = MacAddress("00:50:56:00:00:01")
 NEIGHBOUR, GATEWAY, OWN = (IPv6Address(text) for text in ("fd00:1::12", "fd00:1::1", "fd00:1::11"))
@@ -20,7 +37,7 @@ def responder() -> Responder:
     return Responder(router_mac=ROUTER_MAC)
 
 
-def answered(responder: Responder, frame: bytes, **guest: object) -> Datagram | Discovery:
+def answered(responder: Responder, frame: bytes, **guest: object) -> Datagram | Discovery | Arp:
     answer = responder.answer(frame, make_guest(**guest))  # type: ignore[arg-type]
     assert answer is not None
     assert answer[6:12] == bytes.fromhex(ROUTER_MAC.replace(":", ""))
@@ -145,3 +162,105 @@ def test_the_frames_of_these_tests_come_from_the_guest() -> None:
     seen = parse_frame(dhcp4_frame(1))
     assert isinstance(seen, Datagram)
     assert seen.source_mac == GUEST_MAC
+
+
+VIP, VIP6 = "10.1.1.100", "fd00:1::100"
+VIRTUAL_MAC = MacAddress("00:00:5e:00:01:07")
+SHARED = make_placement(
+    settings=InterfaceSettings(
+        vmi_uuid=VmiUuid("vmi"),
+        address_pairs=(
+            *(AddressPair(prefix=ip_network(prefix)) for prefix in (f"{VIP}/32", f"{VIP6}/128")),
+            AddressPair(prefix=ip_network("10.1.1.101/32"), mac=VIRTUAL_MAC),
+        ),
+    )
+)
+CLAIMANT = guest_of(SHARED, terms=TERMS)
+
+
+@pytest.mark.parametrize(
+    ("frame", "address", "is_answer"),
+    [
+        (arp(VIP, VIP), VIP, False),
+        (arp(VIP, VIP, operation=2), VIP, False),
+        (arp(VIP, "10.1.1.1", operation=2), VIP, True),
+        (advertisement(VIP6), VIP6, False),
+        (advertisement(VIP6, flags=0xA0), VIP6, False),
+        (advertisement(VIP6, flags=0x60), VIP6, True),
+        (arp("10.1.1.101", "10.1.1.101", source_mac=VIRTUAL_MAC), "10.1.1.101", False),
+    ],
+)
+def test_a_guest_claims_an_address_by_telling_its_link_of_it(
+    responder: Responder, frame: bytes, address: str, is_answer: bool
+) -> None:
+    assert tells_of_address(frame)
+    claim = responder.claim(frame, CLAIMANT)
+    assert claim is not None
+    mac = VIRTUAL_MAC if address == "10.1.1.101" else GUEST_MAC
+    assert (claim.vmi_uuid, claim.network_id, str(claim.address), claim.mac, claim.is_answer) == (
+        *(CLAIMANT.vmi_uuid, 5, address, mac, is_answer),
+    )
+    assert responder.counts["address_answer" if is_answer else "address_claim"] == 1
+    assert responder.claim(frame, guest_of(replace(SHARED, is_active=False), terms=TERMS)) is None, "only prepared"
+    assert responder.claim(frame, make_guest()) is None, "it has no such pair"
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        arp("10.1.1.11", "10.1.1.11"),
+        arp("10.1.1.102", "10.1.1.102"),
+        arp(VIP, VIP, source_mac=VIRTUAL_MAC),
+        arp(VIP, VIP, sender_mac=VIRTUAL_MAC),
+        arp(VIP, VIP, source_mac=MacAddress("00:50:56:aa:00:02"), sender_mac=GUEST_MAC),
+        arp("10.1.1.101", "10.1.1.101"),
+        arp(VIP, VIP)[:-1],
+        advertisement(VIP6, flags=0),
+        advertisement(VIP6, mac=None),
+        advertisement(VIP6, mac=VIRTUAL_MAC),
+        advertisement("fd00:1::101"),
+        advertisement(VIP6)[:-1],
+        solicitation(135, target=IPv6Address(VIP6)),
+        dhcp4_frame(1),
+    ],
+)
+def test_nothing_else_is_a_claim(responder: Responder, frame: bytes) -> None:
+    assert responder.claim(frame, CLAIMANT) is None
+    assert not responder.counts
+
+
+def test_a_claim_with_a_wrong_checksum_is_none(responder: Responder) -> None:
+    frame = bytearray(advertisement(VIP6))
+    frame[56] ^= 1
+    assert responder.claim(bytes(frame), CLAIMANT) is None
+
+
+def test_requests_are_answered_and_tell_of_no_address() -> None:
+    for frame in (dhcp4_frame(1), dhcp6_frame(dhcp6_message(1)), solicitation(133), solicitation(135, target=OWN), b""):
+        assert not tells_of_address(frame)
+
+
+def test_a_guest_is_asked_as_its_gateway_would_ask(responder: Responder) -> None:
+    frame = responder.question(CLAIMANT, IPv4Address(VIP))
+    assert frame is not None
+    assert frame[:6] == bytes.fromhex(GUEST_MAC.replace(":", ""))
+    seen = parse_frame(untagged(frame))
+    assert isinstance(seen, Arp)
+    assert (seen.operation, seen.sender_mac, str(seen.sender), str(seen.target)) == (1, ROUTER_MAC, "10.1.1.1", VIP)
+    frame = responder.question(CLAIMANT, IPv6Address(VIP6))
+    assert frame is not None
+    seen = parse_frame(untagged(frame))
+    assert isinstance(seen, Discovery)
+    assert (str(seen.source), str(seen.destination), seen.message[0]) == ("fe80::1", "ff02::1:ff00:100", 135)
+    assert seen.message[8:24] == IPv6Address(VIP6).packed
+    assert responder.question(CLAIMANT, IPv4Address("10.1.1.101")) is not None
+    assert responder.question(CLAIMANT, IPv4Address("10.1.1.102")) is None, "no pair of its"
+
+
+def test_without_a_gateway_the_router_asks_from_no_address(responder: Responder) -> None:
+    network = replace(SHARED.network, subnets=(make_subnet("10.1.1.0/24", gateway=None),))
+    frame = responder.question(guest_of(replace(SHARED, network=network), terms=TERMS), IPv4Address(VIP))
+    assert frame is not None
+    seen = parse_frame(untagged(frame))
+    assert isinstance(seen, Arp)
+    assert seen.sender == IPv4Address("0.0.0.0")

@@ -14,6 +14,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -29,11 +30,12 @@ import urllib3
 import yaml
 
 from lab.reflector import ALL_FAMILIES, HOLD_TIME_S, reflector_configuration
+from tests.fakes.guest_frames import advertisement, arp
 from tests.fakes.network_api import NetworkApi, network_json
 from tests.kernel.site import GATEWAY_MAC, ROOT, START_PATIENCE_S, Guest, batch, inside, run, wait_until
 from tf_api.model import Snapshot
 from vrouter_vm.cache import format_snapshot
-from vrouter_vm.model import Encapsulation, Network, RouteTarget, RouteTargets, Subnet, VnUuid
+from vrouter_vm.model import Encapsulation, MacAddress, Network, RouteTarget, RouteTargets, Subnet, VnUuid
 from vrouter_vm.networks import format_cache
 from vrouter_vm.route_tables import INTERFACE_ROUTES, INTERFACE_TABLE, NETWORK_ROUTES, NETWORK_TABLE
 from vrouter_vm.tf_interfaces import RESOURCE, ROUTE_TABLES
@@ -96,6 +98,8 @@ R3 = Guest(name="r3", vlan=103, address="10.1.1.13", vn=RED, ipv6="fd00:1::13")
 B3 = Guest(name="b3", vlan=203, address="10.1.1.13", vn=BLUE)
 G3 = Guest(name="g3", vlan=303, address="10.2.0.13", vn=GREEN, gateway="10.2.0.1", prefixlen=16, ipv6="fd00:2::13")
 R4 = Guest(name="r4", vlan=104, address="10.1.1.14", vn=RED)
+VIP, VIP6 = "10.1.1.100", "fd00:1::100"
+"""Addresses that guests of red share: the first r1, r2 and r3, the second r2 and r3."""
 MOVER = Guest(name="m1", vlan=110, address="10.1.1.20", vn=RED)
 """A guest that is wired to every host; which of them carries it is a matter of `Site.connect`."""
 
@@ -407,12 +411,38 @@ def running_tf(_site: Site) -> Iterator[NetworkApi]:
 
 def _interfaces() -> Snapshot:
     """What TF has for the guests' interfaces. The firewall forwards for others: its NICs have no port security."""
-    interfaces: list[dict[str, Any]] = [{"uuid": guest.vmi} for guest in (*chain(*ON.values()), MOVER, W1, Y3)]
+    shared = {R1: [f"{VIP}/32"], R2: [f"{VIP}/32", f"{VIP6}/128"], R3: [f"{VIP}/32", f"{VIP6}/128"]}
+    interfaces: list[dict[str, Any]] = [
+        {"uuid": guest.vmi, **_address_pairs(*shared.get(guest, ()))} for guest in (*chain(*ON.values()), MOVER, W1, Y3)
+    ]
     interfaces.append({"uuid": FIREWALL.vmi, "port_security_enabled": False})
     refs = [{"to": ["behind"], "uuid": "table-1"}]
     interfaces.append({"uuid": FIREWALL2.vmi, "port_security_enabled": False, ROUTE_TABLES: refs})
     routes = [{"prefix": "10.3.0.0/24"}, {"prefix": "fd00:3::/64"}]
     return {RESOURCE: interfaces, INTERFACE_TABLE: [{"uuid": "table-1", INTERFACE_ROUTES: {"route": routes}}]}
+
+
+def _address_pairs(*prefixes: str) -> dict[str, Any]:
+    """What TF has of an interface with these allowed address pairs."""
+    pairs = []
+    for prefix in prefixes:
+        address, length = prefix.split("/")
+        pairs.append({"ip": {"ip_prefix": address, "ip_prefix_len": int(length)}, "address_mode": "active-standby"})
+    return {"virtual_machine_interface_allowed_address_pairs": {"allowed_address_pair": pairs}}
+
+
+def take_over(guest: Guest, *before: Guest) -> None:
+    """Let a guest have `VIP` and `VIP6`, and say so as keepalived does; `before` had them until now."""
+    for other in before:
+        batch(f"addr flush dev eth0 to {VIP}", f"addr flush dev eth0 to {VIP6}", namespace=other.name)
+    batch(f"addr replace {VIP}/32 dev eth0", f"addr replace {VIP6}/128 dev eth0 nodad", namespace=guest.name)
+    mac = MacAddress(guest.mac)
+    with inside(guest.name):
+        link = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    with link:
+        link.bind(("eth0", 0))
+        for frame in (arp(VIP, VIP, source_mac=mac), advertisement(VIP6, source_mac=mac, mac=mac)):
+            link.send(frame)
 
 
 def _guests(site: Site) -> list[Guest]:

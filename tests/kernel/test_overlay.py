@@ -27,6 +27,8 @@ from tests.kernel.overlay_site import (
     REFLECTOR,
     SETTLE_S,
     UNDERLAY,
+    VIP,
+    VIP6,
     W1,
     WHITE,
     Y3,
@@ -35,6 +37,7 @@ from tests.kernel.overlay_site import (
     Site,
     running_site,
     running_tf,
+    take_over,
 )
 from tests.kernel.site import Guest, batch, run, wait_until
 
@@ -222,6 +225,36 @@ def test_a_guest_that_moves_is_reached_at_its_new_host_even_while_the_old_one_st
     site.a.drop(MOVER)
 
 
+def has_virtual_address(site: Site, guest: Guest, *, is_ipv6: bool) -> None:
+    """Wait until each host's way to the address leads to that guest."""
+    here, there = (site.b, site.a) if guest is R3 else (site.a, site.b)
+    for address in (VIP, VIP6) if is_ipv6 else (VIP,):
+        wait_until(
+            lambda at=address: here.has_route(5, at, f"dev eth1.{guest.vlan}"), what=f"{address} at {guest.name}"
+        )  # type: ignore[misc]
+        wait_until(lambda at=address: there.has_route(5, at, "dev x5"), what=f"{address} at {guest.name}, elsewhere")  # type: ignore[misc]
+
+
+def test_a_virtual_address_is_reached_at_the_guest_that_has_claimed_it_last_on_one_host_and_on_another(
+    site: Site,
+) -> None:
+    take_over(R2)
+    has_virtual_address(site, R2, is_ipv6=True)
+    assert all(sender.reaches(address) for sender in (R1, R3, G3) for address in (VIP, VIP6))
+    take_over(B1)
+    take_over(R1, R2, B1)
+    has_virtual_address(site, R1, is_ipv6=False)
+    assert site.a.has_route(5, VIP6, f"dev eth1.{R2.vlan}"), "r1 claims what it has no pair for"
+    assert not site.a.has_route(6, VIP, "dev"), "as b1 does"
+    assert all(sender.reaches(VIP) for sender in (R2, R3, G3))
+    take_over(R3, R1)
+    has_virtual_address(site, R3, is_ipv6=True)
+    assert all(sender.reaches(address) for sender in (R1, R2, G3) for address in (VIP, VIP6))
+    take_over(R2, R3)
+    has_virtual_address(site, R2, is_ipv6=True)
+    assert all(sender.reaches(address) for sender in (R1, R3, G3) for address in (VIP, VIP6))
+
+
 def test_a_guest_with_nics_in_two_networks_routes_between_them_and_every_host_knows(site: Site) -> None:
     for host, guests in ((site.a, (W1, FIREWALL, FIREWALL2)), (site.b, (Y3,))):
         for guest in guests:
@@ -284,7 +317,9 @@ def is_judged(host: Host, guest: Guest) -> bool:
 
 @pytest.mark.parametrize("victim", ["speaker", "agent"])
 def test_a_daemon_that_is_killed_costs_no_packet(site: Site, victim: str) -> None:
-    across, home = Pinging(R1, R3.address), Pinging(R1, R2.address)
+    take_over(R2)  # and not the guest that came first
+    has_virtual_address(site, R2, is_ipv6=True)
+    across, home, shared = Pinging(R1, R3.address), Pinging(R1, R2.address), Pinging(R3, VIP)
     site.a.kill(victim)
     if victim == "speaker":
         wait_until(lambda: site.a.overlay()["error"] != "", what="the agent has noticed")
@@ -293,7 +328,7 @@ def test_a_daemon_that_is_killed_costs_no_packet(site: Site, victim: str) -> Non
         site.a.start_agent()
     wait_until(lambda: site.a.overlay()["sessions"] == {str(REFLECTOR): True}, what="the session is back")
     site.a.settled()
-    assert [pinging.end()[1] for pinging in (across, home)] == [0, 0]
+    assert [pinging.end()[1] for pinging in (across, home, shared)] == [0, 0, 0]
 
 
 def test_a_reflector_that_is_killed_costs_no_packet(site: Site) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
@@ -229,10 +230,8 @@ def has_virtual_address(site: Site, guest: Guest, *, is_ipv6: bool) -> None:
     """Wait until each host's way to the address leads to that guest."""
     here, there = (site.b, site.a) if guest is R3 else (site.a, site.b)
     for address in (VIP, VIP6) if is_ipv6 else (VIP,):
-        wait_until(
-            lambda at=address: here.has_route(5, at, f"dev eth1.{guest.vlan}"), what=f"{address} at {guest.name}"
-        )  # type: ignore[misc]
-        wait_until(lambda at=address: there.has_route(5, at, "dev x5"), what=f"{address} at {guest.name}, elsewhere")  # type: ignore[misc]
+        wait_until(partial(here.has_route, 5, address, f"dev eth1.{guest.vlan}"), what=f"{address} at {guest.name}")
+        wait_until(partial(there.has_route, 5, address, "dev x5"), what=f"{address} elsewhere")
 
 
 def test_a_virtual_address_is_reached_at_the_guest_that_has_claimed_it_last_on_one_host_and_on_another(

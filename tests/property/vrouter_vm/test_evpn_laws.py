@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fakes.routes import Hosted, choose, local_routes
-from vrouter_vm.evpn import Member, Vtep, format_rd
-from vrouter_vm.model import EvpnRoute, IpNetwork, MacAddress, RouteKey, RouteTarget
+from vrouter_vm.evpn import FIRST_GENERATION, Member, Vtep, format_rd
+from vrouter_vm.model import EvpnRoute, IpNetwork, LocalWay, MacAddress, RouteKey, RouteTarget
+from vrouter_vm.rib import Rib
 
 PREFIXES = [ip_network(f"10.1.1.{number}/32") for number in range(11, 15)]
 TARGETS = [RouteTarget(f"64512:{number}") for number in (5, 6)]
@@ -101,3 +102,68 @@ def test_what_has_been_announced_is_announced_the_same_in_every_later_pass(made:
 def test_a_network_with_other_targets_hears_nothing(made: Hosts) -> None:
     stranger = member(99, TARGETS[1], frozenset())
     assert choose([stranger], vtep=vtep(99), local={}, remote=everywhere(made)) == []
+
+
+class Standby:
+    """A host with a guest that may claim an address, and what it has heard of others by now."""
+
+    def __init__(self, number: int, prefix: IpNetwork) -> None:
+        self.vtep = vtep(number)
+        self.prefix = prefix
+        self._rib = Rib(self.vtep, generations={})
+        self._rib.set_member(5, member(number, TARGETS[0], frozenset()).member)
+        self._rib.set_guest(5, prefix, LocalWay(vif="eth1.101", claimant=PREFIXES[0].network_address))
+        self._rib.settle()
+
+    @property
+    def told(self) -> EvpnRoute:
+        return self._rib.local[5, self.prefix]
+
+    @property
+    def owner(self) -> IPv4Address:
+        return self._rib.choices[5, self.prefix].route.next_hop
+
+    def hear(self, route: EvpnRoute) -> None:
+        self._rib.set_remote(route.key, route)
+        self._rib.settle()
+
+    def claim(self) -> None:
+        self._rib.claim(5, self.prefix)
+        self._rib.settle()
+
+
+Step = tuple[str, int, int]
+standby_steps = st.lists(
+    st.tuples(st.sampled_from(["claim", "hear", "hear"]), st.integers(0, 2), st.integers(0, 2)), max_size=40
+)
+
+
+def hear_all(standbys: list[Standby]) -> None:
+    for one in standbys:
+        for other in standbys:
+            if one is not other:
+                one.hear(other.told)
+
+
+@given(steps=standby_steps, last=st.integers(0, 2))
+def test_whatever_was_claimed_and_heard_in_between_the_last_claim_has_the_address_on_all_hosts(
+    steps: list[Step], last: int
+) -> None:
+    standbys = [Standby(number, PREFIXES[3]) for number in (3, 1, 2)]
+    claims = 0
+    for what, one, other in steps:
+        if what == "claim":
+            told, wins = standbys[one].told, standbys[one].owner == standbys[one].vtep.address
+            standbys[one].claim()
+            claims += 1
+            if wins and told.generation > FIRST_GENERATION:
+                assert standbys[one].told == told, "a claim that says nothing new is not told"
+            assert standbys[one].owner == standbys[one].vtep.address
+        elif one != other:
+            standbys[one].hear(standbys[other].told)
+    hear_all(standbys)
+    assert len({standby.owner for standby in standbys}) == 1
+    assert max(standby.told.generation for standby in standbys) <= FIRST_GENERATION + claims
+    standbys[last].claim()
+    hear_all(standbys)
+    assert {standby.owner for standby in standbys} == {standbys[last].vtep.address}

@@ -71,6 +71,7 @@ class Wanted:
 
         self._members: dict[VnUuid, set[VmiUuid]] = {}
         self._ways: dict[PrefixUnit, dict[VmiUuid, LocalWay]] = {}
+        self._shared: set[PrefixUnit] = set()
         self._with_ipv6: Counter[VnUuid] = Counter()
         self._served: dict[VnUuid, _Served] = {}
         self._vni_of_id: dict[int, int] = {}
@@ -299,6 +300,8 @@ class Wanted:
         touched.update(claim.unit for claim in self.claims.take() if self._accept(claim))
         for unit in touched:
             offers = self._ways.get(unit, {})
+            if any(way.claimant is not None for way in offers.values()):
+                self._shared.add(unit)
             owner = self.claims.owner(unit)
             if owner is not None and (owner not in offers or offers[owner].claimant is None):
                 self.claims.release(unit)
@@ -335,8 +338,10 @@ class Wanted:
 
     def _judge_claims(self) -> None:
         """Find out who has the addresses that guests here share, and whom to ask where nobody is known to."""
-        for unit in self.touched_prefixes:
+        for unit in self.touched_prefixes & self._shared:
             offers = {vmi: way for vmi, way in self._ways.get(unit, {}).items() if way.claimant is not None}
+            if not offers:
+                self._shared.discard(unit)
             choice, owner, winner = self._rib.choices.get(unit), self.claims.owner(unit), None
             asked: set[VmiUuid] = set()
             if offers and choice is not None:

@@ -99,6 +99,7 @@ B3 = Guest(name="b3", vlan=203, address="10.1.1.13", vn=BLUE)
 G3 = Guest(name="g3", vlan=303, address="10.2.0.13", vn=GREEN, gateway="10.2.0.1", prefixlen=16, ipv6="fd00:2::13")
 R4 = Guest(name="r4", vlan=104, address="10.1.1.14", vn=RED)
 VIP, VIP6 = "10.1.1.100", "fd00:1::100"
+SHARED = f"{VIP}/32", f"{VIP6}/128"
 """Addresses that guests of red share: the first r1, r2 and r3, the second r2 and r3."""
 MOVER = Guest(name="m1", vlan=110, address="10.1.1.20", vn=RED)
 """A guest that is wired to every host; which of them carries it is a matter of `Site.connect`."""
@@ -411,7 +412,7 @@ def running_tf(_site: Site) -> Iterator[NetworkApi]:
 
 def _interfaces() -> Snapshot:
     """What TF has for the guests' interfaces. The firewall forwards for others: its NICs have no port security."""
-    shared = {R1: [f"{VIP}/32"], R2: [f"{VIP}/32", f"{VIP6}/128"], R3: [f"{VIP}/32", f"{VIP6}/128"]}
+    shared = {R1: SHARED[:1], R2: SHARED, R3: SHARED}
     interfaces: list[dict[str, Any]] = [
         {"uuid": guest.vmi, **_address_pairs(*shared.get(guest, ()))} for guest in (*chain(*ON.values()), MOVER, W1, Y3)
     ]
@@ -431,10 +432,15 @@ def _address_pairs(*prefixes: str) -> dict[str, Any]:
     return {"virtual_machine_interface_allowed_address_pairs": {"allowed_address_pair": pairs}}
 
 
+def give_up(*guests: Guest) -> None:
+    """Take `VIP` and `VIP6` from guests."""
+    for guest in guests:
+        batch(*(f"addr flush dev eth0 to {address}" for address in (VIP, VIP6)), namespace=guest.name)
+
+
 def take_over(guest: Guest, *before: Guest) -> None:
     """Let a guest have `VIP` and `VIP6`, and say so as keepalived does; `before` had them until now."""
-    for other in before:
-        batch(f"addr flush dev eth0 to {VIP}", f"addr flush dev eth0 to {VIP6}", namespace=other.name)
+    give_up(*before)
     batch(f"addr replace {VIP}/32 dev eth0", f"addr replace {VIP6}/128 dev eth0 nodad", namespace=guest.name)
     mac = MacAddress(guest.mac)
     with inside(guest.name):

@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 
 from tests.fakes.network_api import NetworkApi, passes_between, policy_json
+from tests.fakes.vrrp import keepalived
 from tests.kernel.overlay_site import (
     B1,
     B3,
@@ -27,6 +30,7 @@ from tests.kernel.overlay_site import (
     R3,
     REFLECTOR,
     SETTLE_S,
+    SHARED,
     UNDERLAY,
     VIP,
     VIP6,
@@ -36,6 +40,7 @@ from tests.kernel.overlay_site import (
     Host,
     Pinging,
     Site,
+    give_up,
     running_site,
     running_tf,
     take_over,
@@ -234,24 +239,30 @@ def has_virtual_address(site: Site, guest: Guest, *, is_ipv6: bool) -> None:
         wait_until(partial(there.has_route, 5, address, "dev x5"), what=f"{address} elsewhere")
 
 
-def test_a_virtual_address_is_reached_at_the_guest_that_has_claimed_it_last_on_one_host_and_on_another(
-    site: Site,
-) -> None:
+def test_a_virtual_address_is_reached_at_the_guest_of_its_host_that_has_claimed_it_last(site: Site) -> None:
     take_over(R2)
     has_virtual_address(site, R2, is_ipv6=True)
     assert all(sender.reaches(address) for sender in (R1, R3, G3) for address in (VIP, VIP6))
     take_over(B1)
     take_over(R1, R2, B1)
     has_virtual_address(site, R1, is_ipv6=False)
-    assert site.a.has_route(5, VIP6, f"dev eth1.{R2.vlan}"), "r1 claims what it has no pair for"
-    assert not site.a.has_route(6, VIP, "dev"), "as b1 does"
+    assert site.a.has_route(5, VIP6, f"dev eth1.{R2.vlan}"), "r1 has no pair for it"
+    assert not site.a.has_route(6, VIP, "dev"), "nor has b1 for anything"
     assert all(sender.reaches(VIP) for sender in (R2, R3, G3))
-    take_over(R3, R1)
-    has_virtual_address(site, R3, is_ipv6=True)
-    assert all(sender.reaches(address) for sender in (R1, R2, G3) for address in (VIP, VIP6))
-    take_over(R2, R3)
-    has_virtual_address(site, R2, is_ipv6=True)
-    assert all(sender.reaches(address) for sender in (R1, R3, G3) for address in (VIP, VIP6))
+    give_up(R1)
+
+
+def test_a_virtual_address_follows_keepalived_to_another_host_and_back(site: Site, tmp_path: Path) -> None:
+    """They hear each other through the overlay: only one of them is master."""
+    with ExitStack() as standby:
+        standby.enter_context(keepalived("r3", tmp_path, priority=100, own=R3.address, peer=R2.address, shared=SHARED))
+        for _ in range(2):
+            with keepalived("r2", tmp_path, priority=150, own=R2.address, peer=R3.address, shared=SHARED):
+                has_virtual_address(site, R2, is_ipv6=True)
+                wait_until(lambda: VIP not in run("ip -n r3 addr"), what="r3 has yielded")
+                assert all(sender.reaches(address) for sender in (R1, R3, G3) for address in (VIP, VIP6))
+            has_virtual_address(site, R3, is_ipv6=True)
+            assert all(sender.reaches(address) for sender in (R1, R2, G3) for address in (VIP, VIP6))
 
 
 def test_a_guest_with_nics_in_two_networks_routes_between_them_and_every_host_knows(site: Site) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -16,6 +14,7 @@ import pytest
 from tests.fakes.guest_link import ROUTER_MAC, GuestLink, trunk_with_guests
 from tests.fakes.guests import make_placement
 from tests.fakes.vrouter_host import make_port
+from tests.fakes.vrrp import keepalived
 from vrouter_vm.claims import Claim, Standing
 from vrouter_vm.guest_services.claim_box import ClaimBox
 from vrouter_vm.guest_services.guest import Terms
@@ -138,33 +137,13 @@ def test_what_repeats_a_claim_that_stands_wakes_nobody(site: Site) -> None:
     assert site.service.counts["address_claim"] == 2
 
 
-@contextmanager
-def keepalived(guest: GuestLink, folder: Path, *, priority: int, own: str, peer: str) -> Iterator[None]:
-    """VRRP for both addresses, as its manual has it: IPv4 and IPv6 in one instance, peers by unicast."""
-    config = folder / f"{guest.namespace}.conf"
-    config.write_text(
-        f"global_defs {{\n router_id {guest.namespace}\n}}\n"
-        "vrrp_instance shared {\n interface eth0\n virtual_router_id 7\n state BACKUP\n advert_int 1\n"
-        f" priority {priority}\n unicast_src_ip {own}\n unicast_peer {{ {peer} }}\n"
-        f" virtual_ipaddress {{\n  {VIP}/32 dev eth0\n }}\n"
-        f" virtual_ipaddress_excluded {{\n  {VIP6}/128 dev eth0\n }}\n}}\n"
-    )
-    pids = [f"--{kind}={folder}/{guest.namespace}.{kind}" for kind in ("pid", "vrrp_pid")]
-    command = ["ip", "netns", "exec", guest.namespace, "keepalived", "-n", "-P", "-l", "-f", str(config), *pids]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def test_keepalived_claims_its_addresses_when_it_takes_over_and_when_it_comes_back(site: Site, tmp_path: Path) -> None:
+def test_keepalived_claims_its_addresses_when_it_takes_over(site: Site, tmp_path: Path) -> None:
     """The two do not hear each other on this link, so both are masters: each says what a takeover says."""
     first, second = site.guests
-    with keepalived(first, tmp_path, priority=150, own="10.1.1.11", peer="10.1.1.12"):
+    shared = f"{VIP}/32", f"{VIP6}/128"
+    with keepalived(first.namespace, tmp_path, priority=150, own="10.1.1.11", peer="10.1.1.12", shared=shared):
         for address in (VIP, VIP6):
             wait_until(lambda address=address: site.hears(first, address))  # type: ignore[misc]
-        with keepalived(second, tmp_path, priority=100, own="10.1.1.12", peer="10.1.1.11"):
+        with keepalived(second.namespace, tmp_path, priority=100, own="10.1.1.12", peer="10.1.1.11", shared=shared):
             for address in (VIP, VIP6):
                 wait_until(lambda address=address: site.hears(second, address))  # type: ignore[misc]

@@ -146,6 +146,7 @@ class Claims:
         self._ports = dict(owners.ports)
         self._macs = dict(owners.macs)
         self._told: list[Claim] = []
+        self._passed: set[Offer] = set()
         self._won: dict[Unit, tuple[Offer, MacAddress]] = {}
         self._asked: dict[Unit, frozenset[VmiUuid]] = {}
         self._standing: Standing | None = None
@@ -166,8 +167,15 @@ class Claims:
 
     def accept(self, claim: Claim) -> None:
         """Let a port have what it claims."""
+        if self._ports.get(claim.unit) != claim.vmi_uuid:
+            self._passed.add(claim.offer)
         self._ports[claim.unit] = claim.vmi_uuid
         self._macs[claim.offer] = claim.mac
+
+    def take_passed(self) -> set[Offer]:
+        """Return who has got what since the last call."""
+        passed, self._passed = self._passed, set()
+        return passed
 
     def owner(self, unit: Unit) -> VmiUuid | None:
         """Return the port that has an address; None: nobody here is known to."""

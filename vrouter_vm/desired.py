@@ -11,8 +11,8 @@ from dataclasses import replace
 
 from vrouter_vm import links, policy
 from vrouter_vm.claims import NO_OWNERS, Claim, Owners
-from vrouter_vm.flows import FlowJudge
-from vrouter_vm.model import Desired, InterfaceView, NetworkView, Observed, ObservedFilters, Port, Trunk
+from vrouter_vm.flows import FlowJudge, Scope
+from vrouter_vm.model import Desired, Element, InterfaceView, NetworkView, Observed, ObservedFilters, Port, Trunk
 from vrouter_vm.plan import digests_of
 from vrouter_vm.rules import NO_POLICIES, PolicyView
 from vrouter_vm.tunnels import Overlay
@@ -187,6 +187,16 @@ def judge_of(wanted: Wanted) -> FlowJudge:
         member_sets=wanted.facts.member_sets.now,
         owners=wanted.claims.owners.ports,
     )
+
+
+def scope_of_owners(wanted: Wanted) -> Scope:
+    """Return the flows of the addresses that have passed to other guests since the last call."""
+    members: set[Element] = set()
+    for vmi_uuid, address in wanted.claims.take_passed():
+        placement = wanted.places.placements.get(vmi_uuid)
+        if placement is not None:
+            members.add((str(wanted.policing.zone_of(placement.network)), str(address)))
+    return Scope(members=frozenset(members))
 
 
 def surroundings(have: Observed) -> Observed:

@@ -42,6 +42,7 @@ from vrouter_vm.desired import (
     before,
     changed,
     judge_of,
+    scope_of_owners,
     surroundings,
     tell_interfaces,
     tell_networks,
@@ -280,6 +281,7 @@ class Reconciler:
         """
         for action in applied.done:
             self._unreviewed |= scope_of(action)
+        self._unreviewed |= scope_of_owners(wanted)
         if self.flow_table is None or not self._unreviewed:
             return []
         zones = {wanted.policing.zone_of(placement.network) for placement in wanted.places.placements.values()}

@@ -1,9 +1,9 @@
 """Pure: what should exist on this host, kept up to date by what changes.
 
-Called by `reconciler`; calls `places`, `links`, `policy`, `rib` and `tunnels`. What is wanted is made of parts, one
-per unit: the host, a port, a network with guests here, a prefix that such a network has a way to, a far end that such
-ways lead to, a VTEP. A change marks the units that depend on it, `settle` makes their parts anew, and `facts` keeps
-what was wanted of each before.
+Called by `reconciler`; calls `places`, `ways`, `links`, `policy`, `rib` and `tunnels`. What is wanted is made of parts,
+one per unit: the host, a port, a network with guests here, a prefix that such a network has a way to, a far end that
+such ways lead to, a VTEP. A change marks the units that depend on it, `settle` makes their parts anew, and `facts`
+keeps what was wanted of each before.
 
 One law holds for every sequence of changes: the outcome is the same as that of a fresh `Wanted` that is told the end of
 it at once, which is what `desired_state` is.
@@ -12,21 +12,20 @@ it at once, which is what `desired_state` is.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from typing import Final, TypeAlias, TypeVar
 
 from vrouter_vm import chains, links, names, policy, tunnels
-from vrouter_vm.claims import NO_OWNERS, Claim, Claims, Owners, claimables
-from vrouter_vm.evpn import FIRST_GENERATION, NO_ASN, Member, Vtep
+from vrouter_vm.claims import NO_OWNERS, Claims, Owners
+from vrouter_vm.evpn import NO_ASN, Member, Vtep
 from vrouter_vm.facts import NOTHING, Facts, Part
 from vrouter_vm.model import (
     BgpRoute,
     Choice,
     Encapsulation,
     Exporter,
-    LocalWay,
     MacAddress,
     Network,
     Placement,
@@ -39,9 +38,9 @@ from vrouter_vm.model import (
 )
 from vrouter_vm.places import Move, Places, discard
 from vrouter_vm.policing import Policing
-from vrouter_vm.prefixes import host_prefix
 from vrouter_vm.rib import PrefixUnit, Rib
 from vrouter_vm.tunnels import FarEnd, Overlay
+from vrouter_vm.ways import Ways
 
 C = TypeVar("C", bound=Hashable)
 K = TypeVar("K", bound=Hashable)
@@ -70,8 +69,6 @@ class Wanted:
         self._remains = tunnels.Remains(overlay, has_ipv6=has_ipv6) if overlay and overlay.installed.routes else None
 
         self._members: dict[VnUuid, set[VmiUuid]] = {}
-        self._ways: dict[PrefixUnit, dict[VmiUuid, LocalWay]] = {}
-        self._shared: set[PrefixUnit] = set()
         self._with_ipv6: Counter[VnUuid] = Counter()
         self._served: dict[VnUuid, _Served] = {}
         self._vni_of_id: dict[int, int] = {}
@@ -100,6 +97,7 @@ class Wanted:
         """The ports, with what is known of their networks and interfaces; tell it of these itself."""
         self.claims = Claims(owners)
         """Who has the addresses that guests share; tell it of claims itself."""
+        self._ways = Ways(rib=self._rib, places=self.places, claims=self.claims)
         self.facts = Facts()
         self.touched_prefixes: set[PrefixUnit] = set()
         """The prefixes that the last `settle` has looked at."""
@@ -156,7 +154,7 @@ class Wanted:
         for unit, part in self.policing.settle():
             self._replace(unit, part)
         self._follow_routes()
-        self._judge_claims()
+        self._ways.judge(self.touched_prefixes)
         self._rib.forget_generations(but_of=self.places.held_prefixes)
         self._is_begun = True
 
@@ -186,7 +184,8 @@ class Wanted:
             self._build_network(self._served[vn_uuid])
         for move in moves:
             self._replace(("port", move.vmi_uuid), NOTHING if move.new is None else self._port_part(move.new))
-        self._follow_ways(moves)
+        for vmi_uuid in self._ways.follow(moves):
+            self._replace(("port", vmi_uuid), self._port_part(self.places.placements[vmi_uuid]))
         for vmi_uuid in {each for vn_uuid in rezoned for each in self._members.get(vn_uuid, ())}:
             self._replace(("port", vmi_uuid), self._port_part(self.places.placements[vmi_uuid]))
         if changed or not self._is_begun:
@@ -282,82 +281,6 @@ class Wanted:
             self._dirty_prefixes.update(unit for unit, far_end in self._far_end_of.items() if far_end in far_ends)
         if self._remains is not None and self._is_begun:
             self.needs_full_pass = True
-
-    def _follow_ways(self, moves: Iterable[Move]) -> None:
-        """Bring up to date how prefixes are reached on this host. Several ports may offer a way: see `_first_way`."""
-        touched: set[PrefixUnit] = set()
-        for move in moves:
-            for unit, _ in _ways_of(move.old):
-                touched.add(unit)
-                del self._ways[unit][move.vmi_uuid]
-                if not self._ways[unit]:
-                    del self._ways[unit]
-            for unit, way in _ways_of(move.new):
-                touched.add(unit)
-                self._ways.setdefault(unit, {})[move.vmi_uuid] = way
-            if move.new is None:
-                self.claims.forget(move.vmi_uuid)
-        touched.update(claim.unit for claim in self.claims.take() if self._accept(claim))
-        for unit in touched:
-            offers = self._ways.get(unit, {})
-            if any(way.claimant is not None for way in offers.values()):
-                self._shared.add(unit)
-            owner = self.claims.owner(unit)
-            if owner is not None and (owner not in offers or offers[owner].claimant is None):
-                self.claims.release(unit)
-                self._rib.release(*unit)
-                owner = None
-            self._rib.set_guest(*unit, self._first_way(offers, owner) if offers else None)
-
-    def _first_way(self, offers: Mapping[VmiUuid, LocalWay], owner: VmiUuid | None) -> LocalWay:
-        """Return the way that counts: to a guest's own address, else to the one that has claimed it, else through the
-        port that came first.
-        """
-
-        def order(vmi_uuid: VmiUuid) -> tuple[bool, bool, float, VmiUuid]:
-            return not _is_own(offers[vmi_uuid]), vmi_uuid != owner, self.places.ports[vmi_uuid].added_at, vmi_uuid
-
-        return offers[min(offers, key=order)]
-
-    def _accept(self, claim: Claim) -> bool:
-        """Let a guest have the address that it claims; False when it may not have it."""
-        placement, offers = self.places.placements.get(claim.vmi_uuid), self._ways.get(claim.unit, {})
-        if placement is None or claim.vmi_uuid not in offers or any(map(_is_own, offers.values())):
-            return False
-        claimable = claimables(placement).get(claim.address)
-        if (
-            claimable is None
-            or claim.mac not in claimable.macs
-            or (claim.is_answer and not self.claims.is_asked(claim))
-        ):
-            return False
-        self.claims.accept(claim)
-        self._rib.claim(*claim.unit)
-        self._replace(("port", claim.vmi_uuid), self._port_part(placement))
-        return True
-
-    def _judge_claims(self) -> None:
-        """Find out who has the addresses that guests here share, and whom to ask where nobody is known to."""
-        for unit in self.touched_prefixes & self._shared:
-            offers = {vmi: way for vmi, way in self._ways.get(unit, {}).items() if way.claimant is not None}
-            if not offers:
-                self._shared.discard(unit)
-            choice, owner, winner = self._rib.choices.get(unit), self.claims.owner(unit), None
-            asked: set[VmiUuid] = set()
-            if offers and choice is not None:
-                is_claimed = choice.route.generation > FIRST_GENERATION
-                if choice.way is None:
-                    host = choice.route.next_hop
-                    asked = {vmi for vmi, way in offers.items() if not is_claimed or self._has_left(host, unit, way)}
-                elif owner is not None and is_claimed and choice.way == offers[owner]:
-                    winner = owner
-                elif not _is_own(choice.way):
-                    asked = set(offers)
-            self.claims.judge(unit, winner=winner, asked=frozenset(asked))
-
-    def _has_left(self, host: IPv4Address, unit: PrefixUnit, way: LocalWay) -> bool:
-        """True when the guest to which `way` leads, here, was on that host, which does not know better yet."""
-        return way.claimant is not None and self._rib.is_heard_from(unit[0], host_prefix(way.claimant), host)
 
     def _port_part(self, placement: Placement) -> Part:
         """Return what one port asks for; its routes belong to the prefixes."""
@@ -484,14 +407,3 @@ class _Served:
 
     network: Network
     routes_ipv6: bool
-
-
-def _is_own(way: LocalWay) -> bool:
-    """True for the way to a guest's own address."""
-    return way.via is None and way.claimant is None
-
-
-def _ways_of(placement: Placement | None) -> Iterator[tuple[PrefixUnit, LocalWay]]:
-    if placement is not None:
-        for prefix, way in links.local_ways(placement):
-            yield (placement.network.network_id, prefix), way

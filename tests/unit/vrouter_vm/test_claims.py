@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from ipaddress import IPv4Address, ip_address, ip_network
 
 import pytest
@@ -20,12 +21,14 @@ from vrouter_vm import names
 from vrouter_vm.actions import AnyAction
 from vrouter_vm.claims import Claim, claimables
 from vrouter_vm.evpn import FIRST_GENERATION, Vtep
+from vrouter_vm.flows import Flow
 from vrouter_vm.gateway_mac import MacRange
 from vrouter_vm.guest_services.claim_box import ClaimBox
 from vrouter_vm.model import (
     AddressPair,
     InterfaceSettings,
     InterfaceView,
+    IpAddress,
     MacAddress,
     NetworkView,
     Placement,
@@ -278,6 +281,35 @@ def test_the_address_is_reached_at_the_mac_of_the_claim() -> None:
     assert host.mac_at("eth1.102") == VIRTUAL_MAC, "the kernel knows"
     host.says(2)
     assert host.mac_at("eth1.102") == guest(2).mac
+
+
+class Flows:
+    """A table without flows, which is asked about addresses."""
+
+    asked: frozenset[IpAddress] | None = frozenset()
+
+    def flows(self, zones: Collection[int], *, of: Collection[IpAddress] | None = None) -> list[Flow]:
+        assert zones == {5}
+        self.asked = None if of is None else frozenset(of)
+        return []
+
+    def turn(self, flows: Iterable[Flow]) -> None:
+        assert not list(flows)
+
+
+def test_flows_of_an_address_that_passes_to_another_guest_are_judged_anew_by_that_guests_policies() -> None:
+    host, table = Host(1, guest(1), guest(2)), Flows()
+    host.reconciler.flow_table = table
+    host.turn()
+    assert table.asked is None, "all, at first"
+    host.says(2)
+    assert table.asked == {ip_address(VIP)}
+    table.asked = frozenset()
+    host.says(2)
+    assert table.asked == frozenset(), "nothing has passed"
+    judged = host.reconciler.judged(lambda judge: judge.guest(5, ip_address(VIP)))
+    assert judged is not None
+    assert judged.port == guest(2)
 
 
 def test_a_restart_keeps_the_owner_and_asks_nobody() -> None:

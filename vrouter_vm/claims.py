@@ -86,6 +86,17 @@ class Owners:
     ports: Mapping[Unit, VmiUuid] = field(default_factory=dict)
     macs: Mapping[Offer, MacAddress] = field(default_factory=dict)
 
+    def __or__(self, newer: Owners) -> Owners:
+        """Return both; what `newer` has counts."""
+        return Owners(ports={**self.ports, **newer.ports}, macs={**self.macs, **newer.macs})
+
+    def among(self, vmi_uuids: Collection[VmiUuid]) -> Owners:
+        """Return what concerns these ports."""
+        return Owners(
+            ports={unit: vmi_uuid for unit, vmi_uuid in self.ports.items() if vmi_uuid in vmi_uuids},
+            macs={offer: mac for offer, mac in self.macs.items() if offer[0] in vmi_uuids},
+        )
+
 
 NO_OWNERS: Final = Owners()
 
@@ -110,7 +121,7 @@ def claimables(placement: Placement) -> Mapping[IpAddress, Claimable]:
 
 
 def owners_in(have: Observed, ports: Iterable[Port], settings: Mapping[VmiUuid, InterfaceSettings]) -> Owners:
-    """Return who has what as the kernel's routes and neighbours say: what a fresh process goes on from."""
+    """Return who has what as the kernel's routes and neighbours say: all that a fresh process has to go on from."""
     on_vif: dict[str | None, tuple[VmiUuid, Collection[IpNetwork]]] = {}
     for port in ports:
         known, vlan = settings.get(port.vmi_uuid), port.rx_vlan

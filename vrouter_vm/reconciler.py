@@ -36,7 +36,7 @@ from vrouter_vm.boundary import (
     Placements,
     Ports,
 )
-from vrouter_vm.claims import Claim, Owners, owners_in
+from vrouter_vm.claims import NO_OWNERS, Claim, Owners, owners_in
 from vrouter_vm.desired import (
     all_wanted,
     before,
@@ -98,8 +98,8 @@ class Reconciler:
     _judged: Wanted | None = field(default=None, init=False)
     _claims: tuple[Claim, ...] = field(default=(), init=False)
     """What guests have said, until a pass has taken it in."""
-    _owners: Owners | None = field(default=None, init=False)
-    """Who has the addresses that guests share; None at first: the kernel tells."""
+    _owners: Owners = field(default=NO_OWNERS, init=False)
+    """Who has the addresses that guests share, beside what the kernel tells."""
     _was_stale: bool = field(default=False, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
@@ -180,7 +180,7 @@ class Reconciler:
             trunk=have.trunk,
             has_ipv6=have.has_ipv6,
             overlay=self._overlay(view, have),
-            owners=owners_in(have, ports, interfaces.known) if self._owners is None else self._owners,
+            owners=owners_in(have, ports, interfaces.known) | self._owners.among({port.vmi_uuid for port in ports}),
             claims=self._claims,
         )
         want = whole(wanted)

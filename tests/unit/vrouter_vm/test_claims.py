@@ -18,7 +18,7 @@ from tests.fakes.vrouter_host import (
     make_view,
 )
 from vrouter_vm import names
-from vrouter_vm.actions import AnyAction
+from vrouter_vm.actions import AddRoute, AnyAction, DeleteRoute, ReplaceRoute
 from vrouter_vm.claims import Claim, claimables
 from vrouter_vm.evpn import FIRST_GENERATION, Vtep
 from vrouter_vm.flows import Flow
@@ -62,6 +62,7 @@ class Host(PlainInterfaces):
         self.wanted = {port.vmi_uuid: port for port in ports}
         self.pairs = {port.vmi_uuid: pairs for port in ports}
         self.changed: set[VmiUuid] = set()
+        self.are_interfaces_known = True
         self.start()
 
     def start(self) -> None:
@@ -146,6 +147,8 @@ class Interfaces(PlainInterfaces):
     def view(self, needed: frozenset[VmiUuid], *, of: frozenset[VmiUuid] | None = None) -> InterfaceView:
         asked = needed if of is None else needed & of
         pairs = self._host.pairs
+        if not self._host.are_interfaces_known:
+            return make_interfaces((), missing=dict.fromkeys(asked, "TF has not answered yet"))
         return make_interfaces(
             (), *(InterfaceSettings(vmi_uuid=vmi_uuid, address_pairs=pairs[vmi_uuid]) for vmi_uuid in asked)
         )
@@ -327,6 +330,18 @@ def test_a_restart_keeps_the_owner_and_asks_nobody() -> None:
     a.start()
     tell_each_other(a, b)
     assert (a.leads(), b.leads()) == ("x5", "eth1.103")
+
+
+def test_a_restart_while_tf_is_away_keeps_the_owner_until_tf_has_said_who_may_claim_what() -> None:
+    host = Host(1, guest(1), guest(2))
+    host.says(2)
+    host.are_interfaces_known = False
+    host.start()
+    host.are_interfaces_known = True
+    routes = len(host.kernel.applied)
+    host.turn()
+    assert host.leads() == "eth1.102"
+    assert not any(isinstance(action, AddRoute | ReplaceRoute | DeleteRoute) for action in host.kernel.applied[routes:])
 
 
 def test_a_full_pass_keeps_the_owner() -> None:

@@ -24,6 +24,7 @@ from vrouter_vm.evpn import (
     rank,
 )
 from vrouter_vm.model import BgpRoute, Choice, EvpnRoute, IpNetwork, LocalWay, RouteKey, RouteTarget
+from vrouter_vm.prefixes import host_prefix
 
 PrefixUnit: TypeAlias = tuple[int, IpNetwork]
 """Network id and prefix."""
@@ -156,15 +157,28 @@ class Rib:
             return
         key = self._rds[network_id], prefix
         generation = old.generation if old is not None else self._last_generations.pop(key, None)
-        if unit in self._released or (generation is None and way.claimant is not None):
+        if unit in self._released:
             generation = FIRST_GENERATION
         if generation is None:
-            generation = next_generation(self._heard(member, prefix), self._vtep)
+            generation = self._first_generation(member, prefix, way)
         if unit in self._claimed:
             generation = claimed_generation(generation, self._heard(member, prefix), self._vtep)
         self.local[unit] = route = local_route(member, prefix, vtep=self._vtep, generation=generation)
         self._ways[key] = way
         self._enter(route)
+
+    def _first_generation(self, member: Member, prefix: IpNetwork, way: LocalWay) -> int:
+        """Return the generation of a prefix that is new here: newer than elsewhere, for its guest has come from there.
+
+        An address that guests share may have been another one's there, so it is newer only than what nobody has claimed
+        on a host that this guest has left.
+        """
+        heard = self._heard(member, prefix)
+        if way.claimant is not None:
+            own = host_prefix(way.claimant)
+            left = {route.next_hop for route in self._heard(member, own)}
+            heard = [route for route in heard if route.generation == FIRST_GENERATION and route.next_hop in left]
+        return next_generation(heard, self._vtep)
 
     def _choose(self, unit: PrefixUnit) -> Choice | None:
         network_id, prefix = unit

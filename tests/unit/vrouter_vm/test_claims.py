@@ -399,6 +399,17 @@ def test_a_guest_that_moves_has_the_address_at_its_new_host_once_it_answers_thou
     assert [host.leads() for host in (new, other)] == ["eth1.101", "x5"]
 
 
+def test_an_address_that_nobody_has_claimed_moves_with_its_guest() -> None:
+    """A guest that only forwards what comes to the address answers no question for it."""
+    old, new, standby = Host(1, guest(1)), Host(3), Host(2, guest(2))
+    tell_each_other(old, new, standby)
+    assert [host.leads() for host in (old, standby)] == ["eth1.101", "x5"]
+    new.set_port(guest(1), guest(1).vmi_uuid)
+    tell_each_other(old, new, standby)
+    assert [host.leads() for host in (old, new, standby)] == ["x5", "eth1.101", "x5"]
+    assert new.asked() == {1}
+
+
 def test_guests_that_fight_for_an_address_leave_it_to_the_last_one() -> None:
     a, b = Host(1, guest(1)), Host(2, guest(2))
     for _ in range(20):

@@ -9,8 +9,9 @@ can be carried out together.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Final, TypeAlias, TypeGuard
+
+import msgspec
 
 from vrouter_vm.model import (
     BgpRoute,
@@ -37,173 +38,149 @@ FILTERS: Final = "filters"
 """Subject of the nftables tables."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Action:
+class Action(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What every action carries."""
 
     subject: str
     needs: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AddRule(Action):
+class AddRule(Action, frozen=True, kw_only=True, gc=False):
     """Add a policy-routing rule."""
 
     rule: Rule
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeleteRule(Action):
+class DeleteRule(Action, frozen=True, kw_only=True, gc=False):
     """Delete a policy-routing rule."""
 
     rule: Rule
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SetSysctl(Action):
+class SetSysctl(Action, frozen=True, kw_only=True, gc=False):
     """Write a value below /proc/sys/net."""
 
     sysctl: Sysctl
     value: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SetUp(Action):
+class SetUp(Action, frozen=True, kw_only=True, gc=False):
     """Bring a device up."""
 
     ifname: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeleteLink(Action):
+class DeleteLink(Action, frozen=True, kw_only=True, gc=False):
     """Delete a device; its addresses, routes and neighbours go with it."""
 
     ifname: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CreateVrf(Action):
+class CreateVrf(Action, frozen=True, kw_only=True, gc=False):
     """Create a VRF device, down."""
 
     vrf: Vrf
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CreateVif(Action):
+class CreateVif(Action, frozen=True, kw_only=True, gc=False):
     """Create a vif on the trunk and in its VRF, down, in one message."""
 
     vif: Vif
     trunk: Trunk
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CreateVxlan(Action):
+class CreateVxlan(Action, frozen=True, kw_only=True, gc=False):
     """Create a device for tunnels, and in its VRF if it has one, down, in one message."""
 
     vxlan: TunnelDevice
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listen(Action):
+class Listen(Action, frozen=True, kw_only=True, gc=False):
     """Take in MPLS over UDP."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AddLabel(Action):
+class AddLabel(Action, frozen=True, kw_only=True, gc=False):
     """Send packets with a label through a door."""
 
     label: LabelRoute
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeleteLabel(Action):
+class DeleteLabel(Action, frozen=True, kw_only=True, gc=False):
     """Take in packets with a label no more."""
 
     label: LabelRoute
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SetMtu(Action):
+class SetMtu(Action, frozen=True, kw_only=True, gc=False):
     """Set a device's MTU, in bytes."""
 
     ifname: str
     mtu_bytes: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AddAddress(Action):
+class AddAddress(Action, frozen=True, kw_only=True, gc=False):
     """Add an address to a device."""
 
     address: LinkAddress
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeleteAddress(Action):
+class DeleteAddress(Action, frozen=True, kw_only=True, gc=False):
     """Delete an address from a device."""
 
     address: LinkAddress
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SetNeighbour(Action):
+class SetNeighbour(Action, frozen=True, kw_only=True, gc=False):
     """Add a permanent neighbour, or replace what is known of that address."""
 
     neighbour: Neighbour
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeleteNeighbour(Action):
+class DeleteNeighbour(Action, frozen=True, kw_only=True, gc=False):
     """Delete a neighbour."""
 
     neighbour: Neighbour
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AddTunnelEnd(Action):
+class AddTunnelEnd(Action, frozen=True, kw_only=True, gc=False):
     """Add a VTEP for a router MAC."""
 
     end: TunnelEnd
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeleteTunnelEnd(Action):
+class DeleteTunnelEnd(Action, frozen=True, kw_only=True, gc=False):
     """Delete a VTEP of a router MAC."""
 
     end: TunnelEnd
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReplaceRoute(Action):
+class ReplaceRoute(Action, frozen=True, kw_only=True, gc=False):
     """Let a route of our protocol lead elsewhere, without a moment in between."""
 
     route: Route
     have: Route
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AddRoute(Action):
+class AddRoute(Action, frozen=True, kw_only=True, gc=False):
     """Add a route of our protocol."""
 
     route: Route
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeleteRoute(Action):
+class DeleteRoute(Action, frozen=True, kw_only=True, gc=False):
     """Delete a route of our protocol."""
 
     route: Route
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReplaceFilters(Action):
+class ReplaceFilters(Action, frozen=True, kw_only=True, gc=False):
     """Replace our nftables tables, rules and elements, in one transaction."""
 
     elements: Elements
-    chains: Mapping[str, Chain] = field(default_factory=dict)
+    chains: Mapping[str, Chain] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChangeElements(Action):
+class ChangeElements(Action, frozen=True, kw_only=True, gc=False):
     """Change elements of our nftables sets and what the policies need, in one transaction; the fixed rules stay.
 
     `chains`: those that are new or different, `altered_chains`: the latter. The sets are member sets.
@@ -211,22 +188,20 @@ class ChangeElements(Action):
 
     want: Elements
     have: Elements
-    chains: Mapping[str, Chain] = field(default_factory=dict)
+    chains: Mapping[str, Chain] = msgspec.field(default_factory=dict)
     altered_chains: frozenset[str] = frozenset()
     gone_chains: frozenset[str] = frozenset()
     new_sets: frozenset[str] = frozenset()
     gone_sets: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Announce(Action):
+class Announce(Action, frozen=True, kw_only=True, gc=False):
     """Tell other hosts a route, or its change."""
 
     route: BgpRoute
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Withdraw(Action):
+class Withdraw(Action, frozen=True, kw_only=True, gc=False):
     """Tell other hosts that a route is no more."""
 
     route: BgpRoute

@@ -12,6 +12,8 @@ from enum import IntEnum, StrEnum
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from typing import Final, Literal, NewType, TypeAlias
 
+import msgspec
+
 VmiUuid = NewType("VmiUuid", str)
 VnUuid = NewType("VnUuid", str)
 MacAddress = NewType("MacAddress", str)
@@ -188,7 +190,10 @@ class Network:
 
     def subnet_of(self, address: IpAddress) -> Subnet | None:
         """Return the subnet that `address` lies in, or None."""
-        return next((subnet for subnet in self.subnets if address in subnet.prefix), None)
+        for subnet in self.subnets:
+            if address in subnet.prefix:
+                return subnet
+        return None
 
     @property
     def router_addresses(self) -> frozenset[IpAddress]:
@@ -405,8 +410,7 @@ class LinkAddress:
     is_preferred: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
+class Route(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A route of our route protocol. `ifname` None: unreachable. `via`: the next hop on that device, if not direct.
 
     `source`: what the host's own packets on it are from, above all ICMP errors; None: as the kernel chooses.
@@ -542,8 +546,7 @@ Way: TypeAlias = tuple[IpNetwork, IPv4Address]
 """A prefix and the VTEP that delivers it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EvpnRoute:
+class EvpnRoute(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One type-5 route. `next_hop` is the VTEP that delivers the prefix, labelled `vni` and sent to `router_mac`."""
 
     rd: str
@@ -565,8 +568,7 @@ class EvpnRoute:
         return self.rd, self.prefix
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VpnRoute:
+class VpnRoute(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One labelled VPN route (RFC 4364, RFC 4659). `next_hop` delivers packets with that MPLS label, over UDP."""
 
     rd: str
@@ -620,8 +622,7 @@ class LocalWay:
     claimant: IpAddress | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class Choice(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Where a VRF sends a prefix: the `way` to it on this host, or with `way` None the route's next hop."""
 
     network_id: int

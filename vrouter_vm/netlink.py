@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 AF_UNSPEC, AF_INET, AF_BRIDGE, AF_INET6, AF_MPLS = 0, 2, 7, 10, 28
 
@@ -31,8 +32,7 @@ _ATTRIBUTE: Final = struct.Struct("=HH")
 _ATTRIBUTE_TYPE: Final = 0x3FFF
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(msgspec.Struct, frozen=True, gc=False):
     """One request, still without its header's length and sequence number."""
 
     kind: int

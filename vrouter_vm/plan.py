@@ -280,10 +280,8 @@ def _vrfs(want: Desired, have: Observed, missing: _Missing) -> Iterator[AnyActio
     for name in sorted(new):
         yield CreateVrf(subject=name, needs=needs, vrf=want.vrfs[name])
     yield from missing.settings(names.is_vrf, lambda _: needs)
-    for route in missing.routes:
-        if route.ifname is None:
-            vrf = names.vrf_of_table(route.table)
-            yield from _set_route(route, missing.decision.replaced, subject=vrf, needs=needs)
+    for route in missing.end_routes:
+        yield missing.set_route(route, subject=names.vrf_of_table(route.table), needs=needs)
     yield from missing.ups(want.vrfs, have, lambda _: needs)
     yield from missing.addresses(names.is_vrf, lambda _: needs)
 
@@ -322,31 +320,19 @@ def _vifs(want: Desired, have: Observed, missing: _Missing) -> Iterator[AnyActio
     yield from missing.ups(want.vifs, have, needs)
     yield from missing.addresses(is_vif, needs)
     yield from missing.neighbours(is_vif, needs)
-    for route in missing.routes:
-        if route.ifname is not None and not names.is_tunnel(route.ifname):
-            route_needs = _needs(names.vrf_of_table(route.table))
-            yield from _set_route(route, missing.decision.replaced, subject=route.ifname, needs=route_needs)
+    for route in missing.vif_routes:
+        yield missing.set_route(route, subject=str(route.ifname), needs=_needs(names.vrf_of_table(route.table)))
 
 
 def _tunnel_routes(missing: _Missing) -> Iterator[AnyAction]:
-    by_device: dict[tuple[int, str], tuple[str, tuple[str, ...]]] = {}
-    for route in missing.routes:
-        if route.ifname is not None and names.is_tunnel(route.ifname):
-            key = route.table, route.ifname
-            if key not in by_device:
-                vrf = names.vrf_of_table(route.table)
-                by_device[key] = vrf, (*_needs(vrf), route.ifname)
-            vrf, needs = by_device[key]
-            yield from _set_route(route, missing.decision.replaced, subject=f"{vrf} {route.prefix}", needs=needs)
-
-
-def _set_route(
-    route: Route, replaced: Mapping[Route, Route], *, subject: str, needs: tuple[str, ...]
-) -> Iterator[AnyAction]:
-    if route in replaced:
-        yield ReplaceRoute(subject=subject, needs=needs, route=route, have=replaced[route])
-    else:
-        yield AddRoute(subject=subject, needs=needs, route=route)
+    by_device: dict[tuple[int, str | None], tuple[str, tuple[str, ...]]] = {}
+    for route in missing.tunnel_routes:
+        key = route.table, route.ifname
+        if key not in by_device:
+            vrf = names.vrf_of_table(route.table)
+            by_device[key] = vrf, (*_needs(vrf), str(route.ifname))
+        vrf, needs = by_device[key]
+        yield missing.set_route(route, subject=f"{vrf} {route.prefix}", needs=needs)
 
 
 Needs: TypeAlias = Callable[[str], tuple[str, ...]]
@@ -359,9 +345,11 @@ class _Missing:
     def __init__(self, want: Desired, have: Observed, decision: _Decision) -> None:
         self.decision = decision
         self._new = new = decision.new_vrfs | decision.new_vxlans | decision.new_vifs
-        self.routes = sorted(
-            (route for route in want.routes if route not in have.routes or route.ifname in new), key=_route_order
-        )
+        self.end_routes: list[Route] = []
+        self.vif_routes: list[Route] = []
+        self.tunnel_routes: list[Route] = []
+        routes = (route for route in want.routes if route not in have.routes or route.ifname in new)
+        self._share_out(sorted(routes, key=_route_order))
         self.tunnel_ends = sorted(
             (end for end in want.tunnel_ends if end not in have.tunnel_ends or end.ifname in new), key=str
         )
@@ -384,6 +372,21 @@ class _Missing:
         self._neighbours = sorted(
             (entry for entry in want.neighbours if entry not in have.neighbours or entry.ifname in new), key=str
         )
+
+    def _share_out(self, routes: Iterable[Route]) -> None:
+        kind_of: dict[str | None, list[Route]] = {None: self.end_routes}
+        for route in routes:
+            kind = kind_of.get(route.ifname)
+            if kind is None:
+                is_tunnel = names.is_tunnel(str(route.ifname))
+                kind = kind_of[route.ifname] = self.tunnel_routes if is_tunnel else self.vif_routes
+            kind.append(route)
+
+    def set_route(self, route: Route, *, subject: str, needs: tuple[str, ...]) -> AnyAction:
+        """Return what adds a route, or lets it take the place of another one."""
+        if (old := self.decision.replaced.get(route)) is not None:
+            return ReplaceRoute(subject=subject, needs=needs, route=route, have=old)
+        return AddRoute(subject=subject, needs=needs, route=route)
 
     def settings(self, is_mine: Callable[[str], bool], needs: Needs) -> Iterator[AnyAction]:
         """Yield what sets the devices' settings."""

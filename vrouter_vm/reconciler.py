@@ -280,7 +280,8 @@ class Reconciler:
         allow; return what was done. What fails is tried again in the next pass.
         """
         for action in applied.done:
-            self._unreviewed |= scope_of(action)
+            if isinstance(action, ReplaceFilters | ChangeElements):
+                self._unreviewed |= scope_of(action)
         self._unreviewed |= scope_of_owners(wanted)
         if self.flow_table is None or not self._unreviewed:
             return []

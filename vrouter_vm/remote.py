@@ -31,7 +31,7 @@ class RemoteRoutes:
         self._told: set[RouteKey] = set()  # since a session came up last
         self._gone: set[Way] = set()
         self._unsettled_until: float | None = now + stale_s
-        self._changed: set[RouteKey] | None = None
+        self._changed: dict[RouteKey, BgpRoute | None] | None = None
 
     @property
     def routes(self) -> Mapping[RouteKey, BgpRoute]:
@@ -62,8 +62,8 @@ class RemoteRoutes:
 
     def take_changes(self) -> dict[RouteKey, BgpRoute | None] | None:
         """Return the routes that have come, changed or gone (None) since the last call; None: look at all of them."""
-        changed, self._changed = self._changed, set()
-        return None if changed is None else {key: self._routes.get(key) for key in changed}
+        changed, self._changed = self._changed, {}
+        return changed
 
     def remember(self, routes: Iterable[BgpRoute], *, now: float) -> None:
         """Take the routes of an earlier run as stale."""
@@ -71,7 +71,7 @@ class RemoteRoutes:
             if route.key not in self._routes:
                 self._routes[route.key] = route
                 self._stale[route.key] = now + self._stale_s
-                self._note(route.key)
+                self._note(route.key, route)
 
     def learn(self, route: BgpRoute) -> bool:
         """Take in a route that a peer has told; return whether that changes the forwarding."""
@@ -83,7 +83,7 @@ class RemoteRoutes:
         if self._routes.get(key) == route:
             return False
         self._routes[key] = route
-        self._note(key)
+        self._note(key, route)
         return True
 
     def withdraw(self, key: RouteKey, *, has_peers: bool, now: float) -> bool:
@@ -101,7 +101,7 @@ class RemoteRoutes:
         route = self._routes.pop(key)
         self._stale.pop(key, None)
         self._told.discard(key)
-        self._note(key)
+        self._note(key, None)
         if not self.is_settled:
             self._gone.add((route.prefix, route.next_hop))
         return True
@@ -138,12 +138,12 @@ class RemoteRoutes:
             self._gone.clear()
         for key in gone:
             del self._routes[key], self._stale[key]
-            self._note(key)
+            self._note(key, None)
         self._told -= gone
         if was_settled != self.is_settled:
             self._changed = None  # what the kernel holds is judged by other rules from now on
         return bool(gone) or was_settled != self.is_settled
 
-    def _note(self, key: RouteKey) -> None:
+    def _note(self, key: RouteKey, route: BgpRoute | None) -> None:
         if self._changed is not None:
-            self._changed.add(key)
+            self._changed[key] = route

@@ -118,7 +118,8 @@ class Rib:
     def settle(self) -> set[PrefixUnit]:
         """Choose anew where something has changed; return which prefixes of which networks that were."""
         for unit in list(self._dirty):  # what is told first: it takes part in the choice, here and in other networks
-            self._tell(unit)
+            if unit in self.local or self.guest(*unit) is not None:
+                self._tell(unit)
         self._claimed, self._released = set(), set()
         dirty, self._dirty = self._dirty, set()
         for unit in dirty:
@@ -145,7 +146,8 @@ class Rib:
 
     def guest(self, network_id: int, prefix: IpNetwork) -> LocalWay | None:
         """Return how a guest's address, or a prefix behind a guest, is reached on this host; None: it is not here."""
-        return self._guests.get(network_id, {}).get(prefix)
+        guests = self._guests.get(network_id)
+        return None if guests is None else guests.get(prefix)
 
     def _tell(self, unit: PrefixUnit) -> None:
         network_id, prefix = unit
@@ -182,13 +184,13 @@ class Rib:
 
     def _choose(self, unit: PrefixUnit) -> Choice | None:
         network_id, prefix = unit
-        member, own = self._members.get(network_id), self.local.get(unit)
+        member = self._members.get(network_id)
         if member is None:
             return None
         ways = member.encapsulations
         heard = self._heard(member, prefix) if may_take(member, prefix) else []
         candidates = [route for route in heard if route.encapsulation in ways]
-        if own is not None:  # also when the network does not import what it exports
+        if (own := self.local.get(unit)) is not None:  # also when the network does not import what it exports
             candidates.append(own)
         if not candidates:
             return None
@@ -198,14 +200,22 @@ class Rib:
 
     def _heard(self, member: Member, prefix: IpNetwork) -> list[BgpRoute]:
         """Return what is heard and told of a prefix under the route targets that a network imports."""
-        return [route for target in member.imports for route in self._routes.get(target, {}).get(prefix, ())]
+        heard: list[BgpRoute] = []
+        for target in member.imports:
+            if (by_prefix := self._routes.get(target)) is not None:
+                heard += by_prefix.get(prefix, ())
+        return heard
 
     def _enter(self, route: BgpRoute) -> None:
         prefix = route.prefix
         for target in route.targets:
-            by_prefix = self._routes.setdefault(target, {})
-            by_prefix[prefix] = (*by_prefix.get(prefix, ()), route)
-            self._dirty.update((network_id, prefix) for network_id in self._importers.get(target, ()))
+            by_prefix = self._routes.get(target)
+            if by_prefix is None:
+                by_prefix = self._routes[target] = {}
+            others = by_prefix.get(prefix)
+            by_prefix[prefix] = (route,) if others is None else (*others, route)
+            for network_id in self._importers.get(target, ()):
+                self._dirty.add((network_id, prefix))
 
     def _leave(self, route: BgpRoute) -> None:
         prefix = route.prefix

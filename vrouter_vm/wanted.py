@@ -134,8 +134,8 @@ class Wanted:
         if old_vtep == new_vtep:
             return
         if new_vtep is not None:
-            self._vteps[new_vtep] += 1
-            if self._vteps[new_vtep] == 1:
+            count = self._vteps[new_vtep] = self._vteps[new_vtep] + 1
+            if count == 1:
                 self._replace(("VTEP", new_vtep), Part(elements=(tunnels.vtep_element(new_vtep, self._overlay),)))
         if old_vtep is not None:
             self._vteps[old_vtep] -= 1

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
 from typing import assert_never
 
+import msgspec
+
 from tf_reconcile.errors import BoundaryError, Conflict, Rejected, Transient
 from vrouter_vm import chains, names, policy
 from vrouter_vm.actions import (
@@ -406,7 +408,7 @@ class FakeHost:
         table = self.vrfs[gone.ifname].table if gone.ifname in self.vrfs else None
         concerned = {route for route in self.routes if (route.table, route.source) == (table, gone.address.ip)}
         self.routes -= concerned
-        self.routes |= {replace(route, source=None) for route in concerned if route.prefix.version == 6}
+        self.routes |= {msgspec.structs.replace(route, source=None) for route in concerned if route.prefix.version == 6}
 
     def _route_device(self, route: Route) -> None:
         """A route leads over a device that is up and filtered, and to a next hop only where it is known."""

@@ -11,10 +11,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, ip_network
 from itertools import chain
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from lab.reflector import ALL_FAMILIES, reflector_configuration
 from lab.running import gobgpd_binary

@@ -11,6 +11,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address, ip_network
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from lab.reflector import EVPN
@@ -137,7 +138,9 @@ def keys(routes: set[BgpRoute]) -> set[RouteKey]:
 
 def test_every_part_of_a_route_arrives_and_its_change_and_its_withdrawal(fabric: Fabric) -> None:
     with hosts(fabric) as (a, b):
-        changed = replace(route(1), vni=7, targets=frozenset({RouteTarget("64512:6")}), generation=4294967295)
+        changed = msgspec.structs.replace(
+            route(1), vni=7, targets=frozenset({RouteTarget("64512:6")}), generation=4294967295
+        )
         with watching(b) as seen:
             a.overlay.announce(changed)
             b.hears(changed, route(1, "fd00:1::11/128"))
@@ -344,7 +347,7 @@ def test_a_damaged_cache_is_ignored(fabric: Fabric) -> None:
 
 def test_a_route_that_the_speaker_refuses_is_told_and_does_not_count_as_announced(fabric: Fabric) -> None:
     with hosts(fabric) as (a, b):
-        bad = replace(route(1, "10.1.1.14/32"), rd="no address:5")
+        bad = msgspec.structs.replace(route(1, "10.1.1.14/32"), rd="no address:5")
         with pytest.raises(Rejected, match="BGP speaker"):
             a.overlay.announce(bad)
         assert bad.key not in a.overlay.view().announced

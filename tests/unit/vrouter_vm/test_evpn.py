@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from ipaddress import IPv4Address, ip_network
 
 import pytest
+from msgspec.structs import replace
 
 from tests.fakes.routes import Hosted, choose, local_routes
 from vrouter_vm.evpn import (
@@ -203,7 +203,7 @@ def test_ipv6_routes_are_taken_where_guests_have_ipv6() -> None:
     ],
 )
 def test_a_route_that_leads_nowhere_is_passed_over(changes: dict[str, object]) -> None:
-    route = replace(remote(), **changes)  # type: ignore[arg-type]
+    route = replace(remote(), **changes)
     assert is_usable(remote(), HERE)
     assert not is_usable(route, HERE)
     assert chosen([member()], [route]) == []
@@ -214,7 +214,7 @@ def test_a_labelled_route_to_ourselves_or_with_a_reserved_label_is_passed_over_t
     changes: dict[str, object],
 ) -> None:
     both = member(encapsulations=(Encapsulation.VXLAN, Encapsulation.MPLS_UDP))
-    route = replace(labelled(remote(), 16), **changes)  # type: ignore[arg-type]
+    route = replace(labelled(remote(), 16), **changes)
     assert len(chosen([both], [labelled(remote(), 16)])) == 1
     assert chosen([both], [route]) == []
 

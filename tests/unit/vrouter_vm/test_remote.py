@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from tests.unit.vrouter_vm.test_evpn import remote
 from vrouter_vm.remote import RemoteRoutes

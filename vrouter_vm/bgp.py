@@ -1,9 +1,8 @@
 """The BGP speaker's API: GoBGP 4 over its unix socket, with our values in and out. The only grpc import.
 
 Called by `overlay`, which imports this module only where an overlay is configured: it costs a daemon that starts more
-than all the rest. Every call has a time limit. What another speaker says and we have no use for is passed over: other
-route types, an EVPN route without a router MAC or with an overlay index, an IPv6 next hop, a VPN route without the
-encapsulation MPLS-in-UDP (TF's routers name GRE and UDP, or the ones they can) or with more labels than one.
+than all the rest. Every call has a time limit. Routes are told in the speaker's own messages and heard as they are on
+the wire (`wire`).
 """
 
 from __future__ import annotations
@@ -12,11 +11,9 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address
 from itertools import islice
 from pathlib import Path
-from socket import AF_INET, AF_INET6, inet_pton
 from typing import Any, Final, TypeAlias, assert_never
 
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # it logs when a process with a channel forks, which is harmless
@@ -25,21 +22,17 @@ import grpc
 from grpc.experimental import ChannelOptions
 
 from tf_reconcile.errors import BoundaryError, Rejected, Transient
-from vrouter_vm.evpn import FIRST_GENERATION
 from vrouter_vm.gobgp import attribute_pb2, common_pb2, extcom_pb2, gobgp_pb2, nlri_pb2
 from vrouter_vm.model import (
     BgpRoute,
     EvpnRoute,
     Family,
-    IpNetwork,
-    MacAddress,
     PeerSettings,
     RouteKey,
     RouteTarget,
     VpnRoute,
-    vpn_key,
 )
-from vrouter_vm.prefixes import packed_prefix
+from vrouter_vm.wire import MPLS_UDP, ROUTE_TARGET, VXLAN, parse_key, parse_route
 
 SYSTEM: Final = "BGP speaker"
 
@@ -50,12 +43,8 @@ _MESSAGE_BYTES: Final = 64 << 20
 _BATCH: Final = 500
 _NO_LISTENER: Final = -1  # we dial, reflectors and fabrics listen: no port 179 on the vRouter VM
 _CONNECT_RETRY_S: Final = 1
-_ROUTE_TARGET_SUBTYPE: Final = 2  # RFC 4360, 4
-_VXLAN: Final = 8  # IANA, BGP Tunnel Encapsulation Attribute Tunnel Types
-_MPLS_UDP: Final = 13  # RFC 7510
 _ORIGIN_INCOMPLETE: Final = 2
 _TWO_OCTETS: Final = 2**16
-_NO_GATEWAY: Final = ("", "0.0.0.0", "::", "invalid IP")
 _FAMILIES: Final = {
     Family.EVPN: common_pb2.Family(afi=common_pb2.Family.AFI_L2VPN, safi=common_pb2.Family.SAFI_EVPN),
     Family.VPN4: common_pb2.Family(afi=common_pb2.Family.AFI_IP, safi=common_pb2.Family.SAFI_MPLS_VPN),
@@ -64,13 +53,6 @@ _FAMILIES: Final = {
 _UNREACHABLE: Final = frozenset(
     {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Learnt:
-    """A route of another speaker became the best one for its key, or changed."""
-
-    route: BgpRoute
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +78,8 @@ class PeerState:
     is_initial: bool
 
 
-Event: TypeAlias = Learnt | Withdrawn | EndOfRib | PeerState
+Event: TypeAlias = BgpRoute | Withdrawn | EndOfRib | PeerState
+"""A route by itself: another speaker's has become the best one for its key, or has changed."""
 
 
 class Speaker:
@@ -137,10 +120,12 @@ class Speaker:
         """Return the routes that we have announced to it."""
         found = {}
         for family in _FAMILIES.values():
-            request = gobgp_pb2.ListPathRequest(table_type=gobgp_pb2.TABLE_TYPE_GLOBAL, family=family)
+            request = gobgp_pb2.ListPathRequest(
+                table_type=gobgp_pb2.TABLE_TYPE_GLOBAL, family=family, enable_only_binary=True
+            )
             for answer in self._stream("ListPath", request, gobgp_pb2.ListPathResponse, timeout_s=DUMP_TIMEOUT_S):
                 for path in answer.destination.paths:
-                    if is_local(path) and (route := decode(path)) is not None:
+                    if is_local(path) and (route := parse_route(path.nlri_binary, path.pattrs_binary)) is not None:
                         found[route.key] = route
         return found
 
@@ -194,6 +179,7 @@ class Speaker:
                 filters=[kind(type=kind.TYPE_BEST, init=True), kind(type=kind.TYPE_EOR)]
             ),
             batch_size=_BATCH,
+            enable_only_binary=True,
         )
         for answer in self._stream("WatchEvent", request, gobgp_pb2.WatchEventResponse, timeout_s=None):
             yield _events(answer)
@@ -244,7 +230,7 @@ def encode(route: BgpRoute) -> gobgp_pb2.Path:
                     label=route.vni,
                 )
             )
-            communities.append(community(encap=extcom_pb2.EncapExtended(tunnel_type=_VXLAN)))
+            communities.append(community(encap=extcom_pb2.EncapExtended(tunnel_type=VXLAN)))
             communities.append(community(router_mac=extcom_pb2.RouterMacExtended(mac=route.router_mac)))
         case VpnRoute():
             # An IPv6 route names an IPv4 next hop in IPv6's form (RFC 4659, 3.2.1.2).
@@ -257,7 +243,7 @@ def encode(route: BgpRoute) -> gobgp_pb2.Path:
                     prefix_len=route.prefix.prefixlen,
                 )
             )
-            communities.append(community(encap=extcom_pb2.EncapExtended(tunnel_type=_MPLS_UDP)))
+            communities.append(community(encap=extcom_pb2.EncapExtended(tunnel_type=MPLS_UDP)))
         case _:
             assert_never(route)
     attribute = attribute_pb2.Attribute
@@ -273,97 +259,6 @@ def encode(route: BgpRoute) -> gobgp_pb2.Path:
     )
 
 
-def decode(path: gobgp_pb2.Path) -> BgpRoute | None:
-    """Return the route in `path`, or None when it is none that packets can be sent by."""
-    key = _decode_key(path)
-    if key is None:
-        return None
-    next_hop: IPv4Address | None = None
-    generation, sent = FIRST_GENERATION, _NO_COMMUNITIES
-    for attribute in path.pattrs:
-        match attribute.WhichOneof("attr"):
-            case "mp_reach":
-                next_hops = attribute.mp_reach.next_hops
-                next_hop = _ipv4(next_hops[0]) if next_hops else None
-            case "local_pref":
-                generation = attribute.local_pref.local_pref
-            case "extended_communities":
-                sent = _decode_communities(attribute.extended_communities.SerializeToString())
-    if next_hop is None:
-        return None
-    if path.nlri.WhichOneof("nlri") == "evpn_ip_prefix":
-        nlri = path.nlri.evpn_ip_prefix
-        is_vxlan = not sent.encapsulations or _VXLAN in sent.encapsulations
-        if not sent.router_mac or not is_vxlan or nlri.gw_address not in _NO_GATEWAY:
-            return None
-        return EvpnRoute(
-            rd=key[0],
-            prefix=key[1],
-            vni=nlri.label,
-            next_hop=next_hop,
-            router_mac=sent.router_mac,
-            targets=sent.targets,
-            generation=generation,
-        )
-    vpn = path.nlri.labeled_vpn_ip_prefix
-    if _MPLS_UDP not in sent.encapsulations or len(vpn.labels) != 1:
-        return None
-    return VpnRoute(
-        rd=_decode_rd(vpn.rd.SerializeToString()),
-        prefix=key[1],
-        label=vpn.labels[0],
-        next_hop=next_hop,
-        targets=sent.targets,
-        generation=generation,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Communities:
-    """What the extended communities of a route say."""
-
-    router_mac: MacAddress
-    encapsulations: frozenset[int]
-    targets: frozenset[RouteTarget]
-
-
-_NO_COMMUNITIES: Final = _Communities(MacAddress(""), frozenset(), frozenset())
-
-
-@lru_cache(maxsize=4096)
-def _decode_communities(packed: bytes) -> _Communities:
-    """Return what is said in extended communities: the same for all routes of a host's network, so it is kept."""
-    router_mac, encapsulations, targets = "", set[int](), set[RouteTarget]()
-    for community in attribute_pb2.ExtendedCommunitiesAttribute.FromString(packed).communities:
-        match community.WhichOneof("extcom"):
-            case "router_mac":
-                router_mac = community.router_mac.mac.lower()
-            case "encap":
-                encapsulations.add(community.encap.tunnel_type)
-            case _:
-                targets |= set(_decode_target(community))
-    return _Communities(MacAddress(router_mac), frozenset(encapsulations), frozenset(targets))
-
-
-def _decode_key(path: gobgp_pb2.Path) -> RouteKey | None:
-    """Return what names the route in `path`, or None when it is of a kind that we have no use for."""
-    match path.nlri.WhichOneof("nlri"):
-        case "evpn_ip_prefix":
-            nlri = path.nlri.evpn_ip_prefix
-            return _decode_rd(nlri.rd.SerializeToString()), _decode_prefix(nlri.ip_prefix, nlri.ip_prefix_len)
-        case "labeled_vpn_ip_prefix":
-            vpn = path.nlri.labeled_vpn_ip_prefix
-            return vpn_key(_decode_rd(vpn.rd.SerializeToString()), _decode_prefix(vpn.prefix, vpn.prefix_len))
-    return None
-
-
-def _decode_prefix(text: str, length: int) -> IpNetwork:
-    """Return the prefix that an address lies in. `ipaddress` would read the text for as long as all the rest takes."""
-    version = 6 if ":" in text else 4
-    packed = inet_pton(AF_INET if version == 4 else AF_INET6, text)  # noqa: PLR2004 - IP version
-    return packed_prefix(packed, length, version=version)
-
-
 def _events(answer: gobgp_pb2.WatchEventResponse) -> list[Event]:
     if answer.WhichOneof("event") == "peer":
         state = _peer_event(answer.peer)
@@ -372,14 +267,18 @@ def _events(answer: gobgp_pb2.WatchEventResponse) -> list[Event]:
 
 
 def _path_event(path: gobgp_pb2.Path) -> Event | None:
-    if path.nlri.WhichOneof("nlri") is None:
+    """Return what a path says; raises `Rejected` when the speaker is not the one that tools/gobgpd builds."""
+    nlri = path.nlri_binary
+    if not nlri:
+        if path.HasField("nlri"):
+            raise Rejected(SYSTEM, "WatchEvent", reason="it tells no routes as they are on the wire: speaker/README.md")
         return EndOfRib(peer=path.neighbor_ip)
     if is_local(path):
         return None
-    route = None if path.is_withdraw else decode(path)
+    route = None if path.is_withdraw else parse_route(nlri, path.pattrs_binary)
     if route is not None:
-        return Learnt(route=route)
-    key = _decode_key(path)
+        return route
+    key = parse_key(path.family.afi, path.family.safi, nlri)
     return None if key is None else Withdrawn(key=key)  # also when what replaces it is of no use to us
 
 
@@ -399,35 +298,19 @@ def _encode_target(target: RouteTarget) -> extcom_pb2.ExtendedCommunity:
     number, community = int(text), extcom_pb2.ExtendedCommunity
     if "." in administrator:
         address = extcom_pb2.IPv4AddressSpecificExtended(
-            is_transitive=True, sub_type=_ROUTE_TARGET_SUBTYPE, address=administrator, local_admin=number
+            is_transitive=True, sub_type=ROUTE_TARGET, address=administrator, local_admin=number
         )
         return community(ipv4_address_specific=address)
     asn = int(administrator)
     if asn < _TWO_OCTETS:
         two_octets = extcom_pb2.TwoOctetAsSpecificExtended(
-            is_transitive=True, sub_type=_ROUTE_TARGET_SUBTYPE, asn=asn, local_admin=number
+            is_transitive=True, sub_type=ROUTE_TARGET, asn=asn, local_admin=number
         )
         return community(two_octet_as_specific=two_octets)
     four_octets = extcom_pb2.FourOctetAsSpecificExtended(
-        is_transitive=True, sub_type=_ROUTE_TARGET_SUBTYPE, asn=asn, local_admin=number
+        is_transitive=True, sub_type=ROUTE_TARGET, asn=asn, local_admin=number
     )
     return community(four_octet_as_specific=four_octets)
-
-
-def _decode_target(community: extcom_pb2.ExtendedCommunity) -> Iterator[RouteTarget]:
-    match community.WhichOneof("extcom"):
-        case "two_octet_as_specific":
-            value = community.two_octet_as_specific
-            if value.sub_type == _ROUTE_TARGET_SUBTYPE:
-                yield RouteTarget(f"{value.asn}:{value.local_admin}")
-        case "four_octet_as_specific":
-            wide = community.four_octet_as_specific
-            if wide.sub_type == _ROUTE_TARGET_SUBTYPE:
-                yield RouteTarget(f"{wide.asn}:{wide.local_admin}")
-        case "ipv4_address_specific":
-            address = community.ipv4_address_specific
-            if address.sub_type == _ROUTE_TARGET_SUBTYPE:
-                yield RouteTarget(f"{address.address}:{address.local_admin}")
 
 
 def _encode_rd(rd: str) -> common_pb2.RouteDistinguisher:
@@ -435,28 +318,6 @@ def _encode_rd(rd: str) -> common_pb2.RouteDistinguisher:
     return common_pb2.RouteDistinguisher(
         ip_address=common_pb2.RouteDistinguisherIPAddress(admin=administrator, assigned=int(assigned))
     )
-
-
-@lru_cache(maxsize=4096)
-def _decode_rd(packed: bytes) -> str:
-    rd = common_pb2.RouteDistinguisher.FromString(packed)
-    match rd.WhichOneof("rd"):
-        case "ip_address":
-            return f"{rd.ip_address.admin}:{rd.ip_address.assigned}"
-        case "two_octet_asn":
-            return f"{rd.two_octet_asn.admin}:{rd.two_octet_asn.assigned}"
-        case _:
-            return f"{rd.four_octet_asn.admin}:{rd.four_octet_asn.assigned}"
-
-
-@lru_cache(maxsize=4096)
-def _ipv4(text: str) -> IPv4Address | None:
-    """Return a next hop that is an IPv4 address, also in IPv6's form."""
-    try:
-        address = ip_address(text)
-    except ValueError:
-        return None
-    return address.ipv4_mapped if isinstance(address, IPv6Address) else address
 
 
 def _peer(settings: PeerSettings, *, asn: int, local_address: IPv4Address) -> gobgp_pb2.Peer:

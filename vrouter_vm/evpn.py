@@ -1,9 +1,10 @@
 """Pure: who has which guest address, told and heard as EVPN type-5 routes (RFC 9136), and who wins it.
 
-Called by `rib` for the forwarding and by `bgp` for the wire. A host announces each address of its active ports with
-a route distinguisher of its own, so the routes of two owners reach everybody and each agent chooses by itself: the
-higher generation wins, then the lower VTEP. The generation travels as the local preference (RFC 4271, 5.1.5), so that
-any other router of the AS chooses the same. Route targets decide which VRF takes a route (RFC 4364, 4.3.1).
+Called by `rib` for the forwarding; `bgp` and `wire` have the messages. A host announces each address of its active
+ports with a route distinguisher of its own, so the routes of two owners reach everybody and each agent chooses by
+itself: the higher generation wins, then the lower VTEP. The generation travels as the local preference (RFC 4271,
+5.1.5), so that any other router of the AS chooses the same. Route targets decide which VRF takes a route (RFC 4364,
+4.3.1).
 """
 
 from __future__ import annotations

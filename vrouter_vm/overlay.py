@@ -340,32 +340,32 @@ class BgpOverlay:
             log.warning("speaker lost, its routes stay", extra={"reason": error.reason})
 
     def _take(self, events: Sequence[Event]) -> None:
+        from vrouter_vm import bgp  # noqa: PLC0415 - loaded by now
+
+        is_changed = False
         with self._condition:
             now = self._clock()
-            is_changed = any([self._take_one(event, now=now) for event in events])
+            for event in events:
+                match event:
+                    case EvpnRoute() | VpnRoute():
+                        is_news = self._remote.learn(event)
+                    case bgp.Withdrawn(key=key):
+                        is_news = self._remote.withdraw(key, has_peers=any(self._sessions.values()), now=now)
+                    case bgp.EndOfRib():
+                        self._remote.peer_told_all(now=now)
+                        is_news = True  # at the new deadline
+                    case bgp.PeerState():
+                        is_news = self._take_session(event, now=now)
+                    case _:
+                        assert_never(event)
+                is_changed = is_changed or is_news
             if is_changed:
                 self._note_unsaved()
         if is_changed:
             self._on_change()
 
-    def _take_one(self, event: Event, *, now: float) -> bool:
-        """Take in an event; return whether the reconciler has to look. The lock is held."""
-        from vrouter_vm import bgp  # noqa: PLC0415 - loaded by now
-
-        match event:
-            case bgp.Learnt(route=route):
-                return self._remote.learn(route)
-            case bgp.Withdrawn(key=key):
-                return self._remote.withdraw(key, has_peers=any(self._sessions.values()), now=now)
-            case bgp.EndOfRib():
-                self._remote.peer_told_all(now=now)
-                return True  # at the new deadline
-            case bgp.PeerState():
-                return self._take_session(event, now=now)
-            case _:
-                assert_never(event)
-
     def _take_session(self, state: PeerState, *, now: float) -> bool:
+        """Take in how a session is; return whether the reconciler has to look. The lock is held."""
         if state.peer not in {peer.address for peer in self._peers}:
             return False  # the last words of one that is no neighbour any more
         was_up = self._sessions.get(state.peer, False)

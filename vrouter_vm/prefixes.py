@@ -1,40 +1,68 @@
-"""Pure: IP prefixes as keys. A network of `ipaddress` adds up its hash anew each time; these do it once.
+"""Pure: IP prefixes and addresses as keys. Those of `ipaddress` make up their hash anew each time; these do it once.
 
-They are equal to the networks of `ipaddress` that they are made like, and have their hash and `repr`. Called where
-prefixes come in by the thousand.
+They are equal to what `ipaddress` makes of the same text, and have its hash and `repr`. Called where prefixes come in
+by the thousand.
 """
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network, IPv6Network
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Final
 
 from vrouter_vm.model import IpAddress, IpNetwork
 
 
 class _Prefix4(IPv4Network):
-    _hash: int | None = None
+    _hash: int
+    _prefixlen: int  # the parent's
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._hash = super().__hash__()
 
     def __hash__(self) -> int:
-        found = self._hash
-        if found is None:
-            found = self._hash = super().__hash__()
-        return found
+        return self._hash
+
+    def __str__(self) -> str:
+        number = int(self.network_address)
+        return f"{number >> 24}.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}/{self._prefixlen}"
 
     def __repr__(self) -> str:
         return f"IPv4Network({str(self)!r})"
 
 
 class _Prefix6(IPv6Network):
-    _hash: int | None = None
+    _hash: int
+    _prefixlen: int  # the parent's
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._hash = super().__hash__()
 
     def __hash__(self) -> int:
-        found = self._hash
-        if found is None:
-            found = self._hash = super().__hash__()
-        return found
+        return self._hash
 
     def __repr__(self) -> str:
         return f"IPv6Network({str(self)!r})"
+
+
+class _Address4(IPv4Address):
+    __slots__ = ("_hash",)
+
+    def __init__(self, packed: bytes) -> None:
+        super().__init__(packed)
+        self._hash = super().__hash__()
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __repr__(self) -> str:
+        return f"IPv4Address({str(self)!r})"
+
+
+_MASKS4: Final = tuple((netmask, int(netmask)) for netmask in (IPv4Network((0, n)).netmask for n in range(33)))
+_MASKS6: Final = tuple((netmask, int(netmask)) for netmask in (IPv6Network((0, n)).netmask for n in range(129)))
 
 
 def parse_prefix(text: str) -> IpNetwork:
@@ -42,12 +70,42 @@ def parse_prefix(text: str) -> IpNetwork:
     return _Prefix6(text) if ":" in text else _Prefix4(text)
 
 
+def prefix4(number: int, length: int) -> IPv4Network:
+    """Return the IPv4 prefix that an address lies in, the address as a number; raises ValueError when it is none."""
+    if not 0 <= length < len(_MASKS4):
+        raise ValueError(f"not the length of an IPv4 prefix: {length}")
+    netmask, mask = _MASKS4[length]
+    number &= mask
+    made = _Prefix4.__new__(_Prefix4)  # what its parent works out of any argument is known here, and most of the time
+    made.network_address, made.netmask, made._prefixlen = IPv4Address(number), netmask, length
+    made._hash = hash(number ^ mask)
+    return made
+
+
+def prefix6(number: int, length: int) -> IPv6Network:
+    """Return the IPv6 prefix that an address lies in, the address as a number; raises ValueError when it is none."""
+    if not 0 <= length < len(_MASKS6):
+        raise ValueError(f"not the length of an IPv6 prefix: {length}")
+    netmask, mask = _MASKS6[length]
+    number &= mask
+    made = _Prefix6.__new__(_Prefix6)
+    made.network_address, made.netmask, made._prefixlen = IPv6Address(number), netmask, length
+    made._hash = hash(number ^ mask)
+    return made
+
+
 def packed_prefix(packed: bytes, length: int, *, version: int) -> IpNetwork:
     """Return the prefix that a packed address lies in, empty for all zeros; raises ValueError when it is none."""
     number = int.from_bytes(packed, "big")
-    return _Prefix4((number, length), strict=False) if version == 4 else _Prefix6((number, length), strict=False)  # noqa: PLR2004
+    return prefix4(number, length) if version == 4 else prefix6(number, length)  # noqa: PLR2004 - IP version
 
 
 def host_prefix(address: IpAddress) -> IpNetwork:
     """Return the prefix of one address."""
-    return _Prefix4((int(address), 32)) if address.version == 4 else _Prefix6((int(address), 128))  # noqa: PLR2004
+    return prefix4(int(address), 32) if address.version == 4 else prefix6(int(address), 128)  # noqa: PLR2004
+
+
+@lru_cache(maxsize=4096)
+def shared_address(packed: bytes) -> IPv4Address:
+    """Return an IPv4 address that thousands of routes have in common; raises ValueError when it is none."""
+    return _Address4(packed)

@@ -22,7 +22,7 @@ from lab.running import gobgpd_binary
 from tests.image.labelled import LabelledHost
 from tf_reconcile.errors import BoundaryError
 from vrouter_vm import names
-from vrouter_vm.bgp import Learnt, Speaker
+from vrouter_vm.bgp import Speaker
 from vrouter_vm.model import EvpnRoute, VpnRoute
 
 ASN = 64512
@@ -157,14 +157,15 @@ class Underlay:
     def _read(self, speaker: Speaker) -> None:
         try:
             for event in chain.from_iterable(speaker.watch()):
-                route = event.route if isinstance(event, Learnt) else None
-                if route is None or not isinstance(address := route.prefix.network_address, IPv4Address):
+                if not isinstance(event, EvpnRoute | VpnRoute):
+                    continue
+                if not isinstance(address := event.prefix.network_address, IPv4Address):
                     continue
                 with self._changed:
-                    if isinstance(route, EvpnRoute):
-                        self._routes[address] = route
+                    if isinstance(event, EvpnRoute):
+                        self._routes[address] = event
                     else:
-                        self._labelled[address] = route
+                        self._labelled[address] = event
                     self._changed.notify_all()
         except BoundaryError:
             return  # it was stopped

@@ -19,7 +19,7 @@ from pathlib import Path
 from tests.kernel.overlay_site import ASN, REFLECTOR, SPEAKER_OPTIONS, UNDERLAY, UNDERLAY_MTU_BYTES, binary
 from tests.kernel.site import batch, run, wait_until
 from tf_reconcile.errors import BoundaryError
-from vrouter_vm.bgp import Learnt, Speaker, Withdrawn
+from vrouter_vm.bgp import Speaker, Withdrawn
 from vrouter_vm.model import Family, IpNetwork, PeerSettings, RouteKey, RouteTarget, VpnRoute
 
 VTEP = UNDERLAY[4]
@@ -100,7 +100,7 @@ class MplsRouter:
         with suppress(BoundaryError):  # at the end
             for event in chain.from_iterable(speaker.watch()):
                 match event:
-                    case Learnt(route=VpnRoute() as route):
+                    case VpnRoute() as route:
                         self.heard[route.key] = route
                     case Withdrawn(key=key):
                         self.heard.pop(key, None)

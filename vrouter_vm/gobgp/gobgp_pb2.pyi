@@ -185,7 +185,7 @@ class GetBgpResponse(_message.Message):
     def __init__(self, **kwargs) -> None: ...
 
 class WatchEventRequest(_message.Message):
-    __slots__ = ("peer", "table", "batch_size")
+    __slots__ = ("peer", "table", "batch_size", "enable_only_binary")
     class Peer(_message.Message):
         __slots__ = ()
         def __init__(self) -> None: ...
@@ -220,10 +220,12 @@ class WatchEventRequest(_message.Message):
     PEER_FIELD_NUMBER: _ClassVar[int]
     TABLE_FIELD_NUMBER: _ClassVar[int]
     BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    ENABLE_ONLY_BINARY_FIELD_NUMBER: _ClassVar[int]
     peer: WatchEventRequest.Peer
     table: WatchEventRequest.Table
     batch_size: int
-    def __init__(self, peer: _Optional[_Union[WatchEventRequest.Peer, _Mapping]] = ..., table: _Optional[_Union[WatchEventRequest.Table, _Mapping]] = ..., batch_size: _Optional[int] = ...) -> None: ...
+    enable_only_binary: bool
+    def __init__(self, peer: _Optional[_Union[WatchEventRequest.Peer, _Mapping]] = ..., table: _Optional[_Union[WatchEventRequest.Table, _Mapping]] = ..., batch_size: _Optional[int] = ..., enable_only_binary: _Optional[bool] = ...) -> None: ...
 
 class WatchEventResponse(_message.Message):
     __slots__ = ("peer", "table")

@@ -17,7 +17,7 @@ import pytest
 from lab.reflector import EVPN
 from tests.contract.vrouter_vm.speakers import ASN, Fabric, running_fabric, wait_until
 from tf_reconcile.errors import Rejected
-from vrouter_vm.bgp import Speaker
+from vrouter_vm.bgp import Event, Speaker
 from vrouter_vm.model import BgpRoute, EvpnRoute, MacAddress, RouteKey, RouteTarget, VpnRoute
 from vrouter_vm.overlay import BgpOverlay
 
@@ -278,6 +278,28 @@ def test_what_is_announced_in_the_moment_in_which_a_session_comes_up_is_heard_th
                 announce_more()
             wait_until(lambda: (b.overlay.status.remote, b.overlay.status.stale) == (2 + count, 0), "all is heard")
         speaker.close()
+
+
+def test_routes_that_wait_for_a_reader_come_many_in_a_message(fabric: Fabric) -> None:
+    """GoBGP 4.8.0 without `speaker/watch.patch` tells each by itself."""
+    count = 2000
+    with hosts(fabric) as (_, b):
+        announcer, reader = Speaker(fabric.speakers["a"].socket), Speaker(fabric.speakers["b"].socket)
+        messages = reader.watch()
+        heard = set(filter(is_route, next(messages)))
+        announcer.announce([route(1, str(STREAM[number])) for number in range(count)])
+        wait_until(lambda: b.overlay.status.remote == 2 + count, "the speaker has heard all, and nobody reads")
+        read = 0
+        while len(heard) < 2 + count:
+            heard |= set(filter(is_route, next(messages)))
+            read += 1
+        assert read < count // 2, "the first ones may go one by one into the connection's buffers"
+        reader.close()
+        announcer.close()
+
+
+def is_route(event: Event) -> bool:
+    return isinstance(event, EvpnRoute)
 
 
 def test_an_agent_that_starts_again_knows_what_it_knew_and_withdraws_what_is_not_there_any_more(

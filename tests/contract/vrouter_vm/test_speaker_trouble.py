@@ -7,18 +7,21 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 
+import grpc
 import pytest
 
 from lab.reflector import reflector_configuration
 from tests.contract.vrouter_vm.speakers import ASN, LOOPBACK, ROOT, Fabric, Process, running_fabric, wait_until
 from tests.contract.vrouter_vm.test_overlay import Host, route
-from tf_reconcile.errors import Transient
+from tf_reconcile.errors import Rejected, Transient
 from vrouter_vm.bgp import Speaker
+from vrouter_vm.gobgp import gobgp_pb2, nlri_pb2
 from vrouter_vm.model import PeerSettings
 
 PULSE_S = 0.5
@@ -88,6 +91,24 @@ def connections_to(process: Process) -> int:
     """How many connections there are to its API, accepted or not: unix(7) sockets of its path but the listener."""
     listed = Path("/proc/net/unix").read_text().splitlines()
     return sum(line.split()[-1] == str(process.socket) for line in listed) - 1
+
+
+def test_a_speaker_that_tells_routes_in_its_own_messages_is_refused(tmp_path: Path) -> None:
+    """As a release of GoBGP without `speaker/watch.patch` does."""
+    told = gobgp_pb2.Path(nlri=nlri_pb2.NLRI(evpn_ip_prefix=nlri_pb2.EVPNIPPrefixRoute(ip_prefix="10.1.1.11")))
+    answer = gobgp_pb2.WatchEventResponse(table=gobgp_pb2.WatchEventResponse.TableEvent(paths=[told]))
+    watch = grpc.unary_stream_rpc_method_handler(lambda request, context: iter([answer.SerializeToString()]))
+    server = grpc.server(ThreadPoolExecutor(1))
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("api.GoBgpService", {"WatchEvent": watch})])
+    server.add_insecure_port(f"unix:{tmp_path}/speaker.sock")
+    server.start()
+    speaker = Speaker(tmp_path / "speaker.sock")
+    try:
+        with pytest.raises(Rejected, match=r"speaker/README\.md"):
+            next(speaker.watch())
+    finally:
+        speaker.close()
+        server.stop(None).wait()
 
 
 def test_an_agent_that_ends_while_it_connects_waits_for_no_speaker(fabric: Fabric) -> None:

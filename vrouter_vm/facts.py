@@ -76,11 +76,13 @@ class Layer(Generic[K, V]):
 
     def add(self, key: K, value: V) -> None:
         """Ask for a fact once more."""
-        had = self.now.get(key)
-        self.before.setdefault(key, had)
-        if had is None:
-            self.now[key] = value
+        now = self.now
+        count = len(now)
+        had = now.setdefault(key, value)
+        if len(now) != count:
+            self.before.setdefault(key, None)
             return
+        self.before.setdefault(key, had)
         several = self._several.get(key)
         if several is None:
             several = self._several[key] = {had: 1}

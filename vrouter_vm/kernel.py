@@ -183,7 +183,7 @@ class Kernel:
         for numbers, code in zip(asked_by, answers, strict=True):
             for number in numbers:
                 codes[number] = codes[number] or code
-        return [_outcome(action, code) for action, code in zip(actions, codes, strict=True)]
+        return [_outcome(action, code) if code else None for action, code in zip(actions, codes, strict=True)]
 
     def _messages(
         self, actions: Sequence[KernelAction], index_of: IndexOf, codes: list[int | None]
@@ -354,11 +354,12 @@ class _Indexes:
 IndexOf = Callable[[str], int]
 
 
-def _messages_of(action: KernelAction, index_of: IndexOf) -> Iterator[Message]:
-    """Yield what carries out one action. A door has two ends to bring up, the inner one first."""
+def _messages_of(action: KernelAction, index_of: IndexOf) -> tuple[Message, ...]:
+    """Return what carries out one action. A door has two ends to bring up, the inner one first."""
+    message = _message(action, index_of)
     if isinstance(action, SetUp) and names.parse_door(action.ifname) is not None:
-        yield rtlink.set_up(index_of(names.inside_of(action.ifname)))
-    yield _message(action, index_of)
+        return rtlink.set_up(index_of(names.inside_of(action.ifname))), message
+    return (message,)
 
 
 def _message(action: KernelAction, index_of: IndexOf) -> Message:  # noqa: PLR0912 - one per kind of action
@@ -533,8 +534,8 @@ def _read_sysctl(sysctl: Sysctl) -> Iterator[tuple[Sysctl, int]]:
         return
 
 
-def _outcome(action: KernelAction, code: int | None) -> BoundaryError | None:
-    if not code or (isinstance(action, _DELETIONS) and code in _GONE):
+def _outcome(action: KernelAction, code: int) -> BoundaryError | None:
+    if isinstance(action, _DELETIONS) and code in _GONE:
         return None
     return _translate(code, describe(action))
 

@@ -169,7 +169,7 @@ def _decide(want: Desired, have: Observed) -> _Decision:
         new_vxlans=frozenset(name for name in want.vxlans if name not in have.vxlans or name in doomed_vxlans),
         replaced={
             route: old[key]
-            for route in want.routes - have.routes
+            for route in (want.routes - have.routes if old else ())
             if (key := (route.table, route.prefix, route.metric)) in old
         },
         doomed_vifs=frozenset(doomed_vifs),
@@ -348,7 +348,9 @@ class _Missing:
         self.end_routes: list[Route] = []
         self.vif_routes: list[Route] = []
         self.tunnel_routes: list[Route] = []
-        routes = (route for route in want.routes if route not in have.routes or route.ifname in new)
+        routes = want.routes - have.routes
+        if new:
+            routes |= {route for route in want.routes if route.ifname in new}
         self._share_out(sorted(routes, key=_route_order))
         self.tunnel_ends = sorted(
             (end for end in want.tunnel_ends if end not in have.tunnel_ends or end.ifname in new), key=str
@@ -384,7 +386,8 @@ class _Missing:
 
     def set_route(self, route: Route, *, subject: str, needs: tuple[str, ...]) -> AnyAction:
         """Return what adds a route, or lets it take the place of another one."""
-        if (old := self.decision.replaced.get(route)) is not None:
+        replaced = self.decision.replaced
+        if replaced and (old := replaced.get(route)) is not None:
             return ReplaceRoute(subject=subject, needs=needs, route=route, have=old)
         return AddRoute(subject=subject, needs=needs, route=route)
 

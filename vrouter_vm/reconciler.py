@@ -251,7 +251,6 @@ class Reconciler:
         wanted = step.wanted
         seen = wanted.places.ports.keys() if step.is_full else wanted.places.touched
         ports = [port for vmi_uuid in seen if (port := wanted.places.ports.get(vmi_uuid)) is not None]
-        prefixes = wanted.choices.keys() if step.is_full else wanted.touched_prefixes
         return PassOutcome(
             pass_number=pass_number,
             is_full=step.is_full,
@@ -260,7 +259,7 @@ class Reconciler:
                 **dict.fromkeys(seen),
                 **port_statuses(ports=ports, want=wanted, held=step.plan.held, failed=applied.failed),
             },
-            choices={unit: wanted.choices.get(unit) for unit in prefixes},
+            choices=wanted.choices if step.is_full else wanted.touched_choices,
             drops=step.observed.filters.drops if step.is_full else None,
         )
 

@@ -115,20 +115,20 @@ class Rib:
         member = self._members.get(network_id)
         return member is not None and any(route.next_hop == vtep for route in self._heard(member, prefix))
 
-    def settle(self) -> set[PrefixUnit]:
-        """Choose anew where something has changed; return which prefixes of which networks that were."""
+    def settle(self) -> dict[PrefixUnit, Choice | None]:
+        """Choose anew where something has changed; return what was chosen there, None: nothing any more."""
         for unit in list(self._dirty):  # what is told first: it takes part in the choice, here and in other networks
             if unit in self.local or self.guest(*unit) is not None:
                 self._tell(unit)
         self._claimed, self._released = set(), set()
         dirty, self._dirty = self._dirty, set()
-        for unit in dirty:
-            choice = self._choose(unit)
+        chosen = {unit: self._choose(unit) for unit in dirty}
+        for unit, choice in chosen.items():
             if choice is None:
                 self.choices.pop(unit, None)
             else:
                 self.choices[unit] = choice
-        return dirty
+        return chosen
 
     @property
     def generations(self) -> dict[RouteKey, int]:

@@ -156,11 +156,31 @@ def route(
 
     `source`: of the host's own packets; `label`: what packets get.
     """
-    is_direct = index is not None and via is None and prefix.version == 4  # noqa: PLR2004 - IP version
+    version, length = prefix.version, prefix.prefixlen
+    header, rest = _route_around(kind, version, length, table, protocol, metric, index, via, source, label)
+    dst = attribute(_RTA_DST, prefix.network_address.packed) if length else b""
+    return Message(kind, flags, header + dst + rest)
+
+
+@lru_cache(maxsize=4096)
+def _route_around(  # noqa: PLR0917 - a key
+    kind: int,
+    version: int,
+    length: int,
+    table: int,
+    protocol: int,
+    metric: int,
+    index: int | None,
+    via: IpAddress | None,
+    source: IpAddress | None,
+    label: int | None,
+) -> tuple[bytes, bytes]:
+    """Return what comes before and after the prefix in a message about a route; the same for most to one host."""
+    is_direct = index is not None and via is None and version == 4  # noqa: PLR2004 - IP version
     scope = SCOPE_ANY if kind == DEL_ROUTE else SCOPE_LINK if is_direct else SCOPE_UNIVERSE
     header = _ROUTE.pack(
-        family_of(prefix.version),
-        prefix.prefixlen,
+        family_of(version),
+        length,
         0,
         0,
         0,  # the table is too high a number for this field
@@ -169,16 +189,6 @@ def route(
         UNREACHABLE if index is None else UNICAST,
         0 if via is None else ON_LINK,
     )
-    dst = attribute(_RTA_DST, prefix.network_address.packed) if prefix.prefixlen else b""
-    rest = _route_attributes(table=table, metric=metric, index=index, via=via, source=source, label=label)
-    return Message(kind, flags, header + dst + rest)
-
-
-@lru_cache(maxsize=4096)
-def _route_attributes(
-    *, table: int, metric: int, index: int | None, via: IpAddress | None, source: IpAddress | None, label: int | None
-) -> bytes:
-    """Return what of a route is the same for all prefixes that lead to one host."""
     body = [attribute(_RTA_TABLE, U32.pack(table))]
     if metric:
         body.append(attribute(_RTA_PRIORITY, U32.pack(metric)))
@@ -191,7 +201,7 @@ def _route_attributes(
     if label is not None:
         body.append(attribute(_RTA_ENCAP, attribute(_MPLS_DST, _pack_label(label))))
         body.append(attribute(_RTA_ENCAP_TYPE, U16.pack(_ENCAP_MPLS)))
-    return b"".join(body)
+    return header, b"".join(body)
 
 
 def label_route(

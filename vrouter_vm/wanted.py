@@ -48,6 +48,9 @@ K = TypeVar("K", bound=Hashable)
 Unit: TypeAlias = tuple[str | int, Hashable]
 """What a part belongs to: a kind and a key, or a prefix of a network."""
 
+_Lead: TypeAlias = tuple[Route, FarEnd | None]
+"""The route to a prefix, and the far end that it leads to, if it is on another host."""
+_NOWHERE: Final = (None, None)
 _HOST: Final[Unit] = ("host", "")
 _ALONE: Final = Vtep(address=IPv4Address(0), router_mac=MacAddress(""))
 """A host without an overlay."""
@@ -75,13 +78,12 @@ class Wanted:
         self._served_by_id: dict[int, _Served] = {}
         self._with_door: set[int] = set()
         self._devices: set[str] = set()
-        self._far_end_of: dict[PrefixUnit, FarEnd] = {}
+        self._leads: dict[PrefixUnit, _Lead] = {}
         self._far_ends: Counter[FarEnd] = Counter()
         self._far_ends_by: dict[str, set[FarEnd]] = {}
         self._vteps: Counter[IPv4Address] = Counter()
 
         self._parts: dict[Unit, Part] = {}
-        self._routes: dict[PrefixUnit, Route] = {}
         self._dirty_prefixes: set[PrefixUnit] = set()
         self._rezoned: set[VnUuid] = set()
         self._is_begun = False
@@ -99,8 +101,7 @@ class Wanted:
         """Who has the addresses that guests share; tell it of claims itself."""
         self._ways = Ways(rib=self._rib, places=self.places, claims=self.claims)
         self.facts = Facts()
-        self.touched_prefixes: set[PrefixUnit] = set()
-        """The prefixes that the last `settle` has looked at."""
+        self._touched: dict[PrefixUnit, Choice | None] = {}
         self.needs_full_pass = False
         """True when a change cannot be followed piece by piece: begin anew with what the kernel holds."""
 
@@ -113,6 +114,11 @@ class Wanted:
     def choices(self) -> Mapping[PrefixUnit, Choice]:
         """Where each VRF sends what, with an overlay."""
         return self._rib.choices if self._overlay else {}
+
+    @property
+    def touched_choices(self) -> Mapping[PrefixUnit, Choice | None]:
+        """Those of the prefixes that the last `settle` has looked at; None: there is none any more."""
+        return self._touched if self._overlay else {}
 
     @property
     def generations(self) -> Mapping[RouteKey, int]:
@@ -154,7 +160,7 @@ class Wanted:
         for unit, part in self.policing.settle():
             self._replace(unit, part)
         self._follow_routes()
-        self._ways.judge(self.touched_prefixes)
+        self._ways.judge(self._touched.keys())
         self._rib.forget_generations(but_of=self.places.held_prefixes)
         self._is_begun = True
 
@@ -278,7 +284,7 @@ class Wanted:
         for far_end in far_ends:
             self._replace(("far end", far_end), self._far_part(far_end))
         if far_ends:
-            self._dirty_prefixes.update(unit for unit, far_end in self._far_end_of.items() if far_end in far_ends)
+            self._dirty_prefixes.update(unit for unit, (_, far_end) in self._leads.items() if far_end in far_ends)
         if self._remains is not None and self._is_begun:
             self.needs_full_pass = True
 
@@ -306,16 +312,16 @@ class Wanted:
 
     def _follow_routes(self) -> None:
         """Bring the ways to all prefixes up to date that may be concerned."""
-        units = self._rib.settle() | self._dirty_prefixes
+        touched = self._touched = self._rib.settle()
+        for unit in self._dirty_prefixes - touched.keys():
+            touched[unit] = self._rib.choices.get(unit)
         self._dirty_prefixes = set()
         remaining = []
-        for unit in units:
-            choice = self._rib.choices.get(unit)
+        for unit, choice in touched.items():
             if choice is not None and (self._remains is None or not self._is_leak_alone(unit, choice)):
                 self._follow_choice(unit, choice)
                 continue
-            self._use_far_end(unit, None)
-            self._replace_route(unit, None)
+            self._lead(unit, None, None)
             if self._remains is None:
                 self._replace(unit, NOTHING)
             else:
@@ -326,7 +332,6 @@ class Wanted:
                 self._follow_choice(unit, choice)
             else:
                 self._replace(unit, part if unit[0] in self._vni_of_id else NOTHING)
-        self.touched_prefixes = units
 
     def _is_leak_alone(self, unit: PrefixUnit, choice: Choice) -> bool:
         """True when a prefix is known only from another network's guest on this host.
@@ -341,35 +346,40 @@ class Wanted:
         # Of the network that has the route, also where it leads to another one's guest.
         source = links.source_towards(self._served_by_id[network_id].network, prefix)
         if choice.way is not None:
-            route = tunnels.here_route(network_id, prefix, replace(choice.way, source=source))
-            self._use_far_end(unit, None)
+            self._lead(unit, tunnels.here_route(network_id, prefix, replace(choice.way, source=source)), None)
         else:
             far_end = tunnels.far_end_of(choice.route, own_vni=self._vni_of_id[network_id])
-            route = tunnels.far_route(network_id, choice.route, far_end, source=source)
-            self._use_far_end(unit, far_end)
-        self._replace_route(unit, route)
+            self._lead(unit, tunnels.far_route(network_id, choice.route, far_end, source=source), far_end)
         way, told = self._rib.guest(network_id, prefix), NOTHING
         if way is not None and self._overlay is not None:
             route_told, has_door = self._rib.local[unit], network_id in self._with_door
             told = Part(announcements=tunnels.announcements(route_told, network_id, vif=way.vif, has_door=has_door))
         self._replace(unit, told)
 
-    def _use_far_end(self, unit: PrefixUnit, far_end: FarEnd | None) -> None:
-        """Take note of where the way to a prefix leads; None: to no other host."""
+    def _lead(self, unit: PrefixUnit, route: Route | None, far_end: FarEnd | None) -> None:
+        """Let a prefix be reached by a route, which leads to that far end; None: to no other host, and by none."""
         if far_end is not None and self._remains is not None:
             is_news = self._remains.correct(self._far_part(far_end))
             self.needs_full_pass = self.needs_full_pass or (is_news and self._is_begun)
-        old = self._far_end_of.get(unit)
-        if old == far_end:
-            return
-        if far_end is not None:
-            self._far_end_of[unit] = far_end
-            self._far_ends[far_end] += 1
-            if self._far_ends[far_end] == 1:
-                self._far_ends_by.setdefault(far_end.device, set()).add(far_end)
-                self._replace(("far end", far_end), self._far_part(far_end))
-        else:
-            del self._far_end_of[unit]
+        old_route, old_end = self._leads.get(unit, _NOWHERE)
+        if route is not None:
+            self._leads[unit] = route, far_end
+        elif old_route is not None:
+            del self._leads[unit]
+        if far_end != old_end:
+            self._count_ways(far_end, old_end)
+        if old_route is not None:
+            self.facts.remove_route(old_route)
+        if route is not None:
+            self.facts.add_route(route)
+
+    def _count_ways(self, new: FarEnd | None, old: FarEnd | None) -> None:
+        """Take note that one way leads to a far end in place of another one: each is there as long as any does."""
+        if new is not None:
+            count = self._far_ends[new] = self._far_ends[new] + 1
+            if count == 1:
+                self._far_ends_by.setdefault(new.device, set()).add(new)
+                self._replace(("far end", new), self._far_part(new))
         if old is not None:
             self._far_ends[old] -= 1
             if not self._far_ends[old]:
@@ -382,15 +392,6 @@ class Wanted:
             return NOTHING
         is_device_here = far_end.device in self._devices
         return tunnels.far_part(far_end, self._overlay, is_device_here=is_device_here, has_ipv6=self.has_ipv6)
-
-    def _replace_route(self, unit: PrefixUnit, route: Route | None) -> None:
-        """Replace the route to a prefix. There are many, and most of them are all there is of their unit."""
-        old = self._routes.pop(unit, None)
-        if old is not None:
-            self.facts.remove_route(old)
-        if route is not None:
-            self._routes[unit] = route
-            self.facts.add_route(route)
 
     def _replace(self, unit: Unit, part: Part) -> None:
         old = self._parts.pop(unit, None)

@@ -190,7 +190,7 @@ def test_a_policy_that_is_attached_or_detached_touches_only_the_ways_between_its
     want.set_connected(CONNECTED, EXPORTERS)
     want.settle()
     between = {"10.1.1.11/32", "fd00:1::11/128", "10.2.0.12/32", "fd00:2::12/128", "10.2.0.13/32"}
-    assert {str(prefix) for _, prefix in want.touched_prefixes} == between
+    assert {str(prefix) for _, prefix in want.touched_choices} == between
     was, now = dict(want.facts.routes.previous()), dict(want.facts.routes.changed())
     assert {(route.table, str(route.prefix)) for key, route in now.items() if was.get(key) != route} == {
         *((100005, prefix) for prefix in ("10.2.0.12/32", "fd00:2::12/128", "10.2.0.13/32")),

@@ -69,10 +69,12 @@ class CacheFile:
             return None
 
     def save(self, content: object) -> bool:
-        """Replace the content, plain data, all of it or none; return whether it is on disk."""
+        """Replace the content, all of it or none; return whether it is on disk. Plain data and structs; of anything
+        else in them, as addresses, the text is meant.
+        """
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(self._path, msgspec.json.encode(content).decode() + "\n", mode=self._mode)
+            write_atomically(self._path, msgspec.json.encode(content, enc_hook=str).decode() + "\n", mode=self._mode)
             sync_directory(self._path.parent)
         except OSError as error:
             log.warning("cache not written", extra={"of": self._what, "file": str(self._path), "reason": str(error)})

@@ -198,26 +198,10 @@ def rank(
     return -route.generation, int(route.next_hop), encapsulations.index(route.encapsulation), route.rd
 
 
-def format_route(route: BgpRoute) -> dict[str, object]:
-    """Return a route as JSON has it, for the cache file."""
-    shown: dict[str, object] = {
-        "rd": route.rd,
-        "prefix": str(route.prefix),
-        "next_hop": str(route.next_hop),
-        "targets": sorted(route.targets),
-        "generation": route.generation,
-    }
-    match route:
-        case EvpnRoute(vni=vni, router_mac=router_mac):
-            return shown | {"vni": vni, "router_mac": router_mac}
-        case VpnRoute(label=label):
-            return shown | {"label": label}
-        case _:
-            assert_never(route)
-
-
 def parse_route(raw: Mapping[str, object]) -> BgpRoute:
-    """Return the route that `format_route` wrote; raises ValueError, KeyError or TypeError when it is none."""
+    """Return the route that a cache file has, a key for each field; raises ValueError, KeyError or TypeError when it is
+    none.
+    """
     listed = raw["targets"]
     if not isinstance(listed, list):
         raise TypeError("targets are a list")

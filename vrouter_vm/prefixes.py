@@ -48,14 +48,17 @@ class _Prefix6(IPv6Network):
 
 
 class _Address4(IPv4Address):
-    __slots__ = ("_hash",)
+    __slots__ = ("_hash", "_text")
 
     def __init__(self, packed: bytes) -> None:
         super().__init__(packed)
-        self._hash = super().__hash__()
+        self._hash, self._text = super().__hash__(), super().__str__()
 
     def __hash__(self) -> int:
         return self._hash
+
+    def __str__(self) -> str:
+        return self._text
 
     def __repr__(self) -> str:
         return f"IPv4Address({str(self)!r})"

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from ipaddress import IPv4Address, ip_network
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -13,7 +14,6 @@ from vrouter_vm.evpn import (
     Member,
     Vtep,
     default_target,
-    format_route,
     is_usable,
     labelled,
     parse_route,
@@ -219,12 +219,17 @@ def test_a_labelled_route_to_ourselves_or_with_a_reserved_label_is_passed_over_t
     assert chosen([both], [route]) == []
 
 
+def as_json(route: BgpRoute) -> dict[str, object]:
+    """What a cache file has of a route."""
+    return dict(msgspec.json.decode(msgspec.json.encode(route, enc_hook=str)))
+
+
 def test_a_route_is_read_back_as_it_was_written() -> None:
-    assert parse_route(format_route(remote())) == remote()
-    assert parse_route(format_route(labelled(remote(), 30))) == labelled(remote(), 30)
+    for route in (remote(), labelled(remote(), 30)):
+        assert parse_route(as_json(route)) == route
 
 
 @pytest.mark.parametrize("targets", ["64512:5", ["nonsense"]])
 def test_a_damaged_route_is_refused(targets: object) -> None:
     with pytest.raises((TypeError, ValueError)):
-        parse_route(format_route(remote()) | {"targets": targets})
+        parse_route(as_json(remote()) | {"targets": targets})

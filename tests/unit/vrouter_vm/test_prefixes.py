@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, ip_address, ip_network
 
 import pytest
 
-from vrouter_vm.prefixes import host_prefix, packed_prefix, parse_prefix
+from vrouter_vm.prefixes import host_prefix, packed_prefix, parse_prefix, shared_address
 
 
 @pytest.mark.parametrize("text", ["10.1.1.11/32", "0.0.0.0/0", "10.0.0.0/8", "fd00:1::/64", "::/0", "fd00:1::11/128"])
@@ -23,6 +23,22 @@ def test_an_address_within_a_prefix_names_it_and_one_address_is_a_prefix_of_its_
     assert packed_prefix(ip_address("10.1.1.11").packed, 24, version=4) == ip_network("10.1.1.0/24")
     assert host_prefix(ip_address("fd00:1::11")) == ip_network("fd00:1::11/128")
     assert packed_prefix(b"", 0, version=6) == ip_network("::/0")
+
+
+def test_an_address_that_many_have_in_common_is_the_address_that_it_is_made_like() -> None:
+    address = IPv4Address("203.0.113.1")
+    made = shared_address(address.packed)
+    assert made == address
+    assert address == made
+    assert {address: 1}[made] == {made: 1}[address] == 1
+    assert (repr(made), str(made)) == (repr(address), str(address))
+    assert shared_address(address.packed) is made
+
+
+@pytest.mark.parametrize(("length", "version"), [(33, 4), (-1, 4), (129, 6), (-1, 6)])
+def test_a_prefix_longer_than_an_address_is_none(length: int, version: int) -> None:
+    with pytest.raises(ValueError, match=f"{length}"):
+        packed_prefix(bytes(16 if version == 6 else 4), length, version=version)
 
 
 @pytest.mark.parametrize("text", ["10.1.1.300/32", "10.1.1.1/33", "fd00::g/64", "", "10.1.1.1/24"])

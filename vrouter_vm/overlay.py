@@ -11,6 +11,7 @@ kept for us. For the same reason nothing is told before the first pass has set u
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -289,6 +290,7 @@ class BgpOverlay:
             self._condition.wait_for(lambda: self._is_begun or self._is_stopping)
         from vrouter_vm.bgp import Speaker  # noqa: PLC0415 - seconds of imports, while the forwarding is up already
 
+        gc.freeze()  # to look for cycles in all that is loaded by now takes as long as thousands of routes
         delay_s = FIRST_RETRY_S
         while True:
             with self._condition:  # `stop` closes this connection, or there is none

@@ -15,9 +15,11 @@ from vrouter_vm.model import ObservedFilters
 from vrouter_vm.nft import FAMILIES, MAPS, Mark, digest_of_rules, render_change, render_loads, render_mark
 from vrouter_vm.nft_listing import (
     COUNTED,
+    Bodies,
     ListedRule,
     ListedTable,
     Part,
+    bodies_of,
     digest_of_listing,
     is_read,
     parse_counts,
@@ -61,8 +63,8 @@ class KernelTables(Protocol):
         """Yield a table and all that is in it but rules and elements; nothing when it is not there."""
         ...
 
-    def rules(self, family: str, table: str) -> Iterator[ListedRule]:
-        """Yield a table's rules, in their order in each chain."""
+    def rules(self, family: str, table: str, chain: str | None = None) -> Iterator[ListedRule]:
+        """Yield the rules of a table or of one of its chains, of each chain in their order."""
         ...
 
 
@@ -83,7 +85,8 @@ class FilterTables:
     """Our tables in the kernel, for the trunk of that name.
 
     What was loaded is remembered with the number that the kernel gave the rule set then: while it is the same, nobody
-    has changed anything, and nothing has to be listed.
+    has changed anything, and nothing has to be listed. A policy's rule is known by its comment and, once this process
+    has loaded or read it, by its body, too.
     """
 
     def __init__(self, commands: NftCommands, *, trunk: str) -> None:
@@ -91,6 +94,7 @@ class FilterTables:
         self._kernel = commands.kernel
         self._trunk = trunk
         self._known: tuple[int, ObservedFilters] | None = None
+        self._bodies: Bodies = {}
 
     @property
     def left_at(self) -> int | None:
@@ -109,7 +113,8 @@ class FilterTables:
         self._known = None  # its elements are not to be held beside those that are read
         generation = self._kernel.generation()
         tables = [table for family in FAMILIES if (table := self._listed(family)) is not None]
-        seen = parse_filters(tables, drops=self._drops(), trunk=self._trunk)
+        seen = parse_filters(tables, drops=self._drops(), trunk=self._trunk, bodies=self._bodies)
+        self._bodies = bodies_of(rule for table in tables for rule in table.rules) | self._bodies
         self._known = (generation, seen) if generation == self._kernel.generation() else None
         return seen
 
@@ -122,8 +127,12 @@ class FilterTables:
             case ChangeElements():
                 generation = self._kernel.generation()
                 self._commands.run(render_change(action), operation="change")
+                bodies = bodies_of(rule for name in action.chains for rule in self._rules(name))
                 if known is not None and known[0] == generation == self._kernel.generation() - 1:
                     self._known = generation + 1, after_change(known[1], action)
+                    self._bodies.update(bodies)
+                    for name in action.gone_chains:
+                        self._bodies.pop(name, None)
             case _:
                 assert_never(action)
 
@@ -135,6 +144,7 @@ class FilterTables:
         mark = render_mark(Mark(rules=digest_of_rules(self._trunk), listing=listing))
         for text in (*others, mark):
             self._commands.run(text, operation="load")
+        bodies = bodies_of(self._rules())
         if self._kernel.generation() == generation + len(others) + 1:
             loaded = ObservedFilters(
                 elements=policy.merge_elements(action.elements),
@@ -143,6 +153,7 @@ class FilterTables:
                 chains={name: tuple(rule.digest for rule in chain) for name, chain in action.chains.items()},
             )
             self._known = generation + len(others) + 1, loaded
+            self._bodies = bodies
 
     def read_counters(self) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
         """Return what was counted since it was loaded: packets by digest of a policy's rule, and the first packets of
@@ -175,6 +186,9 @@ class FilterTables:
                 if has_elements and is_read(part)
             },
         )
+
+    def _rules(self, chain: str | None = None) -> Iterator[ListedRule]:
+        return self._kernel.rules("inet", names.FILTER_TABLE, chain)
 
     def _elements(self, family: str, kind: str, name: str) -> list[object]:
         """Return the elements of a set or map (libnftables-json(5))."""

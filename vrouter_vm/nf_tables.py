@@ -28,6 +28,7 @@ _COUNTER, _PACKETS = 1, 2
 _RULE_CHAIN, _RULE_EXPRESSIONS, _RULE_USER_DATA = 2, 4, 7
 _EXPRESSION_NAME, _EXPRESSION_DATA = 1, 2
 _LOOKUP_SET: Final = 1
+_ANONYMOUS_NAME: Final = b"__"  # "__set%d", "__map%d"
 _SET_NAME, _SET_FLAGS = 2, 3
 _IS_ANONYMOUS, _IS_MAP = 0x1, 0x8
 _ELEMENTS_SET, _ELEMENTS = 2, 3
@@ -57,6 +58,7 @@ class NfTables:
 
     def __init__(self) -> None:
         self._netfilter = Netfilter(SYSTEM)
+        self._beside = Netfilter(SYSTEM)  # a socket has one listing at a time
 
     def generation(self) -> int:
         """Return the number of the rule set: every transaction in this network namespace, by whomever, adds one."""
@@ -97,41 +99,49 @@ class NfTables:
             if kind == "table" and not is_there:
                 return
 
-    def rules(self, family: str, table: str) -> Iterator[ListedRule]:
-        """Yield a table's rules, chain by chain in the order in which they are asked; raises, too, without the table.
+    def rules(self, family: str, table: str, chain: str | None = None) -> Iterator[ListedRule]:
+        """Yield the rules of a table or of one of its chains, of each chain in their order.
 
         A rule's body is the digest of its expressions, without their counters and with the elements of its anonymous
-        sets in place of their names: two that differ do different things.
+        sets in place of their names.
         """
-        anonymous = {
-            name: self._digest_of_elements(family, table, name)
-            for name in [
-                _text(found[_SET_NAME])
-                for found in self._dump(_GET_SET, family, table)
-                if _kind_of("set", found) == ANONYMOUS
-            ]
-        }
-        for found in self._dump(_GET_RULE, family, table):
-            body = _digest_of_expressions(found.get(_RULE_EXPRESSIONS, memoryview(b"")), anonymous)
-            yield ListedRule(_text(found[_RULE_CHAIN]), _comment_of(found), body)
+        asked = pack(_RULE_CHAIN, _name(chain)) if chain is not None else b""
+        for found in self._dump(_GET_RULE, family, table, asked):
+            body = blake2b(digest_size=8)
+            for name, data in _expressions(found.get(_RULE_EXPRESSIONS, memoryview(b""))):
+                lasting = b"" if name == "counter" else bytes(data)
+                if name == "lookup":
+                    lasting = self._with_elements(family, table, lasting)
+                body.update(pack(len(name), name.encode() + lasting))
+            yield ListedRule(_text(found[_RULE_CHAIN]), _comment_of(found), body.hexdigest())
 
     def close(self) -> None:
-        """Close the socket."""
+        """Close the sockets."""
         self._netfilter.close()
+        self._beside.close()
 
-    def _digest_of_elements(self, family: str, table: str, set_name: str) -> bytes:
-        asked = pack(_ELEMENTS_SET, _name(set_name))
+    def _with_elements(self, family: str, table: str, lookup: bytes) -> bytes:
+        """Return a look-up as it is, or if its set is anonymous, with the elements in place of the set's name."""
+        parts = {kind: bytes(value) for kind, value in parse_attributes(memoryview(lookup))}
+        set_name = parts.pop(_LOOKUP_SET)
+        if not set_name.startswith(_ANONYMOUS_NAME):
+            return lookup
+        asked = pack(_ELEMENTS_SET, set_name)
         elements = sorted(
             bytes(element)
-            for found in self._dump(_GET_ELEMENTS, family, table, asked)
+            for found in self._dump(_GET_ELEMENTS, family, table, asked, through=self._beside)
             for _, element in parse_attributes(found.get(_ELEMENTS, memoryview(b"")))
         )
-        return blake2b(b"".join(elements), digest_size=16).digest()
+        others = (pack(kind, value) for kind, value in parts.items())
+        return b"".join((*others, blake2b(b"".join(elements)).digest()))  # there may be thousands
 
-    def _dump(self, kind: int, family: str, table: str, asked: bytes = b"") -> Iterator[dict[int, memoryview]]:
+    def _dump(
+        self, kind: int, family: str, table: str, asked: bytes = b"", *, through: Netfilter | None = None
+    ) -> Iterator[dict[int, memoryview]]:
         """Yield the attributes of a table's objects of a kind."""
         its_name = _name(table)
-        for body in self._netfilter.dump(kind, _FAMILY_NUMBERS[family], pack(_TABLE, its_name) + asked):
+        through = through or self._netfilter
+        for body in through.dump(kind, _FAMILY_NUMBERS[family], pack(_TABLE, its_name) + asked):
             found = dict(parse_attributes(body))
             if bytes(found[_TABLE]) == its_name:
                 yield found
@@ -164,17 +174,6 @@ def _packets_of(expressions: memoryview) -> int:
         for name, data in _expressions(expressions)
         if name == "counter"
     )
-
-
-def _digest_of_expressions(expressions: memoryview, anonymous: Mapping[str, bytes]) -> str:
-    digest = blake2b(digest_size=8)
-    for name, data in _expressions(expressions):
-        described = b"" if name == "counter" else bytes(data)
-        if name == "lookup" and (elements := anonymous.get(_text(dict(parse_attributes(data))[_LOOKUP_SET]))):
-            others = (pack(kind, bytes(value)) for kind, value in parse_attributes(data) if kind != _LOOKUP_SET)
-            described = elements + b"".join(others)
-        digest.update(pack(len(name), name.encode() + described))
-    return digest.hexdigest()
 
 
 def _expressions(listed: memoryview) -> Iterator[tuple[str, memoryview]]:

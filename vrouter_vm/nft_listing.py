@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from vrouter_vm import chains, policy
 from vrouter_vm.model import Element, ObservedFilters
@@ -37,6 +37,10 @@ class ListedRule(NamedTuple):
     body: str
 
 
+Bodies: TypeAlias = dict[str, dict[str, str]]
+"""What the rules of policies' chains do: body by comment, by chain."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedTable:
     """One of our tables. `rules` in their order in each chain; `elements` by set, None for those that we never load."""
@@ -57,8 +61,21 @@ def digest_of_listing(tables: Iterable[ListedTable]) -> str:
     return digest("\n".join(sorted(text for table in tables for text in _fixed_texts(table))))
 
 
-def parse_filters(tables: Sequence[ListedTable], *, drops: Mapping[str, int], trunk: str) -> ObservedFilters:
-    """Return what our tables hold; those that are not there count as not intact."""
+def bodies_of(rules: Iterable[ListedRule]) -> Bodies:
+    """Return what those of policies do."""
+    bodies: Bodies = {}
+    for rule in rules:
+        if chains.is_policy_chain(rule.chain):
+            bodies.setdefault(rule.chain, {})[rule.comment] = rule.body
+    return bodies
+
+
+def parse_filters(
+    tables: Sequence[ListedTable], *, drops: Mapping[str, int], trunk: str, bodies: Bodies
+) -> ObservedFilters:
+    """Return what our tables hold; those that are not there count as not intact. A rule that has the comment of one of
+    `bodies` and does something else counts as one without a comment.
+    """
     elements: dict[str, frozenset[Element]] = dict.fromkeys(policy.SET_NAMES, frozenset())
     rules: dict[str, list[str]] = {}
     has_foreign_element = False
@@ -71,7 +88,8 @@ def parse_filters(tables: Sequence[ListedTable], *, drops: Mapping[str, int], tr
                 rules[part.name] = []
         for rule in table.rules:
             if rule.chain in rules:
-                rules[rule.chain].append(rule.comment)
+                is_known = bodies.get(rule.chain, {}).get(rule.comment, rule.body) == rule.body
+                rules[rule.chain].append(rule.comment if is_known else "")
     expected = Mark(rules=digest_of_rules(trunk), listing=digest_of_listing(tables))
     return ObservedFilters(
         elements=elements,

@@ -174,6 +174,44 @@ def test_whatever_somebody_changes_in_what_policies_need_is_found_by_a_fresh_pro
     assert len(found.chains["list-group-web-arriving"]) == left
 
 
+@pytest.mark.parametrize("how", ["loaded", "loaded in parts", "changed", "read"])
+def test_a_rule_that_somebody_changes_under_our_comment_is_found_by_the_process_that_has_seen_it(
+    nft: LibNftables, how: str
+) -> None:
+    """As by `nft list ruleset`, an editor and `nft -f`. Only a number in a long list of prefixes is another."""
+
+    def chain(*prefixes: str) -> dict[str, tuple[ChainRule, ...]]:
+        text = f"ip saddr {{ {', '.join(prefixes)} }} th dport 53 counter meta mark set 1 return"
+        return {"list-group-web-arriving": (ChainRule(text, "web"),)}
+
+    filters = FilterTables(nft, trunk="eth1")
+    loaded, prefixes = (
+        members(6000 if how == "loaded in parts" else 3),
+        tuple(f"10.{each >> 8}.{each & 255}.0/24" for each in range(0, 6000, 2)),
+    )
+    before = rules(3) if how == "changed" else chain(*prefixes)
+    filters.apply(ReplaceFilters(subject="filters", elements=policy.merge_elements(loaded), chains=before))
+    if how == "changed":
+        filters.apply(ChangeElements(subject="filters", want={}, have={}, chains=chain(*prefixes)))
+    if how == "read":
+        filters = FilterTables(nft, trunk="eth1")
+    (rule,) = chain(*prefixes)["list-group-web-arriving"]
+    assert filters.observe().chains == {"list-group-web-arriving": (rule.digest,)}
+
+    (other,) = chain(*prefixes[:-1], "10.99.0.0/24")["list-group-web-arriving"]
+    nft.run(
+        "flush chain inet vrouter list-group-web-arriving\n"
+        f'add rule inet vrouter list-group-web-arriving {other.text} comment "{rule.digest}"',
+        operation="tamper",
+    )
+    for _ in range(2):
+        assert filters.read().chains == {"list-group-web-arriving": ("",)}
+    filters.apply(ChangeElements(subject="filters", want={}, have={}, chains=chain(*prefixes[::-1])))
+    (rule,) = chain(*prefixes[::-1])["list-group-web-arriving"]
+    for observed in (filters.observe(), filters.read()):
+        assert observed.chains == {"list-group-web-arriving": (rule.digest,)}
+
+
 def test_what_others_do_to_the_rule_set_is_noticed_and_what_we_do_is_not(rig: Rig) -> None:
     noticed: list[int] = []
     filters = FilterTables(rig.nft, trunk="eth1")
@@ -200,7 +238,9 @@ def test_packets_are_counted_by_rule_by_vif_and_by_reason(rig: Rig) -> None:
         Packet(zone=5, src=A.addresses[0], dst=B.addresses[0], protocol=17, src_port=1000 + each, dst_port=port)
         for each, port in enumerate((53, 53, 54))
     ]
+    loaded = filters.read().chains
     assert rig.passed(sent) == [True, True, False]
+    assert filters.read().chains == loaded, "what is counted is nobody's change"
     hits, packets = filters.read_counters()
     assert hits[chain[0].digest] == 2
     assert packets[policy.LEAVING][A.vif] == 3

@@ -17,9 +17,11 @@ from vrouter_vm.nft import (
 )
 from vrouter_vm.nft_listing import (
     ANONYMOUS,
+    Bodies,
     ListedRule,
     ListedTable,
     Part,
+    bodies_of,
     digest_of_listing,
     parse_element,
     parse_filters,
@@ -37,9 +39,11 @@ TABLE = ListedTable(
 LOADED = Mark(rules=digest_of_rules("eth1"), listing=digest_of_listing([TABLE]))
 
 
-def seen(table: ListedTable = TABLE, *, mark: Mark = LOADED, trunk: str = "eth1") -> ObservedFilters:
+def seen(
+    table: ListedTable = TABLE, *, mark: Mark = LOADED, trunk: str = "eth1", bodies: Bodies | None = None
+) -> ObservedFilters:
     marked = replace(table, rules=(*table.rules, ListedRule("loaded", format_mark(mark), "m1")))
-    return parse_filters([marked], drops={"spoofed": 7}, trunk=trunk)
+    return parse_filters([marked], drops={"spoofed": 7}, trunk=trunk, bodies=bodies or {})
 
 
 def test_elements_and_counters_are_read() -> None:
@@ -95,8 +99,8 @@ def test_what_somebody_changed_is_not_intact(table: ListedTable) -> None:
 def test_tables_of_another_version_or_trunk_are_not_intact() -> None:
     assert not seen(trunk="eth2").is_intact
     assert not seen(mark=replace(LOADED, rules="0" * 16)).is_intact
-    assert not parse_filters([TABLE], drops={}, trunk="eth1").is_intact, "no mark"
-    assert not parse_filters([], drops={}, trunk="eth1").is_intact
+    assert not parse_filters([TABLE], drops={}, trunk="eth1", bodies={}).is_intact, "no mark"
+    assert not parse_filters([], drops={}, trunk="eth1", bodies={}).is_intact
 
 
 def test_the_rules_of_a_policy_are_read_in_their_order_and_an_empty_chain_is_one() -> None:
@@ -104,6 +108,17 @@ def test_the_rules_of_a_policy_are_read_in_their_order_and_an_empty_chain_is_one
     parts = [Part("chain", f"list-{name}", "") for name in "abc"]
     listed = replace(TABLE, parts=(*TABLE.parts, *parts), rules=(*TABLE.rules, *rules))
     assert seen(listed).chains == {"list-a": ("1", "2"), "list-b": ("3",), "list-c": ()}
+
+
+def test_a_rule_of_a_policy_that_does_something_else_than_before_has_no_comment() -> None:
+    rules = [ListedRule("list-a", "1", "b1"), ListedRule("list-a", "2", "b2"), ListedRule("list-b", "1", "b3")]
+    parts = [Part("chain", "list-a", ""), Part("chain", "list-b", "")]
+    listed = replace(TABLE, parts=(*TABLE.parts, *parts), rules=(*TABLE.rules, *rules))
+    bodies = bodies_of([*rules, DROPS])
+    assert bodies == {"list-a": {"1": "b1", "2": "b2"}, "list-b": {"1": "b3"}}
+    assert seen(listed, bodies=bodies).chains == {"list-a": ("1", "2"), "list-b": ("1",)}
+    bodies["list-a"]["2"] = "other"
+    assert seen(listed, bodies=bodies).chains == {"list-a": ("1", ""), "list-b": ("1",)}
 
 
 @pytest.mark.parametrize(

@@ -291,11 +291,11 @@ def test_what_is_gone_already_is_deleted(host: RealHost) -> None:
 
 def test_a_set_change_that_cannot_be_is_refused_whole(host: RealHost) -> None:
     turn(host, FIRST)
-    before = host.filters.observe()
+    before = replace(host.filters.observe(), drops={})
     absent = {**before.elements, policy.VIFS: before.elements[policy.VIFS] | {("eth1.999",)}}
     with pytest.raises(Rejected, match="nftables"):
         host.apply(ChangeElements(subject="filters", want={policy.VIFS: frozenset()}, have=absent))
-    assert host.filters.observe() == before
+    assert replace(host.filters.observe(), drops={}) == before
 
 
 def test_routes_addresses_and_rules_of_others_are_left_alone(host: RealHost) -> None:

@@ -71,6 +71,11 @@ class CountedFilters:
         self.writes += 1
         self._filters.apply(action)
 
+    def flush_flowtable(self) -> None:
+        """Carry out one transaction."""
+        self.writes += 1
+        self._filters.flush_flowtable()
+
 
 def measure(cases: Sequence[str] = CASES) -> Iterator[Measurement]:
     """Yield the metrics of the first pass, of the second, or of both."""
@@ -86,7 +91,7 @@ def measure(cases: Sequence[str] = CASES) -> Iterator[Measurement]:
     nft = LibNftables()
     with RouteSocket() as netlink_socket:
         kernel = TimedKernel(Kernel(netlink_socket, trunk=TRUNK))
-        filters = CountedFilters(FilterTables(nft, trunk=TRUNK))
+        filters = CountedFilters(FilterTables(nft, trunk=TRUNK, has_flowtable=nft.has_flowtables()))
         reconciler = make_reconciler(given, interfaces=PlainInterfaces(), forwarding=kernel, filtering=filters)
         gc.collect()
         first_s = _timed_pass(reconciler)

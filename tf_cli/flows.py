@@ -87,7 +87,8 @@ def render_flows(flows: Sequence[Mapping[str, Any]]) -> list[str]:
 def _cells(flow: Mapping[str, Any]) -> tuple[str, ...]:
     ends = [_end(flow[end], flow[f"{end}_port"]) for end in ("source", "destination")]
     counted = [flow["packets"], flow["bytes"]]
-    cells = [flow["host"], flow["vrf"], flow["protocol"], *ends, flow["state"], f"{flow['expires_s']} s", *counted]
+    expires = None if flow["expires_s"] is None else f"{flow['expires_s']} s"
+    cells = [flow["host"], flow["vrf"], flow["protocol"], *ends, flow["state"], expires, *counted]
     return tuple(_ABSENT if cell is None else str(cell) for cell in cells)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import random
 import secrets
 import sys
@@ -77,6 +78,8 @@ from vrouter_vm.traffic import read_traffic
 from vrouter_vm.verdict import Decision
 
 NAME = "vrouter-agent"
+log = logging.getLogger(NAME)
+_FLOWTABLE_MODULES = "nf_flow_table_inet, nft_flow_offload"
 
 _GC_THRESHOLD = 5000
 """New objects between two searches for cycles. Routes come by the ten thousand and have none; at Python's own 700 the
@@ -125,7 +128,9 @@ def main(argv: Sequence[str]) -> int:
     dns_names = VirtualDnsFeed(TfVirtualDns(api), cache=Path(settings.guest_services.names_cache), clock=time.time)
     claims = ClaimBox(wake)
     services = _guest_services(settings, trunk=trunk, dns_names=dns_names, claims=claims, file=file)
-    filters = FilterTables(LibNftables(), trunk=settings.trunk.interface)
+    nft = LibNftables()
+    has_flowtable = _has_flowtables(nft)
+    filters = FilterTables(nft, trunk=settings.trunk.interface, has_flowtable=has_flowtable)
     reconciler = Reconciler(
         ports=store,
         networks=feed,
@@ -164,7 +169,9 @@ def main(argv: Sequence[str]) -> int:
             feed=feed,
             interfaces=interfaces,
             policy_status=PolicyStatus(
-                make_filters=lambda: FilterTables(LibNftables(), trunk=settings.trunk.interface),
+                make_filters=lambda: FilterTables(
+                    LibNftables(), trunk=settings.trunk.interface, has_flowtable=has_flowtable
+                ),
                 rule_names=reconciler.rule_names,
                 problems=interfaces.problems,
             ),
@@ -311,7 +318,7 @@ def _feed_loop(parts: _Parts, of_what: str, run_once: Callable[..., PassReport])
 
 
 def _register(metrics: DaemonMetrics, parts: _Parts) -> None:
-    metrics.registry.register(PortMetrics(parts.board))
+    metrics.registry.register(PortMetrics(parts.board, received=parts.policy_status.received))
     metrics.registry.register(PolicyMetrics(parts.policy_status))
     if parts.overlay:
         metrics.registry.register(OverlayMetrics(parts.overlay))
@@ -491,6 +498,16 @@ def _check_trunk(kernel: Kernel, settings: AgentSettings, file: str) -> Trunk:
     return trunk
 
 
+def _has_flowtables(nft: LibNftables) -> bool:
+    """Return whether flows may go past the filters once they are answered; say so when not."""
+    found = nft.has_flowtables()
+    if not found:
+        log.warning(
+            "the kernel has no flowtables: every packet passes the filters", extra={"modules": _FLOWTABLE_MODULES}
+        )
+    return found
+
+
 def _load(store: PortStore, settings: AgentSettings, file: str) -> None:
     try:
         store.load()
@@ -515,7 +532,8 @@ def _status(parts: _Parts, report: PassReport | None) -> dict[str, Any]:
     """Return what /status shows: the last pass, every port, the overlay, and how fresh TF's answers are."""
     now, outcome, overlay = time.time(), parts.board.outcome, parts.overlay
     statuses = outcome.statuses.values()
-    traffic = read_traffic(status.placement.vif for status in statuses if status.placement is not None)
+    vifs = [status.placement.vif for status in statuses if status.placement is not None]
+    traffic = read_traffic(vifs, received=parts.policy_status.received())
     return {
         "daemon": NAME,
         **describe_report(report),

@@ -58,6 +58,10 @@ class Filtering(Protocol):
         """Carry out one action in one transaction; raise `BoundaryError` when nothing was changed."""
         ...
 
+    def flush_flowtable(self) -> None:
+        """Have the next packet of every flow pass the filters again; raise `BoundaryError` when that was not done."""
+        ...
+
 
 class FlowTable(Protocol):
     """The flows that the kernel keeps."""

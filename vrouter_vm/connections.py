@@ -21,7 +21,7 @@ MOST_CONNECTIONS: Final = 5000
 """How many are told at once; asking for one guest's needs no more."""
 
 _FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
-_SEEN_REPLY: Final = 1 << 1
+_SEEN_REPLY, _OFFLOADED = 1 << 1, 1 << 14  # enum ip_conntrack_status of linux/netfilter/nf_conntrack_common.h
 _TCP_STATES: Final = (
     "none", "syn_sent", "syn_recv", "established", "fin_wait", "close_wait", "last_ack", "time_wait", "close",
 )  # fmt: skip
@@ -33,8 +33,9 @@ _PROTOCOLS: Final = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}
 class Connection:
     """One connection, in the direction of its first packet. Ports are None where the protocol has none.
 
-    `state`: TCP's, else "replied" or "unreplied". Packets and bytes are of both directions, None where not counted.
-    `expires_s`: seconds until it is forgotten if nothing comes.
+    `state`: TCP's, else "replied" or "unreplied"; "offloaded" when it is in the flowtable, and the kernel does not say.
+    Packets and bytes are of both directions, None where not counted. `expires_s`: seconds until it is forgotten if
+    nothing comes, None when it is offloaded.
     """
 
     network_id: int
@@ -44,7 +45,7 @@ class Connection:
     destination: str
     destination_port: int | None
     state: str
-    expires_s: int
+    expires_s: int | None
     packets: int | None
     bytes: int | None
 
@@ -67,7 +68,7 @@ def parse_connection(message: Any) -> Connection | None:
         destination=str(ip_address(addresses.get_attr(f"CTA_IP_{version}_DST"))),
         destination_port=protocol.get_attr("CTA_PROTO_DST_PORT"),
         state=_state(message),
-        expires_s=message.get_attr("CTA_TIMEOUT") or 0,
+        expires_s=message.get_attr("CTA_TIMEOUT"),
         packets=_sum(counted, "CTA_COUNTERS_PACKETS"),
         bytes=_sum(counted, "CTA_COUNTERS_BYTES"),
     )
@@ -127,12 +128,15 @@ def connections_page(query: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _state(message: Any) -> str:
+    status = message.get_attr("CTA_STATUS") or 0
+    if status & _OFFLOADED:
+        return "offloaded"
     information = message.get_attr("CTA_PROTOINFO")
     tcp = information.get_attr("CTA_PROTOINFO_TCP") if information else None
     number = tcp.get_attr("CTA_PROTOINFO_TCP_STATE") if tcp else None
     if number is not None:
         return _TCP_STATES[number] if number < len(_TCP_STATES) else str(number)
-    return "replied" if (message.get_attr("CTA_STATUS") or 0) & _SEEN_REPLY else "unreplied"
+    return "replied" if status & _SEEN_REPLY else "unreplied"
 
 
 def _sum(counted: Iterable[Any], name: str) -> int | None:

@@ -5,14 +5,25 @@ The filtering boundary of `reconciler`. `nft` has the text, `nft_listing` reads 
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, Protocol, assert_never
+from typing import Any, Final, Protocol, assert_never
 
 from vrouter_vm import names, policy
-from vrouter_vm.actions import ChangeElements, FilterAction, ReplaceFilters
+from vrouter_vm.actions import FILTERS, ChangeElements, FilterAction, ReplaceFilters
 from vrouter_vm.model import ObservedFilters
-from vrouter_vm.nft import FAMILIES, MAPS, Mark, digest_of_rules, render_change, render_loads, render_mark
+from vrouter_vm.nft import (
+    FAMILIES,
+    MAPS,
+    Mark,
+    cuts_off,
+    digest_of_rules,
+    render_change,
+    render_flush,
+    render_loads,
+    render_mark,
+)
 from vrouter_vm.nft_listing import (
     COUNTED,
     Bodies,
@@ -25,7 +36,10 @@ from vrouter_vm.nft_listing import (
     parse_counts,
     parse_element,
     parse_filters,
+    parse_received,
 )
+
+_NO_CHANGE: Final = ChangeElements(subject=FILTERS, want={}, have={})
 
 
 def after_change(loaded: ObservedFilters, change: ChangeElements) -> ObservedFilters:
@@ -42,6 +56,14 @@ def after_change(loaded: ObservedFilters, change: ChangeElements) -> ObservedFil
         elements={name: found for name, found in elements.items() if name not in change.gone_sets},
         chains=kept | {name: tuple(rule.digest for rule in chain) for name, chain in change.chains.items()},
     )
+
+
+def _index_of(device: str) -> int:
+    """Return the kernel's number of a device, which none after it will have; 0: there is none."""
+    try:
+        return socket.if_nametoindex(device)
+    except OSError:
+        return 0
 
 
 class KernelTables(Protocol):
@@ -82,19 +104,22 @@ class NftCommands(Protocol):
 
 
 class FilterTables:
-    """Our tables in the kernel, for the trunk of that name.
+    """Our tables in the kernel, for the trunk of that name. `has_flowtable`: the kernel has them.
 
     What was loaded is remembered with the number that the kernel gave the rule set then: while it is the same, nobody
-    has changed anything, and nothing has to be listed. A policy's rule is known by its comment and, once this process
-    has loaded or read it, by its body, too.
+    has changed anything, and nothing has to be listed. Only that a trunk has gone, and what was hooked to it, has no
+    number: then another device has its name. A policy's rule is known by its comment and, once this process has loaded
+    or read it, by its body, too.
     """
 
-    def __init__(self, commands: NftCommands, *, trunk: str) -> None:
+    def __init__(self, commands: NftCommands, *, trunk: str, has_flowtable: bool = False) -> None:
         self._commands = commands
         self._kernel = commands.kernel
         self._trunk = trunk
+        self._has_flowtable = has_flowtable
         self._known: tuple[int, ObservedFilters] | None = None
         self._bodies: Bodies = {}
+        self._trunk_index = 0
 
     @property
     def left_at(self) -> int | None:
@@ -104,7 +129,9 @@ class FilterTables:
 
     def observe(self) -> ObservedFilters:
         """Return both tables whole; tables that are not there count as not intact. Only `drops` is certainly of now."""
-        if self._known is not None and self._known[0] == self._kernel.generation():
+        before, self._trunk_index = self._trunk_index, _index_of(self._trunk)
+        is_same_trunk = before == self._trunk_index
+        if is_same_trunk and self._known is not None and self._known[0] == self._kernel.generation():
             return replace(self._known[1], drops=self._drops())
         return self.read()
 
@@ -113,35 +140,55 @@ class FilterTables:
         self._known = None  # its elements are not to be held beside those that are read
         generation = self._kernel.generation()
         tables = [table for family in FAMILIES if (table := self._listed(family)) is not None]
-        seen = parse_filters(tables, drops=self._drops(), trunk=self._trunk, bodies=self._bodies)
+        seen = parse_filters(
+            tables,
+            drops=self._drops(),
+            trunk=self._trunk,
+            bodies=self._bodies,
+            has_flowtable=self._has_flowtable,
+        )
         self._bodies = bodies_of(rule for table in tables for rule in table.rules) | self._bodies
         self._known = (generation, seen) if generation == self._kernel.generation() else None
         return seen
 
     def apply(self, action: FilterAction) -> None:
         """Carry out one action; raise `BoundaryError` when the tables stay as they were, or are not intact."""
-        known, self._known = self._known, None
         match action:
             case ReplaceFilters():
                 self._replace(action)
             case ChangeElements():
-                generation = self._kernel.generation()
-                self._commands.run(render_change(action), operation="change")
-                bodies = bodies_of(rule for name in action.chains for rule in self._rules(name))
-                if known is not None and known[0] == generation == self._kernel.generation() - 1:
-                    self._known = generation + 1, after_change(known[1], action)
-                    self._bodies.update(bodies)
-                    for name in action.gone_chains:
-                        self._bodies.pop(name, None)
+                flush = render_flush(self._trunk) if self._has_flowtable and cuts_off(action) else ""
+                self._change(render_change(action) + flush, action)
             case _:
                 assert_never(action)
 
+    def flush_flowtable(self) -> None:
+        """Have the next packet of every flow pass the filters again; raise `BoundaryError` when that was not done."""
+        if self._has_flowtable:
+            self._change(render_flush(self._trunk), _NO_CHANGE)
+
+    def _change(self, commands: str, change: ChangeElements) -> None:
+        """Run `commands`, after which all that is remembered has that change."""
+        known, self._known = self._known, None
+        generation = self._kernel.generation()
+        self._commands.run(commands, operation="change")
+        bodies = bodies_of(rule for name in change.chains for rule in self._rules(name))
+        if known is not None and known[0] == generation == self._kernel.generation() - 1:
+            self._known = generation + 1, after_change(known[1], change)
+            self._bodies.update(bodies)
+            for name in change.gone_chains:
+                self._bodies.pop(name, None)
+
     def _replace(self, action: ReplaceFilters) -> None:
-        first, *others = render_loads(self._trunk, action.elements, policy_chains=action.chains)
+        self._known, self._trunk_index = None, _index_of(self._trunk)
+        first, *others = render_loads(
+            self._trunk, action.elements, policy_chains=action.chains, has_flowtable=self._has_flowtable
+        )
         self._commands.run(first, operation="load")
         listing = digest_of_listing(filter(None, (self._listed(family, has_elements=False) for family in FAMILIES)))
         generation = self._kernel.generation()
-        mark = render_mark(Mark(rules=digest_of_rules(self._trunk), listing=listing))
+        rules = digest_of_rules(self._trunk, has_flowtable=self._has_flowtable)
+        mark = render_mark(Mark(rules=rules, listing=listing))
         for text in (*others, mark):
             self._commands.run(text, operation="load")
         bodies = bodies_of(self._rules())
@@ -163,6 +210,14 @@ class FilterTables:
             name: parse_counts(self._elements("inet", "map" if name in MAPS else "set", name)) for name in COUNTED
         }
         return self._kernel.rule_packets("inet", names.FILTER_TABLE), packets
+
+    def read_received(self) -> dict[str, tuple[int, int]] | None:
+        """Return packets and bytes from guests by vif since it was loaded, or None when all of them pass the vifs
+        themselves. Raises `BoundaryError`.
+        """
+        if not self._has_flowtable:
+            return None
+        return parse_received(self._elements("inet", "set", policy.RECEIVED), trunk=self._trunk)
 
     def _drops(self) -> dict[str, int]:
         """Return the packets dropped by reason."""

@@ -17,6 +17,12 @@ from vrouter_vm.nf_tables import SYSTEM, NfTables
 
 _LIBRARY: Final = "libnftables.so.1"
 _OUTPUT_JSON: Final = 1 << 4  # NFT_CTX_OUTPUT_JSON of nftables/libnftables.h
+_FLOWTABLE: Final = """
+table inet vrouter_trial {
+	flowtable answered { hook ingress priority filter; devices = { "lo" }; }
+	chain forward { flow add @answered; }
+}
+"""
 
 
 class _Objects(msgspec.Struct):
@@ -42,6 +48,7 @@ class LibNftables:
             ("nft_ctx_free", None, [ctypes.c_void_p]),
             ("nft_ctx_buffer_output", ctypes.c_int, [ctypes.c_void_p]),
             ("nft_ctx_buffer_error", ctypes.c_int, [ctypes.c_void_p]),
+            ("nft_ctx_set_dry_run", None, [ctypes.c_void_p, ctypes.c_bool]),
             ("nft_ctx_output_set_flags", None, [ctypes.c_void_p, ctypes.c_uint]),
             ("nft_ctx_get_output_buffer", ctypes.c_char_p, [ctypes.c_void_p]),
             ("nft_ctx_get_error_buffer", ctypes.c_char_p, [ctypes.c_void_p]),
@@ -69,6 +76,14 @@ class LibNftables:
             first_line = errors.decode(errors="replace").strip().partition("\n")[0]
             raise Rejected(SYSTEM, operation, reason=first_line or f"status {status}")
         return msgspec.json.decode(output, type=_Objects).nftables if output else []
+
+    def has_flowtables(self) -> bool:
+        """Return whether the kernel has flowtables; it loads the modules if it may. Changes nothing."""
+        self._library.nft_ctx_set_dry_run(self._context, True)
+        try:
+            return self.accepts(_FLOWTABLE)
+        finally:
+            self._library.nft_ctx_set_dry_run(self._context, False)
 
     def accepts(self, commands: str) -> bool:
         """Run `commands` as one transaction; return whether that went well. For a look-up: `get` lists no JSON."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -33,8 +33,10 @@ class CountedServices(Protocol):
 class PortMetrics(Collector):
     """Ports by state and packets dropped by reason, as the last full pass saw them; each vif's traffic as it is now."""
 
-    def __init__(self, board: StatusBoard) -> None:
+    def __init__(self, board: StatusBoard, *, received: Callable[[], Mapping[str, tuple[int, int]] | None]) -> None:
+        """`received`: as for `read_traffic`."""
         self._board = board
+        self._received = received
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics."""
@@ -58,7 +60,7 @@ class PortMetrics(Collector):
             for status in outcome.statuses.values()
             if status.placement is not None
         }
-        for vif, traffic in read_traffic(networks).items():
+        for vif, traffic in read_traffic(networks, received=self._received()).items():
             packets_of.add_metric([vif, networks[vif], "from_guest"], traffic.received_packets)
             packets_of.add_metric([vif, networks[vif], "to_guest"], traffic.sent_packets)
             bytes_of.add_metric([vif, networks[vif], "from_guest"], traffic.received_bytes)

@@ -83,6 +83,11 @@ def parse_vif(trunk: str, name: str) -> int | None:
     return int(match["vlan"])
 
 
+def vlan_of(vif: str) -> int:
+    """Return the VLAN of a vif; raises `ValueError` for what `format_vif` does not return."""
+    return int(vif.rpartition(".")[2])
+
+
 def format_vrf(network_id: int) -> str:
     """Return the name of the VRF of a virtual network; raises ValueError outside `NETWORK_IDS`."""
     if network_id not in NETWORK_IDS:

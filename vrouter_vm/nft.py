@@ -17,6 +17,13 @@ leads to its profile. It is a number and no verdict because the kernel checks al
 whenever any rule changes; so a new vif costs what it costs among ten. All other packets of the flow are `settled`,
 unless the agent has marked the flow: the policies have changed and do not let it pass any more.
 
+Where the kernel has flowtables (Documentation/networking/nf_flowtable.rst), an answered TCP or UDP flow between two
+vifs goes past all of it from then on, from the trunk to the receiver's vif: by VLAN, addresses and ports, as long as
+the routes are those that it was taken in with. Marks and sets are not looked at any more, so whatever forbids something
+empties the flowtable: a transaction that takes a vif's elements away does it itself (`cuts_off`), and who has marked
+flows does it afterwards (`render_flush`). The next packet of each flow passes the filters, and what is let pass goes
+into the new flowtable. It passes no vif on its way in, so packets are counted before it, by VLAN.
+
 How a fresh process knows that chains and rules are right: after loading them, the tables are listed and a rule that
 does nothing records two digests in its comment, of what was loaded and of what the kernel then listed (elements,
 handles and counters apart). A later listing that gives another digest was changed by somebody.
@@ -50,6 +57,11 @@ _TOO_OFTEN: Final = "limit rate over 100/second burst 500 packets"
 address of its subnet once has 500 answers at once and the others as it asks again.
 """
 _ASKING: Final = "type ifname; size 4096; flags dynamic; timeout 1m;"
+
+_ANSWERED: Final = "answered"
+"""The flowtable, on the trunk's ingress hook at priority `filter`, which is 0."""
+_BEFORE_FLOWTABLE: Final = -1
+_BETWEEN_VIFS: Final = "between_vifs"
 
 _TABLES: Final = f"""\
 table inet {names.FILTER_TABLE} {{
@@ -88,6 +100,7 @@ table inet {names.FILTER_TABLE} {{
 	map arriving_profiles {{ type mark : verdict; }}
 	set denied_from {{ type ifname; counter; }}
 	set denied_to {{ type ifname; counter; }}
+	set received {{ typeof vlan id; counter; }}
 
 	chain entering {{
 		type filter hook prerouting priority {_BEFORE_DEFRAGMENTATION}; policy accept;
@@ -170,10 +183,14 @@ nd-neighbor-advert }} iifname . ether saddr @guests6 goto in_zone
 
 	chain settled {{
 		ct mark & {REVOKED} == {REVOKED} counter name revoked drop
-		meta sdifname @vifs oifname @vifs accept
+		meta sdifname @vifs oifname @vifs goto {_BETWEEN_VIFS}
 		meta sdifname @vifs oifname @tunnels accept
 		meta sdifname @vifs oifname @send_only accept
 		meta sdifname @tunnels oifname @vifs accept
+	}}
+
+	chain {_BETWEEN_VIFS} {{
+		accept
 	}}
 
 	chain from_tunnel {{
@@ -230,6 +247,21 @@ table arp {names.FILTER_TABLE} {{
 }}
 """
 
+_FLOWTABLE: Final = f"""\
+flush chain inet {names.FILTER_TABLE} {_BETWEEN_VIFS}
+add flowtable inet {names.FILTER_TABLE} {_ANSWERED} {{ hook ingress priority filter; devices = {{ "@TRUNK@" }}; }}
+add rule inet {names.FILTER_TABLE} {_BETWEEN_VIFS} meta l4proto {{ tcp, udp }} flow add @{_ANSWERED}
+add rule inet {names.FILTER_TABLE} {_BETWEEN_VIFS} accept
+"""
+_COUNTING: Final = f"""\
+table inet {names.FILTER_TABLE} {{
+	chain counting {{
+		type filter hook ingress device "@TRUNK@" priority {_BEFORE_FLOWTABLE}; policy accept;
+		vlan id @received
+	}}
+}}
+"""
+
 _ARP_SETS: Final = frozenset({policy.ARP_SENDERS, policy.ARP_SENDER_NETS, policy.ARP_UNSECURED})
 MAPS: Final = frozenset({policy.ZONES, policy.LEAVING, policy.ARRIVING, *chains.PROFILE_MAPS})
 FAMILIES: Final = ("inet", "arp")
@@ -257,13 +289,35 @@ def parse_mark(comment: str) -> Mark | None:
     return Mark(rules=words["rules"], listing=words["listing"]) if {"rules", "listing"} <= words.keys() else None
 
 
-def render_tables(trunk: str) -> str:
-    """Return chains, rules and empty sets for the trunk of that name."""
-    return _TABLES.replace("@TRUNK@", trunk)
+def render_tables(trunk: str, *, has_flowtable: bool = False) -> str:
+    """Return chains, rules and empty sets for the trunk of that name. `has_flowtable`: the kernel has them."""
+    text = _TABLES + (_FLOWTABLE + _COUNTING if has_flowtable else "")
+    return text.replace("@TRUNK@", trunk)
+
+
+def render_flush(trunk: str) -> str:
+    """Return the transaction, or what is to be a part of one, that empties the flowtable."""
+    flush, *add = _FLOWTABLE.replace("@TRUNK@", trunk).splitlines(keepends=True)
+    return "".join((flush, f"delete flowtable inet {names.FILTER_TABLE} {_ANSWERED}\n", *add))
+
+
+def cuts_off(change: ChangeElements) -> bool:
+    """True when a change takes something away that packets of answered flows needed. What rules and members of sets
+    forbid is found flow by flow (`flows`).
+    """
+    return any(
+        elements - change.want.get(name, frozenset())
+        for name, elements in change.have.items()
+        if not chains.is_member_set(name)
+    )
 
 
 def render_replacement(
-    trunk: str, elements: Elements, *, policy_chains: Mapping[str, Chain] = MappingProxyType({})
+    trunk: str,
+    elements: Elements,
+    *,
+    policy_chains: Mapping[str, Chain] = MappingProxyType({}),
+    has_flowtable: bool = False,
 ) -> str:
     """Return the transaction that replaces both tables, whatever they hold now, and fills sets and policy chains."""
     fresh = "".join(
@@ -273,7 +327,7 @@ def render_replacement(
     return "\n".join(
         (
             fresh,
-            render_tables(trunk),
+            render_tables(trunk, has_flowtable=has_flowtable),
             _render_sets("add", sets) + _render_chains(policy_chains),
             _render_elements("add", elements),
         )
@@ -281,19 +335,25 @@ def render_replacement(
 
 
 def render_loads(
-    trunk: str, elements: Elements, *, policy_chains: Mapping[str, Chain] = MappingProxyType({})
+    trunk: str,
+    elements: Elements,
+    *,
+    policy_chains: Mapping[str, Chain] = MappingProxyType({}),
+    has_flowtable: bool = False,
 ) -> Iterator[str]:
     """Yield the transactions that do the same: one, or at full scale several, each of a size that nftables can take in
     little memory. Until the last one no flow begins; those that are under way go on.
     """
     number = sum(map(len, elements.values())) + sum(map(len, policy_chains.values()))
     if number <= _AT_ONCE:
-        yield render_replacement(trunk, elements, policy_chains=policy_chains)
+        yield render_replacement(trunk, elements, policy_chains=policy_chains, has_flowtable=has_flowtable)
         return
     last = {*chains.PROFILE_MAPS, policy.LEAVING, policy.ARRIVING}
     members = {name: found for name, found in elements.items() if chains.is_member_set(name)}
     yield render_replacement(
-        trunk, {name: found for name, found in elements.items() if name not in members and name not in last}
+        trunk,
+        {name: found for name, found in elements.items() if name not in members and name not in last},
+        has_flowtable=has_flowtable,
     )
     yield _render_sets("add", sorted(members))
     yield "".join(f"add chain inet {names.FILTER_TABLE} {name}\n" for name in sorted(policy_chains))
@@ -338,9 +398,9 @@ def render_mark(mark: Mark) -> str:
     return f'flush chain {chain}\nadd rule {chain} return comment "{format_mark(mark)}"\n'
 
 
-def digest_of_rules(trunk: str) -> str:
+def digest_of_rules(trunk: str, *, has_flowtable: bool = False) -> str:
     """Return the digest of what `render_tables` loads."""
-    return digest(render_tables(trunk))
+    return digest(render_tables(trunk, has_flowtable=has_flowtable))
 
 
 def _render_sets(verb: str, set_names: Iterable[str]) -> str:
@@ -375,6 +435,8 @@ def _render_elements(verb: str, elements: Elements) -> str:
 
 def _format_element(set_name: str, element: Element) -> str:
     first, *rest = element
+    if set_name == policy.RECEIVED:
+        return str(names.vlan_of(first))
     if not (chains.is_member_set(set_name) or set_name in chains.PROFILE_MAPS):
         first = f'"{first}"'
     return f"{first} : {rest[0]}" if set_name in MAPS else " . ".join([first, *rest])

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias
 
-from vrouter_vm import chains, policy
-from vrouter_vm.model import Element, ObservedFilters
+from vrouter_vm import chains, names, policy
+from vrouter_vm.model import VLAN_RANGE, Element, ObservedFilters
 from vrouter_vm.nft import MARK_CHAIN, Mark, digest, digest_of_rules, parse_mark
 
 COUNTED: Final = (policy.LEAVING, policy.ARRIVING, policy.DENIED_FROM, policy.DENIED_TO)
@@ -71,7 +71,12 @@ def bodies_of(rules: Iterable[ListedRule]) -> Bodies:
 
 
 def parse_filters(
-    tables: Sequence[ListedTable], *, drops: Mapping[str, int], trunk: str, bodies: Bodies
+    tables: Sequence[ListedTable],
+    *,
+    drops: Mapping[str, int],
+    trunk: str,
+    bodies: Bodies,
+    has_flowtable: bool = False,
 ) -> ObservedFilters:
     """Return what our tables hold; those that are not there count as not intact. A rule that has the comment of one of
     `bodies` and does something else counts as one without a comment.
@@ -80,7 +85,8 @@ def parse_filters(
     rules: dict[str, list[str]] = {}
     has_foreign_element = False
     for table in tables:
-        for name, found in table.elements.items():
+        for name, listed in table.elements.items():
+            found = frozenset(_with_vif(element, trunk) for element in listed) if name == policy.RECEIVED else listed
             elements[name] = frozenset(element for element in found if element is not None)
             has_foreign_element = has_foreign_element or None in found
         for part in table.parts:
@@ -90,7 +96,7 @@ def parse_filters(
             if rule.chain in rules:
                 is_known = bodies.get(rule.chain, {}).get(rule.comment, rule.body) == rule.body
                 rules[rule.chain].append(rule.comment if is_known else "")
-    expected = Mark(rules=digest_of_rules(trunk), listing=digest_of_listing(tables))
+    expected = Mark(rules=digest_of_rules(trunk, has_flowtable=has_flowtable), listing=digest_of_listing(tables))
     return ObservedFilters(
         elements=elements,
         is_intact=_mark_in(tables) == expected and not has_foreign_element,
@@ -107,6 +113,8 @@ def parse_counts(listed: Iterable[object]) -> dict[str, int]:
 def parse_element(listed: object) -> Element | None:
     """Return a listed element, or None when it is of a form that we never load (a range, a comment)."""
     match listed:
+        case {"elem": {"val": int(key), "counter": _}}:
+            return (str(key),)
         case {"elem": {"val": value, "counter": _}}:
             return parse_element(value)
         case str():
@@ -140,6 +148,24 @@ def _parse_count(listed: object) -> tuple[str, int] | None:
         case {"elem": {"val": str(key), "counter": {"packets": int(packets)}}}:
             return key, packets
     return None
+
+
+def parse_received(listed: Iterable[object], *, trunk: str) -> dict[str, tuple[int, int]]:
+    """Return packets and bytes by vif, of the listed elements of `policy.RECEIVED`."""
+    found = {}
+    for element in listed:
+        match element:
+            case {"elem": {"val": int(vlan), "counter": {"packets": int(packets), "bytes": int(octets)}}} if (
+                vlan in VLAN_RANGE
+            ):
+                found[names.format_vif(trunk, vlan)] = packets, octets
+    return found
+
+
+def _with_vif(element: Element | None, trunk: str) -> Element | None:
+    """Return an element by VLAN as it was given to be loaded, None for one that was not."""
+    vlan = int(element[0]) if element is not None and element[0].isdecimal() else 0
+    return (names.format_vif(trunk, vlan),) if vlan in VLAN_RANGE else None
 
 
 def _mark_in(tables: Iterable[ListedTable]) -> Mark | None:

@@ -39,6 +39,9 @@ DENIED_FROM: Final = "denied_from"
 DENIED_TO: Final = "denied_to"
 """The vifs, to count what policies drop of what is sent to them."""
 
+RECEIVED: Final = "received"
+"""The vifs, by VLAN, to count what their guests send."""
+
 ZONES: Final = "zones"
 """Conntrack zone of a vif and of its VRF: addresses of two networks may be the same."""
 
@@ -69,6 +72,7 @@ SET_NAMES: Final = (
     DENIED_TO,
     GUESTS6,
     LEAVING,
+    RECEIVED,
     SEND_ONLY,
     SERVICES4,
     SERVICES6,
@@ -100,6 +104,7 @@ def guest_elements(placement: Placement, *, zone: int) -> tuple[tuple[str, Eleme
         (ZONES, (vif, str(zone))),
         (DENIED_FROM, (vif,)),
         (DENIED_TO, (vif,)),
+        (RECEIVED, (vif,)),
         *chains.guest_elements(vif, settings.policy).items(),
     ]
     if not placement.is_active:

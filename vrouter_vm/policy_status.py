@@ -9,7 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -20,6 +20,8 @@ from vrouter_vm import policy
 from vrouter_vm.filter_tables import FilterTables
 
 _SETS: Final = (policy.LEAVING, policy.ARRIVING, policy.DENIED_FROM, policy.DENIED_TO)
+
+T = TypeVar("T")
 
 
 @dataclass(kw_only=True)
@@ -34,11 +36,18 @@ class PolicyStatus:
         self._lock = threading.Lock()
         self._filters: FilterTables | None = None
 
-    def _counted(self) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
+    def _ask(self, question: Callable[[FilterTables], T]) -> T:
         with self._lock:
             if self._filters is None:
                 self._filters = self.make_filters()
-            return self._filters.read_counters()
+            return question(self._filters)
+
+    def received(self) -> dict[str, tuple[int, int]] | None:
+        """Return packets and bytes from guests by vif, none when the kernel cannot be read; None: the vifs count."""
+        try:
+            return self._ask(FilterTables.read_received)
+        except BoundaryError:
+            return {}
 
     def describe(self) -> dict[str, Any]:
         """Return the section of /status: problems, packets by rule, and first packets of flows by vif.
@@ -47,7 +56,7 @@ class PolicyStatus:
         """
         shown: dict[str, Any] = {"problems": {name: list(texts) for name, texts in self.problems().items()}}
         try:
-            hits, packets = self._counted()
+            hits, packets = self._ask(FilterTables.read_counters)
         except BoundaryError as error:
             return shown | {"error": str(error)}
         rules: Counter[str] = Counter()

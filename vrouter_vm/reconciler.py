@@ -277,6 +277,9 @@ class Reconciler:
     def _review_flows(self, wanted: Wanted, applied: Applied) -> list[str]:
         """Revoke the flows that the policies have come to forbid, and let those pass again that they have come to
         allow; return what was done. What fails is tried again in the next pass.
+
+        Packets of flows in the flowtable do not see that they are revoked, so it is flushed afterwards; also for those
+        that were revoked before, by somebody who may not have come that far.
         """
         for action in applied.done:
             if isinstance(action, ReplaceFilters | ChangeElements):
@@ -289,6 +292,8 @@ class Reconciler:
             flows = self._unreviewed.of(self.flow_table.flows(zones, of=self._unreviewed.addresses()))
             wrong = judge_of(wanted).wrong(flows) if flows else []
             self.flow_table.turn(wrong)
+            if wrong or any(flow.is_revoked for flow in flows):
+                self.filtering.flush_flowtable()
         except BoundaryError as error:
             applied.failed.append(Failure(subject=FLOWS, reason=str(error)))
             return []

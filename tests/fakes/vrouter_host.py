@@ -521,6 +521,9 @@ class FakeFilters:
     def apply(self, action: FilterAction) -> None:
         self._host.apply(action)
 
+    def flush_flowtable(self) -> None:
+        """There are no flows in this world."""
+
 
 def _route_key(route: Route) -> tuple[int, IpNetwork, int]:
     """What makes the kernel take a route for the same one."""

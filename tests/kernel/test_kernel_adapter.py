@@ -19,7 +19,7 @@ from tests.fakes.vrouter_host import (
     make_port,
     make_view,
 )
-from tests.kernel.site import batch, run, vrouter_namespace
+from tests.kernel.site import R1, batch, inside, run, vrouter_namespace
 from tf_reconcile.errors import BoundaryError, Conflict, Rejected, Transient
 from vrouter_vm import names, policy
 from vrouter_vm.actions import (
@@ -77,7 +77,7 @@ class RealHost:
 
     def __init__(self, netlink: RouteSocket, nft: LibNftables, mpls: MplsPort) -> None:
         self.kernel = Kernel(netlink, trunk="eth1", underlay="eth2", mpls=mpls)
-        self.filters = FilterTables(nft, trunk="eth1")
+        self.filters = FilterTables(nft, trunk="eth1", has_flowtable=True)
 
     def see(self) -> Observed:
         return self.kernel.observe(self.filters.observe())
@@ -101,6 +101,23 @@ def host() -> Iterator[RealHost]:
         nft = LibNftables()
         with RouteSocket() as netlink, closing(MplsPort(HERE, names.MPLS_PORT)) as mpls:
             yield RealHost(netlink, nft, mpls)
+        nft.close()
+
+
+def test_filters_that_were_hooked_to_a_trunk_that_has_gone_are_not_intact(host: RealHost) -> None:
+    with inside(R1.name):
+        nft = LibNftables()
+        assert nft.has_flowtables()
+        filters = FilterTables(nft, trunk="eth9", has_flowtable=True)
+        for _ in range(2):
+            batch("link add eth9 type dummy", namespace=R1.name)
+            assert not filters.observe().is_intact
+            filters.apply(ReplaceFilters(subject="filters", elements=policy.merge_elements()))
+            assert filters.observe().is_intact
+            assert filters.read().is_intact
+            filters.flush_flowtable()
+            assert filters.read().is_intact, "emptied, and the same"
+            batch("link del eth9", namespace=R1.name)
         nft.close()
 
 

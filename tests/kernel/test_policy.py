@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 from tests.fakes.network_api import NetworkApi, passes_between, policy_json
 from tests.kernel.site import (
     B1,
+    B2,
     G1,
     GREEN,
     NETWORKS,
@@ -29,11 +31,15 @@ from tests.kernel.site import (
     vrouter_namespace,
     wait_until,
 )
+from vrouter_vm.connections import connections_page
+from vrouter_vm.filter_tables import FilterTables
+from vrouter_vm.libnftables import LibNftables
 
 pytestmark = pytest.mark.kernel
 
 GROUP = "00000000-0000-4000-c000-000000000001"
 NAME = ["default-domain", "vCenter", "web"]
+_MTU_DISCOVER, _ALWAYS = 10, 2  # linux/in.h, IP_MTU_DISCOVER and IP_PMTUDISC_DO
 EVERY_PORT = [{"start_port": 0, "end_port": 65535}]
 LOCAL = [{"security_group": "local"}]
 EVERYWHERE = [{"subnet": {"ip_prefix": "0.0.0.0", "ip_prefix_len": 0}}]
@@ -79,7 +85,7 @@ class Site:
         if has_group:
             raw["security_group_refs"] = [{"to": NAME, "uuid": GROUP, "attr": None}]
         self.api.interfaces[guest.vmi] = raw
-        addresses = {guest.vmi: guest.address for guest in (R1, R2, B1, G1)}
+        addresses = {guest.vmi: guest.address for guest in (R1, R2, B1, B2, G1)}
         self.api.objects["instance-ips"] = [
             {"uuid": vmi, "instance_ip_address": addresses[vmi], "virtual_machine_interface_refs": [{"uuid": vmi}]}
             for vmi in self.api.interfaces
@@ -108,7 +114,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with vrouter_namespace(), NetworkApi(NETWORKS) as api:
         api.has_watch = True
         site = Site(Agent(directory=tmp_path_factory.mktemp("agent"), api_url=api.url), api)
-        for guest in (R1, R2, B1, G1):
+        for guest in (R1, R2, B1, B2, G1):
             api.interfaces[guest.vmi] = interface(guest)
         site.agent.start()
         site.agent.serve(R1, R2, B1)
@@ -184,6 +190,130 @@ def test_a_group_lets_pass_what_its_rules_say_and_an_open_connection_ends_with_i
         site.set_rules(rule("tcp", src=EVERYWHERE, port=80))
         assert echoes(open_one, timeout_s=10.0) or open_one.recv(1) == b"x", "allowed again before it timed out"
         open_one.close()
+
+
+class Talk:
+    """A UDP flow between two guests, with a socket at either end."""
+
+    def __init__(self, asks: Guest, answers: Guest, *, port: int, is_ipv6: bool = False) -> None:
+        self.family = socket.AF_INET6 if is_ipv6 else socket.AF_INET
+        ends = [(guest.ipv6 if is_ipv6 else guest.address) or "" for guest in (asks, answers)]
+        self.asks, self.answers = (self._socket(guest) for guest in (asks, answers))
+        self.asks.bind((ends[0], port + 1))
+        self.answers.bind((ends[1], port))
+        self.asks.connect((ends[1], port))
+        self.answers.connect((ends[0], port + 1))
+        self.pattern = f"src={ends[0]} dst={ends[1]} sport={port + 1} dport={port} "
+
+    def _socket(self, guest: Guest) -> socket.socket:
+        with inside(guest.name):
+            return socket.socket(self.family, socket.SOCK_DGRAM)
+
+    def passes(self, *, is_answer: bool = False, timeout_s: float = 5.0) -> bool:
+        """True when what one end sends is what the other gets next."""
+        sender, receiver = (self.answers, self.asks) if is_answer else (self.asks, self.answers)
+        receiver.settimeout(timeout_s)
+        said = f"{id(self)} {time.monotonic()}".encode()
+        try:
+            sender.send(said)
+            return receiver.recv(100) == said
+        except OSError:
+            return False
+
+    def goes_on(self) -> bool:
+        """True when it passes either way."""
+        return self.passes() and self.passes(is_answer=True)
+
+    def is_cut(self) -> bool:
+        """True when it passes neither way."""
+        return not self.passes(timeout_s=1.0) and not self.passes(is_answer=True, timeout_s=1.0)
+
+    def is_offloaded(self) -> bool:
+        """True when it passes and goes past the filters."""
+        listed = run(f"conntrack -L -p udp -f {'ipv6' if self.family == socket.AF_INET6 else 'ipv4'}")
+        return self.goes_on() and any(self.pattern in line and "OFFLOAD" in line for line in listed.splitlines())
+
+    def __enter__(self) -> Talk:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.asks.close()
+        self.answers.close()
+
+
+def packets_of(guest: Guest) -> int:
+    """How many packets a guest has sent."""
+    nft = LibNftables()
+    received = FilterTables(nft, trunk="eth1", has_flowtable=True).read_received()
+    nft.close()
+    assert received is not None
+    return received[f"eth1.{guest.vlan}"][0]
+
+
+def udp_rules(*ports: int) -> list[dict[str, Any]]:
+    """Rules that let receive on these ports, by both IP versions."""
+    everywhere6 = [{"subnet": {"ip_prefix": "::", "ip_prefix_len": 0}}]
+    return [
+        rule("udp", src=src, port=port) | {"ethertype": ethertype}
+        for port in ports
+        for ethertype, src in (("IPv4", EVERYWHERE), ("IPv6", everywhere6))
+    ]
+
+
+def test_flows_that_go_past_the_filters_end_with_their_rule_both_ways_and_others_go_on(site: Site) -> None:
+    site.set_rules(*udp_rules(2000, 2010))
+    site.set_interface(R2, has_group=True)
+    site.agent.serve(B2)
+    with (
+        Talk(R1, R2, port=2000) as cut,
+        Talk(R1, R2, port=2000, is_ipv6=True) as cut6,
+        Talk(R1, R2, port=2010) as other,
+        Talk(B1, B2, port=2000) as elsewhere,
+    ):
+        talks = (cut, cut6, other, elsewhere)
+        for talk in talks:
+            wait_until(talk.is_offloaded, what=f"in the flowtable: {talk.pattern}")
+        assert "offloaded" in {flow["state"] for flow in connections_page({"vrf": "v6"})["flows"]}
+        received = packets_of(R1)
+        assert all(cut.passes() for _ in range(5))
+        assert packets_of(R1) >= received + 5, "counted all the same"
+        site.set_rules(*udp_rules(2010))
+        assert cut.is_cut(), "also the answers, which might begin a flow of their own"
+        assert cut6.is_cut()
+        assert other.goes_on()
+        assert elsewhere.goes_on(), "the same addresses and ports, in another network"
+        site.set_rules(*udp_rules(2000, 2010))
+        for talk in talks:
+            wait_until(talk.is_offloaded, what=f"in the flowtable again: {talk.pattern}")
+        another = {"instance-id": "00000000-0000-4000-9000-000000000999", "ip6-address": "fd00:1::99"}
+        site.agent.post(R1.port(**another))
+        assert "fd00:1::99" in site.agent.settled()[R1.vmi]["addresses"]
+        assert cut6.is_cut(), "the address is not the guest's any more"
+        assert cut.goes_on(), "the other one is"
+        site.agent.serve(R1)
+        assert cut6.goes_on()
+
+
+def test_what_is_too_long_for_the_receiver_is_told_so_and_the_rest_of_the_flow_goes_on(site: Site) -> None:
+    site.set_interface(R2)
+    run("ip link set eth1.102 mtu 1300")
+    try:
+        with Talk(R1, R2, port=2020) as talk:
+            wait_until(talk.is_offloaded, what="in the flowtable")
+            talk.asks.setsockopt(socket.IPPROTO_IP, _MTU_DISCOVER, _ALWAYS)
+
+            def is_refused() -> bool:
+                try:
+                    talk.asks.send(bytes(1400))
+                except OSError as error:
+                    return error.errno == errno.EMSGSIZE
+                return False
+
+            wait_until(is_refused, what="an ICMP error that says how long a packet may be")
+            assert "mtu 1300" in R1.run(f"ip route get {R2.address}").stdout
+            wait_until(talk.is_offloaded, what="in the flowtable again")
+    finally:
+        run("ip link set eth1.102 mtu 1500")
 
 
 def test_members_of_a_group_are_known_by_network_and_address(site: Site) -> None:

@@ -328,3 +328,12 @@ def test_a_spoofed_fragment_becomes_no_part_of_a_packet(rig: Rig, version: int) 
     assert not rig.passed_in_pieces(udp(version), first=B, last=A)
     assert not rig.passed_in_pieces(udp(version), first=A, last=B)
     assert rig.passed_in_pieces(udp(version), first=A, last=A)
+
+
+def test_whether_there_are_flowtables_is_asked_without_any_change(rig: Rig) -> None:
+    before = rig.nft.kernel.generation()
+    rig.nft.has_flowtables()
+    assert rig.nft.kernel.generation() == before
+    assert "trial" not in run("nft list tables")
+    rig.nft.run("add table inet another", operation="add")
+    assert "another" in run("nft list tables"), "what is done afterwards is done"

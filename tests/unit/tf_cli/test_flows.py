@@ -40,6 +40,8 @@ def test_a_connection_is_one_line() -> None:
     assert render_flows([icmp])[1].split() == [
         "esx-a", "v5", "icmp", "10.1.1.11", "fd00::1", "established", "431999", "s", "2", "168",
     ]  # fmt: skip
+    offloaded = FLOW | {"state": "offloaded", "expires_s": None}
+    assert render_flows([offloaded])[1].split()[-4:] == ["offloaded", "-", "-", "-"]
     assert render_flows([]) == ["no connection"]
 
 

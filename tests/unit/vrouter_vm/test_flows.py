@@ -6,7 +6,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from tests.fakes.vrouter_host import FakeHost, make_interfaces, make_network, make_port, make_view
+from tests.fakes.vrouter_host import FakeFilters, FakeHost, make_interfaces, make_network, make_port, make_view
 from tf_reconcile.errors import Rejected
 from vrouter_vm import policy
 from vrouter_vm.actions import ChangeElements, ReplaceFilters, SetUp
@@ -215,12 +215,18 @@ def review(reconciler: Reconciler, applied: Applied) -> list[str]:
     return reconciler._review_flows(wanted(RULE), applied)
 
 
-def test_all_flows_are_reviewed_at_first_then_those_that_a_change_concerns_and_again_after_a_failure() -> None:
-    table = Table(held=[flow(), flow(dst_port=81)])
-    reconciler = Reconciler(
-        ports=None, networks=None, interfaces=None, forwarding=None, filtering=None, gateway_macs=None, board=None,  # type: ignore[arg-type]
+def reviewing(table: Table, filters: FakeFilters) -> Reconciler:
+    """A reconciler that has what a review needs."""
+    return Reconciler(
+        ports=None, networks=None, interfaces=None, forwarding=None, gateway_macs=None, board=None,  # type: ignore[arg-type]
+        filtering=filters,
         flow_table=table,
     )  # fmt: skip
+
+
+def test_all_flows_are_reviewed_at_first_then_those_that_a_change_concerns_and_again_after_a_failure() -> None:
+    table = Table(held=[flow(), flow(dst_port=81)])
+    reconciler = reviewing(table, FakeFilters(FakeHost()))
     assert review(reconciler, Applied()) == ["flows: 1 revoked, 0 pass again"]
     assert table.turned == [table.held[1]]
     assert review(reconciler, Applied()) == [], "nothing has changed"
@@ -230,3 +236,38 @@ def test_all_flows_are_reviewed_at_first_then_those_that_a_change_concerns_and_a
     assert [failure.subject for failure in failed.failed] == ["flows"]
     table.is_refusing = False
     assert review(reconciler, Applied()) == ["flows: 1 revoked, 0 pass again"], "tried again"
+
+
+class MarkedFirst(FakeFilters):
+    """Filters that see which flows were marked when the flowtable was flushed, and may refuse that."""
+
+    def __init__(self, table: Table) -> None:
+        super().__init__(FakeHost())
+        self.table = table
+        self.marked: list[list[Flow]] = []
+        self.is_refusing = False
+
+    def flush_flowtable(self) -> None:
+        if self.is_refusing:
+            raise Rejected("nftables", "change", reason="no")
+        self.marked.append(list(self.table.turned))
+
+
+def test_the_flowtable_is_flushed_once_flows_are_marked_and_until_that_is_done() -> None:
+    table = Table(held=[flow()])
+    filters = MarkedFirst(table)
+    reconciler = reviewing(table, filters)
+    again = [ReplaceFilters(subject="filters", elements={})]
+    assert review(reconciler, Applied(done=[*again])) == []
+    assert filters.marked == [], "nothing is revoked"
+    table.held = [flow(), flow(dst_port=81)]
+    filters.is_refusing = True
+    failed = Applied(done=[*again])
+    assert review(reconciler, failed) == []
+    assert [failure.subject for failure in failed.failed] == ["flows"]
+    filters.is_refusing = False
+    table.held[1] = flow(dst_port=81, is_revoked=True)
+    assert review(reconciler, Applied()) == [], "marked already"
+    assert filters.marked == [[flow(dst_port=81)]]
+    assert review(reconciler, Applied()) == []
+    assert len(filters.marked) == 1, "nothing has changed"

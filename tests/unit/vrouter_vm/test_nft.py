@@ -9,10 +9,12 @@ from vrouter_vm.actions import ChangeElements
 from vrouter_vm.model import Element, ObservedFilters
 from vrouter_vm.nft import (
     Mark,
+    cuts_off,
     digest_of_rules,
     format_mark,
     parse_mark,
     render_change,
+    render_flush,
     render_tables,
 )
 from vrouter_vm.nft_listing import (
@@ -25,6 +27,7 @@ from vrouter_vm.nft_listing import (
     digest_of_listing,
     parse_element,
     parse_filters,
+    parse_received,
 )
 
 DROPS = ListedRule("input", "", "d1")
@@ -162,3 +165,43 @@ def test_an_element_with_a_number_in_it_is_not_loaded_again() -> None:
     assert render_change(ChangeElements(subject="filters", want=want, have=have)) == (
         'add element inet vrouter services4 { "v5" . 169.254.169.254 . 80 }\n'
     )
+
+
+def change(name: str, *, want: set[Element], have: set[Element]) -> ChangeElements:
+    """A change of one set."""
+    return ChangeElements(subject="filters", want={name: frozenset(want)}, have={name: frozenset(have)})
+
+
+def test_only_what_takes_something_from_a_device_cuts_off() -> None:
+    one, other = ("eth1.101", "00:50:56:aa:00:01", "10.1.1.11"), ("eth1.101", "00:50:56:aa:00:01", "10.1.1.12")
+    assert not cuts_off(change(policy.BIND4, want={one, other}, have={one}))
+    assert cuts_off(change(policy.BIND4, want={one}, have={one, other}))
+    assert cuts_off(change(policy.ZONES, want={("eth1.101", "5")}, have={("eth1.101", "6")}))
+    assert not cuts_off(change("set-group-web-a4", want=set(), have={("5", "10.1.1.11")})), (
+        "flows are marked one by one"
+    )
+
+
+def test_the_flowtable_and_the_rule_that_fills_it_are_made_anew_together() -> None:
+    assert "flowtable" not in render_tables("eth1")
+    loaded, flush = render_tables("eth1", has_flowtable=True).splitlines(), render_flush("eth1").splitlines()
+    assert flush[1] == "delete flowtable inet vrouter answered"
+    assert [line for line in loaded if line in flush] == [flush[0], *flush[2:]]
+    assert 'devices = { "eth1" }' in flush[2]
+    assert flush[3:] == [
+        "add rule inet vrouter between_vifs meta l4proto { tcp, udp } flow add @answered",
+        "add rule inet vrouter between_vifs accept",
+    ]
+
+
+def test_what_a_guest_has_sent_is_found_by_its_vlan() -> None:
+    def element(vlan: object) -> object:
+        return {"elem": {"val": vlan, "counter": {"packets": 3, "bytes": 180}}}
+
+    assert parse_received([element(101)], trunk="eth1") == {"eth1.101": (3, 180)}
+    listed = frozenset({parse_element(element(101)), parse_element(element({"range": [102, 103]}))})
+    assert listed == {("101",), None}
+    received = replace(TABLE, elements={policy.RECEIVED: listed})
+    assert seen(received).elements[policy.RECEIVED] == {("eth1.101",)}
+    assert not seen(received).is_intact
+    assert seen(replace(TABLE, elements={policy.RECEIVED: frozenset({("101",)})})).is_intact

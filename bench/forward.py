@@ -199,7 +199,7 @@ class Host:
                 self._given,
                 interfaces=GroupedInterfaces(self._given),
                 forwarding=Kernel(netlink_socket, trunk=TRUNK),
-                filtering=FilterTables(nft, trunk=TRUNK),
+                filtering=FilterTables(nft, trunk=TRUNK, has_flowtable=nft.has_flowtables()),
             )
             report = reconciler.run_once(is_full=True)
             nft.close()

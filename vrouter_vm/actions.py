@@ -235,9 +235,16 @@ SpeakerAction: TypeAlias = Announce | Withdraw
 AnyAction: TypeAlias = KernelAction | FilterAction | SpeakerAction
 
 
+FILTER_ACTIONS: Final = (ReplaceFilters, ChangeElements)
+"""What nftables carries out."""
+PEER_ACTIONS: Final = (Announce, Withdraw)
+"""What other hosts are told."""
+_ELSEWHERE: Final = (*FILTER_ACTIONS, *PEER_ACTIONS)
+
+
 def is_kernel_action(action: AnyAction) -> TypeGuard[KernelAction]:
     """True for what the kernel carries out, filters apart."""
-    return not isinstance(action, ReplaceFilters | ChangeElements | Announce | Withdraw)
+    return not isinstance(action, _ELSEWHERE)
 
 
 def runs(actions: Iterable[AnyAction]) -> Iterator[list[AnyAction]]:
@@ -318,6 +325,7 @@ _SPELLED_OUT: Final = 16
 """So many routes of a table are told one by one."""
 
 _VERBS: Final = {AddRoute: "add", ReplaceRoute: "replace", DeleteRoute: "delete"}
+_ROUTES: Final = (AddRoute, ReplaceRoute, DeleteRoute)
 
 
 def summarize(actions: Iterable[AnyAction]) -> list[str]:
@@ -325,7 +333,7 @@ def summarize(actions: Iterable[AnyAction]) -> list[str]:
     by_subject: dict[str, list[AnyAction]] = {}
     by_table: dict[tuple[str, int], list[AnyAction]] = {}
     for action in actions:
-        if isinstance(action, AddRoute | ReplaceRoute | DeleteRoute) and action.route.via is not None:
+        if isinstance(action, _ROUTES) and action.route.via is not None:
             by_table.setdefault((_VERBS[type(action)], action.route.table), []).append(action)
         else:
             by_subject.setdefault(action.subject, []).append(action)

@@ -15,6 +15,8 @@ from typing import Final, TypeVar
 from tf_reconcile.errors import BoundaryError, Conflict
 from tf_reconcile.result import Failure, Held, PassReport, Plan, merge_held
 from vrouter_vm.actions import (
+    FILTER_ACTIONS,
+    PEER_ACTIONS,
     Announce,
     AnyAction,
     ChangeElements,
@@ -265,7 +267,7 @@ class Reconciler:
 
     def _record_generations(self, step: _Step) -> None:
         """Before others hear of a claim it is on disk: repeated after a crash it is not to be a newer one."""
-        if self.overlay and any(isinstance(action, Announce | Withdraw) for action in step.plan.actions):
+        if self.overlay and any(isinstance(action, PEER_ACTIONS) for action in step.plan.actions):
             self.overlay.peers.record_generations(step.wanted.generations)
 
     def _report_placements(self, step: _Step) -> None:
@@ -282,7 +284,7 @@ class Reconciler:
         that were revoked before, by somebody who may not have come that far.
         """
         for action in applied.done:
-            if isinstance(action, ReplaceFilters | ChangeElements):
+            if isinstance(action, FILTER_ACTIONS):
                 self._unreviewed |= scope_of(action)
         self._unreviewed |= scope_of_owners(wanted)
         if self.flow_table is None or not self._unreviewed:

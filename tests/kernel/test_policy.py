@@ -332,6 +332,7 @@ def test_a_guest_without_port_security_may_send_from_any_address(site: Site) -> 
     try:
         site.set_interface(R1)
         site.set_interface(R2)
+        assert R1.reaches(R2.address), "it knows whom to send to: ARP from that address is dropped before"
         assert R1.is_cut_off_from(R2.address, source="10.1.1.77")
         spoofed = site.packets("spoofed")
         assert spoofed > 0

@@ -143,6 +143,7 @@ def main(argv: Sequence[str]) -> int:
         overlay=_overlay_side(settings.overlay, overlay) if settings.overlay and overlay else None,
         claims=claims,
         followers=() if services is None or arguments.dry_run else (services,),
+        max_flows=settings.policy.max_flows_per_guest,
         is_dry_run=arguments.dry_run,
     )
     _load(store, settings, file)

@@ -13,6 +13,12 @@ depends on what is in a list but the list's own chain: a rule that changes is on
 A rule that lets pass sets the packet's mark and returns; the layer sees the mark and returns too, to the next layer.
 A rule that drops goes to the chain that counts by vif. The mark is 0 again when the packet goes on.
 
+What both let pass is admitted: it becomes a connection in the kernel's table, which counts against the guest that opens
+it, or, if that one is on another host, against the one that receives it. A vif leads by a number to the chain of its
+guest's limit, too. The kernel counts by looking at each connection, so a limit is cut into parts of at most
+`PART_CONNECTIONS`; addresses and ports say which part a connection belongs to. A part that is full takes no more for a
+second, without a look.
+
 Each rule carries, as its comment, the digest of its text and name: so a listing shows which rules are loaded, and
 counters are found again.
 """
@@ -41,10 +47,11 @@ from vrouter_vm.model import (
 )
 from vrouter_vm.rules import ALL_PORTS, PORTED, Alternative, PolicyRule, PortRange, Service, Side
 
-PROFILE_MAPS: Final = ("arriving_profiles", "leaving_profiles")
-"""Maps: number of a profile → its chain."""
+CHAIN_MAPS: Final = ("arriving_profiles", "leaving_profiles", "opening_limits", "receiving_limits")
+"""Maps from numbers to chains: of profiles, and of limits."""
 
 ADMIT: Final = "admit"
+ADMITTED: Final = "admitted"
 DENY: Final = "deny"
 PASS_MARK: Final = 1
 """A rule has let the packet pass."""
@@ -53,6 +60,15 @@ LEFT_MARK: Final = 2
 TUNNEL_PROFILE: Final = 3
 """The number of tunnels: the policies of the guest at the other end are asked there."""
 _FIRST_PROFILE: Final = 16
+
+PART_CONNECTIONS: Final = 64
+MAX_PARTS: Final = 4096
+_FLOWS_PER_CONNECTION: Final = 2
+"""TF counts each way for itself (pkt_flow_info.cc, ApplyFlowLimits)."""
+_ANY_NUMBER: Final = 2**32 - 1
+"""Of flows: no limit. Not 0, which is the mark of a packet of which no limit is known yet."""
+_LIMITED: Final[Mapping[str, str]] = {"opening": "meta sdif", "receiving": "oif"}
+"""The guest that a connection counts against → its vif, by the device's number: no later one of that name has it."""
 
 _PORTED_TEXT: Final = f"{{ {', '.join(map(str, sorted(PORTED)))} }}"
 _VERSIONS: Final[tuple[IpVersion, ...]] = (4, 6)
@@ -115,7 +131,7 @@ def profile_chains(policy: GuestPolicy) -> dict[str, Chain]:
 
 def is_policy_chain(name: str) -> bool:
     """True for every name that a chain here can have."""
-    return name.startswith(("list-", "layer-", "leaving-", "arriving-"))
+    return name.startswith(("list-", "layer-", "leaving-", "arriving-", "opening-", "receiving-"))
 
 
 def is_list_chain(name: str) -> bool:
@@ -150,6 +166,50 @@ def guest_elements(vif: str, policy: GuestPolicy) -> dict[str, Element]:
         found[str(direction)] = (vif, number)
         found[f"{direction}_profiles"] = (number, f"{verb} {profile_chain(policy, direction)}")
     return found
+
+
+def limit_number(max_flows: int) -> str:
+    """Return the number that stands for a limit; `max_flows` as TF has it: two for each connection, 0 for no limit."""
+    return str(min(max_flows or _ANY_NUMBER, _ANY_NUMBER))
+
+
+def limit_elements(max_flows: int) -> Iterator[tuple[str, Element]]:
+    """Yield the entries that lead to a limit's chains, each with the name of its map."""
+    number = limit_number(max_flows)
+    for whose in _LIMITED:
+        chain = ADMITTED if int(number) == _ANY_NUMBER else _limit_chain(whose, number)
+        yield f"{whose}_limits", (number, f"goto {chain}")
+
+
+def limit_chains(max_flows: int) -> dict[str, Chain]:
+    """Return the chains that hold guests to a limit, by name; none where there is no limit."""
+    number = limit_number(max_flows)
+    if int(number) == _ANY_NUMBER:
+        return {}
+    connections = int(number) // _FLOWS_PER_CONNECTION
+    parts = min(max(-(-connections // PART_CONNECTIONS), 1), MAX_PARTS)
+    of_part = connections // parts
+    # Parts of different size are different parts, or those of an earlier limit of the guest would go on to count.
+    place = f"mod {parts} offset {of_part * MAX_PARTS}"
+    hashes = [
+        f"meta nfproto ipv{version} meta mark set jhash {family} saddr . {family} daddr . th sport . th dport {place}"
+        for version, family in _FAMILY.items()
+    ]
+    found = {}
+    for whose, vif in _LIMITED.items():
+        part = f"{{ {vif} . meta mark"
+        texts = [
+            *hashes,
+            f"{vif} . meta mark @full goto over_{whose}",
+            f"add @connections {part} ct count over {of_part} }} update @full {part} }} goto over_{whose}",
+            f"goto {ADMITTED}",
+        ]
+        found[_limit_chain(whose, number)] = tuple(ChainRule(text, "") for text in texts)
+    return found
+
+
+def _limit_chain(whose: str, number: str) -> str:
+    return f"{whose}-{number}"
 
 
 def tunnel_profiles() -> dict[str, Element]:

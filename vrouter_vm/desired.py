@@ -28,6 +28,7 @@ def desired_state(
     trunk: Trunk,
     has_ipv6: bool,
     overlay: Overlay | None = None,
+    max_flows: int = 0,
 ) -> Desired:
     """Return what should exist for `ports`; `has_ipv6` says whether the kernel can do IPv6 at all."""
     return whole(
@@ -39,6 +40,7 @@ def desired_state(
             trunk=trunk,
             has_ipv6=has_ipv6,
             overlay=overlay,
+            max_flows=max_flows,
         )
     )
 
@@ -54,9 +56,13 @@ def all_wanted(
     overlay: Overlay | None = None,
     owners: Owners = NO_OWNERS,
     claims: Iterable[Claim] = (),
+    max_flows: int = 0,
 ) -> Wanted:
-    """Return what is wanted, told all at once. `owners`: of the addresses that guests share, before `claims`."""
-    wanted = Wanted(trunk=trunk, has_ipv6=has_ipv6, overlay=overlay, owners=owners)
+    """Return what is wanted, told all at once. `owners`: of the addresses that guests share, before `claims`.
+
+    `max_flows`: of a guest of which TF says nothing; 0: any number.
+    """
+    wanted = Wanted(trunk=trunk, has_ipv6=has_ipv6, overlay=overlay, owners=owners, max_flows=max_flows)
     wanted.claims.tell(claims)
     for port in ports:
         wanted.places.set_port(port.vmi_uuid, port)

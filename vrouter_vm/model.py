@@ -174,7 +174,8 @@ class Network:
 
     `vni` is the VXLAN network identifier that users have set, None where they left it to us; so is `mtu_bytes`, which
     guests are told. `link_local_services` are the same for all networks. `encapsulations`: how packets to other hosts
-    may travel, the preferred one first.
+    may travel, the preferred one first. `max_flows`: how many flows each of its guests may have, two for each
+    connection; 0: as the agent's settings say.
     """
 
     vn_uuid: VnUuid
@@ -187,6 +188,7 @@ class Network:
     link_local_services: tuple[LinkLocalService, ...] = ()
     static_routes: tuple[StaticRoute, ...] = ()
     encapsulations: tuple[Encapsulation, ...] = (Encapsulation.VXLAN,)
+    max_flows: int = 0
 
     def subnet_of(self, address: IpAddress) -> Subnet | None:
         """Return the subnet that `address` lies in, or None."""
@@ -281,6 +283,7 @@ class InterfaceSettings:
     `is_secured` false: the guest may send from any MAC and address (TF's port security off). Groups and tags by uuid.
     `policy`: what comes of these, and of its network's policies. `routes`: the prefixes behind this interface (TF's
     interface route tables). `dhcp_options` and `host_routes`: what its guest is told instead of the subnet's.
+    `max_flows`: how many flows its guest may have, two for each connection; 0: as its network says.
     """
 
     vmi_uuid: VmiUuid
@@ -292,6 +295,7 @@ class InterfaceSettings:
     host_routes: tuple[IpNetwork, ...] = ()
     routes: tuple[IpNetwork, ...] = ()
     policy: GuestPolicy = GuestPolicy()
+    max_flows: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

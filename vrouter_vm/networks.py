@@ -280,6 +280,7 @@ def format_cache(networks: Iterable[Network], *, saved_at: float) -> dict[str, A
                 "link_local_services": subnets.format_services(network.link_local_services),
                 "static_routes": [[str(route.prefix), str(route.next_hop)] for route in network.static_routes],
                 "encapsulations": list(network.encapsulations),
+                "max_flows": network.max_flows,
             }
             for network in sorted(networks, key=lambda network: network.vn_uuid)
         ],
@@ -296,6 +297,7 @@ def parse_cache(raw: Mapping[str, Any]) -> list[Network]:
             network_id=int(network["network_id"]),
             subnets=tuple(map(subnets.parse_subnet, network["subnets"])),
             mtu_bytes=network.get("mtu"),
+            max_flows=int(network.get("max_flows", 0)),
             link_local_services=subnets.parse_services(network.get("link_local_services", ())),
             vni=network.get("vni"),
             static_routes=tuple(
@@ -326,4 +328,5 @@ def _from_tf(network: VirtualNetwork, raw: JsonObject) -> Network:
         network_id=network.network_id,
         subnets=(),
         mtu_bytes=(raw.get(_PROPERTIES) or {}).get("mtu") or None,
+        max_flows=(raw.get(_PROPERTIES) or {}).get("max_flows") or 0,
     )

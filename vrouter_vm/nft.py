@@ -63,6 +63,9 @@ _ANSWERED: Final = "answered"
 _BEFORE_FLOWTABLE: Final = -1
 _BETWEEN_VIFS: Final = "between_vifs"
 
+_PARTS: Final = 262144
+"""Parts of limits with a connection: no more than there are connections, and their table has as many on our hosts."""
+
 _TABLES: Final = f"""\
 table inet {names.FILTER_TABLE} {{
 	counter untagged {{ comment "from the trunk itself, without a VLAN" }}
@@ -78,6 +81,7 @@ table inet {names.FILTER_TABLE} {{
 	counter revoked {{ comment "of a flow that the policies let pass when it began, and no more" }}
 	counter not_of_guests {{ comment "from or to the underlay, outside any tunnel: the host forwards for guests only" }}
 	counter invalid {{ comment "of no flow, and none can begin with it" }}
+	counter over_limit {{ comment "would begin a flow of a guest that has as many as it may" }}
 
 	set bind4 {{ type ifname . ether_addr . ipv4_addr; }}
 	set bind6 {{ type ifname . ether_addr . ipv6_addr; }}
@@ -101,6 +105,12 @@ table inet {names.FILTER_TABLE} {{
 	set denied_from {{ type ifname; counter; }}
 	set denied_to {{ type ifname; counter; }}
 	set received {{ typeof vlan id; counter; }}
+	map max_flows {{ type ifname : mark; }}
+	map opening_limits {{ type mark : verdict; }}
+	map receiving_limits {{ type mark : verdict; }}
+	set connections {{ type iface_index . mark; size {_PARTS}; flags dynamic; }}
+	set full {{ type iface_index . mark; size {_PARTS}; flags dynamic; timeout 1s; }}
+	set over_limit_vifs {{ type ifname; counter; }}
 
 	chain entering {{
 		type filter hook prerouting priority {_BEFORE_DEFRAGMENTATION}; policy accept;
@@ -157,10 +167,10 @@ nd-neighbor-advert }} iifname . ether saddr @guests6 goto in_zone
 	}}
 
 	chain to_gateway {{
-		meta sdifname @vifs icmp type {{ echo-reply, echo-request }} accept
-		meta sdifname @vifs icmpv6 type {{ echo-request, echo-reply }} accept
-		meta sdifname @vifs meta l4proto {{ tcp, udp }} iifname . ip daddr . th dport @services4 accept
-		meta sdifname @vifs meta l4proto {{ tcp, udp }} iifname . ip6 daddr . th dport @services6 accept
+		meta sdifname @vifs icmp type {{ echo-reply, echo-request }} goto {chains.ADMIT}
+		meta sdifname @vifs icmpv6 type {{ echo-request, echo-reply }} goto {chains.ADMIT}
+		meta sdifname @vifs meta l4proto {{ tcp, udp }} iifname . ip daddr . th dport @services4 goto {chains.ADMIT}
+		meta sdifname @vifs meta l4proto {{ tcp, udp }} iifname . ip6 daddr . th dport @services6 goto {chains.ADMIT}
 		meta sdifname @vifs udp dport {{ 67, 547 }} counter name dhcp drop
 		meta sdifname @tunnels icmp type {{ echo-reply, echo-request }} accept
 		meta sdifname @tunnels icmpv6 type {{ echo-request, echo-reply }} accept
@@ -206,7 +216,27 @@ nd-neighbor-advert }} iifname . ether saddr @guests6 goto in_zone
 
 	chain {chains.ADMIT} {{
 		meta mark set 0
+		ct status confirmed accept
+		meta mark set meta sdifname map @max_flows
+		meta mark vmap @opening_limits
+		meta mark set oifname map @max_flows
+		meta mark vmap @receiving_limits
+		counter name to_unknown drop
+	}}
+
+	chain {chains.ADMITTED} {{
+		meta mark set 0
 		accept
+	}}
+
+	chain over_opening {{
+		meta sdifname @over_limit_vifs continue
+		counter name over_limit drop
+	}}
+
+	chain over_receiving {{
+		oifname @over_limit_vifs continue
+		counter name over_limit drop
 	}}
 
 	chain {chains.DENY} {{
@@ -263,7 +293,7 @@ table inet {names.FILTER_TABLE} {{
 """
 
 _ARP_SETS: Final = frozenset({policy.ARP_SENDERS, policy.ARP_SENDER_NETS, policy.ARP_UNSECURED})
-MAPS: Final = frozenset({policy.ZONES, policy.LEAVING, policy.ARRIVING, *chains.PROFILE_MAPS})
+MAPS: Final = frozenset({policy.ZONES, policy.LEAVING, policy.ARRIVING, policy.MAX_FLOWS, *chains.CHAIN_MAPS})
 FAMILIES: Final = ("inet", "arp")
 """Of the two tables."""
 MARK_CHAIN: Final = "loaded"
@@ -348,7 +378,7 @@ def render_loads(
     if number <= _AT_ONCE:
         yield render_replacement(trunk, elements, policy_chains=policy_chains, has_flowtable=has_flowtable)
         return
-    last = {*chains.PROFILE_MAPS, policy.LEAVING, policy.ARRIVING}
+    last = {*chains.CHAIN_MAPS, policy.LEAVING, policy.ARRIVING}
     members = {name: found for name, found in elements.items() if chains.is_member_set(name)}
     yield render_replacement(
         trunk,
@@ -437,7 +467,7 @@ def _format_element(set_name: str, element: Element) -> str:
     first, *rest = element
     if set_name == policy.RECEIVED:
         return str(names.vlan_of(first))
-    if not (chains.is_member_set(set_name) or set_name in chains.PROFILE_MAPS):
+    if not (chains.is_member_set(set_name) or set_name in chains.CHAIN_MAPS):
         first = f'"{first}"'
     return f"{first} : {rest[0]}" if set_name in MAPS else " . ".join([first, *rest])
 

@@ -15,7 +15,7 @@ from vrouter_vm import chains, names, policy
 from vrouter_vm.model import VLAN_RANGE, Element, ObservedFilters
 from vrouter_vm.nft import MARK_CHAIN, Mark, digest, digest_of_rules, parse_mark
 
-COUNTED: Final = (policy.LEAVING, policy.ARRIVING, policy.DENIED_FROM, policy.DENIED_TO)
+COUNTED: Final = (policy.LEAVING, policy.ARRIVING, policy.DENIED_FROM, policy.DENIED_TO, policy.OVER_LIMIT_VIFS)
 """The sets and maps whose elements count packets."""
 ANONYMOUS: Final = "anonymous set"
 """Kind of what is a part of a rule, and goes with it."""

@@ -41,6 +41,10 @@ DENIED_TO: Final = "denied_to"
 
 RECEIVED: Final = "received"
 """The vifs, by VLAN, to count what their guests send."""
+MAX_FLOWS: Final = "max_flows"
+"""vif → number of the limit of its guest's flows (`chains.limit_number`)."""
+OVER_LIMIT_VIFS: Final = "over_limit_vifs"
+"""The vifs, to count what is dropped because its guest has as many flows as it may."""
 
 ZONES: Final = "zones"
 """Conntrack zone of a vif and of its VRF: addresses of two networks may be the same."""
@@ -73,6 +77,8 @@ SET_NAMES: Final = (
     GUESTS6,
     LEAVING,
     RECEIVED,
+    MAX_FLOWS,
+    OVER_LIMIT_VIFS,
     SEND_ONLY,
     SERVICES4,
     SERVICES6,
@@ -82,11 +88,11 @@ SET_NAMES: Final = (
     VIFS,
     VTEPS,
     ZONES,
-    *chains.PROFILE_MAPS,
+    *chains.CHAIN_MAPS,
 )
 """The sets that are always there; the member sets of the policies come and go."""
 
-_OF_DEVICES: Final = tuple(name for name in SET_NAMES if name not in chains.PROFILE_MAPS)
+_OF_DEVICES: Final = tuple(name for name in SET_NAMES if name not in chains.CHAIN_MAPS)
 
 
 def bindings_of(vif: str, port: Port) -> frozenset[Element]:
@@ -94,9 +100,9 @@ def bindings_of(vif: str, port: Port) -> frozenset[Element]:
     return frozenset((vif, str(port.mac), str(address)) for address in port.addresses)
 
 
-def guest_elements(placement: Placement, *, zone: int) -> tuple[tuple[str, Element], ...]:
+def guest_elements(placement: Placement, *, zone: int, max_flows: int) -> tuple[tuple[str, Element], ...]:
     """Return the elements for a port, each with the name of its set. While it is only prepared its guest is bound to
-    its own addresses like any other, and may send nothing.
+    its own addresses like any other, and may send nothing. `max_flows` is its limit, 0 for none.
     """
     vif, mac, settings = placement.vif, str(placement.port.mac), placement.settings
     found: list[tuple[str, Element]] = [
@@ -105,7 +111,10 @@ def guest_elements(placement: Placement, *, zone: int) -> tuple[tuple[str, Eleme
         (DENIED_FROM, (vif,)),
         (DENIED_TO, (vif,)),
         (RECEIVED, (vif,)),
+        (MAX_FLOWS, (vif, chains.limit_number(max_flows))),
+        (OVER_LIMIT_VIFS, (vif,)),
         *chains.guest_elements(vif, settings.policy).items(),
+        *chains.limit_elements(max_flows),
     ]
     if not placement.is_active:
         found = [(name, element) for name, element in found if name not in (VIFS, LEAVING)]
@@ -187,7 +196,7 @@ def policy_elements(elements: Elements, *, but: Elements) -> Elements:
             for element in elements.get(name, ())
             if element[0] not in {taken for taken, *_ in but.get(name, ())}
         )
-        for name in chains.PROFILE_MAPS
+        for name in chains.CHAIN_MAPS
     }
     return profiles | {name: elements[name] for name in member_set_names(elements) - but.keys()}
 

@@ -19,7 +19,13 @@ from tf_runtime.metrics import PREFIX
 from vrouter_vm import policy
 from vrouter_vm.filter_tables import FilterTables
 
-_SETS: Final = (policy.LEAVING, policy.ARRIVING, policy.DENIED_FROM, policy.DENIED_TO)
+_SETS: Final = {
+    policy.LEAVING: "leaving",
+    policy.ARRIVING: "arriving",
+    policy.DENIED_FROM: "denied_from",
+    policy.DENIED_TO: "denied_to",
+    policy.OVER_LIMIT_VIFS: "over_limit",
+}
 
 T = TypeVar("T")
 
@@ -52,7 +58,8 @@ class PolicyStatus:
     def describe(self) -> dict[str, Any]:
         """Return the section of /status: problems, packets by rule, and first packets of flows by vif.
 
-        `leaving` and `arriving` are those that were judged, `denied_from` and `denied_to` those that were dropped.
+        `leaving` and `arriving` are those that were judged, `denied_from` and `denied_to` those that policies dropped,
+        `over_limit` those that would have begun more flows than the guest may have.
         """
         shown: dict[str, Any] = {"problems": {name: list(texts) for name, texts in self.problems().items()}}
         try:
@@ -65,7 +72,7 @@ class PolicyStatus:
         vifs = sorted({vif for counts in packets.values() for vif in counts})
         return shown | {
             "rules": dict(sorted(rules.items())),
-            "vifs": {vif: {name: packets[name].get(vif, 0) for name in _SETS} for vif in vifs},
+            "vifs": {vif: {what: packets[name].get(vif, 0) for name, what in _SETS.items()} for vif in vifs},
         }
 
 
@@ -88,7 +95,7 @@ class PolicyMetrics(Collector):
         yield rules
         vifs = CounterMetricFamily(
             f"{PREFIX}_policy_vif_packets",
-            "First packets of flows: judged on leaving and arriving, and dropped by policies.",
+            "First packets of flows: judged on leaving and arriving, dropped by policies, and over the guest's limit.",
             labels=["vif", "what"],
         )
         for vif, counts in shown["vifs"].items():

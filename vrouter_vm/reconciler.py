@@ -80,7 +80,7 @@ class OverlaySide:
 
 @dataclass(kw_only=True)
 class Reconciler:
-    """Brings the host to what the ports ask for, pass by pass."""
+    """Brings the host to what the ports ask for, pass by pass. `max_flows`: of a guest of which TF says nothing."""
 
     ports: Ports
     networks: Networks
@@ -93,6 +93,7 @@ class Reconciler:
     followers: Sequence[Placements] = ()
     claims: AddressClaims | None = None
     flow_table: FlowTable | None = None
+    max_flows: int = 0
     is_dry_run: bool = False
     _base: _Base | None = field(default=None, init=False)
     _unreviewed: Scope = field(default=EVERYTHING, init=False)
@@ -184,6 +185,7 @@ class Reconciler:
             overlay=self._overlay(view, have),
             owners=owners_in(have, ports, interfaces.known) | self._owners.among({port.vmi_uuid for port in ports}),
             claims=self._claims,
+            max_flows=self.max_flows,
         )
         want = whole(wanted)
         return _Step(

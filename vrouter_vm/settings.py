@@ -132,6 +132,15 @@ class GuestServicesSettings(Settings, frozen=True, kw_only=True):
     """None: metadata is asked for by plain HTTP, as Nova serves it by default."""
 
 
+class PolicySettings(Settings, frozen=True, kw_only=True):
+    """What guests may where TF says nothing of it."""
+
+    max_flows_per_guest: Annotated[int, Meta(ge=0, le=4294967295)] = 65_536
+    """How many flows each NIC of a guest may have where neither its interface nor its network in TF has `max_flows`; 0:
+    any number. As in TF a connection is two flows, one each way. So many are an eighth of what all guests of a vRouter
+    VM can have together: its connection tracking table has room for 262144 (net.netfilter.nf_conntrack_max)."""
+
+
 class AgentSettings(Settings, frozen=True, kw_only=True):
     """The whole file."""
 
@@ -145,6 +154,7 @@ class AgentSettings(Settings, frozen=True, kw_only=True):
     overlay: OverlaySettings | None = None
     """None: guests reach only guests on the same host."""
     guest_services: GuestServicesSettings = GuestServicesSettings()
+    policy: PolicySettings = PolicySettings()
     full_period_s: Seconds = 60.0
     """How often everything is looked at when nothing is known to have changed."""
     status: StatusSettings = StatusSettings(listen="127.0.0.1:9102")

@@ -19,6 +19,7 @@ from vrouter_vm.route_tables import parse_interface_table
 
 RESOURCE: Final = "virtual-machine-interface"
 ROUTE_TABLES: Final = "interface_route_table_refs"
+PROPERTIES: Final = "virtual_machine_interface_properties"
 NO_TABLES: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType({})
 
 FIELDS: Final = (
@@ -30,6 +31,7 @@ FIELDS: Final = (
     "virtual_machine_interface_allowed_address_pairs",
     "virtual_machine_interface_dhcp_option_list",
     "virtual_machine_interface_host_routes",
+    PROPERTIES,
 )
 """The `fields` of a list call that `parse_interface` needs."""
 
@@ -55,6 +57,7 @@ def parse_interface(raw: dict[str, Any], tables: Mapping[str, Mapping[str, Any]]
         ),
         dhcp_options=subnets.options_of(parse_dhcp_options(raw.get("virtual_machine_interface_dhcp_option_list"))),
         host_routes=subnets.prefixes_of(parse_host_routes(raw.get("virtual_machine_interface_host_routes"))),
+        max_flows=(raw.get(PROPERTIES) or {}).get("max_flows") or 0,
     )
 
 

@@ -60,12 +60,22 @@ class Wanted:
     """What should exist. Tell it what has changed with the `set_` methods, then `settle`, then read."""
 
     def __init__(
-        self, *, trunk: Trunk, has_ipv6: bool, overlay: Overlay | None = None, owners: Owners = NO_OWNERS
+        self,
+        *,
+        trunk: Trunk,
+        has_ipv6: bool,
+        overlay: Overlay | None = None,
+        owners: Owners = NO_OWNERS,
+        max_flows: int = 0,
     ) -> None:
-        """`has_ipv6` says whether the kernel can do IPv6 at all; `owners`: of the addresses that guests share."""
+        """`has_ipv6` says whether the kernel can do IPv6 at all; `owners`: of the addresses that guests share.
+
+        `max_flows`: how many flows a guest may have where TF says nothing of it; 0: any number.
+        """
         self._trunk = trunk
         self.has_ipv6 = has_ipv6
         self._overlay = overlay
+        self._max_flows = max_flows
         self._asn = overlay.asn if overlay else NO_ASN
         self._rib = Rib(overlay.vtep if overlay else _ALONE, generations=overlay.view.generations if overlay else {})
         self._gone: frozenset[Way] = overlay.view.gone if overlay else frozenset()
@@ -290,13 +300,16 @@ class Wanted:
 
     def _port_part(self, placement: Placement) -> Part:
         """Return what one port asks for; its routes belong to the prefixes."""
+        max_flows = placement.settings.max_flows or placement.network.max_flows or self._max_flows
         return Part(
             vifs=(links.vif_of(placement, trunk_mac=self._trunk.mac),),
             sysctls=tuple(links.vif_sysctls(placement, has_ipv6=self.has_ipv6).items()),
             addresses=tuple(links.vif_addresses(placement)),
             neighbours=tuple(links.guest_neighbours(placement, self.claims.macs_of(placement))),
-            elements=policy.guest_elements(placement, zone=self.policing.zone_of(placement.network)),
-            chains=tuple(chains.profile_chains(placement.settings.policy).items()),
+            elements=policy.guest_elements(
+                placement, zone=self.policing.zone_of(placement.network), max_flows=max_flows
+            ),
+            chains=(*chains.profile_chains(placement.settings.policy).items(), *chains.limit_chains(max_flows).items()),
         )
 
     def _host_part(self) -> Part:

@@ -305,7 +305,7 @@ class FakeHost:
                 for word in words:
                     if word.startswith("@set-") and not self.elements.get(word[1:]):
                         raise Rejected("fake nftables", "change", word, "a rule looks into a set that is not there")
-        for name in chains.PROFILE_MAPS:
+        for name in chains.CHAIN_MAPS:
             for _, verdict in self.elements.get(name, frozenset()):
                 target = verdict.split()[1]
                 if chains.is_policy_chain(target) and target not in self.chains:

@@ -347,6 +347,24 @@ def test_a_guest_without_port_security_may_send_from_any_address(site: Site) -> 
         R1.run("ip addr del 10.1.1.77/32 dev eth0")
 
 
+def test_a_guest_that_has_as_many_flows_as_it_may_begins_no_other_and_its_neighbour_does(site: Site) -> None:
+    site.set_interface(R2)
+    site.set_interface(R1, virtual_machine_interface_properties={"max_flows": 20})
+    refused = site.packets("over_limit")
+    for port in range(2000, 2012):
+        R1.send_udp(R2.address, from_port=port, to_port=9)
+    site.agent.settled()
+    assert site.packets("over_limit") == refused + 2, "ten connections are twenty flows"
+    assert R1.is_cut_off_from(R2.address)
+    assert R1.is_cut_off_from("10.1.1.1"), "the router answers within the same number"
+    assert R2.reaches(R1.address)
+    assert R2.reaches("10.1.1.1")
+    assert site.agent.status()["policy"]["vifs"]["eth1.101"]["over_limit"] >= 4
+    site.set_interface(R1, virtual_machine_interface_properties={"max_flows": 100})
+    assert R1.reaches(R2.address)
+    site.set_interface(R1)
+
+
 def test_a_policy_that_cannot_be_understood_passes_nothing_and_is_named(site: Site) -> None:
     site.set_rules(rule("tcp", src=EVERYWHERE), rule("quic", src=EVERYWHERE))
     site.set_interface(R2, has_group=True)

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
+from types import MappingProxyType
 
 from tests.kernel.site import run
 from vrouter_vm import chains, policy
@@ -101,9 +102,17 @@ class Rig:
             self._sockets[guest.number] = end
 
     def load(
-        self, policies: Mapping[int, GuestPolicy], lists: Mapping[str, Chain], members: Elements, *, also: str = ""
+        self,
+        policies: Mapping[int, GuestPolicy],
+        lists: Mapping[str, Chain],
+        members: Elements,
+        *,
+        max_flows: Mapping[int, int] = MappingProxyType({}),
+        also: str = "",
     ) -> None:
-        """Load the filters: each guest's policy by its number, the chains of the lists, the member sets' elements."""
+        """Load the filters: each guest's policy and limit by its number, the chains of the lists, the member sets'
+        elements.
+        """
         elements: dict[str, set[tuple[str, ...]]] = {name: set() for name in policy.SET_NAMES}
         loaded: dict[str, Chain] = dict(lists)
         for guest in self._all():
@@ -113,11 +122,14 @@ class Rig:
             elements[policy.VIFS].add((guest.vif,))
             elements[policy.UNSECURED].add((guest.vif,))
             elements[policy.ZONES].add((guest.vif, str(guest.zone)))
-            for name, element in chains.guest_elements(guest.vif, given).items():
+            limit = max_flows.get(guest.number, 0)
+            elements[policy.MAX_FLOWS].add((guest.vif, chains.limit_number(limit)))
+            elements[policy.OVER_LIMIT_VIFS].add((guest.vif,))
+            for name, element in (*chains.guest_elements(guest.vif, given).items(), *chains.limit_elements(limit)):
                 elements[name].add(element)
-            loaded |= chains.profile_chains(given)
+            loaded |= chains.profile_chains(given) | chains.limit_chains(limit)
         whole = {name: frozenset(found) for name, found in elements.items()} | dict(members)
-        text = render_replacement(TRUNK, whole, policy_chains=loaded).replace("meta sdifname", "iifname")
+        text = render_replacement(TRUNK, whole, policy_chains=loaded).replace("meta sdif", "iif")
         self.nft.run(text + also, operation="load")
 
     def passed(self, packets: Sequence[Packet]) -> list[bool]:

@@ -45,6 +45,7 @@ def state(ports: list[Port], *settings: InterfaceSettings, policies: PolicyView 
         policies=policies,
         trunk=TRUNK,
         has_ipv6=True,
+        max_flows=65536,
     )
 
 
@@ -88,6 +89,7 @@ LIMITED = InterfaceSettings(
         leaving=(PolicyLayer(name="groups", lists=(ListKey("group:web:leaving"),), passes=False),),
         arriving=(PolicyLayer(name="groups", lists=(ListKey("group:web:arriving"),), passes=False),),
     ),
+    max_flows=100,
 )
 POLICIES = PolicyView(
     lists={ListKey("group:web:arriving"): (OPEN, FROM_WEB), ListKey("group:web:leaving"): (TO_DB,)},

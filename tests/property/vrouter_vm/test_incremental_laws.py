@@ -72,7 +72,7 @@ ROUTED = replace(
 KNOWN: Mapping[str, list[Network | str]] = {
     "red": [RED, make_network("red", 5, "10.1.1.0/24"), ROUTED, "TF has no such virtual network"],
     "blue": [
-        *(BLUE, imports(BLUE, "64512:5"), replace(BLUE, encapsulations=BOTH)),
+        *(BLUE, imports(BLUE, "64512:5"), replace(BLUE, encapsulations=BOTH), replace(BLUE, max_flows=50)),
         *(make_network("blue", 7, "10.1.1.0/24"), "TF is being asked"),
     ],
     "green": [GREEN, make_network("green", 5, "10.2.0.0/16"), replace(GREEN, vni=6)],
@@ -243,6 +243,7 @@ class World:
             gateway_macs=MACS,
             board=board,
             overlay=OverlaySide(peers=peers, vtep=HERE, asn=64512, has_mpls=True) if has_overlay else None,
+            max_flows=1000,
         )
 
     def turn(self) -> None:
@@ -352,6 +353,7 @@ def a_change(draw: st.DrawFn) -> Change:
             is_secured=draw(st.booleans()),
             address_pairs=draw(st.sampled_from(PAIRS)),
             policy=draw(st.sampled_from(GUEST_POLICIES)),
+            max_flows=draw(st.sampled_from([0, 50, 1000])),
         )
         return lambda world: world.set_settings(settings)
     if kind == "policy":

@@ -31,6 +31,7 @@ def want(
     view: NetworkView | None = None,
     has_ipv6: bool = True,
     settings: tuple[InterfaceSettings, ...] = (),
+    max_flows: int = 0,
 ) -> Desired:
     return desired_state(
         ports=ports,
@@ -38,6 +39,7 @@ def want(
         interfaces=make_interfaces(ports, *settings),
         trunk=TRUNK,
         has_ipv6=has_ipv6,
+        max_flows=max_flows,
     )
 
 
@@ -132,6 +134,32 @@ def test_a_disabled_port_has_everything_but_the_route_and_the_right_to_send() ->
         source=ip_address("10.1.1.1"),
     )
     assert enabled.routes - disabled.routes == {host_route}
+
+
+@pytest.mark.parametrize(
+    ("of_interface", "of_network", "of_agent", "number"),
+    [
+        (5, 7, 9, "5"),
+        (0, 7, 9, "7"),
+        (0, 0, 9, "9"),
+        (0, 0, 0, "4294967295"),
+        (5, 0, 0, "5"),
+        (2**32, 7, 9, "4294967295"),
+    ],
+)
+def test_how_many_flows_a_guest_may_have_says_its_interface_then_its_network_then_the_agent(
+    of_interface: int, of_network: int, of_agent: int, number: str
+) -> None:
+    port = make_port(1)
+    state = want(
+        port,
+        view=make_view(replace(RED, max_flows=of_network)),
+        settings=(InterfaceSettings(vmi_uuid=port.vmi_uuid, max_flows=of_interface),),
+        max_flows=of_agent,
+    )
+    assert state.elements[policy.MAX_FLOWS] == {("eth1.101", number)}
+    limits = {name for name in state.chains if name.startswith(("opening-", "receiving-"))}
+    assert limits == ({f"opening-{number}", f"receiving-{number}"} if number != "4294967295" else set())
 
 
 def behind(port: Port, *prefixes: str) -> InterfaceSettings:

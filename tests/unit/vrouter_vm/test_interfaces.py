@@ -82,6 +82,7 @@ def test_what_tf_has_for_an_interface_is_understood() -> None:
         tag_refs=refs("tag-1"),
         interface_route_table_refs=refs("table-1", "table-2", "gone"),
         port_security_enabled=False,
+        virtual_machine_interface_properties={"local_preference": 200, "max_flows": 1000},
         **pairs(
             {"ip": {"ip_prefix": "10.1.1.77", "ip_prefix_len": 24}, "mac": "", "address_mode": "active-standby"},
             {"ip": {"ip_prefix": "fd00::7", "ip_prefix_len": 128}, "mac": "02:AA:00:00:00:01"},
@@ -104,7 +105,9 @@ def test_what_tf_has_for_an_interface_is_understood() -> None:
             AddressPair(prefix=ip_network("fd00::7/128"), mac=MacAddress("02:aa:00:00:00:01")),
             AddressPair(prefix=ip_network("10.1.1.9/32"), is_shared=True),
         ),
+        max_flows=1000,
     )
+    assert parse_interface(interface(WEB, virtual_machine_interface_properties={})).max_flows == 0
     assert parse_interface(interface(WEB)) == InterfaceSettings(vmi_uuid=WEB), "what is unset is TF's default"
 
 

@@ -258,6 +258,14 @@ def test_a_vni_that_users_set_counts_where_tf_takes_it(mode: str | None, vni: in
     assert fetch(lists).vni == vni
 
 
+@pytest.mark.parametrize(
+    ("properties", "max_flows"), [(None, 0), ({"max_flows": None}, 0), ({"max_flows": 0}, 0), ({"max_flows": 5}, 5)]
+)
+def test_how_many_flows_its_guests_may_have_is_read(properties: dict[str, Any] | None, max_flows: int) -> None:
+    lists = Lists(virtual_network=[in_tf(virtual_network_properties=properties)])
+    assert fetch(lists, has_overlay=False).max_flows == max_flows
+
+
 def test_the_routes_of_a_networks_tables_are_read_with_or_without_an_overlay() -> None:
     lists = Lists(
         virtual_network=[in_tf(route_table_refs=[{"to": ["t"], "uuid": "t-1"}, {"to": ["u"], "uuid": "t-2"}])],
@@ -300,9 +308,10 @@ def test_the_cache_keeps_all_of_a_network_and_reads_files_of_versions_that_knew_
         targets=known,
         static_routes=(StaticRoute(prefix=ip_network("::/0"), next_hop=ip_address("fd00:1::30")),),
         encapsulations=(Encapsulation.MPLS_UDP, Encapsulation.VXLAN),
+        max_flows=1000,
     )
     cached = json.loads(json.dumps(format_cache([network], saved_at=1.0)))
     assert parse_cache(cached) == [network]
-    for key in ("vni", "targets", "static_routes", "encapsulations"):
+    for key in ("vni", "targets", "static_routes", "encapsulations", "max_flows"):
         del cached["networks"][0][key]
     assert parse_cache(cached) == [RED]

@@ -93,6 +93,15 @@ def test_bad_settings_name_the_file_the_key_and_what_is_allowed(
         assert part in text
 
 
+def test_without_a_word_of_tf_a_guest_may_have_an_eighth_of_what_the_vrouter_vm_keeps_track_of(tmp_path: Path) -> None:
+    sysctls = SAMPLE.parents[1] / "images/files/common/etc/sysctl.d/90-tf-vsphere.conf"
+    (limit,) = [line.split(" = ")[1] for line in sysctls.read_text().splitlines() if "nf_conntrack_max" in line]
+    max_flows = load(tmp_path, {}).policy.max_flows_per_guest
+    assert max_flows // 2 == int(limit) // 8
+    assert f"max_flows_per_guest: {max_flows}\n" in SAMPLE.read_text()
+    assert load(tmp_path, {"policy": {"max_flows_per_guest": 0}}).policy.max_flows_per_guest == 0
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.yaml: cannot read"):
         load_agent_settings(tmp_path / "none.yaml")

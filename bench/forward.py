@@ -56,6 +56,8 @@ NETWORKS: Final = 10
 """Guests take turns over the networks."""
 RULES: Final = 20
 """Rules of the second group; none of them lets pass what is sent here, and all are asked first."""
+MAX_FLOWS: Final = 2 * 262144
+"""That a guest may have: as many as the kernel's table has room for, so they are counted, and none is refused."""
 TURNS: Final = 9
 TURN_S: Final = 1.0
 ESTABLISHED_PER_NEW: Final = 9
@@ -200,6 +202,7 @@ class Host:
                 interfaces=GroupedInterfaces(self._given),
                 forwarding=Kernel(netlink_socket, trunk=TRUNK),
                 filtering=FilterTables(nft, trunk=TRUNK, has_flowtable=nft.has_flowtables()),
+                max_flows=MAX_FLOWS,
             )
             report = reconciler.run_once(is_full=True)
             nft.close()

@@ -130,9 +130,9 @@ class PlainInterfaces:
 
 
 def make_reconciler(
-    given: Given, *, interfaces: Interfaces, forwarding: Forwarding, filtering: Filtering
+    given: Given, *, interfaces: Interfaces, forwarding: Forwarding, filtering: Filtering, max_flows: int = 0
 ) -> Reconciler:
-    """Return the agent's own reconciler of these ports and networks."""
+    """Return the agent's own reconciler of these ports and networks; 0: a guest may have any number of flows."""
     return Reconciler(
         ports=given,
         networks=GivenNetworks(given),
@@ -141,6 +141,7 @@ def make_reconciler(
         filtering=filtering,
         gateway_macs=MacRange(first=MacAddress("00:50:56:00:00:00"), last=MacAddress("00:50:56:3f:ff:ff")),
         board=StatusBoard(),
+        max_flows=max_flows,
     )
 
 

@@ -61,7 +61,7 @@ TUNNEL_PROFILE: Final = 3
 """The number of tunnels: the policies of the guest at the other end are asked there."""
 _FIRST_PROFILE: Final = 16
 
-PART_CONNECTIONS: Final = 64
+PART_CONNECTIONS: Final = 32
 MAX_PARTS: Final = 4096
 _FLOWS_PER_CONNECTION: Final = 2
 """TF counts each way for itself (pkt_flow_info.cc, ApplyFlowLimits)."""

@@ -25,6 +25,7 @@ from tf_runtime import heap
 from vrouter_vm.actions import ChangeElements, ReplaceFilters
 from vrouter_vm.desired import all_wanted, before, changed, surroundings, whole
 from vrouter_vm.filter_tables import FilterTables
+from vrouter_vm.kernel_model import Observed, ObservedFilters, Trunk
 from vrouter_vm.libnftables import LibNftables
 from vrouter_vm.model import (
     Direction,
@@ -35,14 +36,11 @@ from vrouter_vm.model import (
     MacAddress,
     Network,
     NetworkView,
-    Observed,
-    ObservedFilters,
     PolicyLayer,
     Port,
     PortKind,
     SetKey,
     Subnet,
-    Trunk,
     VmiUuid,
     VnUuid,
 )

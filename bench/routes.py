@@ -45,8 +45,9 @@ from vrouter_vm import names, netlink, rtroute
 from vrouter_vm.bgp import PeerState, Speaker
 from vrouter_vm.cache import format_snapshot
 from vrouter_vm.evpn import FIRST_GENERATION, default_target, format_rd
-from vrouter_vm.model import EvpnRoute, Network
+from vrouter_vm.model import Network
 from vrouter_vm.networks import format_cache as format_networks
+from vrouter_vm.overlay_model import EvpnRoute
 from vrouter_vm.port_files import format_port
 from vrouter_vm.tf_interfaces import RESOURCE
 

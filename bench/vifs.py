@@ -23,8 +23,8 @@ from vrouter_vm import names
 from vrouter_vm.actions import FilterAction, KernelAction
 from vrouter_vm.filter_tables import FilterTables
 from vrouter_vm.kernel import Kernel
+from vrouter_vm.kernel_model import Observed, ObservedFilters
 from vrouter_vm.libnftables import LibNftables
-from vrouter_vm.model import Observed, ObservedFilters
 from vrouter_vm.reconciler import Reconciler
 from vrouter_vm.route_socket import RouteSocket
 

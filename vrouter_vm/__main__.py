@@ -47,9 +47,9 @@ from vrouter_vm.guest_services.service import Directory, GuestServices, RelaySer
 from vrouter_vm.guest_services.upstreams import Names, Resolvers, Upstreams
 from vrouter_vm.interfaces import InterfaceFeed
 from vrouter_vm.kernel import Kernel
+from vrouter_vm.kernel_model import Trunk
 from vrouter_vm.libnftables import LibNftables
 from vrouter_vm.metrics import GuestServiceMetrics, OverlayMetrics, PortMetrics
-from vrouter_vm.model import Trunk
 from vrouter_vm.networks import WATCHED_TYPES, NetworkFeed, TfNetworks
 from vrouter_vm.nf_tables import NfTables
 from vrouter_vm.overlay import BgpOverlay, describe_overlay

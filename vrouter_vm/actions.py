@@ -13,8 +13,7 @@ from typing import Final, TypeAlias, TypeGuard
 
 import msgspec
 
-from vrouter_vm.model import (
-    BgpRoute,
+from vrouter_vm.kernel_model import (
     Chain,
     Elements,
     LabelRoute,
@@ -29,6 +28,7 @@ from vrouter_vm.model import (
     Vif,
     Vrf,
 )
+from vrouter_vm.overlay_model import BgpRoute
 
 HOST: Final = "host"
 """Subject of what concerns the whole host: rules, forwarding, the trunk."""

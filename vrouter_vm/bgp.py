@@ -23,15 +23,8 @@ from grpc.experimental import ChannelOptions
 
 from tf_reconcile.errors import BoundaryError, Rejected, Transient
 from vrouter_vm.gobgp import attribute_pb2, common_pb2, extcom_pb2, gobgp_pb2, nlri_pb2
-from vrouter_vm.model import (
-    BgpRoute,
-    EvpnRoute,
-    Family,
-    PeerSettings,
-    RouteKey,
-    RouteTarget,
-    VpnRoute,
-)
+from vrouter_vm.model import RouteTarget
+from vrouter_vm.overlay_model import BgpRoute, EvpnRoute, Family, PeerSettings, RouteKey, VpnRoute
 from vrouter_vm.wire import MPLS_UDP, ROUTE_TARGET, VXLAN, parse_key, parse_route
 
 SYSTEM: Final = "BGP speaker"

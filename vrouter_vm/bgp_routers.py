@@ -20,7 +20,7 @@ from tf_api.model import JsonObject
 from tf_reconcile.errors import AgentError
 from tf_reconcile.result import Failure, PassReport
 from vrouter_vm.cache import PRIVATE, CacheFile, Freshness, check_version
-from vrouter_vm.model import Family, PeerSettings
+from vrouter_vm.overlay_model import Family, PeerSettings
 
 log = logging.getLogger(__name__)
 

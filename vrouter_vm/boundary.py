@@ -14,24 +14,20 @@ from tf_reconcile.errors import BoundaryError
 from vrouter_vm.actions import FilterAction, KernelAction
 from vrouter_vm.claims import Claim, Standing
 from vrouter_vm.flows import Flow
+from vrouter_vm.kernel_model import Observed, ObservedFilters
 from vrouter_vm.model import (
-    BgpRoute,
     InterfaceView,
     IpAddress,
     ListKey,
     Network,
     NetworkView,
-    Observed,
-    ObservedFilters,
-    OverlayNews,
-    OverlayView,
     Placement,
     Port,
-    RouteKey,
     SetKey,
     VmiUuid,
     VnUuid,
 )
+from vrouter_vm.overlay_model import BgpRoute, OverlayNews, OverlayView, RouteKey
 from vrouter_vm.rules import PolicyView
 
 

@@ -32,19 +32,8 @@ from dataclasses import dataclass
 from ipaddress import collapse_addresses, ip_network
 from typing import Any, Final, TypeAlias
 
-from vrouter_vm.model import (
-    Chain,
-    ChainRule,
-    Direction,
-    Element,
-    Elements,
-    GuestPolicy,
-    IpNetwork,
-    IpVersion,
-    ListKey,
-    PolicyLayer,
-    SetKey,
-)
+from vrouter_vm.kernel_model import Chain, ChainRule, Element, Elements
+from vrouter_vm.model import Direction, GuestPolicy, IpNetwork, IpVersion, ListKey, PolicyLayer, SetKey
 from vrouter_vm.rules import ALL_PORTS, PORTED, Alternative, PolicyRule, PortRange, Service, Side
 
 CHAIN_MAPS: Final = ("arriving_profiles", "leaving_profiles", "opening_limits", "receiving_limits")

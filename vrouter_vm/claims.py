@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Final, TypeAlias
 
 from vrouter_vm import names
+from vrouter_vm.kernel_model import Observed
 from vrouter_vm.model import (
     VLAN_RANGE,
     AddressPair,
@@ -24,7 +25,6 @@ from vrouter_vm.model import (
     IpAddress,
     IpNetwork,
     MacAddress,
-    Observed,
     Placement,
     Port,
     VmiUuid,

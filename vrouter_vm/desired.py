@@ -12,7 +12,8 @@ from dataclasses import replace
 from vrouter_vm import links, policy
 from vrouter_vm.claims import NO_OWNERS, Claim, Owners
 from vrouter_vm.flows import FlowJudge, Scope
-from vrouter_vm.model import Desired, Element, InterfaceView, NetworkView, Observed, ObservedFilters, Port, Trunk
+from vrouter_vm.kernel_model import Desired, Element, Observed, ObservedFilters, Trunk
+from vrouter_vm.model import InterfaceView, NetworkView, Port
 from vrouter_vm.plan import digests_of
 from vrouter_vm.rules import NO_POLICIES, PolicyView
 from vrouter_vm.tunnels import Overlay

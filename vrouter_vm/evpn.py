@@ -17,18 +17,8 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Final, assert_never
 
 from vrouter_vm import names
-from vrouter_vm.model import (
-    BgpRoute,
-    Encapsulation,
-    EvpnRoute,
-    Exporter,
-    IpNetwork,
-    MacAddress,
-    RouteTarget,
-    RouteTargets,
-    VnUuid,
-    VpnRoute,
-)
+from vrouter_vm.model import Encapsulation, Exporter, IpNetwork, MacAddress, RouteTarget, RouteTargets, VnUuid
+from vrouter_vm.overlay_model import BgpRoute, EvpnRoute, VpnRoute
 from vrouter_vm.prefixes import parse_prefix
 
 FIRST_GENERATION: Final = 100

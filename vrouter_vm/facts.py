@@ -12,24 +12,21 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
-from vrouter_vm.model import (
-    Announcement,
+from vrouter_vm.kernel_model import (
     Chain,
     Element,
-    IpAddress,
-    IpNetwork,
     LabelRoute,
     LinkAddress,
-    MacAddress,
     Neighbour,
     Route,
-    RouteKey,
     Sysctl,
     TunnelDevice,
     TunnelEnd,
     Vif,
     Vrf,
 )
+from vrouter_vm.model import IpAddress, IpNetwork, MacAddress
+from vrouter_vm.overlay_model import Announcement, RouteKey
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V", bound=Hashable)

@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol, assert_never
 
 from vrouter_vm import names, policy
 from vrouter_vm.actions import FILTERS, ChangeElements, FilterAction, ReplaceFilters
-from vrouter_vm.model import ObservedFilters
+from vrouter_vm.kernel_model import ObservedFilters
 from vrouter_vm.nft import (
     FAMILIES,
     MAPS,

@@ -15,7 +15,8 @@ from typing import Final
 from vrouter_vm import chains, policy
 from vrouter_vm.actions import AnyAction, ChangeElements, ReplaceFilters
 from vrouter_vm.claims import Unit, claimables
-from vrouter_vm.model import Element, GuestPolicy, IpAddress, IpNetwork, ListKey, Placement, SetKey, VmiUuid
+from vrouter_vm.kernel_model import Element
+from vrouter_vm.model import GuestPolicy, IpAddress, IpNetwork, ListKey, Placement, SetKey, VmiUuid
 from vrouter_vm.prefixes import host_prefix
 from vrouter_vm.route_tables import routes_behind
 from vrouter_vm.rules import Packet, PolicyRule

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from tf_reconcile.errors import DesiredStateError
-from vrouter_vm.model import MacAddress, Trunk
+from vrouter_vm.kernel_model import Trunk
+from vrouter_vm.model import MacAddress
 
 _MAC: Final = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 

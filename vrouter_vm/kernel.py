@@ -42,12 +42,10 @@ from vrouter_vm.actions import (
     describe,
 )
 from vrouter_vm.fou import MPLS_IN_IP, MplsPort
-from vrouter_vm.model import (
-    IpVersion,
+from vrouter_vm.kernel_model import (
     LabelDoor,
     LabelRoute,
     LinkAddress,
-    MacAddress,
     MplsTunnel,
     Neighbour,
     Observed,
@@ -64,6 +62,7 @@ from vrouter_vm.model import (
     Vrf,
     Vxlan,
 )
+from vrouter_vm.model import IpVersion, MacAddress
 from vrouter_vm.netlink import Message
 from vrouter_vm.route_socket import SYSTEM, RouteSocket
 from vrouter_vm.rtlink import Link

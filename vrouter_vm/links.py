@@ -13,23 +13,9 @@ from typing import Final
 
 from vrouter_vm import names
 from vrouter_vm.claims import claimables
-from vrouter_vm.model import (
-    IpAddress,
-    IpNetwork,
-    IpVersion,
-    LinkAddress,
-    LocalWay,
-    MacAddress,
-    Neighbour,
-    Network,
-    Placement,
-    Route,
-    Rule,
-    RuleKind,
-    Sysctl,
-    Vif,
-    Vrf,
-)
+from vrouter_vm.kernel_model import LinkAddress, Neighbour, Route, Rule, RuleKind, Sysctl, Vif, Vrf
+from vrouter_vm.model import IpAddress, IpNetwork, IpVersion, MacAddress, Network, Placement
+from vrouter_vm.overlay_model import LocalWay
 from vrouter_vm.prefixes import host_prefix
 from vrouter_vm.route_tables import routes_behind
 

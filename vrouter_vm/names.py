@@ -21,7 +21,8 @@ from functools import lru_cache
 from ipaddress import IPv4Address
 from typing import Final
 
-from vrouter_vm.model import VLAN_RANGE, MacAddress, RuleKind
+from vrouter_vm.kernel_model import RuleKind
+from vrouter_vm.model import VLAN_RANGE, MacAddress
 
 INTERFACE_NAME_CHARS: Final = 15
 TRUNK_NAME_CHARS: Final = INTERFACE_NAME_CHARS - len(f".{VLAN_RANGE[-1]}")

@@ -39,7 +39,7 @@ from typing import Final
 
 from vrouter_vm import chains, names, policy
 from vrouter_vm.actions import ChangeElements
-from vrouter_vm.model import Chain, Element, Elements
+from vrouter_vm.kernel_model import Chain, Element, Elements
 
 _AT_ONCE: Final = 5000
 """Elements and rules in one transaction when everything is loaded: a thousand take about a megabyte and a half."""

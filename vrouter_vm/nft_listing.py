@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias
 
 from vrouter_vm import chains, names, policy
-from vrouter_vm.model import VLAN_RANGE, Element, ObservedFilters
+from vrouter_vm.kernel_model import Element, ObservedFilters
+from vrouter_vm.model import VLAN_RANGE
 from vrouter_vm.nft import MARK_CHAIN, Mark, digest, digest_of_rules, parse_mark
 
 COUNTED: Final = (policy.LEAVING, policy.ARRIVING, policy.DENIED_FROM, policy.DENIED_TO, policy.OVER_LIMIT_VIFS)

@@ -25,7 +25,16 @@ from tf_reconcile.errors import BoundaryError, Rejected
 from vrouter_vm import names
 from vrouter_vm.cache import CacheFile, check_version
 from vrouter_vm.evpn import parse_route
-from vrouter_vm.model import BgpRoute, Choice, EvpnRoute, OverlayNews, OverlayView, PeerSettings, RouteKey, VpnRoute
+from vrouter_vm.overlay_model import (
+    BgpRoute,
+    Choice,
+    EvpnRoute,
+    OverlayNews,
+    OverlayView,
+    PeerSettings,
+    RouteKey,
+    VpnRoute,
+)
 from vrouter_vm.prefixes import parse_prefix
 from vrouter_vm.remote import RemoteRoutes
 

@@ -22,7 +22,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, Final
 
-from vrouter_vm.model import Underlay
+from vrouter_vm.kernel_model import Underlay
 from vrouter_vm.tunnels import VXLAN_OVERHEAD_BYTES, mtu_of
 
 log = logging.getLogger(__name__)

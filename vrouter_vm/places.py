@@ -13,8 +13,8 @@ from typing import Generic, TypeVar
 
 from tf_reconcile.errors import DesiredStateError
 from vrouter_vm import names, placing, policy, tunnels
+from vrouter_vm.kernel_model import Element, Trunk
 from vrouter_vm.model import (
-    Element,
     GuestPolicy,
     InterfaceSettings,
     IpAddress,
@@ -22,7 +22,6 @@ from vrouter_vm.model import (
     Network,
     Placement,
     Port,
-    Trunk,
     VmiUuid,
     VnUuid,
 )

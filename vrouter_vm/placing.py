@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tf_reconcile.errors import DesiredStateError
 from vrouter_vm import names
-from vrouter_vm.model import VLAN_RANGE, Network, Port, PortKind, Trunk
+from vrouter_vm.kernel_model import Trunk
+from vrouter_vm.model import VLAN_RANGE, Network, Port, PortKind
 
 
 class NotKnown(DesiredStateError):

@@ -60,20 +60,19 @@ from vrouter_vm.actions import (
     SetUp,
     Withdraw,
 )
-from vrouter_vm.model import (
-    BgpRoute,
+from vrouter_vm.kernel_model import (
     Chain,
     Desired,
     Element,
     Elements,
     Observed,
     Route,
-    RouteKey,
     Rule,
     RuleKind,
     Sysctl,
     TunnelDevice,
 )
+from vrouter_vm.overlay_model import BgpRoute, RouteKey
 
 NOTHING_ANNOUNCED: Final[Mapping[RouteKey, BgpRoute]] = MappingProxyType({})
 

@@ -15,18 +15,8 @@ from vrouter_vm import chains, names
 from vrouter_vm.changes import changed_keys
 from vrouter_vm.evpn import leaks, own_targets
 from vrouter_vm.facts import NOTHING, Part
-from vrouter_vm.model import (
-    Direction,
-    Elements,
-    Exporter,
-    GuestPolicy,
-    ListKey,
-    Network,
-    Port,
-    RouteTarget,
-    SetKey,
-    VnUuid,
-)
+from vrouter_vm.kernel_model import Elements
+from vrouter_vm.model import Direction, Exporter, GuestPolicy, ListKey, Network, Port, RouteTarget, SetKey, VnUuid
 from vrouter_vm.placing import impossible
 from vrouter_vm.rules import Member, PolicyRule
 from vrouter_vm.tf_policies import member_sets

@@ -10,7 +10,8 @@ from collections.abc import Collection, Iterable
 from typing import Final
 
 from vrouter_vm import chains, names
-from vrouter_vm.model import Element, Elements, IpNetwork, Network, Placement, Port
+from vrouter_vm.kernel_model import Element, Elements
+from vrouter_vm.model import IpNetwork, Network, Placement, Port
 
 BIND4: Final = "bind4"
 """vif, MAC, IPv4 address: the only sources accepted on a vif."""

@@ -54,7 +54,8 @@ from vrouter_vm.desired import (
 from vrouter_vm.evpn import Vtep
 from vrouter_vm.flows import EVERYTHING, FlowJudge, Scope, scope_of
 from vrouter_vm.gateway_mac import MacRange, check_gateway_mac
-from vrouter_vm.model import Observed, OverlayNews, OverlayView
+from vrouter_vm.kernel_model import Observed
+from vrouter_vm.overlay_model import OverlayNews, OverlayView
 from vrouter_vm.plan import NOTHING_ANNOUNCED, plan_host
 from vrouter_vm.status import PassOutcome, StatusBoard, port_statuses
 from vrouter_vm.tunnels import Installed, Overlay, installed_in

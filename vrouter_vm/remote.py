@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-from vrouter_vm.model import BgpRoute, RouteKey, Way
+from vrouter_vm.overlay_model import BgpRoute, RouteKey, Way
 
 
 class RemoteRoutes:

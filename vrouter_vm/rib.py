@@ -23,7 +23,8 @@ from vrouter_vm.evpn import (
     next_generation,
     rank,
 )
-from vrouter_vm.model import BgpRoute, Choice, EvpnRoute, IpNetwork, LocalWay, RouteKey, RouteTarget
+from vrouter_vm.model import IpNetwork, RouteTarget
+from vrouter_vm.overlay_model import BgpRoute, Choice, EvpnRoute, LocalWay, RouteKey
 from vrouter_vm.prefixes import host_prefix
 
 PrefixUnit: TypeAlias = tuple[int, IpNetwork]

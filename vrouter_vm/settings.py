@@ -16,7 +16,7 @@ from tf_runtime.log import LogSettings
 from tf_runtime.settings import Seconds, Settings, is_loopback, load_settings, parse_listen, read_secret
 from vrouter_vm import names
 from vrouter_vm.gateway_mac import MacRange, parse_mac
-from vrouter_vm.model import Family, PeerSettings
+from vrouter_vm.overlay_model import Family, PeerSettings
 
 
 class GatewayMacs(Settings, frozen=True, kw_only=True):

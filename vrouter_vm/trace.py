@@ -18,8 +18,9 @@ from typing import Any, Final, Protocol, TypeAlias
 
 from tf_reconcile.errors import Transient
 from vrouter_vm import names, policy
+from vrouter_vm.kernel_model import Element
 from vrouter_vm.libnftables import LibNftables
-from vrouter_vm.model import Element, IpAddress, PortState
+from vrouter_vm.model import IpAddress, PortState
 from vrouter_vm.status import PortStatus
 from vrouter_vm.verdict import Decision
 

@@ -19,32 +19,21 @@ from typing import Final, NamedTuple, TypeAlias, assert_never
 from vrouter_vm import links, names, policy
 from vrouter_vm.evpn import Member, Vtep, labelled, own_targets
 from vrouter_vm.facts import NOTHING, Part, Settings
-from vrouter_vm.model import (
-    Announcement,
-    BgpRoute,
+from vrouter_vm.kernel_model import (
     Element,
-    Encapsulation,
-    EvpnRoute,
-    IpAddress,
-    IpNetwork,
     LabelDoor,
     LabelRoute,
-    LocalWay,
-    MacAddress,
     MplsTunnel,
     Neighbour,
-    Network,
     Observed,
-    OverlayView,
     Route,
-    RouteTarget,
     TunnelDevice,
     TunnelEnd,
     Underlay,
-    VpnRoute,
     Vxlan,
-    Way,
 )
+from vrouter_vm.model import Encapsulation, IpAddress, IpNetwork, MacAddress, Network, RouteTarget
+from vrouter_vm.overlay_model import Announcement, BgpRoute, EvpnRoute, LocalWay, OverlayView, VpnRoute, Way
 
 VXLAN_OVERHEAD_BYTES: Final = 50
 """Outer Ethernet, IPv4, UDP and VXLAN headers (RFC 7348, 5)."""

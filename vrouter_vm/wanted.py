@@ -21,21 +21,9 @@ from vrouter_vm import chains, links, names, policy, tunnels
 from vrouter_vm.claims import NO_OWNERS, Claims, Owners
 from vrouter_vm.evpn import NO_ASN, Member, Vtep
 from vrouter_vm.facts import NOTHING, Facts, Part
-from vrouter_vm.model import (
-    BgpRoute,
-    Choice,
-    Encapsulation,
-    Exporter,
-    MacAddress,
-    Network,
-    Placement,
-    Route,
-    RouteKey,
-    Trunk,
-    VmiUuid,
-    VnUuid,
-    Way,
-)
+from vrouter_vm.kernel_model import Route, Trunk
+from vrouter_vm.model import Encapsulation, Exporter, MacAddress, Network, Placement, VmiUuid, VnUuid
+from vrouter_vm.overlay_model import BgpRoute, Choice, RouteKey, Way
 from vrouter_vm.places import Move, Places, discard
 from vrouter_vm.policing import Policing
 from vrouter_vm.rib import PrefixUnit, Rib

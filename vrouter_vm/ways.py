@@ -12,7 +12,8 @@ from ipaddress import IPv4Address
 from vrouter_vm import links
 from vrouter_vm.claims import Claim, Claims, claimables
 from vrouter_vm.evpn import FIRST_GENERATION
-from vrouter_vm.model import LocalWay, Placement, VmiUuid
+from vrouter_vm.model import Placement, VmiUuid
+from vrouter_vm.overlay_model import LocalWay
 from vrouter_vm.places import Move, Places
 from vrouter_vm.prefixes import host_prefix
 from vrouter_vm.rib import PrefixUnit, Rib

@@ -19,7 +19,8 @@ from ipaddress import IPv4Address
 from typing import Final, TypeAlias
 
 from vrouter_vm.evpn import FIRST_GENERATION
-from vrouter_vm.model import BgpRoute, EvpnRoute, MacAddress, RouteKey, RouteTarget, VpnRoute, vpn_key
+from vrouter_vm.model import MacAddress, RouteTarget
+from vrouter_vm.overlay_model import BgpRoute, EvpnRoute, RouteKey, VpnRoute, vpn_key
 from vrouter_vm.prefixes import packed_prefix, prefix4, prefix6, shared_address
 
 VXLAN: Final = 8  # IANA, BGP Tunnel Encapsulation Attribute Tunnel Types

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tf_reconcile.errors import Rejected
-from vrouter_vm.model import BgpRoute, OverlayNews, OverlayView, RouteKey, Way
+from vrouter_vm.overlay_model import BgpRoute, OverlayNews, OverlayView, RouteKey, Way
 
 
 @dataclass(kw_only=True)

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from vrouter_vm.evpn import Member, Vtep
-from vrouter_vm.model import BgpRoute, Choice, EvpnRoute, IpNetwork, LocalWay, RouteKey
+from vrouter_vm.model import IpNetwork
+from vrouter_vm.overlay_model import BgpRoute, Choice, EvpnRoute, LocalWay, RouteKey
 from vrouter_vm.rib import Rib
 
 

@@ -23,7 +23,7 @@ from tests.image.labelled import LabelledHost
 from tf_reconcile.errors import BoundaryError
 from vrouter_vm import names
 from vrouter_vm.bgp import Speaker
-from vrouter_vm.model import EvpnRoute, VpnRoute
+from vrouter_vm.overlay_model import EvpnRoute, VpnRoute
 
 ASN = 64512
 SUBNET = IPv4Network("192.0.2.0/24")

@@ -20,7 +20,8 @@ from tests.kernel.overlay_site import ASN, REFLECTOR, SPEAKER_OPTIONS, UNDERLAY,
 from tests.kernel.site import batch, run, wait_until
 from tf_reconcile.errors import BoundaryError
 from vrouter_vm.bgp import Speaker, Withdrawn
-from vrouter_vm.model import Family, IpNetwork, PeerSettings, RouteKey, RouteTarget, VpnRoute
+from vrouter_vm.model import IpNetwork, RouteTarget
+from vrouter_vm.overlay_model import Family, PeerSettings, RouteKey, VpnRoute
 
 VTEP = UNDERLAY[4]
 GUEST, GUEST6 = "10.1.1.50", "fd00:1::50"

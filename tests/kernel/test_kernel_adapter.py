@@ -40,22 +40,11 @@ from vrouter_vm.evpn import Vtep, labelled
 from vrouter_vm.filter_tables import FilterTables
 from vrouter_vm.fou import MplsPort
 from vrouter_vm.kernel import Kernel
+from vrouter_vm.kernel_model import Observed, Route, Sysctl, Underlay, Vrf, Vxlan
 from vrouter_vm.libnftables import LibNftables
 from vrouter_vm.links import route_to
-from vrouter_vm.model import (
-    BgpRoute,
-    Encapsulation,
-    EvpnRoute,
-    Observed,
-    OverlayView,
-    Port,
-    Route,
-    RouteTarget,
-    Sysctl,
-    Underlay,
-    Vrf,
-    Vxlan,
-)
+from vrouter_vm.model import Encapsulation, Port, RouteTarget
+from vrouter_vm.overlay_model import BgpRoute, EvpnRoute, OverlayView
 from vrouter_vm.plan import plan_host
 from vrouter_vm.route_socket import RouteSocket
 from vrouter_vm.tunnels import Installed, Overlay

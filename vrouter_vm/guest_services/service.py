@@ -30,7 +30,8 @@ from vrouter_vm.guest_services.trunk_socket import MOST_MUTED, TrunkSocket
 from vrouter_vm.guest_services.upstreams import Upstreams
 from vrouter_vm.guest_services.worker import Worker
 from vrouter_vm.guest_services.zones import Zones
-from vrouter_vm.model import IpAddress, MacAddress, Placement, Port, Underlay, VmiUuid
+from vrouter_vm.kernel_model import Underlay
+from vrouter_vm.model import IpAddress, MacAddress, Placement, Port, VmiUuid
 from vrouter_vm.virtual_dns import DnsRecord, VirtualDns
 
 _BATCH_FRAMES: Final = 64

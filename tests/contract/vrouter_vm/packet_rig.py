@@ -19,8 +19,9 @@ from types import MappingProxyType
 
 from tests.kernel.site import run
 from vrouter_vm import chains, policy
+from vrouter_vm.kernel_model import Chain, Elements
 from vrouter_vm.libnftables import LibNftables
-from vrouter_vm.model import Chain, Elements, GuestPolicy, IpAddress
+from vrouter_vm.model import GuestPolicy, IpAddress
 from vrouter_vm.nft import render_replacement
 from vrouter_vm.rules import Packet
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from lab.reflector import ALL_FAMILIES, reflector_configuration
-from vrouter_vm.model import Family, PeerSettings
+from vrouter_vm.overlay_model import Family, PeerSettings
 
 ROOT = Path(__file__).resolve().parents[3]
 ASN = 64512

@@ -16,8 +16,9 @@ from vrouter_vm import chains, policy
 from vrouter_vm.actions import ChangeElements, ReplaceFilters
 from vrouter_vm.filter_tables import FilterTables
 from vrouter_vm.filter_watch import FilterWatch
+from vrouter_vm.kernel_model import ChainRule, Element, ObservedFilters
 from vrouter_vm.libnftables import LibNftables
-from vrouter_vm.model import ChainRule, Element, GuestPolicy, ListKey, ObservedFilters, PolicyLayer
+from vrouter_vm.model import GuestPolicy, ListKey, PolicyLayer
 from vrouter_vm.rules import Packet, PolicyRule, Service
 
 A = RigGuest(number=101, zone=5, addresses=(ip_address("10.1.1.11"), ip_address("fd00:1::11")))

@@ -13,7 +13,7 @@ from tests.kernel.site import run, wait_until
 from vrouter_vm import chains, names, policy
 from vrouter_vm.actions import ChangeElements
 from vrouter_vm.filter_tables import FilterTables
-from vrouter_vm.model import Element, Elements
+from vrouter_vm.kernel_model import Element, Elements
 from vrouter_vm.nft import render_change
 from vrouter_vm.nft_listing import ListedRule, Part
 from vrouter_vm.rules import Packet

@@ -18,8 +18,9 @@ from lab.reflector import EVPN
 from tests.contract.vrouter_vm.speakers import ASN, Fabric, running_fabric, wait_until
 from tf_reconcile.errors import Rejected
 from vrouter_vm.bgp import Event, Speaker
-from vrouter_vm.model import BgpRoute, EvpnRoute, MacAddress, RouteKey, RouteTarget, VpnRoute
+from vrouter_vm.model import MacAddress, RouteTarget
 from vrouter_vm.overlay import BgpOverlay
+from vrouter_vm.overlay_model import BgpRoute, EvpnRoute, RouteKey, VpnRoute
 
 SETTLE_S = 1.0
 STREAM = ip_network("10.128.0.0/9")

@@ -14,7 +14,7 @@ from tests.contract.vrouter_vm.packet_rig import Rig, RigGuest, running_rig
 from tests.fakes.policy_worlds import GUESTS, LOCAL, NUMBERS, ZONE, World, owner_of, packets, worlds, zoned
 from tests.property.vrouter_vm.test_policy_laws import contains_of
 from vrouter_vm import chains
-from vrouter_vm.model import Element
+from vrouter_vm.kernel_model import Element
 from vrouter_vm.rules import Packet
 from vrouter_vm.verdict import decide
 

@@ -22,7 +22,7 @@ from tests.contract.vrouter_vm.test_overlay import Host, route
 from tf_reconcile.errors import Rejected, Transient
 from vrouter_vm.bgp import Speaker
 from vrouter_vm.gobgp import gobgp_pb2, nlri_pb2
-from vrouter_vm.model import PeerSettings
+from vrouter_vm.overlay_model import PeerSettings
 
 PULSE_S = 0.5
 SECRET = "the fabric's secret"

@@ -14,9 +14,9 @@ from tests.fakes.vrouter_host import make_interfaces, make_network, make_port, m
 from vrouter_vm import policy
 from vrouter_vm.actions import ChangeElements
 from vrouter_vm.desired import desired_state
+from vrouter_vm.kernel_model import Desired, Trunk
 from vrouter_vm.model import (
     AddressPair,
-    Desired,
     GuestPolicy,
     InterfaceSettings,
     ListKey,
@@ -24,7 +24,6 @@ from vrouter_vm.model import (
     PolicyLayer,
     Port,
     SetKey,
-    Trunk,
     VnUuid,
 )
 from vrouter_vm.nft import render_change, render_replacement

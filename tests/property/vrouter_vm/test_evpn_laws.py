@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from tests.fakes.routes import Hosted, choose, local_routes
 from vrouter_vm.evpn import FIRST_GENERATION, Member, Vtep, format_rd
-from vrouter_vm.model import EvpnRoute, IpNetwork, LocalWay, MacAddress, RouteKey, RouteTarget
+from vrouter_vm.model import IpNetwork, MacAddress, RouteTarget
+from vrouter_vm.overlay_model import EvpnRoute, LocalWay, RouteKey
 from vrouter_vm.rib import Rib
 
 PREFIXES = [ip_network(f"10.1.1.{number}/32") for number in range(11, 15)]

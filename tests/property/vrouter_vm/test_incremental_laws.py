@@ -20,12 +20,10 @@ from vrouter_vm.claims import Claim
 from vrouter_vm.desired import all_wanted, tell_policies, whole
 from vrouter_vm.gateway_mac import MacRange
 from vrouter_vm.guest_services.claim_box import ClaimBox
+from vrouter_vm.kernel_model import Desired
 from vrouter_vm.model import (
     AddressPair,
-    BgpRoute,
-    Desired,
     Encapsulation,
-    EvpnRoute,
     Exporter,
     GuestPolicy,
     InterfaceSettings,
@@ -35,10 +33,8 @@ from vrouter_vm.model import (
     MacAddress,
     Network,
     NetworkView,
-    OverlayView,
     PolicyLayer,
     Port,
-    RouteKey,
     RouteTarget,
     RouteTargets,
     SetKey,
@@ -46,6 +42,7 @@ from vrouter_vm.model import (
     VmiUuid,
     VnUuid,
 )
+from vrouter_vm.overlay_model import BgpRoute, EvpnRoute, OverlayView, RouteKey
 from vrouter_vm.reconciler import OverlaySide, Reconciler
 from vrouter_vm.rules import Member, PolicyRule, PolicyView
 from vrouter_vm.status import StatusBoard

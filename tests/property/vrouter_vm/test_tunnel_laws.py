@@ -16,22 +16,9 @@ from vrouter_vm import names, policy
 from vrouter_vm.actions import AddRoute, Announce, AnyAction, DeleteLink, DeleteRoute, Withdraw
 from vrouter_vm.desired import desired_state
 from vrouter_vm.evpn import Vtep, labelled
-from vrouter_vm.model import (
-    BgpRoute,
-    Desired,
-    Encapsulation,
-    EvpnRoute,
-    LabelDoor,
-    MplsTunnel,
-    Network,
-    OverlayView,
-    Port,
-    RouteKey,
-    RouteTarget,
-    RouteTargets,
-    Underlay,
-    Vxlan,
-)
+from vrouter_vm.kernel_model import Desired, LabelDoor, MplsTunnel, Underlay, Vxlan
+from vrouter_vm.model import Encapsulation, Network, Port, RouteTarget, RouteTargets
+from vrouter_vm.overlay_model import BgpRoute, EvpnRoute, OverlayView, RouteKey
 from vrouter_vm.plan import plan_host
 from vrouter_vm.tunnels import Installed, Overlay, installed_in
 

@@ -20,7 +20,7 @@ from vrouter_vm.bgp_routers import (
     describe_peer_feed,
     parse_bgp_router,
 )
-from vrouter_vm.model import PeerSettings
+from vrouter_vm.overlay_model import PeerSettings
 
 RECORDED = Path(__file__).parents[2] / "data" / "tf-config-api" / "2-subnets-policy-tags-routers.jsonl"
 SESSION = SessionSettings(hold_time_s=9, restart_time_s=120)

@@ -24,6 +24,7 @@ from vrouter_vm.evpn import FIRST_GENERATION, Vtep
 from vrouter_vm.flows import Flow
 from vrouter_vm.gateway_mac import MacRange
 from vrouter_vm.guest_services.claim_box import ClaimBox
+from vrouter_vm.kernel_model import Underlay
 from vrouter_vm.model import (
     AddressPair,
     InterfaceSettings,
@@ -33,7 +34,6 @@ from vrouter_vm.model import (
     NetworkView,
     Placement,
     Port,
-    Underlay,
     VmiUuid,
     VnUuid,
 )

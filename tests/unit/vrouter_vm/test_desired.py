@@ -9,17 +9,8 @@ from tests.fakes.guests import METADATA
 from tests.fakes.vrouter_host import FakeHost, make_interfaces, make_network, make_port, make_view
 from vrouter_vm import names, policy
 from vrouter_vm.desired import desired_state
-from vrouter_vm.model import (
-    Desired,
-    InterfaceSettings,
-    LinkAddress,
-    MacAddress,
-    NetworkView,
-    Port,
-    PortKind,
-    Route,
-    StaticRoute,
-)
+from vrouter_vm.kernel_model import Desired, LinkAddress, Route
+from vrouter_vm.model import InterfaceSettings, MacAddress, NetworkView, Port, PortKind, StaticRoute
 
 RED = make_network("red", 5, "10.1.1.0/24", "fd00:1::/64")
 BLUE = make_network("blue", 6)

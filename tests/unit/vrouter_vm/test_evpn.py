@@ -19,7 +19,8 @@ from vrouter_vm.evpn import (
     parse_route,
     parse_route_target,
 )
-from vrouter_vm.model import BgpRoute, Choice, Encapsulation, EvpnRoute, LocalWay, MacAddress, RouteTarget
+from vrouter_vm.model import Encapsulation, MacAddress, RouteTarget
+from vrouter_vm.overlay_model import BgpRoute, Choice, EvpnRoute, LocalWay
 
 HERE = Vtep(address=IPv4Address("192.0.2.2"), router_mac=MacAddress("02:00:c0:00:02:02"))
 RED, GREEN = RouteTarget("64512:5"), RouteTarget("64512:7")

@@ -5,7 +5,8 @@ from ipaddress import ip_network
 from vrouter_vm.actions import AddRoute, AnyAction, CreateVif, CreateVrf, SetUp, runs
 from vrouter_vm.changes import ChangeLog, changed_keys
 from vrouter_vm.facts import Facts, Layer, Part
-from vrouter_vm.model import MacAddress, Route, Trunk, Vif, Vrf
+from vrouter_vm.kernel_model import Route, Trunk, Vif, Vrf
+from vrouter_vm.model import MacAddress
 
 
 def test_a_fact_stays_as_long_as_one_unit_asks_for_it() -> None:

@@ -12,11 +12,9 @@ from vrouter_vm import policy
 from vrouter_vm.actions import ChangeElements, ReplaceFilters, SetUp
 from vrouter_vm.desired import all_wanted, desired_state, judge_of
 from vrouter_vm.flows import EVERYTHING, Flow, FlowJudge, Scope, scope_of
+from vrouter_vm.kernel_model import ChainRule, Desired, Elements
 from vrouter_vm.model import (
     AddressPair,
-    ChainRule,
-    Desired,
-    Elements,
     GuestPolicy,
     InterfaceSettings,
     IpAddress,

@@ -13,21 +13,20 @@ from vrouter_vm import names
 from vrouter_vm.actions import AddRoute, Announce, ChangeElements, DeleteLink, DeleteRoute, ReplaceFilters, Withdraw
 from vrouter_vm.desired import all_wanted, whole
 from vrouter_vm.evpn import Vtep, leaks
+from vrouter_vm.kernel_model import Underlay
 from vrouter_vm.model import (
-    EvpnRoute,
     Exporter,
     GuestPolicy,
     InterfaceSettings,
     ListKey,
     Network,
-    OverlayView,
     PolicyLayer,
     RouteTarget,
     RouteTargets,
     Subnet,
-    Underlay,
     VnUuid,
 )
+from vrouter_vm.overlay_model import EvpnRoute, OverlayView
 from vrouter_vm.plan import plan_host
 from vrouter_vm.rules import NO_POLICIES, PolicyRule, PolicyView
 from vrouter_vm.tunnels import Installed, Overlay, installed_in

@@ -6,7 +6,7 @@ import pytest
 
 from vrouter_vm import policy
 from vrouter_vm.actions import ChangeElements
-from vrouter_vm.model import Element, ObservedFilters
+from vrouter_vm.kernel_model import Element, ObservedFilters
 from vrouter_vm.nft import (
     Mark,
     cuts_off,

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from vrouter_vm.model import Underlay
+from vrouter_vm.kernel_model import Underlay
 from vrouter_vm.paths import (
     Paths,
     PathState,

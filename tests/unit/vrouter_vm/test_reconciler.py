@@ -15,18 +15,9 @@ from vrouter_vm.actions import AddRoute, AnyAction, CreateVif, DeleteRoute, Repl
 from vrouter_vm.evpn import Vtep
 from vrouter_vm.flows import FlowJudge
 from vrouter_vm.gateway_mac import MacRange
-from vrouter_vm.model import (
-    EvpnRoute,
-    MacAddress,
-    NetworkView,
-    Placement,
-    Port,
-    PortState,
-    RouteTarget,
-    Underlay,
-    VmiUuid,
-    VnUuid,
-)
+from vrouter_vm.kernel_model import Underlay
+from vrouter_vm.model import MacAddress, NetworkView, Placement, Port, PortState, RouteTarget, VmiUuid, VnUuid
+from vrouter_vm.overlay_model import EvpnRoute
 from vrouter_vm.reconciler import OverlaySide, Reconciler
 from vrouter_vm.status import StatusBoard
 

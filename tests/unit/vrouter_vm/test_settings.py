@@ -8,7 +8,8 @@ import yaml
 
 from tf_reconcile.errors import ConfigError
 from vrouter_vm.gateway_mac import MacRange, check_gateway_mac, parse_mac
-from vrouter_vm.model import MacAddress, Trunk
+from vrouter_vm.kernel_model import Trunk
+from vrouter_vm.model import MacAddress
 from vrouter_vm.settings import (
     AgentSettings,
     BgpSettings,

@@ -9,28 +9,20 @@ from tests.fakes.vrouter_host import FakeHost, make_interfaces, make_network, ma
 from vrouter_vm import names, policy
 from vrouter_vm.desired import desired_state
 from vrouter_vm.evpn import Vtep, labelled
-from vrouter_vm.model import (
-    BgpRoute,
+from vrouter_vm.kernel_model import (
     Desired,
-    Encapsulation,
-    EvpnRoute,
     LabelDoor,
     LabelRoute,
     MplsTunnel,
     Neighbour,
-    Network,
-    OverlayView,
-    Port,
     Route,
-    RouteTarget,
-    RouteTargets,
-    StaticRoute,
     Sysctl,
     TunnelEnd,
     Underlay,
-    VpnRoute,
     Vxlan,
 )
+from vrouter_vm.model import Encapsulation, Network, Port, RouteTarget, RouteTargets, StaticRoute
+from vrouter_vm.overlay_model import BgpRoute, EvpnRoute, OverlayView, VpnRoute
 from vrouter_vm.tunnels import Installed, Overlay, mpls_mtu_of, mtu_of, via_of, vni_of
 
 HERE, THERE = IPv4Address("192.0.2.1"), IPv4Address("192.0.2.2")

@@ -7,7 +7,8 @@ from ipaddress import IPv4Address, ip_network
 import pytest
 
 from vrouter_vm.evpn import FIRST_GENERATION
-from vrouter_vm.model import EvpnRoute, MacAddress, RouteTarget, VpnRoute
+from vrouter_vm.model import MacAddress, RouteTarget
+from vrouter_vm.overlay_model import EvpnRoute, VpnRoute
 from vrouter_vm.wire import parse_key, parse_route
 
 RD = bytes.fromhex("0001 cb007101 0005")  # type 1: 203.0.113.1:5

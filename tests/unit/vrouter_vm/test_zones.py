@@ -6,7 +6,8 @@ import pytest
 
 from tests.fakes.vrouter_host import make_network
 from vrouter_vm.evpn import NO_ASN
-from vrouter_vm.model import Element, Network, RouteTarget, RouteTargets
+from vrouter_vm.kernel_model import Element
+from vrouter_vm.model import Network, RouteTarget, RouteTargets
 from vrouter_vm.policing import Policing
 from vrouter_vm.tf_addresses import tag_set
 

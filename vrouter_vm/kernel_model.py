@@ -1,0 +1,274 @@
+"""What the kernel holds for ports and networks, as frozen values: devices, addresses, routes and filters; and all of it
+together, as it is and as it should be.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from ipaddress import IPv4Address
+from typing import TypeAlias
+
+import msgspec
+
+from vrouter_vm.model import IpAddress, IpInterface, IpNetwork, IpVersion, MacAddress, Placement, VmiUuid
+from vrouter_vm.overlay_model import Announcement, Choice, RouteKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trunk:
+    """The NIC that carries every guest's VLAN. Its MAC is the gateway's MAC, as the vifs inherit it."""
+
+    name: str
+    mac: MacAddress
+    is_up: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Underlay:
+    """The NIC that carries the tunnels to other hosts."""
+
+    name: str
+    mtu_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vrf:
+    """A VRF device, one per virtual network."""
+
+    name: str
+    table: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vif:
+    """A VLAN sub-interface of the trunk, one per port. `vrf` None: observed outside any VRF of ours."""
+
+    name: str
+    vlan: int
+    vrf: str | None
+    mac: MacAddress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vxlan:
+    """A device through which packets leave to, and come from, other hosts with one VNI.
+
+    `vrf` None: in no VRF; it only sends, with the VNI of a network that has no guest here.
+    """
+
+    name: str
+    vni: int
+    vrf: str | None
+    vtep: IPv4Address
+    mac: MacAddress
+    mtu_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MplsTunnel:
+    """A device through which labelled packets leave over UDP to one VTEP, `remote`, and come from it.
+
+    It is in no VRF: a label says where a packet goes. `port` 0: observed as something else than MPLS over UDP.
+    """
+
+    name: str
+    vtep: IPv4Address
+    remote: IPv4Address
+    port: int
+    mtu_bytes: int
+    vrf: None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelDoor:
+    """A pair of devices through which packets enter a VRF once their label is taken off: as if they came by a wire, so
+    that they pass every filter. `name` is the outer end, `mac` that of the inner one, which is in the VRF.
+    """
+
+    name: str
+    vrf: str | None
+    mac: MacAddress
+    mtu_bytes: int
+
+
+TunnelDevice: TypeAlias = Vxlan | MplsTunnel | LabelDoor
+"""What packets of other hosts come or go by."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelRoute:
+    """Packets with that label go through that door. `ifname` empty: observed as something else."""
+
+    label: int
+    ifname: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TunnelEnd:
+    """Which VTEP a router MAC is behind, on a device of ours (an entry of its forwarding database)."""
+
+    ifname: str
+    mac: MacAddress
+    vtep: IPv4Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkAddress:
+    """An address on a device of ours; one that is not preferred is never chosen as a source (IPv6 only)."""
+
+    ifname: str
+    address: IpInterface
+    is_preferred: bool = True
+
+
+class Route(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A route of our route protocol. `ifname` None: unreachable. `via`: the next hop on that device, if not direct.
+
+    `source`: what the host's own packets on it are from, above all ICMP errors; None: as the kernel chooses.
+    `label`: what packets get on their way out, if anything.
+    """
+
+    table: int
+    prefix: IpNetwork
+    ifname: str | None
+    metric: int = 0
+    via: IpAddress | None = None
+    source: IpAddress | None = None
+    label: int | None = None
+
+    def __hash__(self) -> int:
+        """By what the kernel tells routes apart; addresses of `ipaddress` take long."""
+        return hash((self.table, self.prefix, self.metric))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Neighbour:
+    """A permanent neighbour entry on a vif or a VXLAN device."""
+
+    ifname: str
+    address: IpAddress
+    mac: MacAddress
+
+
+class RuleKind(StrEnum):
+    """The two lookups whose order decides whether a guest can reach the host's own addresses."""
+
+    LOCAL = "local"
+    L3MDEV = "l3mdev"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """A policy-routing rule."""
+
+    version: IpVersion
+    priority: int
+    kind: RuleKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Sysctl:
+    """A setting below /proc/sys/net, such as `ipv4/conf/eth1.101/rp_filter`.
+
+    `ifname` is the device that it belongs to; None: the whole host.
+    """
+
+    path: str
+    ifname: str | None
+
+
+Element: TypeAlias = tuple[str, ...]
+"""A set element as its parts; the first is always the name of a device. The value of a map is the last part."""
+
+Elements: TypeAlias = Mapping[str, frozenset[Element]]
+"""The elements of every set and map of the filters, by set name."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ChainRule:
+    """One nftables rule of a policy. `name`: what it stands for, for people; several may stand for one."""
+
+    text: str
+    name: str
+
+    @property
+    def digest(self) -> str:
+        """What marks it in the kernel."""
+        return hashlib.sha256(f"{self.text}\0{self.name}".encode()).hexdigest()[:16]
+
+
+Chain: TypeAlias = tuple[ChainRule, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedFilters:
+    """Our nftables tables.
+
+    `is_intact`: the fixed chains and rules are exactly those that this version loads. `chains`: the digests of the
+    rules of each policy chain. `drops`: packets dropped since then, by reason.
+    """
+
+    elements: Elements
+    is_intact: bool
+    drops: Mapping[str, int]
+    chains: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observed:
+    """All that is ours in the kernel, plus the NICs and the names that others have taken.
+
+    `has_ipv6` is false on a kernel started with ipv6.disable=1: no IPv6 action may be planned there. `underlay` is None
+    without an overlay. `is_listening`: MPLS over UDP is taken in.
+    """
+
+    trunk: Trunk
+    underlay: Underlay | None
+    has_ipv6: bool
+    vrfs: Mapping[str, Vrf]
+    vifs: Mapping[str, Vif]
+    vxlans: Mapping[str, TunnelDevice]
+    tunnel_ends: frozenset[TunnelEnd]
+    links_up: frozenset[str]
+    foreign_names: frozenset[str]
+    addresses: frozenset[LinkAddress]
+    routes: frozenset[Route]
+    neighbours: frozenset[Neighbour]
+    rules: frozenset[Rule]
+    sysctls: Mapping[Sysctl, int]
+    filters: ObservedFilters
+    labels: frozenset[LabelRoute] = frozenset()
+    is_listening: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Desired:
+    """What should exist on this host for the given ports and networks, and what other hosts should be told of it.
+
+    `placements` are the ports that can be served, `held` the reason of each that cannot. `kept` has, for each port
+    whose network or interface is not known, its vif and the bindings that this vif has if it is that port's: what the
+    kernel holds for such a port stays as it is, since nobody has said that it is wrong. `choices`: where each VRF sends
+    what, for people.
+    """
+
+    placements: Mapping[VmiUuid, Placement]
+    held: Mapping[VmiUuid, str]
+    kept: Mapping[str, frozenset[Element]]
+    vrfs: Mapping[str, Vrf]
+    vifs: Mapping[str, Vif]
+    addresses: frozenset[LinkAddress]
+    routes: frozenset[Route]
+    neighbours: frozenset[Neighbour]
+    rules: frozenset[Rule]
+    sysctls: Mapping[Sysctl, int]
+    elements: Elements
+    chains: Mapping[str, Chain]
+    vxlans: Mapping[str, TunnelDevice]
+    tunnel_ends: frozenset[TunnelEnd]
+    announcements: Mapping[RouteKey, Announcement]
+    choices: tuple[Choice, ...]
+    labels: frozenset[LabelRoute] = frozenset()
+    listens: bool = False

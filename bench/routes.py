@@ -323,9 +323,11 @@ class Frr(Receiver):
             file = Path(f"/etc/frr/bench/{daemon}.conf")
             file.touch()
             shutil.chown(file, "frr", "frr")
+            listening = Path(f"/var/run/frr/bench/{daemon}.vty")
+            listening.unlink(missing_ok=True)  # of one that was killed
             command = [str(_FRR_DAEMONS / daemon), "-N", "bench", "-F", "datacenter", "-A", "127.0.0.1"]
             self.run([*command, "--log", "stdout"], f"{daemon}.log")
-            wait_until(Path(f"/var/run/frr/bench/{daemon}.vty").exists, what=f"{daemon} listens")
+            wait_until(listening.exists, what=f"{daemon} listens")
         file = self._folder / "frr.vty"
         file.write_text(self._configuration())
         subprocess.run(["ip", "netns", "exec", self.name, "vtysh", "-N", "bench", "-f", str(file)], check=True)

@@ -186,12 +186,12 @@ class Wanted:
             self._enter_network(vn_uuid, served[vn_uuid])
         for vn_uuid in (rezoned & self._served.keys()) - changed:
             self._build_network(self._served[vn_uuid])
-        for move in moves:
-            self._replace(("port", move.vmi_uuid), NOTHING if move.new is None else self._port_part(move.new))
-        for vmi_uuid in self._ways.follow(moves):
-            self._replace(("port", vmi_uuid), self._port_part(self.places.placements[vmi_uuid]))
-        for vmi_uuid in {each for vn_uuid in rezoned for each in self._members.get(vn_uuid, ())}:
-            self._replace(("port", vmi_uuid), self._port_part(self.places.placements[vmi_uuid]))
+        vmi_uuids = {move.vmi_uuid for move in moves}.union(
+            self._ways.follow(moves), *(self._members.get(vn_uuid, ()) for vn_uuid in rezoned)
+        )
+        for vmi_uuid in vmi_uuids:
+            placement = self.places.placements.get(vmi_uuid)
+            self._replace(("port", vmi_uuid), NOTHING if placement is None else self._port_part(placement))
         if changed or not self._is_begun:
             self._replace(_HOST, self._host_part())
 

@@ -7,6 +7,7 @@ the wire (`wire`).
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,7 +26,9 @@ from tf_reconcile.errors import BoundaryError, Rejected, Transient
 from vrouter_vm.gobgp import attribute_pb2, common_pb2, extcom_pb2, gobgp_pb2, nlri_pb2
 from vrouter_vm.model import RouteTarget
 from vrouter_vm.overlay_model import BgpRoute, EvpnRoute, Family, PeerSettings, RouteKey, VpnRoute
-from vrouter_vm.wire import MPLS_UDP, ROUTE_TARGET, VXLAN, parse_key, parse_route
+from vrouter_vm.wire import MALFORMED, MPLS_UDP, ROUTE_TARGET, VXLAN, parse_key, parse_route
+
+log = logging.getLogger(__name__)
 
 SYSTEM: Final = "BGP speaker"
 
@@ -256,11 +259,15 @@ def _events(answer: gobgp_pb2.WatchEventResponse) -> list[Event]:
     if answer.WhichOneof("event") == "peer":
         state = _peer_event(answer.peer)
         return [] if state is None else [state]
-    return [event for path in answer.table.paths if (event := _path_event(path)) is not None]
+    return [event for path in answer.table.paths if (event := path_event(path)) is not None]
 
 
-def _path_event(path: gobgp_pb2.Path) -> Event | None:
-    """Return what a path says; raises `Rejected` when the speaker is not the one that tools/gobgpd builds."""
+def path_event(path: gobgp_pb2.Path) -> Event | None:
+    """Return what a path says, None when it says nothing that we have a use for.
+
+    A route that cannot be read counts as withdrawn (RFC 7606, 2); where not even its name can be, it is left out.
+    Raises `Rejected` when the speaker is not the one that tools/gobgpd builds.
+    """
     nlri = path.nlri_binary
     if not nlri:
         if path.HasField("nlri"):
@@ -268,10 +275,17 @@ def _path_event(path: gobgp_pb2.Path) -> Event | None:
         return EndOfRib(peer=path.neighbor_ip)
     if is_local(path):
         return None
-    route = None if path.is_withdraw else parse_route(nlri, path.pattrs_binary)
+    route: BgpRoute | None = None
+    try:
+        route = None if path.is_withdraw else parse_route(nlri, path.pattrs_binary)
+    except MALFORMED as error:
+        log.warning("malformed route", extra={"peer": path.neighbor_ip, "nlri": nlri.hex(), "reason": str(error)})
     if route is not None:
         return route
-    key = parse_key(path.family.afi, path.family.safi, nlri)
+    try:
+        key = parse_key(path.family.afi, path.family.safi, nlri)
+    except MALFORMED:
+        return None
     return None if key is None else Withdrawn(key=key)  # also when what replaces it is of no use to us
 
 

@@ -27,6 +27,9 @@ VXLAN: Final = 8  # IANA, BGP Tunnel Encapsulation Attribute Tunnel Types
 MPLS_UDP: Final = 13  # RFC 7510
 ROUTE_TARGET: Final = 2  # sub-type, RFC 4360, 4
 
+MALFORMED: Final = (ValueError, IndexError, struct.error)
+"""What is raised for bytes that are not BGP."""
+
 _EXTENDED_LENGTH: Final = 0x10
 _LOCAL_PREF, _MP_REACH, _EXTENDED_COMMUNITIES = 5, 14, 16
 
@@ -51,6 +54,7 @@ _BOTTOM_OF_STACK: Final = 1
 _WITHDRAWN_LABELS: Final = (0x800000, 0)  # RFC 8277, 2.4, and what came before it
 
 _TWO_OCTET_AS, _IPV4_ADDRESS, _FOUR_OCTET_AS = 0, 1, 2  # of route targets, RFC 4360 and RFC 5668, and RDs, RFC 4364
+_COMMUNITY_LENGTH: Final = 8
 _OPAQUE, _EVPN_COMMUNITY = 3, 6
 _ENCAPSULATION: Final = 12  # RFC 9012, 4.1
 _ROUTER_MAC: Final = 3  # RFC 9135, 8.1
@@ -77,7 +81,7 @@ class _Shared:
 def parse_route(nlri: bytes, attributes: Iterable[bytes]) -> BgpRoute | None:
     """Return the route in an NLRI with its attributes, or None when it is none that packets can be sent by.
 
-    Raises ValueError, IndexError or struct.error for what is not BGP.
+    Raises one of `MALFORMED`.
     """
     reach, others = b"", []
     for attribute in attributes:
@@ -168,8 +172,10 @@ def _shared(reach: bytes, *attributes: bytes) -> _Shared | None:
             generation = _NUMBER.unpack(_value(attribute))[0]
         elif attribute[1] == _EXTENDED_COMMUNITIES:
             communities = _value(attribute)
+    if len(communities) % _COMMUNITY_LENGTH:
+        raise ValueError(f"extended communities of {len(communities)} octets")
     router_mac, encapsulations, targets = MacAddress(""), set[int](), set[RouteTarget]()
-    for at in range(0, len(communities), 8):
+    for at in range(0, len(communities), _COMMUNITY_LENGTH):
         kind, sub_type, content = communities[at], communities[at + 1], communities[at + 2 : at + 8]
         if sub_type == ROUTE_TARGET and kind in {_TWO_OCTET_AS, _IPV4_ADDRESS, _FOUR_OCTET_AS}:
             targets.add(RouteTarget(_administered(kind, content)))

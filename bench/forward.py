@@ -31,9 +31,11 @@ from bench import pktgen
 from bench.pktgen import Stream
 from bench.report import Measurement
 from bench.vrouter import TRUNK, TRUNK_MAC, Given, PlainInterfaces, inside, ip, make_network, make_port, make_reconciler
-from vrouter_vm.filter_tables import FilterTables
-from vrouter_vm.kernel import Kernel
-from vrouter_vm.libnftables import LibNftables
+from vrouter_vm.filters.libnftables import LibNftables
+from vrouter_vm.filters.rules import TCP, UDP, PolicyRule, PolicyView, Service
+from vrouter_vm.filters.tables import FilterTables
+from vrouter_vm.kernel.adapter import Kernel
+from vrouter_vm.kernel.route_socket import RouteSocket
 from vrouter_vm.model import (
     Direction,
     GuestPolicy,
@@ -46,8 +48,6 @@ from vrouter_vm.model import (
     SetKey,
     VmiUuid,
 )
-from vrouter_vm.route_socket import RouteSocket
-from vrouter_vm.rules import TCP, UDP, PolicyRule, PolicyView, Service
 
 NAME: Final = "forward"
 CASES: Final = ("policy", "new-flows", "each-new")

@@ -24,9 +24,10 @@ from bench.report import Measurement
 from tf_runtime import heap
 from vrouter_vm.actions import ChangeElements, ReplaceFilters
 from vrouter_vm.desired import all_wanted, before, changed, surroundings, whole
-from vrouter_vm.filter_tables import FilterTables
+from vrouter_vm.filters.libnftables import LibNftables
+from vrouter_vm.filters.rules import PolicyRule, PolicyView, Service
+from vrouter_vm.filters.tables import FilterTables
 from vrouter_vm.kernel_model import Observed, ObservedFilters, Trunk
-from vrouter_vm.libnftables import LibNftables
 from vrouter_vm.model import (
     Direction,
     GuestPolicy,
@@ -45,8 +46,7 @@ from vrouter_vm.model import (
     VnUuid,
 )
 from vrouter_vm.plan import plan_host
-from vrouter_vm.rules import PolicyRule, PolicyView, Service
-from vrouter_vm.wanted import Wanted
+from vrouter_vm.wanted.state import Wanted
 
 NAME: Final = "policy"
 CASES: Final = ("rule-change", "vif-added", "memory")

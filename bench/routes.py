@@ -41,15 +41,16 @@ from bench.vrouter import TRUNK, TRUNK_MAC, inside, ip, make_network, make_port
 from lab.reflector import reflector_configuration
 from lab.vm import PROJECT
 from tf_reconcile.errors import BoundaryError
-from vrouter_vm import names, netlink, rtroute
-from vrouter_vm.bgp import PeerState, Speaker
+from vrouter_vm import names
 from vrouter_vm.cache import format_snapshot
-from vrouter_vm.evpn import FIRST_GENERATION, default_target, format_rd
+from vrouter_vm.kernel import netlink, rtroute
 from vrouter_vm.model import Network
-from vrouter_vm.networks import format_cache as format_networks
+from vrouter_vm.overlay.bgp import PeerState, Speaker
+from vrouter_vm.overlay.evpn import FIRST_GENERATION, default_target, format_rd
 from vrouter_vm.overlay_model import EvpnRoute
 from vrouter_vm.port_files import format_port
-from vrouter_vm.tf_interfaces import RESOURCE
+from vrouter_vm.tf.interface_settings import RESOURCE
+from vrouter_vm.tf.network_feed import format_cache as format_networks
 
 NAME: Final = "routes"
 CASES: Final = ("5000", "20000", "withdraw", "memory")

@@ -21,12 +21,12 @@ from tf_reconcile.errors import BoundaryError
 from tf_reconcile.result import PassReport
 from vrouter_vm import names
 from vrouter_vm.actions import FilterAction, KernelAction
-from vrouter_vm.filter_tables import FilterTables
-from vrouter_vm.kernel import Kernel
+from vrouter_vm.filters.libnftables import LibNftables
+from vrouter_vm.filters.tables import FilterTables
+from vrouter_vm.kernel.adapter import Kernel
+from vrouter_vm.kernel.route_socket import RouteSocket
 from vrouter_vm.kernel_model import Observed, ObservedFilters
-from vrouter_vm.libnftables import LibNftables
 from vrouter_vm.reconciler import Reconciler
-from vrouter_vm.route_socket import RouteSocket
 
 NAME: Final = "vifs"
 CASES: Final = ("1000", "1000-second")

@@ -12,6 +12,7 @@ from ipaddress import IPv4Network, ip_address
 from typing import Final
 
 from vrouter_vm.boundary import Filtering, Forwarding, Interfaces
+from vrouter_vm.filters.rules import NO_POLICIES, PolicyView
 from vrouter_vm.gateway_mac import MacRange
 from vrouter_vm.model import (
     InterfaceSettings,
@@ -28,7 +29,6 @@ from vrouter_vm.model import (
     VnUuid,
 )
 from vrouter_vm.reconciler import Reconciler
-from vrouter_vm.rules import NO_POLICIES, PolicyView
 from vrouter_vm.status import StatusBoard
 
 TRUNK: Final = "eth1"

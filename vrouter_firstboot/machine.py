@@ -17,7 +17,7 @@ from typing import Final
 
 from tf_reconcile.errors import Rejected
 from vrouter_firstboot.nics import Nic, Role
-from vrouter_vm.fou import MplsPort
+from vrouter_vm.kernel.fou import MplsPort
 from vrouter_vm.names import MPLS_PORT
 from vrouter_vm.settings import AgentSettings
 

@@ -28,38 +28,35 @@ from tf_runtime.loop import ReconcileLoop
 from tf_runtime.metrics import DaemonMetrics
 from tf_runtime.notify import Notifier
 from tf_runtime.settings import parse_listen
-from vrouter_vm import names, rules
-from vrouter_vm.bgp_routers import PeerFeed, SessionSettings, TfBgpRouters, describe_peer_feed
-from vrouter_vm.connections import connections_page
-from vrouter_vm.conntrack import Conntrack
-from vrouter_vm.dns_feed import WATCHED as NAMES_WATCHED
-from vrouter_vm.dns_feed import TfVirtualDns, VirtualDnsFeed
-from vrouter_vm.evpn import Vtep, leaks
-from vrouter_vm.filter_tables import FilterTables
-from vrouter_vm.filter_watch import LOOK_S, FilterWatch
-from vrouter_vm.flows import FlowJudge
-from vrouter_vm.fou import MplsPort
+from vrouter_vm import names
+from vrouter_vm.filters import rules
+from vrouter_vm.filters.conntrack import Conntrack
+from vrouter_vm.filters.flows import FlowJudge
+from vrouter_vm.filters.libnftables import LibNftables
+from vrouter_vm.filters.nf_tables import NfTables
+from vrouter_vm.filters.policy_status import PolicyMetrics, PolicyStatus
+from vrouter_vm.filters.tables import FilterTables
+from vrouter_vm.filters.verdict import Decision
+from vrouter_vm.filters.watch import LOOK_S, FilterWatch
 from vrouter_vm.gateway_mac import check_gateway_mac
 from vrouter_vm.guest_services.claim_box import ClaimBox
 from vrouter_vm.guest_services.guest import Terms
 from vrouter_vm.guest_services.metadata import Tls
 from vrouter_vm.guest_services.service import Directory, GuestServices, RelayService, TrunkService, guest_mtu
 from vrouter_vm.guest_services.upstreams import Names, Resolvers, Upstreams
-from vrouter_vm.interfaces import InterfaceFeed
-from vrouter_vm.kernel import Kernel
+from vrouter_vm.kernel.adapter import Kernel
+from vrouter_vm.kernel.connections import connections_page
+from vrouter_vm.kernel.fou import MplsPort
+from vrouter_vm.kernel.route_socket import RouteSocket
+from vrouter_vm.kernel.traffic import read_traffic
 from vrouter_vm.kernel_model import Trunk
-from vrouter_vm.libnftables import LibNftables
 from vrouter_vm.metrics import GuestServiceMetrics, OverlayMetrics, PortMetrics
-from vrouter_vm.networks import WATCHED_TYPES, NetworkFeed, TfNetworks
-from vrouter_vm.nf_tables import NfTables
-from vrouter_vm.overlay import BgpOverlay, describe_overlay
-from vrouter_vm.paths import PathProbe, PathWatch, describe_paths
-from vrouter_vm.policy_status import PolicyMetrics, PolicyStatus
+from vrouter_vm.overlay.evpn import Vtep, leaks
+from vrouter_vm.overlay.exchange import BgpOverlay, describe_overlay
+from vrouter_vm.overlay.paths import PathProbe, PathWatch, describe_paths
 from vrouter_vm.port_api import PortApi, PortServer, describe_status
 from vrouter_vm.port_files import PortStore
 from vrouter_vm.reconciler import OverlaySide, Reconciler
-from vrouter_vm.route_socket import RouteSocket
-from vrouter_vm.route_targets import ROUTING_INSTANCE
 from vrouter_vm.settings import (
     AgentSettings,
     OverlaySettings,
@@ -72,10 +69,14 @@ from vrouter_vm.settings import (
     resolvers,
 )
 from vrouter_vm.status import PortStatus, StatusBoard, describe_vrfs
-from vrouter_vm.tf_source import WATCHED, TfInterfaces
+from vrouter_vm.tf.dns_feed import WATCHED as NAMES_WATCHED
+from vrouter_vm.tf.dns_feed import TfVirtualDns, VirtualDnsFeed
+from vrouter_vm.tf.interface_feed import InterfaceFeed
+from vrouter_vm.tf.interface_source import WATCHED, TfInterfaces
+from vrouter_vm.tf.network_feed import WATCHED_TYPES, NetworkFeed, TfNetworks
+from vrouter_vm.tf.peer_feed import PeerFeed, SessionSettings, TfBgpRouters, describe_peer_feed
+from vrouter_vm.tf.route_targets import ROUTING_INSTANCE
 from vrouter_vm.trace import KernelView, Packet, trace_page
-from vrouter_vm.traffic import read_traffic
-from vrouter_vm.verdict import Decision
 
 NAME = "vrouter-agent"
 log = logging.getLogger(NAME)

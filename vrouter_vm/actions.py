@@ -1,5 +1,5 @@
-"""The actions of a plan, as values. `kernel` and `filter_tables` carry them out; `plan` alone decides which and in what
-order.
+"""The actions of a plan, as values. `kernel` and `filters.tables` carry them out; `plan` alone decides which and in
+what order.
 
 Each action has a `subject`, the thing it is a part of, and `needs`, the subjects it builds on. When an action fails,
 the later actions of its subject and those that need it are left out of this pass; all others run. `runs` says which

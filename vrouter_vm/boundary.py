@@ -1,7 +1,7 @@
 """What the agent needs from outside, as it needs it.
 
-Adapters: `kernel`, `filter_tables`, `conntrack`, `networks`, `interfaces`, `port_files`, `overlay`,
-`guest_services.claim_box`.
+Adapters: `kernel`, `filters.tables`, `filters.conntrack`, `tf.network_feed`, `tf.interface_feed`, `port_files`,
+`overlay`, `guest_services.claim_box`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from tf_api.model import JsonObject, Snapshot
 from tf_reconcile.errors import BoundaryError
 from vrouter_vm.actions import FilterAction, KernelAction
 from vrouter_vm.claims import Claim, Standing
-from vrouter_vm.flows import Flow
+from vrouter_vm.filters.flows import Flow
+from vrouter_vm.filters.rules import PolicyView
 from vrouter_vm.kernel_model import Observed, ObservedFilters
 from vrouter_vm.model import (
     InterfaceView,
@@ -28,7 +29,6 @@ from vrouter_vm.model import (
     VnUuid,
 )
 from vrouter_vm.overlay_model import BgpRoute, OverlayNews, OverlayView, RouteKey
-from vrouter_vm.rules import PolicyView
 
 
 class Forwarding(Protocol):

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from tf_api.model import Snapshot
-from vrouter_vm.port_files import sync_directory, write_atomically
+from vrouter_vm.files import sync_directory, write_atomically
 
 log = logging.getLogger(__name__)
 

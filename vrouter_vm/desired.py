@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from vrouter_vm import links, policy
 from vrouter_vm.claims import NO_OWNERS, Claim, Owners
-from vrouter_vm.flows import FlowJudge, Scope
+from vrouter_vm.filters import policy
+from vrouter_vm.filters.flows import FlowJudge, Scope
+from vrouter_vm.filters.rules import NO_POLICIES, PolicyView
 from vrouter_vm.kernel_model import Desired, Element, Observed, ObservedFilters, Trunk
 from vrouter_vm.model import InterfaceView, NetworkView, Port
 from vrouter_vm.plan import digests_of
-from vrouter_vm.rules import NO_POLICIES, PolicyView
-from vrouter_vm.tunnels import Overlay
-from vrouter_vm.wanted import Wanted
+from vrouter_vm.wanted import links
+from vrouter_vm.wanted.state import Wanted
+from vrouter_vm.wanted.tunnels import Overlay
 
 
 def desired_state(

@@ -10,10 +10,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from tf_runtime.metrics import PREFIX
+from vrouter_vm.kernel.traffic import read_traffic
 from vrouter_vm.model import PortState
-from vrouter_vm.overlay import BgpOverlay
+from vrouter_vm.overlay.exchange import BgpOverlay
 from vrouter_vm.status import StatusBoard
-from vrouter_vm.traffic import read_traffic
 
 
 class CountedServices(Protocol):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network, ip_network
 from typing import Final, Literal, NewType, TypeAlias
 
 VmiUuid = NewType("VmiUuid", str)
@@ -326,3 +326,24 @@ class Placement:
     vif: str
     vrf: str
     is_active: bool
+
+
+def routes_behind(placement: Placement) -> dict[IpNetwork, IpAddress]:
+    """Return the prefixes behind a port's guest, and by which address of the guest: those of route tables, and its
+    allowed address pairs.
+
+    A prefix needs an address of its own IP version. The router's addresses are nobody else's, and the guest's own
+    are no prefixes behind it.
+    """
+    port, network = placement.port, placement.network
+    first: dict[int, IpAddress] = {}
+    for address in port.addresses:
+        first.setdefault(address.version, address)
+    behind = (*(pair.prefix for pair in placement.settings.address_pairs), *placement.settings.routes)
+    found = {prefix: first[prefix.version] for prefix in behind if prefix.version in first}
+    for route in network.static_routes:
+        if route.next_hop in port.addresses:
+            found[route.prefix] = route.next_hop
+    taken = {ip_network(address) for address in port.addresses}
+    taken |= set(map(ip_network, network.router_addresses))
+    return {prefix: via for prefix, via in found.items() if prefix not in taken}

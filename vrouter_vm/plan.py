@@ -28,7 +28,7 @@ from types import MappingProxyType
 from typing import Final, TypeAlias
 
 from tf_reconcile.result import Held, Plan
-from vrouter_vm import names, policy
+from vrouter_vm import names
 from vrouter_vm.actions import (
     FILTERS,
     HOST,
@@ -60,6 +60,7 @@ from vrouter_vm.actions import (
     SetUp,
     Withdraw,
 )
+from vrouter_vm.filters import policy
 from vrouter_vm.kernel_model import (
     Chain,
     Desired,

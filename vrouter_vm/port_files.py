@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import threading
 from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from vrouter_vm.changes import ChangeLog
+from vrouter_vm.files import sync_directory, write_atomically
 from vrouter_vm.model import VLAN_RANGE, IpAddress, MacAddress, Port, PortKind, VmiUuid, VnUuid
 
 log = logging.getLogger(__name__)
@@ -267,29 +267,6 @@ class PortStore:
         if entry is not None:
             self._changes.note([vmi_uuid])
             log.info("port deleted", extra=_fields(entry.port))
-
-
-def write_atomically(path: Path, text: str, *, mode: int = 0o644) -> None:
-    """Replace the file `path` by `text`: it holds either all of it, also after a crash, or what it held before.
-
-    Which of the two is certain only after `sync_directory`. `mode`: its permissions, less the process's umask.
-    """
-    partial = path.with_name(f".{path.name}.partial")
-    partial.unlink(missing_ok=True)  # one that a crash has left may have other permissions
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-
-
-def sync_directory(directory: Path) -> None:
-    """Return once the names in `directory` are on disk."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _fields(port: Port) -> dict[str, object]:

@@ -51,15 +51,15 @@ from vrouter_vm.desired import (
     tell_policies,
     whole,
 )
-from vrouter_vm.evpn import Vtep
-from vrouter_vm.flows import EVERYTHING, FlowJudge, Scope, scope_of
+from vrouter_vm.filters.flows import EVERYTHING, FlowJudge, Scope, scope_of
 from vrouter_vm.gateway_mac import MacRange, check_gateway_mac
 from vrouter_vm.kernel_model import Observed
+from vrouter_vm.overlay.evpn import Vtep
 from vrouter_vm.overlay_model import OverlayNews, OverlayView
 from vrouter_vm.plan import NOTHING_ANNOUNCED, plan_host
 from vrouter_vm.status import PassOutcome, StatusBoard, port_statuses
-from vrouter_vm.tunnels import Installed, Overlay, installed_in
-from vrouter_vm.wanted import Wanted
+from vrouter_vm.wanted.state import Wanted
+from vrouter_vm.wanted.tunnels import Installed, Overlay, installed_in
 
 FLOWS: Final = "flows"
 """Subject of what concerns flows that are under way."""

@@ -13,12 +13,13 @@ from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 from tf_reconcile.result import Failure, Held
-from vrouter_vm import links, names, tunnels
+from vrouter_vm import names
 from vrouter_vm.actions import FILTERS, HOST
 from vrouter_vm.model import Network, Placement, Port, PortState, RouteTarget, VmiUuid, VnUuid
+from vrouter_vm.overlay.rib import PrefixUnit
 from vrouter_vm.overlay_model import Choice
-from vrouter_vm.rib import PrefixUnit
-from vrouter_vm.wanted import Wanted
+from vrouter_vm.wanted import links, tunnels
+from vrouter_vm.wanted.state import Wanted
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias
 
 from tf_reconcile.errors import Transient
-from vrouter_vm import names, policy
+from vrouter_vm import names
+from vrouter_vm.filters import policy
+from vrouter_vm.filters.libnftables import LibNftables
+from vrouter_vm.filters.verdict import Decision
 from vrouter_vm.kernel_model import Element
-from vrouter_vm.libnftables import LibNftables
 from vrouter_vm.model import IpAddress, PortState
 from vrouter_vm.status import PortStatus
-from vrouter_vm.verdict import Decision
 
 PROTOCOLS: Final[Mapping[str, int]] = {"icmp": 1, "tcp": 6, "udp": 17, "sctp": 132}
 ICMPV6: Final = 58

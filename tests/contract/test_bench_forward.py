@@ -8,9 +8,9 @@ import pytest
 
 from bench.forward import CASES, RULES, VIFS, GroupedInterfaces, Host, guests
 from bench.pktgen import delays_ns
+from vrouter_vm.filters.rules import UDP, Packet
+from vrouter_vm.filters.verdict import decide, matches
 from vrouter_vm.model import IpAddress, SetKey
-from vrouter_vm.rules import UDP, Packet
-from vrouter_vm.verdict import decide, matches
 
 ZONE = 1
 

@@ -11,7 +11,7 @@ from typing import Any
 from tests.fakes.vrouter_host import make_port
 from vrouter_vm.guest_services.guest import Guest, Terms, guest_of
 from vrouter_vm.model import InterfaceSettings, IpAddress, Ipam, LinkLocalService, Network, Placement, Subnet, VnUuid
-from vrouter_vm.virtual_dns import DnsRecord, RecordOrder, RecordType, VirtualDns
+from vrouter_vm.tf.virtual_dns import DnsRecord, RecordOrder, RecordType, VirtualDns
 
 TERMS = Terms(mtu_bytes=1450, lease_s=86400)
 METADATA = LinkLocalService(

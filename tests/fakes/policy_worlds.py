@@ -13,11 +13,11 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from vrouter_vm.filters.rules import MemberSets, Packet, member_sets
 from vrouter_vm.model import SetKey, VmiUuid, VnUuid
-from vrouter_vm.rules import MemberSets, Packet
-from vrouter_vm.tf_catalogue import Catalogue
-from vrouter_vm.tf_members import collect_members
-from vrouter_vm.tf_policies import Policies, member_sets, parse_policies
+from vrouter_vm.tf.catalogue import Catalogue
+from vrouter_vm.tf.members import collect_members
+from vrouter_vm.tf.policies import Policies, parse_policies
 
 Json = dict[str, Any]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from vrouter_vm.evpn import Member, Vtep
 from vrouter_vm.model import IpNetwork
+from vrouter_vm.overlay.evpn import Member, Vtep
+from vrouter_vm.overlay.rib import Rib
 from vrouter_vm.overlay_model import BgpRoute, Choice, EvpnRoute, LocalWay, RouteKey
-from vrouter_vm.rib import Rib
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from typing import assert_never
 import msgspec
 
 from tf_reconcile.errors import BoundaryError, Conflict, Rejected, Transient
-from vrouter_vm import chains, names, policy
+from vrouter_vm import names
 from vrouter_vm.actions import (
     AddAddress,
     AddLabel,
@@ -46,6 +46,8 @@ from vrouter_vm.actions import (
     SetUp,
     Withdraw,
 )
+from vrouter_vm.filters import chains, policy
+from vrouter_vm.filters.rules import NO_POLICIES, PolicyView
 from vrouter_vm.kernel_model import (
     Element,
     LabelDoor,
@@ -82,7 +84,6 @@ from vrouter_vm.model import (
     VnUuid,
 )
 from vrouter_vm.plan import digests_of
-from vrouter_vm.rules import NO_POLICIES, PolicyView
 
 TRUNK_MAC = MacAddress("00:50:56:00:00:01")
 

@@ -22,7 +22,7 @@ from lab.running import gobgpd_binary
 from tests.image.labelled import LabelledHost
 from tf_reconcile.errors import BoundaryError
 from vrouter_vm import names
-from vrouter_vm.bgp import Speaker
+from vrouter_vm.overlay.bgp import Speaker
 from vrouter_vm.overlay_model import EvpnRoute, VpnRoute
 
 ASN = 64512

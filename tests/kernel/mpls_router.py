@@ -19,8 +19,8 @@ from pathlib import Path
 from tests.kernel.overlay_site import ASN, REFLECTOR, SPEAKER_OPTIONS, UNDERLAY, UNDERLAY_MTU_BYTES, binary
 from tests.kernel.site import batch, run, wait_until
 from tf_reconcile.errors import BoundaryError
-from vrouter_vm.bgp import Speaker, Withdrawn
 from vrouter_vm.model import IpNetwork, RouteTarget
+from vrouter_vm.overlay.bgp import Speaker, Withdrawn
 from vrouter_vm.overlay_model import Family, PeerSettings, RouteKey, VpnRoute
 
 VTEP = UNDERLAY[4]

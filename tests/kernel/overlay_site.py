@@ -36,9 +36,9 @@ from tests.kernel.site import GATEWAY_MAC, ROOT, START_PATIENCE_S, Guest, batch,
 from tf_api.model import Snapshot
 from vrouter_vm.cache import format_snapshot
 from vrouter_vm.model import Encapsulation, MacAddress, Network, RouteTarget, RouteTargets, Subnet, VnUuid
-from vrouter_vm.networks import format_cache
-from vrouter_vm.route_tables import INTERFACE_ROUTES, INTERFACE_TABLE, NETWORK_ROUTES, NETWORK_TABLE
-from vrouter_vm.tf_interfaces import RESOURCE, ROUTE_TABLES
+from vrouter_vm.tf.interface_settings import RESOURCE, ROUTE_TABLES
+from vrouter_vm.tf.network_feed import format_cache
+from vrouter_vm.tf.route_tables import INTERFACE_ROUTES, INTERFACE_TABLE, NETWORK_ROUTES, NETWORK_TABLE
 
 ASN = 64512
 UNDERLAY = IPv4Network("192.0.2.0/24")

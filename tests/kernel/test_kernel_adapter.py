@@ -21,7 +21,7 @@ from tests.fakes.vrouter_host import (
 )
 from tests.kernel.site import R1, batch, inside, run, vrouter_namespace
 from tf_reconcile.errors import BoundaryError, Conflict, Rejected, Transient
-from vrouter_vm import names, policy
+from vrouter_vm import names
 from vrouter_vm.actions import (
     HOST,
     AddRoute,
@@ -36,18 +36,19 @@ from vrouter_vm.actions import (
     Withdraw,
 )
 from vrouter_vm.desired import desired_state
-from vrouter_vm.evpn import Vtep, labelled
-from vrouter_vm.filter_tables import FilterTables
-from vrouter_vm.fou import MplsPort
-from vrouter_vm.kernel import Kernel
+from vrouter_vm.filters import policy
+from vrouter_vm.filters.libnftables import LibNftables
+from vrouter_vm.filters.tables import FilterTables
+from vrouter_vm.kernel.adapter import Kernel
+from vrouter_vm.kernel.fou import MplsPort
+from vrouter_vm.kernel.route_socket import RouteSocket
 from vrouter_vm.kernel_model import Observed, Route, Sysctl, Underlay, Vrf, Vxlan
-from vrouter_vm.libnftables import LibNftables
-from vrouter_vm.links import route_to
 from vrouter_vm.model import Encapsulation, Port, RouteTarget
+from vrouter_vm.overlay.evpn import Vtep, labelled
 from vrouter_vm.overlay_model import BgpRoute, EvpnRoute, OverlayView
 from vrouter_vm.plan import plan_host
-from vrouter_vm.route_socket import RouteSocket
-from vrouter_vm.tunnels import Installed, Overlay
+from vrouter_vm.wanted.links import route_to
+from vrouter_vm.wanted.tunnels import Installed, Overlay
 
 pytestmark = pytest.mark.kernel
 

@@ -31,9 +31,9 @@ from tests.kernel.site import (
     vrouter_namespace,
     wait_until,
 )
-from vrouter_vm.connections import connections_page
-from vrouter_vm.filter_tables import FilterTables
-from vrouter_vm.libnftables import LibNftables
+from vrouter_vm.filters.libnftables import LibNftables
+from vrouter_vm.filters.tables import FilterTables
+from vrouter_vm.kernel.connections import connections_page
 
 pytestmark = pytest.mark.kernel
 

@@ -23,7 +23,7 @@ import dns.rrset
 from vrouter_vm.guest_services.sharing import Target
 from vrouter_vm.guest_services.zones import Known, Question, Resolve
 from vrouter_vm.model import DNS_PORT
-from vrouter_vm.virtual_dns import DnsRecord, RecordType, VirtualDns
+from vrouter_vm.tf.virtual_dns import DnsRecord, RecordType, VirtualDns
 
 MOST_UDP_BYTES: Final = 1232
 """What goes through every guest's link in one piece, whatever larger size its resolver offers to take."""

@@ -6,7 +6,6 @@ them wins, as in TF's own agent.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -15,7 +14,6 @@ from typing import Final, TypeVar
 from vrouter_vm.claims import NO_CLAIMABLES, Claimable, claimables
 from vrouter_vm.guest_services import dhcp_options
 from vrouter_vm.guest_services.dhcp_options import Coded
-from vrouter_vm.links import source_towards
 from vrouter_vm.model import (
     DnsMethod,
     InterfaceSettings,
@@ -28,13 +26,14 @@ from vrouter_vm.model import (
     VmiUuid,
 )
 from vrouter_vm.prefixes import host_prefix
+from vrouter_vm.tf.virtual_dns import host_name_of
+from vrouter_vm.wanted.links import source_towards
 
 MIN_MTU4_BYTES: Final = 68
 """RFC 791; the smallest that option 26 may say (RFC 2132, 5.1)."""
 MIN_MTU6_BYTES: Final = 1280
 """RFC 8200, 5."""
 
-_LABEL: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 Address = TypeVar("Address", IPv4Address, IPv6Address)
 
 
@@ -122,12 +121,6 @@ def guest_of(placement: Placement, *, terms: Terms) -> Guest:
         claimables=shared,
         askers={address: source for address, source in sources.items() if isinstance(source, IPv4Address)},
     )
-
-
-def host_name_of(display_name: str) -> str:
-    """Return a VM's name as a host name (RFC 1123, 2.1), empty when none can be made of it."""
-    labels = [re.sub(r"[^a-z0-9-]+", "-", label).strip("-") for label in display_name.lower().split(".")]
-    return ".".join(labels)[:255] if all(_LABEL.fullmatch(label) for label in labels) else ""
 
 
 def _first(network: Network, addresses: Iterable[Address]) -> tuple[Address, Subnet] | None:

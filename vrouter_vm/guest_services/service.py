@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from vrouter_vm import tunnels
 from vrouter_vm.claims import Claim, Standing
 from vrouter_vm.guest_services import dns
 from vrouter_vm.guest_services.claim_box import ClaimBox
@@ -32,7 +31,8 @@ from vrouter_vm.guest_services.worker import Worker
 from vrouter_vm.guest_services.zones import Zones
 from vrouter_vm.kernel_model import Underlay
 from vrouter_vm.model import IpAddress, MacAddress, Placement, Port, VmiUuid
-from vrouter_vm.virtual_dns import DnsRecord, VirtualDns
+from vrouter_vm.overlay.mtu import GUEST_MTU_BYTES, mtu_of
+from vrouter_vm.tf.virtual_dns import DnsRecord, VirtualDns
 
 _BATCH_FRAMES: Final = 64
 _IDLE_S: Final = 60.0
@@ -398,12 +398,12 @@ def guest_mtu(underlay: str | None) -> int:
     Read where any thread can: the kernel's device directory.
     """
     if underlay is None:
-        return tunnels.GUEST_MTU_BYTES
+        return GUEST_MTU_BYTES
     try:
         text = Path(f"/sys/class/net/{underlay}/mtu").read_text(encoding="ascii")
     except OSError:  # the NIC is gone; guests are told anew once it is back and a pass has been made
-        return tunnels.GUEST_MTU_BYTES
-    return tunnels.mtu_of(Underlay(name=underlay, mtu_bytes=int(text)))
+        return GUEST_MTU_BYTES
+    return mtu_of(Underlay(name=underlay, mtu_bytes=int(text)))
 
 
 class GuestServices:

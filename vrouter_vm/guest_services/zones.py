@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, TypeAlias
 
 from vrouter_vm.model import IpAddress
-from vrouter_vm.virtual_dns import DnsRecord, RecordOrder, RecordType, VirtualDns
+from vrouter_vm.tf.virtual_dns import DnsRecord, RecordOrder, RecordType, VirtualDns
 
 ANY: Final = "ANY"
 _MOST_STEPS: Final = 16

@@ -18,12 +18,12 @@ from ipaddress import IPv4Address, IPv6Address
 from types import MappingProxyType
 
 from tests.kernel.site import run
-from vrouter_vm import chains, policy
+from vrouter_vm.filters import chains, policy
+from vrouter_vm.filters.libnftables import LibNftables
+from vrouter_vm.filters.nft import render_replacement
+from vrouter_vm.filters.rules import Packet
 from vrouter_vm.kernel_model import Chain, Elements
-from vrouter_vm.libnftables import LibNftables
 from vrouter_vm.model import GuestPolicy, IpAddress
-from vrouter_vm.nft import render_replacement
-from vrouter_vm.rules import Packet
 
 TRUNK = "eth1"
 _LIBC = ctypes.CDLL(None, use_errno=True)

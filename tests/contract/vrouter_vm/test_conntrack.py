@@ -9,8 +9,8 @@ from ipaddress import ip_address
 import pytest
 
 from tests.contract.vrouter_vm.packet_rig import Rig, RigGuest, running_rig
-from vrouter_vm.conntrack import Conntrack
-from vrouter_vm.rules import Packet
+from vrouter_vm.filters.conntrack import Conntrack
+from vrouter_vm.filters.rules import Packet
 
 A = RigGuest(number=101, zone=5, addresses=(ip_address("10.1.1.11"), ip_address("fd00:1::11")))
 B = RigGuest(number=102, zone=5, addresses=(ip_address("10.1.1.12"), ip_address("fd00:1::12")))

@@ -12,14 +12,14 @@ import pytest
 
 from tests.contract.vrouter_vm.packet_rig import Rig, RigGuest, own_namespace, running_rig
 from tests.kernel.site import run, wait_until
-from vrouter_vm import chains, policy
 from vrouter_vm.actions import ChangeElements, ReplaceFilters
-from vrouter_vm.filter_tables import FilterTables
-from vrouter_vm.filter_watch import FilterWatch
+from vrouter_vm.filters import chains, policy
+from vrouter_vm.filters.libnftables import LibNftables
+from vrouter_vm.filters.rules import Packet, PolicyRule, Service
+from vrouter_vm.filters.tables import FilterTables
+from vrouter_vm.filters.watch import FilterWatch
 from vrouter_vm.kernel_model import ChainRule, Element, ObservedFilters
-from vrouter_vm.libnftables import LibNftables
 from vrouter_vm.model import GuestPolicy, ListKey, PolicyLayer
-from vrouter_vm.rules import Packet, PolicyRule, Service
 
 A = RigGuest(number=101, zone=5, addresses=(ip_address("10.1.1.11"), ip_address("fd00:1::11")))
 B = RigGuest(number=102, zone=5, addresses=(ip_address("10.1.1.12"), ip_address("fd00:1::12")))

@@ -10,13 +10,14 @@ import pytest
 
 from tests.contract.vrouter_vm.packet_rig import TRUNK, Rig, RigGuest, running_rig
 from tests.kernel.site import run, wait_until
-from vrouter_vm import chains, names, policy
+from vrouter_vm import names
 from vrouter_vm.actions import ChangeElements
-from vrouter_vm.filter_tables import FilterTables
+from vrouter_vm.filters import chains, policy
+from vrouter_vm.filters.nft import render_change
+from vrouter_vm.filters.nft_listing import ListedRule, Part
+from vrouter_vm.filters.rules import Packet
+from vrouter_vm.filters.tables import FilterTables
 from vrouter_vm.kernel_model import Element, Elements
-from vrouter_vm.nft import render_change
-from vrouter_vm.nft_listing import ListedRule, Part
-from vrouter_vm.rules import Packet
 
 A = RigGuest(number=101, zone=5, addresses=(ip_address("10.1.1.11"), ip_address("fd00:1::11")))
 B = RigGuest(number=102, zone=5, addresses=(ip_address("10.1.1.12"), ip_address("fd00:1::12")))

@@ -17,9 +17,9 @@ import pytest
 from lab.reflector import EVPN
 from tests.contract.vrouter_vm.speakers import ASN, Fabric, running_fabric, wait_until
 from tf_reconcile.errors import Rejected
-from vrouter_vm.bgp import Event, Speaker
 from vrouter_vm.model import MacAddress, RouteTarget
-from vrouter_vm.overlay import BgpOverlay
+from vrouter_vm.overlay.bgp import Event, Speaker
+from vrouter_vm.overlay.exchange import BgpOverlay
 from vrouter_vm.overlay_model import BgpRoute, EvpnRoute, RouteKey, VpnRoute
 
 SETTLE_S = 1.0

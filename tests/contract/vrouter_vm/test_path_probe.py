@@ -10,7 +10,7 @@ from ipaddress import IPv4Address
 import pytest
 
 from tests.kernel.site import batch, inside, run
-from vrouter_vm.paths import PathProbe, Paths, PathState
+from vrouter_vm.overlay.paths import PathProbe, Paths, PathState
 
 HERE, THERE, NOBODY = (IPv4Address(f"192.0.2.{number}") for number in (1, 2, 99))
 PASSES = PathState.PASSES

@@ -15,7 +15,7 @@ from tests.contract.vrouter_vm.speakers import ASN, Fabric, running_fabric, wait
 from tests.contract.vrouter_vm.test_overlay import Host, route
 from tf_api.client import ConfigApi
 from tf_api.watch import Watch
-from vrouter_vm.bgp_routers import PeerFeed, SessionSettings, TfBgpRouters
+from vrouter_vm.tf.peer_feed import PeerFeed, SessionSettings, TfBgpRouters
 
 FABRIC = ["default-domain", "default-project", "ip-fabric", "__default__"]
 FIRST, SECOND = "127.0.0.100", "127.0.0.101"

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from tests.contract.vrouter_vm.packet_rig import Rig, RigGuest, running_rig
 from tests.fakes.policy_worlds import GUESTS, LOCAL, NUMBERS, ZONE, World, owner_of, packets, worlds, zoned
 from tests.property.vrouter_vm.test_policy_laws import contains_of
-from vrouter_vm import chains
+from vrouter_vm.filters import chains
+from vrouter_vm.filters.rules import Packet
+from vrouter_vm.filters.verdict import decide
 from vrouter_vm.kernel_model import Element
-from vrouter_vm.rules import Packet
-from vrouter_vm.verdict import decide
 
 GUESTS_HERE = [
     RigGuest(number=NUMBERS[name], zone=ZONE, addresses=tuple(map(ip_address, GUESTS[name][1]))) for name in LOCAL

@@ -11,8 +11,8 @@ import pytest
 from lab.controller import Controller
 from tf_api.client import ConfigApi
 from vrouter_vm.model import Exporter, ListKey, RouteTarget, RouteTargets, VmiUuid, VnUuid
-from vrouter_vm.tf_policies import Policies, parse_policies
-from vrouter_vm.tf_source import MEMBERS, TfInterfaces
+from vrouter_vm.tf.interface_source import MEMBERS, TfInterfaces
+from vrouter_vm.tf.policies import Policies, parse_policies
 
 PROJECT = ["default-domain", "vCenter"]
 ANY_PORT = [{"start_port": 0, "end_port": 65535}]

@@ -20,8 +20,8 @@ from lab.reflector import reflector_configuration
 from tests.contract.vrouter_vm.speakers import ASN, LOOPBACK, ROOT, Fabric, Process, running_fabric, wait_until
 from tests.contract.vrouter_vm.test_overlay import Host, route
 from tf_reconcile.errors import Rejected, Transient
-from vrouter_vm.bgp import Speaker
-from vrouter_vm.gobgp import gobgp_pb2, nlri_pb2
+from vrouter_vm.overlay.bgp import Speaker
+from vrouter_vm.overlay.gobgp import gobgp_pb2, nlri_pb2
 from vrouter_vm.overlay_model import PeerSettings
 
 PULSE_S = 0.5

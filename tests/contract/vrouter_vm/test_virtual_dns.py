@@ -26,10 +26,10 @@ from lab.controller import Controller
 from tests.fakes.guests import make_placement, make_subnet
 from tf_api.client import ConfigApi
 from tf_reconcile.result import PassReport
-from vrouter_vm.dns_feed import SYSTEM, TfVirtualDns, VirtualDnsFeed
 from vrouter_vm.guest_services.service import RelayService
 from vrouter_vm.guest_services.upstreams import Upstreams
 from vrouter_vm.model import DnsMethod, Ipam
+from vrouter_vm.tf.dns_feed import SYSTEM, TfVirtualDns, VirtualDnsFeed
 
 SERVICE, NEXT = "127.1.1.53", "127.1.1.54"
 RED = "default-domain:red"

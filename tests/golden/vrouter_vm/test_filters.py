@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.vrouter_host import make_interfaces, make_network, make_port, make_view
-from vrouter_vm import policy
 from vrouter_vm.actions import ChangeElements
 from vrouter_vm.desired import desired_state
+from vrouter_vm.filters import policy
+from vrouter_vm.filters.nft import render_change, render_replacement
+from vrouter_vm.filters.rules import NO_POLICIES, PolicyRule, PolicyView, Service
 from vrouter_vm.kernel_model import Desired, Trunk
 from vrouter_vm.model import (
     AddressPair,
@@ -26,8 +28,6 @@ from vrouter_vm.model import (
     SetKey,
     VnUuid,
 )
-from vrouter_vm.nft import render_change, render_replacement
-from vrouter_vm.rules import NO_POLICIES, PolicyRule, PolicyView, Service
 
 HERE = Path(__file__).parent
 TRUNK = Trunk(name="eth1", mac=MacAddress("00:50:56:00:00:01"), is_up=True)

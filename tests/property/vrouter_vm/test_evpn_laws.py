@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fakes.routes import Hosted, choose, local_routes
-from vrouter_vm.evpn import FIRST_GENERATION, Member, Vtep, format_rd
 from vrouter_vm.model import IpNetwork, MacAddress, RouteTarget
+from vrouter_vm.overlay.evpn import FIRST_GENERATION, Member, Vtep, format_rd
+from vrouter_vm.overlay.rib import Rib
 from vrouter_vm.overlay_model import EvpnRoute, LocalWay, RouteKey
-from vrouter_vm.rib import Rib
 
 PREFIXES = [ip_network(f"10.1.1.{number}/32") for number in range(11, 15)]
 TARGETS = [RouteTarget(f"64512:{number}") for number in (5, 6)]

@@ -18,6 +18,7 @@ from vrouter_vm import names
 from vrouter_vm.changes import ChangeLog
 from vrouter_vm.claims import Claim
 from vrouter_vm.desired import all_wanted, tell_policies, whole
+from vrouter_vm.filters.rules import Member, PolicyRule, PolicyView
 from vrouter_vm.gateway_mac import MacRange
 from vrouter_vm.guest_services.claim_box import ClaimBox
 from vrouter_vm.kernel_model import Desired
@@ -44,10 +45,9 @@ from vrouter_vm.model import (
 )
 from vrouter_vm.overlay_model import BgpRoute, EvpnRoute, OverlayView, RouteKey
 from vrouter_vm.reconciler import OverlaySide, Reconciler
-from vrouter_vm.rules import Member, PolicyRule, PolicyView
 from vrouter_vm.status import StatusBoard
-from vrouter_vm.tunnels import Installed, Overlay
-from vrouter_vm.wanted import Wanted
+from vrouter_vm.wanted.state import Wanted
+from vrouter_vm.wanted.tunnels import Installed, Overlay
 
 MACS = MacRange(first=MacAddress("00:50:56:00:00:00"), last=MacAddress("00:50:56:3f:ff:ff"))
 

@@ -14,9 +14,9 @@ from vrouter_vm import names
 from vrouter_vm.actions import AnyAction
 from vrouter_vm.desired import desired_state
 from vrouter_vm.kernel_model import Route, Vif, Vrf
-from vrouter_vm.links import route_to
 from vrouter_vm.model import NetworkView, Port, VmiUuid, VnUuid
 from vrouter_vm.plan import plan_host
+from vrouter_vm.wanted.links import route_to
 
 RED = make_network("red", 5, "10.1.1.0/24", "fd00:1::/64")
 BLUE = make_network("blue", 6, "10.1.1.0/24")

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from tests.fakes.policy_worlds import GUESTS, World, owner_of, packets, worlds, zoned
 from tests.property.vrouter_vm.tf_semantics import End, Flow, Tf
+from vrouter_vm.filters.rules import MemberSets, Packet
+from vrouter_vm.filters.verdict import decide
 from vrouter_vm.model import IpAddress, ListKey, SetKey
-from vrouter_vm.rules import MemberSets, Packet
-from vrouter_vm.tf_catalogue import names_in
-from vrouter_vm.verdict import decide
+from vrouter_vm.tf.catalogue import names_in
 
 
 def end_of(world: World, address: IpAddress) -> End:

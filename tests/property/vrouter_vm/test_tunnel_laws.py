@@ -12,15 +12,16 @@ from hypothesis import strategies as st
 from tests.fakes.vrouter_host import FakeHost, make_interfaces, make_network, make_port, make_view
 from tests.property.vrouter_vm.test_laws import littered_hosts, port_sets
 from tf_reconcile.errors import BoundaryError, Conflict, Rejected, Transient
-from vrouter_vm import names, policy
+from vrouter_vm import names
 from vrouter_vm.actions import AddRoute, Announce, AnyAction, DeleteLink, DeleteRoute, Withdraw
 from vrouter_vm.desired import desired_state
-from vrouter_vm.evpn import Vtep, labelled
+from vrouter_vm.filters import policy
 from vrouter_vm.kernel_model import Desired, LabelDoor, MplsTunnel, Underlay, Vxlan
 from vrouter_vm.model import Encapsulation, Network, Port, RouteTarget, RouteTargets
+from vrouter_vm.overlay.evpn import Vtep, labelled
 from vrouter_vm.overlay_model import BgpRoute, EvpnRoute, OverlayView, RouteKey
 from vrouter_vm.plan import plan_host
-from vrouter_vm.tunnels import Installed, Overlay, installed_in
+from vrouter_vm.wanted.tunnels import Installed, Overlay, installed_in
 
 HERE = Vtep(address=IPv4Address("192.0.2.1"), router_mac=names.router_mac_of(IPv4Address("192.0.2.1")))
 UNDERLAY = Underlay(name="eth2", mtu_bytes=1600)

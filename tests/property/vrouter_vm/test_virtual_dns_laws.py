@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.fakes.guests import make_record, make_virtual_dns
 from vrouter_vm.guest_services.dns_messages import Forward, look_up
 from vrouter_vm.guest_services.zones import ANY, Elsewhere, Known, Outcome, Question, Zones
-from vrouter_vm.virtual_dns import DnsRecord, RecordOrder, RecordType, VirtualDns
+from vrouter_vm.tf.virtual_dns import DnsRecord, RecordOrder, RecordType, VirtualDns
 
 SERVERS = ("red", "blue", "green")
 OTHERS = st.sampled_from(("", "192.0.2.53", "fd00::53", *(f"default-domain:{name}" for name in (*SERVERS, "nobody"))))

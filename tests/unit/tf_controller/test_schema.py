@@ -6,7 +6,7 @@ import pytest
 
 from tf_controller.refusal import Refusal
 from tf_controller.schema import SERVED, Property, load_schema
-from vrouter_vm import dns_feed, networks, tf_source
+from vrouter_vm.tf import dns_feed, interface_source, network_feed
 
 SCHEMA = load_schema()
 
@@ -24,7 +24,7 @@ def test_every_served_type_is_in_the_schema_and_no_other_is_given() -> None:
     assert SCHEMA.resource("nonsense") is None
 
 
-@pytest.mark.parametrize("resource", [*networks.WATCHED_TYPES, *tf_source.WATCHED, *dns_feed.WATCHED])
+@pytest.mark.parametrize("resource", [*network_feed.WATCHED_TYPES, *interface_source.WATCHED, *dns_feed.WATCHED])
 def test_what_the_vrouter_agent_watches_is_served(resource: str) -> None:
     assert resource in SERVED, "one type that is not ends the whole watch"
 

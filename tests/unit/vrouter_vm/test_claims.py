@@ -20,8 +20,7 @@ from tests.fakes.vrouter_host import (
 from vrouter_vm import names
 from vrouter_vm.actions import AddRoute, AnyAction, DeleteRoute, ReplaceRoute
 from vrouter_vm.claims import Claim, claimables
-from vrouter_vm.evpn import FIRST_GENERATION, Vtep
-from vrouter_vm.flows import Flow
+from vrouter_vm.filters.flows import Flow
 from vrouter_vm.gateway_mac import MacRange
 from vrouter_vm.guest_services.claim_box import ClaimBox
 from vrouter_vm.kernel_model import Underlay
@@ -37,6 +36,7 @@ from vrouter_vm.model import (
     VmiUuid,
     VnUuid,
 )
+from vrouter_vm.overlay.evpn import FIRST_GENERATION, Vtep
 from vrouter_vm.reconciler import OverlaySide, Reconciler
 from vrouter_vm.status import StatusBoard
 

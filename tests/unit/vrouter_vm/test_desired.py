@@ -7,8 +7,9 @@ import pytest
 
 from tests.fakes.guests import METADATA
 from tests.fakes.vrouter_host import FakeHost, make_interfaces, make_network, make_port, make_view
-from vrouter_vm import names, policy
+from vrouter_vm import names
 from vrouter_vm.desired import desired_state
+from vrouter_vm.filters import policy
 from vrouter_vm.kernel_model import Desired, LinkAddress, Route
 from vrouter_vm.model import InterfaceSettings, MacAddress, NetworkView, Port, PortKind, StaticRoute
 

@@ -12,7 +12,7 @@ from tests.fakes.vrouter_host import FakeHost, make_interfaces, make_network, ma
 from vrouter_vm import names
 from vrouter_vm.actions import AddRoute, Announce, ChangeElements, DeleteLink, DeleteRoute, ReplaceFilters, Withdraw
 from vrouter_vm.desired import all_wanted, whole
-from vrouter_vm.evpn import Vtep, leaks
+from vrouter_vm.filters.rules import NO_POLICIES, PolicyRule, PolicyView
 from vrouter_vm.kernel_model import Underlay
 from vrouter_vm.model import (
     Exporter,
@@ -26,11 +26,11 @@ from vrouter_vm.model import (
     Subnet,
     VnUuid,
 )
+from vrouter_vm.overlay.evpn import Vtep, leaks
 from vrouter_vm.overlay_model import EvpnRoute, OverlayView
 from vrouter_vm.plan import plan_host
-from vrouter_vm.rules import NO_POLICIES, PolicyRule, PolicyView
-from vrouter_vm.tunnels import Installed, Overlay, installed_in
-from vrouter_vm.wanted import Wanted
+from vrouter_vm.wanted.state import Wanted
+from vrouter_vm.wanted.tunnels import Installed, Overlay, installed_in
 
 HERE, THERE = IPv4Address("192.0.2.1"), IPv4Address("192.0.2.2")
 RED = make_network("red", 5, "10.1.1.0/24", "fd00:1::/64")

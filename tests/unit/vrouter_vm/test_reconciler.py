@@ -12,11 +12,11 @@ from tests.fakes.vrouter_host import FakeFilters, FakeHost, PlainInterfaces, mak
 from tf_reconcile.errors import Conflict, DesiredStateError, Rejected
 from vrouter_vm import names
 from vrouter_vm.actions import AddRoute, AnyAction, CreateVif, DeleteRoute, ReplaceFilters
-from vrouter_vm.evpn import Vtep
-from vrouter_vm.flows import FlowJudge
+from vrouter_vm.filters.flows import FlowJudge
 from vrouter_vm.gateway_mac import MacRange
 from vrouter_vm.kernel_model import Underlay
 from vrouter_vm.model import MacAddress, NetworkView, Placement, Port, PortState, RouteTarget, VmiUuid, VnUuid
+from vrouter_vm.overlay.evpn import Vtep
 from vrouter_vm.overlay_model import EvpnRoute
 from vrouter_vm.reconciler import OverlaySide, Reconciler
 from vrouter_vm.status import StatusBoard

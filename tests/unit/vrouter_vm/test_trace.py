@@ -6,12 +6,12 @@ from ipaddress import ip_address
 import pytest
 
 from tests.fakes.vrouter_host import make_network, make_port
-from vrouter_vm import policy
+from vrouter_vm.filters import policy
+from vrouter_vm.filters.verdict import Decision
 from vrouter_vm.kernel_model import Element
 from vrouter_vm.model import Direction, InterfaceSettings, IpAddress, Placement, PortState
 from vrouter_vm.status import PortStatus
 from vrouter_vm.trace import Lookup, Packet, Trace, parse_packet, trace
-from vrouter_vm.verdict import Decision
 
 
 @dataclass(kw_only=True)

@@ -10,7 +10,7 @@ import pytest
 from tests.fakes.guests import make_record, make_virtual_dns
 from vrouter_vm.guest_services.dns_messages import MOST_UDP_BYTES, Forward, look_up
 from vrouter_vm.guest_services.zones import Zones
-from vrouter_vm.virtual_dns import DnsRecord, VirtualDns
+from vrouter_vm.tf.virtual_dns import DnsRecord, VirtualDns
 
 WWW = make_record("www.red.example", "A", "10.1.1.5")
 FAR = make_record("far.red.example", "CNAME", "www.other.example")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.fakes.guests import METADATA, RED4, RED6, TERMS, make_guest, make_placement, make_subnet
-from vrouter_vm.guest_services.guest import Told4, Told6, guest_of, host_name_of
+from vrouter_vm.guest_services.guest import Told4, Told6, guest_of
 from vrouter_vm.model import DhcpOption, DnsMethod, InterfaceSettings, Ipam, Subnet, VmiUuid
 
 
@@ -135,19 +135,3 @@ def test_ipv6_is_told_what_the_subnet_says() -> None:
     assert (told.is_managed, told.is_router) == (True, True)
     silent = told6(RED4, make_subnet("fd00:1::/64", is_dhcp_enabled=False, gateway=None))
     assert (silent.is_managed, silent.is_router) == (False, False)
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("web", "web"),
-        ("Web 01", "web-01"),
-        ("db.example.org", "db.example.org"),
-        ("--", ""),
-        ("München", "m-nchen"),
-        ("x" * 64, ""),
-        ("", ""),
-    ],
-)
-def test_a_vms_name_becomes_a_host_name_where_it_can(name: str, expected: str) -> None:
-    assert host_name_of(name) == expected

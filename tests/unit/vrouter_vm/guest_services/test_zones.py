@@ -8,7 +8,7 @@ import pytest
 
 from tests.fakes.guests import make_record, make_virtual_dns
 from vrouter_vm.guest_services.zones import ANY, Elsewhere, Known, Outcome, Question, Zones, address_of
-from vrouter_vm.virtual_dns import DnsRecord, RecordOrder, VirtualDns
+from vrouter_vm.tf.virtual_dns import DnsRecord, RecordOrder, VirtualDns
 
 WWW = make_record("www.red.example", "A", "10.1.1.5")
 MAIL = make_record("mail.eu.red.example", "AAAA", "fd00:1::5")

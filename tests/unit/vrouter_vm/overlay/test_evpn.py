@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import IPv4Address, ip_network
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from tests.fakes.routes import Hosted, choose, local_routes
+from vrouter_vm.model import Encapsulation, MacAddress, RouteTarget
+from vrouter_vm.overlay.evpn import (
+    FIRST_GENERATION,
+    LAST_GENERATION,
+    Member,
+    Vtep,
+    default_target,
+    is_usable,
+    labelled,
+    parse_route,
+    parse_route_target,
+)
+from vrouter_vm.overlay_model import BgpRoute, Choice, EvpnRoute, LocalWay
+
+HERE = Vtep(address=IPv4Address("192.0.2.2"), router_mac=MacAddress("02:00:c0:00:02:02"))
+RED, GREEN = RouteTarget("64512:5"), RouteTarget("64512:7")
+GUEST = ip_network("10.1.1.11/32")
+GATEWAY = ip_network("10.1.1.1/32")
+
+
+def member(
+    network_id: int = 5,
+    *,
+    guests: Iterable[str] = (),
+    imports: Iterable[RouteTarget] = (RED,),
+    exports: Iterable[RouteTarget] = (RED,),
+    has_ipv6: bool = False,
+    encapsulations: tuple[Encapsulation, ...] = (Encapsulation.VXLAN,),
+) -> Hosted:
+    return Hosted(
+        member=Member(
+            network_id=network_id,
+            vni=network_id,
+            imports=frozenset(imports),
+            exports=frozenset(exports),
+            own_prefixes=frozenset({GATEWAY}),
+            has_ipv6=has_ipv6,
+            encapsulations=encapsulations,
+        ),
+        guests={ip_network(guest): f"eth1.{100 + number}" for number, guest in enumerate(guests, start=1)},
+    )
+
+
+def remote(number: int = 1, *, prefix: str = "10.1.1.11/32", generation: int = 100, target: str = RED) -> EvpnRoute:
+    return EvpnRoute(
+        rd=f"192.0.2.{number}:5",
+        prefix=ip_network(prefix),
+        vni=5,
+        next_hop=IPv4Address(f"192.0.2.{number}"),
+        router_mac=MacAddress(f"02:00:c0:00:02:{number:02x}"),
+        targets=frozenset({RouteTarget(target)}),
+        generation=generation,
+    )
+
+
+def chosen(members: Iterable[Hosted], routes: Iterable[BgpRoute] = ()) -> list[Choice]:
+    members, routes = list(members), list(routes)
+    local = local_routes(members, vtep=HERE, remote=routes, generations={})
+    return choose(members, vtep=HERE, local=local, remote=routes)
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("target:64512:8000005", "64512:8000005"),
+        ("64512:5", "64512:5"),
+        ("target:4200000000:65535", "4200000000:65535"),
+        ("target:192.0.2.1:5", "192.0.2.1:5"),
+        ("target:064512:5", "64512:5"),
+        ("target:64512:4294967296", None),
+        ("target:4200000000:65536", None),
+        ("target:4294967296:5", None),
+        ("target:192.0.2.999:5", None),
+        ("target:192.0.2.1:65536", None),
+        ("origin:64512:5", None),
+        ("target:64512", None),
+        ("", None),
+    ],
+)
+def test_a_route_target_is_read_as_tf_writes_it_and_nothing_else_is(text: str, target: str | None) -> None:
+    assert parse_route_target(text) == target
+
+
+def test_a_network_without_a_target_has_one_of_its_number() -> None:
+    assert default_target(64512, 5) == "64512:5"
+
+
+def test_an_active_guest_is_announced_with_the_hosts_own_rd_the_networks_vni_and_its_export_targets() -> None:
+    (route,) = local_routes(
+        [member(guests=["10.1.1.11/32"], exports=[RED, GREEN])], vtep=HERE, remote=[], generations={}
+    ).values()
+    assert route == EvpnRoute(
+        rd="192.0.2.2:5",
+        prefix=GUEST,
+        vni=5,
+        next_hop=HERE.address,
+        router_mac=HERE.router_mac,
+        targets=frozenset({RED, GREEN}),
+        generation=FIRST_GENERATION,
+    )
+
+
+def test_a_guest_that_comes_is_newer_than_where_it_was_and_keeps_its_generation() -> None:
+    members = [member(guests=["10.1.1.11/32"])]
+    (came,) = local_routes(members, vtep=HERE, remote=[remote(generation=107)], generations={}).values()
+    assert came.generation == 108
+    later = local_routes(
+        members, vtep=HERE, remote=[remote(generation=300)], generations={came.key: came.generation}
+    ).values()
+    assert [route.generation for route in later] == [108]
+
+
+def test_a_route_of_a_network_that_is_not_imported_makes_nobody_newer() -> None:
+    (route,) = local_routes(
+        [member(guests=["10.1.1.11/32"])], vtep=HERE, remote=[remote(generation=107, target=GREEN)], generations={}
+    ).values()
+    assert route.generation == FIRST_GENERATION
+
+
+def test_generations_end_where_the_local_preference_does() -> None:
+    (route,) = local_routes(
+        [member(guests=["10.1.1.11/32"])], vtep=HERE, remote=[remote(generation=LAST_GENERATION)], generations={}
+    ).values()
+    assert route.generation == LAST_GENERATION
+
+
+def test_a_route_is_taken_by_the_network_that_imports_its_target_only() -> None:
+    route = remote()
+    red, green = member(5), member(7, imports=[GREEN], exports=[GREEN])
+    assert chosen([red, green], [route]) == [Choice(network_id=5, route=route, way=None)]
+
+
+def test_of_two_owners_the_newer_one_is_followed_whatever_its_address() -> None:
+    assert [choice.route.next_hop for choice in chosen([member()], [remote(1), remote(9, generation=101)])] == [
+        IPv4Address("192.0.2.9")
+    ]
+
+
+def test_of_two_equal_owners_the_lower_vtep_is_followed_as_any_bgp_router_does() -> None:
+    assert [choice.route.next_hop for choice in chosen([member()], [remote(9), remote(1)])] == [
+        IPv4Address("192.0.2.1")
+    ]
+
+
+def test_a_vif_of_this_host_yields_to_a_newer_owner_elsewhere() -> None:
+    members, other = [member(guests=["10.1.1.11/32"])], remote(generation=101)
+    local = local_routes(members, vtep=HERE, remote=[], generations={})
+    assert choose(members, vtep=HERE, local=local, remote=[other]) == [Choice(network_id=5, route=other, way=None)]
+
+
+def test_a_vif_of_this_host_is_followed_when_it_is_the_newer_owner() -> None:
+    (choice,) = chosen([member(guests=["10.1.1.11/32"])], [remote(generation=107)])
+    assert (choice.way, choice.route.generation) == (LocalWay(vif="eth1.101"), 108)
+
+
+def test_networks_that_import_each_other_meet_on_one_host_too() -> None:
+    red = member(5, guests=["10.1.1.11/32"], imports=[RED, GREEN])
+    green = member(7, guests=["10.2.0.11/32"], imports=[GREEN], exports=[GREEN])
+    assert {
+        (choice.network_id, str(choice.route.prefix), choice.way and choice.way.vif) for choice in chosen([red, green])
+    } == {
+        (5, "10.1.1.11/32", "eth1.101"),
+        (5, "10.2.0.11/32", "eth1.101"),
+        (7, "10.2.0.11/32", "eth1.101"),
+    }
+
+
+def test_a_guest_is_reached_in_its_own_network_even_if_that_imports_nothing() -> None:
+    (choice,) = chosen([member(guests=["10.1.1.11/32"], imports=[])])
+    assert choice.way == LocalWay(vif="eth1.101")
+
+
+def test_nobody_takes_the_gateways_address() -> None:
+    assert chosen([member()], [remote(prefix=str(GATEWAY))]) == []
+
+
+def test_ipv6_routes_are_taken_where_guests_have_ipv6() -> None:
+    route = remote(prefix="fd00:1::11/128")
+    assert chosen([member()], [route]) == []
+    assert [choice.route for choice in chosen([member(has_ipv6=True)], [route])] == [route]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"next_hop": HERE.address},
+        {"next_hop": IPv4Address("0.0.0.0")},
+        {"next_hop": IPv4Address("224.0.0.1")},
+        {"next_hop": IPv4Address("127.0.0.1")},
+        {"vni": 0},
+        {"vni": 2**24},
+        {"router_mac": HERE.router_mac},
+        {"router_mac": MacAddress("01:00:5e:00:00:01")},
+    ],
+)
+def test_a_route_that_leads_nowhere_is_passed_over(changes: dict[str, object]) -> None:
+    route = replace(remote(), **changes)
+    assert is_usable(remote(), HERE)
+    assert not is_usable(route, HERE)
+    assert chosen([member()], [route]) == []
+
+
+@pytest.mark.parametrize("changes", [{"next_hop": HERE.address}, {"label": 15}, {"label": 2**20}])
+def test_a_labelled_route_to_ourselves_or_with_a_reserved_label_is_passed_over_too(
+    changes: dict[str, object],
+) -> None:
+    both = member(encapsulations=(Encapsulation.VXLAN, Encapsulation.MPLS_UDP))
+    route = replace(labelled(remote(), 16), **changes)
+    assert len(chosen([both], [labelled(remote(), 16)])) == 1
+    assert chosen([both], [route]) == []
+
+
+def as_json(route: BgpRoute) -> dict[str, object]:
+    """What a cache file has of a route."""
+    return dict(msgspec.json.decode(msgspec.json.encode(route, enc_hook=str)))
+
+
+def test_a_route_is_read_back_as_it_was_written() -> None:
+    for route in (remote(), labelled(remote(), 30)):
+        assert parse_route(as_json(route)) == route
+
+
+@pytest.mark.parametrize("targets", ["64512:5", ["nonsense"]])
+def test_a_damaged_route_is_refused(targets: object) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        parse_route(as_json(remote()) | {"targets": targets})

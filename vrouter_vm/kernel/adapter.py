@@ -1,0 +1,549 @@
+"""Observe and apply links, addresses, routes, neighbours, rules and settings.
+
+`observe` reads everything by a handful of dumps, whatever the number of vifs; `apply_all` carries out actions of a plan
+with as few system calls as there can be. Works in the network namespace of the process. Errors are told apart by errno.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from ipaddress import IPv4Address, ip_interface
+from pathlib import Path
+from typing import Final, assert_never
+
+from tf_reconcile.errors import BoundaryError, ConfigError, Conflict, Rejected, Transient
+from vrouter_vm import names
+from vrouter_vm.actions import (
+    AddAddress,
+    AddLabel,
+    AddRoute,
+    AddRule,
+    AddTunnelEnd,
+    CreateVif,
+    CreateVrf,
+    CreateVxlan,
+    DeleteAddress,
+    DeleteLabel,
+    DeleteLink,
+    DeleteNeighbour,
+    DeleteRoute,
+    DeleteRule,
+    DeleteTunnelEnd,
+    KernelAction,
+    Listen,
+    ReplaceRoute,
+    SetMtu,
+    SetNeighbour,
+    SetSysctl,
+    SetUp,
+    describe,
+)
+from vrouter_vm.kernel import netlink, rtlink, rtroute
+from vrouter_vm.kernel.fou import MPLS_IN_IP, MplsPort
+from vrouter_vm.kernel.netlink import Message
+from vrouter_vm.kernel.route_socket import SYSTEM, RouteSocket
+from vrouter_vm.kernel.rtlink import Link
+from vrouter_vm.kernel_model import (
+    LabelDoor,
+    LabelRoute,
+    LinkAddress,
+    MplsTunnel,
+    Neighbour,
+    Observed,
+    ObservedFilters,
+    Route,
+    Rule,
+    RuleKind,
+    Sysctl,
+    Trunk,
+    TunnelDevice,
+    TunnelEnd,
+    Underlay,
+    Vif,
+    Vrf,
+    Vxlan,
+)
+from vrouter_vm.model import IpVersion, MacAddress
+
+_SYSCTL_ROOT: Final = Path("/proc/sys/net")
+_RTPROT_KERNEL: Final = 2
+_TUNNEL_TTL: Final = 64
+_SEVERAL_LABELS: Final = -1
+_TICKS_PER_MS: Final = 10
+"""A delay below /proc/sys is in hundredths of a second."""
+
+_GONE: Final = frozenset({errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENXIO})
+_BUSY: Final = frozenset({errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ENOBUFS, errno.ENOMEM, errno.ENETDOWN})
+_STALE: Final = frozenset({errno.EEXIST}) | _GONE
+
+_HOST_PATHS: Final = (
+    "ipv4/ip_forward",
+    names.ipv4_conf("all", "send_redirects"),
+    names.ipv4_conf("all", "rp_filter"),
+    names.ipv6_conf("all", "forwarding"),
+    names.PLATFORM_LABELS,
+)
+
+_DELETIONS: Final = (
+    *(DeleteLink, DeleteAddress, DeleteNeighbour, DeleteTunnelEnd),
+    *(DeleteRoute, DeleteRule, DeleteLabel),
+)
+_ADD: Final = netlink.CREATE | netlink.EXCLUSIVE
+_PUT: Final = netlink.CREATE | netlink.REPLACE
+
+
+class Kernel:
+    """The kernel's side of one trunk, and of one underlay NIC if there is an overlay. Use it from one thread.
+
+    `mpls`: where MPLS over UDP is taken in, if it may be used.
+    """
+
+    def __init__(
+        self, netlink_socket: RouteSocket, *, trunk: str, underlay: str | None = None, mpls: MplsPort | None = None
+    ) -> None:
+        self._socket = netlink_socket
+        self._trunk = trunk
+        self._underlay = underlay
+        self._mpls = mpls
+
+    def observe_trunk(self) -> Trunk:
+        """Return the trunk NIC; raises `ConfigError` when there is none of that name."""
+        for link in self._links():
+            if link.name == self._trunk:
+                return Trunk(name=link.name, mac=MacAddress(link.mac), is_up=link.is_up)
+        raise ConfigError(
+            "there is no such network interface",
+            key="trunk.interface",
+            value=self._trunk,
+            allowed="the name of the NIC on the trunk port group",
+        )
+
+    def observe(self, filters: ObservedFilters) -> Observed:
+        """Return all that is ours, whole, together with `filters`; raises `Transient` when it cannot be read whole."""
+        links = self._links()
+        trunk = next((link for link in links if link.name == self._trunk), None)
+        if trunk is None:
+            raise Transient(SYSTEM, "observe", self._trunk, "the trunk NIC is gone")
+        name_of = {link.index: link.name for link in links}
+        has_ipv6 = (_SYSCTL_ROOT / "ipv6").is_dir()
+        versions: tuple[IpVersion, ...] = (4, 6) if has_ipv6 else (4,)
+        vrfs = [link for link in links if link.kind == "vrf" and names.is_vrf(link.name)]
+        vifs = [link for link in links if link.kind == "vlan" and self._is_vif(link, trunk)]
+        vxlans = [link for link in links if link.kind == "vxlan" and names.parse_vxlan(link.name) is not None]
+        labelled = [link for link in links if link.kind == "ipip" and names.parse_mpls_tunnel(link.name) is not None]
+        doors = list(_doors(links))
+        outers = [outer for outer, _ in doors]
+        devices = (*vrfs, *vifs, *vxlans, *labelled, *outers)
+        ours = {link.index for link in (*devices, *(inner for _, inner in doors))}
+        with_neighbours = {link.index: link.name for link in (*vifs, *vxlans, *outers)}
+        closed = {outer.name for outer, inner in doors if not inner.is_up}
+        return Observed(
+            trunk=Trunk(name=trunk.name, mac=MacAddress(trunk.mac), is_up=trunk.is_up),
+            underlay=self._underlay_among(links),
+            has_ipv6=has_ipv6,
+            vrfs={link.name: Vrf(name=link.name, table=link.table or 0) for link in vrfs},
+            vifs={link.name: _vif(link, name_of) for link in vifs},
+            vxlans={
+                **{link.name: _vxlan(link, name_of) for link in vxlans},
+                **{link.name: _mpls_tunnel(link) for link in labelled},
+                **{outer.name: _door(outer, inner, name_of) for outer, inner in doors},
+            },
+            tunnel_ends=frozenset(self._tunnel_ends({link.index: link.name for link in vxlans})),
+            links_up=frozenset(link.name for link in devices if link.is_up) - closed,
+            foreign_names=frozenset(link.name for link in links if link.index not in ours),
+            addresses=frozenset(self._addresses(ours, name_of)),
+            routes=frozenset(route for version in versions for route in self._routes(version, name_of)),
+            neighbours=frozenset(entry for version in versions for entry in self._neighbours(version, with_neighbours)),
+            rules=frozenset(rule for version in versions for rule in self._rules(version)),
+            sysctls=dict(self._sysctls([*vrfs, *vxlans, *labelled, *outers], vifs, doors)),
+            filters=filters,
+            labels=frozenset(self._labels(name_of)) if (_SYSCTL_ROOT / "mpls").is_dir() else frozenset(),
+            is_listening=self._mpls is not None and self._mpls.is_open(),
+        )
+
+    def apply_all(self, actions: Sequence[KernelAction]) -> list[BoundaryError | None]:
+        """Carry out actions that do not depend on one another; return for each why it failed, None when it is done.
+
+        What is to go and is gone already is done.
+        """
+        codes: list[int | None] = [None] * len(actions)
+        messages: list[Message] = []
+        asked_by: list[list[int]] = []
+        index_of = _Indexes()
+        for message, numbers in self._messages(actions, index_of, codes):
+            messages.append(message)
+            asked_by.append(numbers)
+        try:
+            answers = self._socket.request(messages) if messages else []
+        except OSError as error:
+            answers = [error.errno or errno.EIO] * len(messages)
+        for numbers, code in zip(asked_by, answers, strict=True):
+            for number in numbers:
+                codes[number] = codes[number] or code
+        return [_outcome(action, code) if code else None for action, code in zip(actions, codes, strict=True)]
+
+    def _messages(
+        self, actions: Sequence[KernelAction], index_of: IndexOf, codes: list[int | None]
+    ) -> Iterator[tuple[Message, list[int]]]:
+        """Yield messages and the numbers of the actions that each carries out.
+
+        What no message can do is done here, and what cannot be asked for at all fails here: `codes` has the outcome.
+        """
+        settings: dict[str, dict[str, int]] = {}
+        setters: dict[str, list[int]] = {}
+        for number, action in enumerate(actions):
+            try:
+                if isinstance(action, SetSysctl):
+                    device, key = action.sysctl.ifname, action.sysctl.path.rpartition("/")[2]
+                    if device is not None and action.sysctl.path == names.ipv4_conf(device, key):
+                        if key in rtlink.IPV4_SETTINGS:
+                            settings.setdefault(device, {})[key] = action.value
+                            setters.setdefault(device, []).append(number)
+                            continue
+                    elif device is not None and action.sysctl.path == names.neigh_conf(device, _PROXY_DELAY):
+                        yield rtlink.set_proxy_delay(index_of(device), action.value * _TICKS_PER_MS), [number]
+                        continue
+                    (_SYSCTL_ROOT / action.sysctl.path).write_text(f"{action.value}\n", encoding="ascii")
+                    codes[number] = 0
+                elif isinstance(action, Listen):
+                    self._listen()
+                    codes[number] = 0
+                else:
+                    for message in _messages_of(action, index_of):
+                        yield message, [number]
+            except OSError as error:
+                codes[number] = error.errno or errno.EIO
+        for device, values in settings.items():
+            try:
+                yield rtlink.set_ipv4(index_of(device), values), setters[device]
+            except OSError as error:
+                for number in setters[device]:
+                    codes[number] = error.errno or errno.EIO
+
+    def _listen(self) -> None:
+        if self._mpls is None:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        self._mpls.open()
+
+    def _links(self) -> list[Link]:
+        bodies = self._socket.dump("links", rtlink.GET_LINK, rtlink.links_request())
+        return [rtlink.parse_link(body) for body in bodies]
+
+    def _underlay_among(self, links: Iterable[Link]) -> Underlay | None:
+        if self._underlay is None:
+            return None
+        for link in links:
+            if link.name == self._underlay:
+                return Underlay(name=link.name, mtu_bytes=link.mtu_bytes)
+        raise Transient(SYSTEM, "observe", self._underlay, "the underlay NIC is gone")
+
+    def _tunnel_ends(self, name_of: Mapping[int, str]) -> Iterator[TunnelEnd]:
+        if not name_of:
+            return
+        request = rtroute.neighbours_request(netlink.AF_BRIDGE)
+        for body in self._socket.dump("tunnels", rtroute.GET_NEIGHBOUR, request):
+            entry = rtroute.parse_neighbour(body)
+            if entry.index in name_of and isinstance(entry.address, IPv4Address) and entry.mac is not None:
+                yield TunnelEnd(ifname=name_of[entry.index], mac=MacAddress(entry.mac), vtep=entry.address)
+
+    def _is_vif(self, link: Link, trunk: Link) -> bool:
+        return link.lower_index == trunk.index and names.parse_vif(self._trunk, link.name) is not None
+
+    def _addresses(self, ours: set[int], name_of: Mapping[int, str]) -> Iterator[LinkAddress]:
+        for body in self._socket.dump("addresses", rtroute.GET_ADDRESS, rtroute.addresses_request()):
+            entry = rtroute.parse_address(body)
+            if entry.index in ours:
+                address = ip_interface((entry.address, entry.length))
+                yield LinkAddress(ifname=name_of[entry.index], address=address, is_preferred=entry.is_preferred)
+
+    def _routes(self, version: IpVersion, name_of: Mapping[int, str]) -> Iterator[Route]:
+        request = rtroute.routes_request(version, protocol=names.ROUTE_PROTOCOL)
+        for body in self._socket.dump("routes", rtroute.GET_ROUTE, request):
+            entry = rtroute.parse_route(body)
+            if entry.protocol == names.ROUTE_PROTOCOL and names.is_table_of_ours(entry.table):
+                is_unreachable = entry.kind == rtroute.UNREACHABLE
+                yield Route(
+                    table=entry.table,
+                    prefix=entry.prefix,
+                    ifname=None if is_unreachable else name_of.get(entry.index or 0, ""),
+                    metric=entry.metric,
+                    via=entry.gateway,
+                    source=entry.source,
+                    label=_only(entry.labels),
+                )
+
+    def _labels(self, name_of: Mapping[int, str]) -> Iterator[LabelRoute]:
+        request = rtroute.labels_request(protocol=names.ROUTE_PROTOCOL)
+        for body in self._socket.dump("labels", rtroute.GET_ROUTE, request):
+            entry = rtroute.parse_label_route(body)
+            if entry.protocol == names.ROUTE_PROTOCOL:
+                is_right = entry.via == names.DOOR_ADDRESS and not entry.is_swap
+                ifname = name_of.get(entry.index or 0, "") if is_right else ""
+                yield LabelRoute(label=entry.label, ifname=ifname)
+
+    def _neighbours(self, version: IpVersion, name_of: Mapping[int, str]) -> Iterator[Neighbour]:
+        family = netlink.AF_INET if version == 4 else netlink.AF_INET6  # noqa: PLR2004 - IP version
+        for body in self._socket.dump("neighbours", rtroute.GET_NEIGHBOUR, rtroute.neighbours_request(family)):
+            entry = rtroute.parse_neighbour(body)
+            if entry.index in name_of and entry.state & rtroute.PERMANENT and entry.address is not None:
+                mac = MacAddress(entry.mac or "")
+                yield Neighbour(ifname=name_of[entry.index], address=entry.address, mac=mac)
+
+    def _rules(self, version: IpVersion) -> Iterator[Rule]:
+        for body in self._socket.dump("rules", rtroute.GET_RULE, rtroute.rules_request(version)):
+            entry = rtroute.parse_rule(body)
+            if entry.is_l3mdev:
+                yield Rule(version=version, priority=entry.priority, kind=RuleKind.L3MDEV)
+            elif entry.table == rtroute.TABLE_LOCAL and entry.is_plain:
+                yield Rule(version=version, priority=entry.priority, kind=RuleKind.LOCAL)
+
+    def _sysctls(
+        self, others: Iterable[Link], vifs: Sequence[Link], doors: Iterable[tuple[Link, Link]]
+    ) -> Iterator[tuple[Sysctl, int]]:
+        """Yield the settings of these devices and of the host. Those of the host and of MPLS are read from their files.
+
+        Those of a door's inner end belong to the outer one: they are one thing.
+        """
+        for outer, inner in doors:
+            for key, value in inner.settings4.items():
+                yield Sysctl(path=names.ipv4_conf(inner.name, key), ifname=outer.name), value
+            for key, value in inner.settings6.items():
+                yield Sysctl(path=names.ipv6_conf(inner.name, key), ifname=outer.name), value
+        for link in (*others, *vifs):
+            for key, value in link.settings4.items():
+                yield Sysctl(path=names.ipv4_conf(link.name, key), ifname=link.name), value
+            for key, value in link.settings6.items():
+                yield Sysctl(path=names.ipv6_conf(link.name, key), ifname=link.name), value
+            if link.tunnel is not None:
+                yield from _read_sysctl(Sysctl(path=names.mpls_conf(link.name, "input"), ifname=link.name))
+        if vifs:
+            name_of = {link.index: link.name for link in vifs}
+            request = rtlink.delays_request()
+            for body in self._socket.dump("delays", rtlink.GET_NEIGHBOUR_TABLE, request):
+                delay = rtlink.parse_proxy_delay(body)
+                if delay is not None and (name := name_of.get(delay[0])) is not None:
+                    path = names.neigh_conf(name, _PROXY_DELAY)
+                    yield Sysctl(path=path, ifname=name), delay[1] // _TICKS_PER_MS
+        for path in _HOST_PATHS:
+            yield from _read_sysctl(Sysctl(path=path, ifname=None))
+
+
+_PROXY_DELAY: Final = "proxy_delay"
+
+
+class _Indexes:
+    """The numbers of devices, each looked up once; it is made anew for every run of actions."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, int] = {}
+
+    def __call__(self, ifname: str) -> int:
+        """Return a device's number; raises OSError with a code, which `socket.if_nametoindex` does not give."""
+        index = self._known.get(ifname)
+        if index is None:
+            try:
+                index = self._known[ifname] = socket.if_nametoindex(ifname)
+            except OSError as error:
+                raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), ifname) from error
+        return index
+
+
+IndexOf = Callable[[str], int]
+
+
+def _messages_of(action: KernelAction, index_of: IndexOf) -> tuple[Message, ...]:
+    """Return what carries out one action. A door has two ends to bring up, the inner one first."""
+    message = _message(action, index_of)
+    if isinstance(action, SetUp) and names.parse_door(action.ifname) is not None:
+        return rtlink.set_up(index_of(names.inside_of(action.ifname))), message
+    return (message,)
+
+
+def _message(action: KernelAction, index_of: IndexOf) -> Message:  # noqa: PLR0912 - one per kind of action
+    match action:  # routes first: there are thousands
+        case AddRoute(route=route):
+            return _route(rtroute.NEW_ROUTE, _ADD, route, index_of)
+        case ReplaceRoute(route=route):
+            return _route(rtroute.NEW_ROUTE, _PUT, route, index_of)
+        case DeleteRoute(route=route):
+            return _route(rtroute.DEL_ROUTE, 0, route, index_of)
+        case AddRule(rule=rule):
+            return _rule(rtroute.NEW_RULE, _ADD, rule)
+        case DeleteRule(rule=rule):
+            return _rule(rtroute.DEL_RULE, 0, rule)
+        case SetUp(ifname=ifname):
+            return rtlink.set_up(index_of(ifname))
+        case DeleteLink(ifname=ifname):
+            return rtlink.delete_link(index_of(ifname))
+        case CreateVrf(vrf=vrf):
+            return rtlink.create_link(vrf.name, "vrf", rtlink.vrf_data(vrf.table))
+        case CreateVif(vif=vif, trunk=trunk):
+            return rtlink.create_link(
+                vif.name,
+                "vlan",
+                rtlink.vlan_data(vif.vlan),
+                mac=vif.mac,
+                lower=index_of(trunk.name),
+                master=None if vif.vrf is None else index_of(vif.vrf),
+            )
+        case CreateVxlan(vxlan=tunnel):
+            return _create_tunnel(tunnel, index_of)
+        case AddLabel(label=label):
+            return rtroute.label_route(
+                rtroute.NEW_ROUTE,
+                _ADD,
+                label.label,
+                protocol=names.ROUTE_PROTOCOL,
+                index=index_of(label.ifname),
+                via=names.DOOR_ADDRESS,
+            )
+        case DeleteLabel(label=label):
+            return rtroute.label_route(rtroute.DEL_ROUTE, 0, label.label, protocol=names.ROUTE_PROTOCOL)
+        case SetMtu(ifname=ifname, mtu_bytes=mtu_bytes):
+            return rtlink.set_mtu(index_of(ifname), mtu_bytes)
+        case AddAddress(address=address):
+            return rtroute.address(
+                rtroute.NEW_ADDRESS,
+                _ADD,
+                index_of(address.ifname),
+                address.address,
+                is_preferred=address.is_preferred,
+            )
+        case DeleteAddress(address=address):
+            return rtroute.address(rtroute.DEL_ADDRESS, 0, index_of(address.ifname), address.address)
+        case SetNeighbour(neighbour=entry):
+            return rtroute.neighbour(rtroute.NEW_NEIGHBOUR, _PUT, index_of(entry.ifname), entry.address, entry.mac)
+        case DeleteNeighbour(neighbour=entry):
+            return rtroute.neighbour(rtroute.DEL_NEIGHBOUR, 0, index_of(entry.ifname), entry.address, entry.mac)
+        case AddTunnelEnd(end=end):
+            flags = netlink.CREATE | netlink.APPEND  # to replace one is refused
+            return rtroute.far_end(rtroute.NEW_NEIGHBOUR, flags, index_of(end.ifname), end.vtep, end.mac)
+        case DeleteTunnelEnd(end=end):
+            return rtroute.far_end(rtroute.DEL_NEIGHBOUR, 0, index_of(end.ifname), end.vtep, end.mac)
+        case SetSysctl() | Listen():
+            raise TypeError("no message does that")
+        case _:
+            assert_never(action)
+
+
+def _create_tunnel(tunnel: TunnelDevice, index_of: IndexOf) -> Message:
+    master = None if tunnel.vrf is None else index_of(tunnel.vrf)
+    match tunnel:
+        case Vxlan():
+            data = rtlink.vxlan_data(tunnel.vni, tunnel.vtep, port=names.VXLAN_PORT, ttl=_TUNNEL_TTL)
+            return rtlink.create_link(
+                tunnel.name, "vxlan", data, mac=tunnel.mac, mtu_bytes=tunnel.mtu_bytes, master=master
+            )
+        case MplsTunnel():
+            data = rtlink.ipip_data(tunnel.vtep, tunnel.remote, protocol=MPLS_IN_IP, ttl=_TUNNEL_TTL, port=tunnel.port)
+            return rtlink.create_link(tunnel.name, "ipip", data, mtu_bytes=tunnel.mtu_bytes)
+        case LabelDoor():
+            inner, data = names.inside_of(tunnel.name), rtlink.veth_data(tunnel.name, tunnel.mtu_bytes)
+            return rtlink.create_link(inner, "veth", data, mac=tunnel.mac, mtu_bytes=tunnel.mtu_bytes, master=master)
+        case _:
+            assert_never(tunnel)
+
+
+def _rule(kind: int, flags: int, rule: Rule) -> Message:
+    match rule.kind:
+        case RuleKind.LOCAL:
+            protocol = names.ROUTE_PROTOCOL if kind == rtroute.NEW_RULE else 0
+            return rtroute.rule(kind, flags, rule.version, rule.priority, table=rtroute.TABLE_LOCAL, protocol=protocol)
+        case RuleKind.L3MDEV:
+            # The kernel adds this very rule with the first VRF, unless it is there with the same protocol.
+            return rtroute.rule(kind, flags, rule.version, rule.priority, is_l3mdev=True, protocol=_RTPROT_KERNEL)
+        case _:
+            assert_never(rule.kind)
+
+
+def _route(kind: int, flags: int, route: Route, index_of: IndexOf) -> Message:
+    return rtroute.route(
+        kind,
+        flags,
+        route.prefix,
+        table=route.table,
+        protocol=names.ROUTE_PROTOCOL,
+        metric=route.metric,
+        index=None if route.ifname is None else index_of(route.ifname),
+        via=route.via,
+        source=route.source,
+        label=route.label,
+    )
+
+
+def _vif(link: Link, name_of: Mapping[int, str]) -> Vif:
+    return Vif(name=link.name, vlan=link.vlan or 0, vrf=_master(link, name_of), mac=MacAddress(link.mac))
+
+
+def _vxlan(link: Link, name_of: Mapping[int, str]) -> Vxlan:
+    return Vxlan(
+        name=link.name,
+        vni=link.vni or 0,
+        vrf=_master(link, name_of),
+        vtep=link.vtep or IPv4Address(0),
+        mac=MacAddress(link.mac),
+        mtu_bytes=link.mtu_bytes,
+    )
+
+
+def _doors(links: Iterable[Link]) -> Iterator[tuple[Link, Link]]:
+    """Yield the outer and the inner end of each door for labels."""
+    veths = {link.index: link for link in links if link.kind == "veth"}
+    for link in veths.values():
+        inner = veths.get(link.lower_index) if link.lower_index is not None else None
+        is_door = names.parse_door(link.name) is not None
+        if is_door and inner is not None and inner.name == names.inside_of(link.name):
+            yield link, inner
+
+
+def _mpls_tunnel(link: Link) -> MplsTunnel:
+    tunnel = link.tunnel or rtlink.IpTunnel(IPv4Address(0), IPv4Address(0), 0, 0)
+    return MplsTunnel(
+        name=link.name,
+        vtep=tunnel.local,
+        remote=tunnel.remote,
+        port=tunnel.port if tunnel.protocol == MPLS_IN_IP else 0,
+        mtu_bytes=link.mtu_bytes,
+    )
+
+
+def _door(outer: Link, inner: Link, name_of: Mapping[int, str]) -> LabelDoor:
+    mac = MacAddress(inner.mac)
+    return LabelDoor(name=outer.name, vrf=_master(inner, name_of), mac=mac, mtu_bytes=outer.mtu_bytes)
+
+
+def _only(labels: Sequence[int]) -> int | None:
+    """Return the label of a route, None when it has none; several are none that we ask for."""
+    if not labels:
+        return None
+    return labels[0] if len(labels) == 1 else _SEVERAL_LABELS
+
+
+def _master(link: Link, name_of: Mapping[int, str]) -> str | None:
+    return None if link.master_index is None else name_of.get(link.master_index)
+
+
+def _read_sysctl(sysctl: Sysctl) -> Iterator[tuple[Sysctl, int]]:
+    """Yield the setting, or nothing when it is not there: there is no IPv6."""
+    try:
+        yield sysctl, int((_SYSCTL_ROOT / sysctl.path).read_text(encoding="ascii"))
+    except FileNotFoundError:
+        return
+
+
+def _outcome(action: KernelAction, code: int) -> BoundaryError | None:
+    if isinstance(action, _DELETIONS) and code in _GONE:
+        return None
+    return _translate(code, describe(action))
+
+
+def _translate(code: int, operation: str) -> BoundaryError:
+    kind: type[BoundaryError] = Rejected
+    if code in _BUSY:
+        kind = Transient
+    elif code in _STALE:
+        kind = Conflict
+    return kind(SYSTEM, operation, reason=os.strerror(code))

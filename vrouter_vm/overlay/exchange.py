@@ -1,0 +1,472 @@
+"""This host in the overlay: tells the BGP speaker our routes and keeps what it hears of other hosts.
+
+A thread of its own talks to the speaker; the reconciler takes `BgpOverlay.view`, which never waits, and is woken when
+other hosts' routes change. The agent owns the forwarding, the speaker only carries the word: one that dies or restarts
+changes nothing here but the age of what is known (`remote`).
+
+The order that a restart of the speaker needs: **routes first, sessions second.** A speaker without sessions has all our
+routes before it gets its peers. Otherwise it would tell them "that was all" too early, and they would drop what they
+kept for us. For the same reason nothing is told before the first pass has set up this host's own forwarding (`settle`).
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, assert_never
+
+from tf_reconcile.errors import BoundaryError, Rejected
+from vrouter_vm import names
+from vrouter_vm.cache import CacheFile, check_version
+from vrouter_vm.overlay.evpn import parse_route
+from vrouter_vm.overlay.remote import RemoteRoutes
+from vrouter_vm.overlay_model import (
+    BgpRoute,
+    Choice,
+    EvpnRoute,
+    OverlayNews,
+    OverlayView,
+    PeerSettings,
+    RouteKey,
+    VpnRoute,
+)
+from vrouter_vm.prefixes import parse_prefix
+
+if TYPE_CHECKING:
+    from vrouter_vm.overlay.bgp import Event, PeerState, Speaker
+
+log = logging.getLogger(__name__)
+
+FIRST_RETRY_S: Final = 0.2
+LAST_RETRY_S: Final = 3.0
+CACHE_PERIOD_S: Final = 10.0
+PULSE_S: Final = 5.0
+"""How often the speaker is asked whether it is there. One that hangs says nothing, just as one that has nothing to say:
+it counts as lost after three times this. A busy one answers in less than twice.
+"""
+_CACHE_VERSION: Final = 1
+_GENERATIONS_VERSION: Final = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverlayStatus:
+    """For /status and metrics. `sessions`: each peer, and whether its session is up. `error`: why the speaker cannot be
+    used, empty when it can. `cached_at`: Unix seconds.
+    """
+
+    sessions: Mapping[str, bool]
+    error: str
+    announced: int
+    remote: int
+    stale: int
+    cached_at: float | None
+
+
+class BgpOverlay:
+    """Our side of the speaker behind `socket`. Safe from any thread; `apply` and `settle` are for the reconciler's."""
+
+    def __init__(
+        self,
+        *,
+        socket: Path,
+        asn: int,
+        vtep: IPv4Address,
+        peers: Sequence[PeerSettings],
+        cache: Path,
+        generations: Path,
+        stale_s: float,
+        settle_s: float,
+        clock: Callable[[], float],
+        wall_clock: Callable[[], float],
+        on_change: Callable[[], None],
+        cache_period_s: float = CACHE_PERIOD_S,
+        pulse_s: float = PULSE_S,
+    ) -> None:
+        self._pulse_s = pulse_s
+        self._cache_period_s = cache_period_s
+        self._socket = socket
+        self._asn = asn
+        self._vtep = vtep
+        self._peers = tuple(peers)
+        self._peers_lock = threading.Lock()  # one writer of the speaker's peers at a time
+        self._cache = CacheFile(cache, what="routes")
+        self._generations_file = CacheFile(generations, what="generations")
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._on_change = on_change
+        self._condition = threading.Condition()
+        self._remote = RemoteRoutes(stale_s=stale_s, settle_s=settle_s, now=clock())
+        self._announced: dict[RouteKey, BgpRoute] = {}
+        self._generations: dict[RouteKey, int] = {}
+        self._sessions: dict[str, bool] = {}
+        self._connection: Speaker | None = None
+        self._speaker: Speaker | None = None  # the same, once it has our routes
+        self._error = "not connected yet"
+        self._is_begun = False
+        self._is_stopping = False
+        self._is_unsaved = False
+        self._cached_at: float | None = None
+        self._on_bug: Callable[[], None] = lambda: None
+        self._thread = threading.Thread(target=self._run_to_the_end, name="bgp", daemon=True)
+        self._saver = threading.Thread(target=self._keep_saved, name="route-cache", daemon=True)
+        self._pulse = threading.Thread(target=self._keep_asking, name="bgp-pulse", daemon=True)
+
+    def start(self, *, on_bug: Callable[[], None] = lambda: None) -> None:
+        """Begin; returns at once. The speaker is told nothing before `settle`. `on_bug`: the thread ended by itself."""
+        self._on_bug = on_bug
+        self._thread.start()
+        self._saver.start()
+        self._pulse.start()
+
+    def stop(self) -> None:
+        """End the thread. Nothing is withdrawn: the speaker goes on without us."""
+        with self._condition:
+            self._is_stopping = True
+            connection = self._connection
+            self._condition.notify_all()
+        if connection is not None:
+            connection.close()
+        self._thread.join()
+        self._saver.join()
+        self._pulse.join()
+
+    @property
+    def vtep(self) -> IPv4Address:
+        """This host's address in the underlay."""
+        return self._vtep
+
+    @property
+    def status(self) -> OverlayStatus:
+        """What an operator wants to know."""
+        with self._condition:
+            return OverlayStatus(
+                sessions=dict(self._sessions),
+                error=self._error,
+                announced=len(self._announced),
+                remote=len(self._remote.routes),
+                stale=len(self._remote.stale),
+                cached_at=self._cached_at,
+            )
+
+    def load_cache(self) -> None:
+        """Take the routes of the last run as known but stale, and our generations as they were. A file that is absent
+        or damaged is no error.
+        """
+        recorded = self._generations_file.load(parse_generations)
+        if recorded is not None:
+            with self._condition:
+                self._generations = recorded[0]
+        cached = self._cache.load(parse_cache)
+        if cached is None:
+            return
+        remote, saved_at = cached
+        with self._condition:
+            self._remote.remember(remote, now=self._clock())
+            self._cached_at = saved_at
+        log.info("route cache read", extra={"routes": len(remote), "age_s": int(self._wall_clock() - saved_at)})
+
+    def view(self) -> OverlayView:
+        """Return all that is known now."""
+        with self._condition:
+            look_again_s = self._expire()
+            self._remote.take_changes()
+            return OverlayView(
+                announced=dict(self._announced),
+                generations=dict(self._generations),
+                remote=dict(self._remote.routes),
+                is_settled=self._remote.is_settled,
+                gone=self._remote.gone,
+                look_again_s=look_again_s,
+            )
+
+    def news(self) -> OverlayNews | None:
+        """Return what has changed since the last `view` or `news`; None: look at all of it."""
+        with self._condition:
+            look_again_s = self._expire()
+            changes = self._remote.take_changes()
+            if changes is None:
+                return None
+            return OverlayNews(remote=changes, gone=self._remote.gone, look_again_s=look_again_s)
+
+    def _expire(self) -> float | None:
+        """Drop what is not to be believed any longer; return in how many seconds that will be due again."""
+        now = self._clock()
+        if self._remote.expire(now=now):
+            self._note_unsaved()
+        deadline = self._remote.next_deadline
+        return None if deadline is None else max(0.0, deadline - now)
+
+    def record_generations(self, generations: Mapping[RouteKey, int]) -> None:
+        """Have these generations on disk for the next run. Where that fails, the log says so, and all else goes on."""
+        with self._condition:
+            if generations == self._generations:
+                return
+            self._generations = dict(generations)
+        self._generations_file.save(format_generations(generations, saved_at=self._wall_clock()))
+
+    def announce(self, route: BgpRoute) -> None:
+        """Announce a route, or replace it. Without a speaker it is announced as soon as there is one.
+
+        Raises `Rejected` when the speaker refuses it.
+        """
+        with self._condition:
+            self._announced[route.key] = route
+            speaker = self._speaker
+        if speaker is not None:
+            try:
+                self._tell(speaker, lambda: speaker.announce([route]))
+            except Rejected:
+                with self._condition:
+                    self._announced.pop(route.key, None)
+                raise
+
+    def withdraw(self, route: BgpRoute) -> None:
+        """Withdraw a route."""
+        with self._condition:
+            self._announced.pop(route.key, None)
+            speaker = self._speaker
+        if speaker is not None:
+            self._tell(speaker, lambda: speaker.withdraw(route))
+
+    def use_peers(self, peers: Sequence[PeerSettings]) -> None:
+        """Let these be the speaker's neighbours from now on, and no other; raises `Rejected` when it refuses one."""
+        with self._condition:
+            self._peers = tuple(peers)
+            addresses = {peer.address for peer in peers}
+            self._sessions = {peer: is_up for peer, is_up in self._sessions.items() if peer in addresses}
+            if not any(self._sessions.values()):
+                self._remote.peers_gone()
+            speaker = self._speaker
+        if speaker is not None:
+            self._tell(speaker, lambda: self._set_peers(speaker))
+
+    def settle(self) -> None:
+        """Take note that a pass is over: what has been announced by now is all that this host has."""
+        with self._condition:
+            if not self._is_begun:
+                self._is_begun = self._is_unsaved = True
+                self._condition.notify_all()
+
+    def _note_unsaved(self) -> None:
+        """Let the cache file be written some time soon. The lock is held."""
+        if not self._is_unsaved:
+            self._is_unsaved = True
+            self._condition.notify_all()
+
+    def _set_peers(self, speaker: Speaker) -> None:
+        with self._peers_lock:
+            with self._condition:
+                peers = self._peers
+            speaker.set_peers(peers, asn=self._asn, local_address=self._vtep)
+
+    def _tell(self, speaker: Speaker, call: Callable[[], None]) -> None:
+        """Call the speaker. One that does not answer is no failure here: the next connection tells it everything."""
+        try:
+            call()
+        except Rejected:
+            raise
+        except BoundaryError as error:
+            log.info("speaker not told", extra={"reason": str(error)})
+            with self._condition:
+                if self._speaker is speaker:
+                    self._speaker = None  # the next call shall not wait for it again
+            speaker.close()
+
+    def _keep_asking(self) -> None:
+        """Ask the speaker now and then; without an answer its connection is closed, and a new one begun."""
+        while not self._is_stopping:
+            with self._condition:
+                self._condition.wait_for(lambda: self._is_stopping, self._pulse_s)
+                speaker = None if self._is_stopping else self._speaker
+            if speaker is not None:
+                self._tell(speaker, partial(speaker.ask, timeout_s=2 * self._pulse_s))
+
+    def _run_to_the_end(self) -> None:
+        try:
+            self._run()
+        finally:
+            if not self._is_stopping:
+                self._on_bug()
+
+    def _run(self) -> None:
+        with self._condition:
+            self._condition.wait_for(lambda: self._is_begun or self._is_stopping)
+        from vrouter_vm.overlay.bgp import Speaker  # noqa: PLC0415 - seconds of imports, while the forwarding is up already
+
+        gc.freeze()  # to look for cycles in all that is loaded by now takes as long as thousands of routes
+        delay_s = FIRST_RETRY_S
+        while True:
+            with self._condition:  # `stop` closes this connection, or there is none
+                if self._is_stopping:
+                    return
+                speaker = self._connection = Speaker(self._socket)
+            try:
+                self._connect(speaker)
+                delay_s = FIRST_RETRY_S
+                for events in speaker.watch():
+                    self._take(events)
+            except BoundaryError as error:
+                self._lose(error)
+            finally:
+                speaker.close()
+            with self._condition:
+                self._condition.wait_for(lambda: self._is_stopping, delay_s)
+            delay_s = min(delay_s * 2, LAST_RETRY_S)
+
+    def _connect(self, speaker: Speaker) -> None:
+        """Bring the speaker to what we announce, then to its peers."""
+        is_fresh = speaker.start_bgp(asn=self._asn, router_id=self._vtep)
+        known = {} if is_fresh else speaker.announced()
+        while True:
+            with self._condition:
+                wanted = dict(self._announced)
+            speaker.announce([route for key, route in wanted.items() if known.get(key) != route])
+            for key in known.keys() - wanted.keys():
+                speaker.withdraw(known[key])
+            with self._condition:
+                if self._announced == wanted:  # else the reconciler has gone on meanwhile
+                    self._speaker = speaker
+                    self._error = ""
+                    break
+            known = wanted
+        self._set_peers(speaker)
+        log.info("speaker has our routes", extra={"routes": len(wanted), "was_fresh": is_fresh})
+
+    def _lose(self, error: BoundaryError) -> None:
+        with self._condition:
+            is_news = self._error != error.reason and not self._is_stopping
+            self._speaker = None
+            self._error = error.reason
+            self._sessions = {}
+            self._remote.lost(now=self._clock())
+        if is_news:
+            log.warning("speaker lost, its routes stay", extra={"reason": error.reason})
+
+    def _take(self, events: Sequence[Event]) -> None:
+        from vrouter_vm.overlay import bgp  # noqa: PLC0415 - loaded by now
+
+        is_changed = False
+        with self._condition:
+            now = self._clock()
+            for event in events:
+                match event:
+                    case EvpnRoute() | VpnRoute():
+                        is_news = self._remote.learn(event)
+                    case bgp.Withdrawn(key=key):
+                        is_news = self._remote.withdraw(key, has_peers=any(self._sessions.values()), now=now)
+                    case bgp.EndOfRib():
+                        self._remote.peer_told_all(now=now)
+                        is_news = True  # at the new deadline
+                    case bgp.PeerState():
+                        is_news = self._take_session(event, now=now)
+                    case _:
+                        assert_never(event)
+                is_changed = is_changed or is_news
+            if is_changed:
+                self._note_unsaved()
+        if is_changed:
+            self._on_change()
+
+    def _take_session(self, state: PeerState, *, now: float) -> bool:
+        """Take in how a session is; return whether the reconciler has to look. The lock is held."""
+        if state.peer not in {peer.address for peer in self._peers}:
+            return False  # the last words of one that is no neighbour any more
+        was_up = self._sessions.get(state.peer, False)
+        self._sessions[state.peer] = state.is_established
+        if was_up != state.is_established:
+            log.info("BGP session", extra={"peer": state.peer, "is_up": state.is_established})
+        if state.is_established and state.is_initial:
+            self._remote.peer_told_all(now=now)  # it said so before we listened
+            return True
+        if state.is_established and not was_up:
+            self._remote.peer_up(now=now)
+        elif not any(self._sessions.values()):
+            self._remote.peers_gone()
+        return False
+
+    def _keep_saved(self) -> None:
+        """Write the cache file when something has changed, but not all the time; a last time at the end."""
+        while not self._is_stopping:
+            with self._condition:
+                self._condition.wait_for(lambda: (self._is_begun and self._is_unsaved) or self._is_stopping)
+            self._save()
+            with self._condition:
+                self._condition.wait_for(lambda: self._is_stopping, self._cache_period_s)
+        self._save()
+
+    def _save(self) -> None:
+        with self._condition:
+            if not (self._is_begun and self._is_unsaved):
+                return
+            self._is_unsaved = False
+            remote = list(self._remote.routes.values())
+        saved_at = self._wall_clock()
+        if self._cache.save(format_cache(remote, saved_at=saved_at)):
+            with self._condition:
+                self._cached_at = saved_at
+
+
+def describe_overlay(
+    status: OverlayStatus, choices: Iterable[Choice], *, vtep: IPv4Address, now: float
+) -> dict[str, Any]:
+    """Return what /status shows: sessions, and where each network sends each address; `now` in Unix seconds."""
+    text_of = lru_cache(maxsize=4096)(str)  # one text for all routes to a host
+    return {
+        "vtep": str(vtep),
+        "sessions": dict(status.sessions),
+        "error": status.error,
+        "announced": status.announced,
+        "remote": status.remote,
+        "stale": status.stale,
+        "cache_age_s": None if status.cached_at is None else round(now - status.cached_at, 1),
+        "routes": [
+            {
+                "vrf": names.format_vrf(choice.network_id),
+                "prefix": str(choice.route.prefix),
+                "vif": choice.way.vif if choice.way else None,
+                "next_hop": str(choice.way.via or "") or None if choice.way else text_of(choice.route.next_hop),
+                "encapsulation": str(choice.route.encapsulation),
+                "vni": choice.route.vni if isinstance(choice.route, EvpnRoute) else None,
+                "label": choice.route.label if isinstance(choice.route, VpnRoute) else None,
+                "rd": choice.route.rd,
+                "generation": choice.route.generation,
+            }
+            for choice in choices
+        ],
+    }
+
+
+def format_cache(remote: Iterable[BgpRoute], *, saved_at: float) -> dict[str, Any]:
+    """Return the cache file's content."""
+    return {
+        "version": _CACHE_VERSION,
+        "saved_at": saved_at,
+        "remote": list(remote),
+    }
+
+
+def parse_cache(raw: Mapping[str, Any]) -> list[BgpRoute]:
+    """Return other hosts' routes; raises ValueError, KeyError or TypeError when it is no cache."""
+    check_version(raw, _CACHE_VERSION)
+    return [parse_route(route) for route in raw["remote"]]
+
+
+def format_generations(generations: Mapping[RouteKey, int], *, saved_at: float) -> dict[str, Any]:
+    """Return the content of the file of generations."""
+    return {
+        "version": _GENERATIONS_VERSION,
+        "saved_at": saved_at,
+        "generations": [[rd, str(prefix), generation] for (rd, prefix), generation in generations.items()],
+    }
+
+
+def parse_generations(raw: Mapping[str, Any]) -> dict[RouteKey, int]:
+    """Return our generations; raises ValueError, KeyError or TypeError when the file is of another kind."""
+    check_version(raw, _GENERATIONS_VERSION)
+    return {(str(rd), parse_prefix(str(prefix))): int(number) for rd, prefix, number in raw["generations"]}

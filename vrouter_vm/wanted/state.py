@@ -1,0 +1,413 @@
+"""Pure: what should exist on this host, kept up to date by what changes.
+
+Called by `reconciler`; calls `places`, `ways`, `links`, `filters.policy`, `overlay.rib` and `tunnels`. What is wanted
+is made of parts, one per unit: the host, a port, a network with guests here, a prefix that such a network has a way to,
+a far end that such ways lead to, a VTEP. A change marks the units that depend on it, `settle` makes their parts anew,
+and `facts` keeps what was wanted of each before.
+
+One law holds for every sequence of changes: the outcome is the same as that of a fresh `Wanted` that is told the end of
+it at once, which is what `desired_state` is.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address
+from typing import Final, TypeAlias, TypeVar
+
+from vrouter_vm import names
+from vrouter_vm.claims import NO_OWNERS, Claims, Owners
+from vrouter_vm.filters import chains, policy
+from vrouter_vm.kernel_model import Route, Trunk
+from vrouter_vm.model import Encapsulation, Exporter, MacAddress, Network, Placement, VmiUuid, VnUuid
+from vrouter_vm.overlay.evpn import NO_ASN, Member, Vtep
+from vrouter_vm.overlay.rib import PrefixUnit, Rib
+from vrouter_vm.overlay_model import BgpRoute, Choice, RouteKey, Way
+from vrouter_vm.wanted import links, tunnels
+from vrouter_vm.wanted.facts import NOTHING, Facts, Part
+from vrouter_vm.wanted.places import Move, Places, discard
+from vrouter_vm.wanted.policing import Policing
+from vrouter_vm.wanted.tunnels import FarEnd, Overlay
+from vrouter_vm.wanted.ways import Ways
+
+C = TypeVar("C", bound=Hashable)
+K = TypeVar("K", bound=Hashable)
+
+Unit: TypeAlias = tuple[str | int, Hashable]
+"""What a part belongs to: a kind and a key, or a prefix of a network."""
+
+_Lead: TypeAlias = tuple[Route, FarEnd | None]
+"""The route to a prefix, and the far end that it leads to, if it is on another host."""
+_NOWHERE: Final = (None, None)
+_HOST: Final[Unit] = ("host", "")
+_ALONE: Final = Vtep(address=IPv4Address(0), router_mac=MacAddress(""))
+"""A host without an overlay."""
+
+
+class Wanted:
+    """What should exist. Tell it what has changed with the `set_` methods, then `settle`, then read."""
+
+    def __init__(
+        self,
+        *,
+        trunk: Trunk,
+        has_ipv6: bool,
+        overlay: Overlay | None = None,
+        owners: Owners = NO_OWNERS,
+        max_flows: int = 0,
+    ) -> None:
+        """`has_ipv6` says whether the kernel can do IPv6 at all; `owners`: of the addresses that guests share.
+
+        `max_flows`: how many flows a guest may have where TF says nothing of it; 0: any number.
+        """
+        self._trunk = trunk
+        self.has_ipv6 = has_ipv6
+        self._overlay = overlay
+        self._max_flows = max_flows
+        self._asn = overlay.asn if overlay else NO_ASN
+        self._rib = Rib(overlay.vtep if overlay else _ALONE, generations=overlay.view.generations if overlay else {})
+        self._gone: frozenset[Way] = overlay.view.gone if overlay else frozenset()
+        self._remains = tunnels.Remains(overlay, has_ipv6=has_ipv6) if overlay and overlay.installed.routes else None
+
+        self._members: dict[VnUuid, set[VmiUuid]] = {}
+        self._with_ipv6: Counter[VnUuid] = Counter()
+        self._served: dict[VnUuid, _Served] = {}
+        self._vni_of_id: dict[int, int] = {}
+        self._served_by_id: dict[int, _Served] = {}
+        self._with_door: set[int] = set()
+        self._devices: set[str] = set()
+        self._leads: dict[PrefixUnit, _Lead] = {}
+        self._far_ends: Counter[FarEnd] = Counter()
+        self._far_ends_by: dict[str, set[FarEnd]] = {}
+        self._vteps: Counter[IPv4Address] = Counter()
+
+        self._parts: dict[Unit, Part] = {}
+        self._dirty_prefixes: set[PrefixUnit] = set()
+        self._rezoned: set[VnUuid] = set()
+        self._is_begun = False
+
+        self.policing = Policing(asn=self._asn)
+        """The lists and members of policies; tell it of these itself."""
+        self.places = Places(
+            trunk=trunk,
+            has_ipv6=has_ipv6,
+            has_overlay=overlay is not None,
+            check_policy=self.policing.check_profiles,
+        )
+        """The ports, with what is known of their networks and interfaces; tell it of these itself."""
+        self.claims = Claims(owners)
+        """Who has the addresses that guests share; tell it of claims itself."""
+        self._ways = Ways(rib=self._rib, places=self.places, claims=self.claims)
+        self.facts = Facts()
+        self._touched: dict[PrefixUnit, Choice | None] = {}
+        self.needs_full_pass = False
+        """True when a change cannot be followed piece by piece: begin anew with what the kernel holds."""
+
+    @property
+    def listens(self) -> bool:
+        """True when MPLS over UDP is to be taken in."""
+        return self._overlay is not None and self._overlay.has_mpls
+
+    @property
+    def choices(self) -> Mapping[PrefixUnit, Choice]:
+        """Where each VRF sends what, with an overlay."""
+        return self._rib.choices if self._overlay else {}
+
+    @property
+    def touched_choices(self) -> Mapping[PrefixUnit, Choice | None]:
+        """Those of the prefixes that the last `settle` has looked at; None: there is none any more."""
+        return self._touched if self._overlay else {}
+
+    @property
+    def generations(self) -> Mapping[RouteKey, int]:
+        """Of each prefix that this host tells, and of those of held ports that it told before."""
+        return self._rib.generations
+
+    def set_connected(self, connected: frozenset[frozenset[VnUuid]], exporters: Mapping[VnUuid, Exporter]) -> None:
+        """Take in which networks policies connect, and what each of these tells its routes under."""
+        self._rezoned |= self.policing.set_connected(connected, exporters)
+
+    def set_remote(self, key: RouteKey, route: BgpRoute | None) -> None:
+        """Take in a route of another host, or with None that there is none any more."""
+        if self._overlay is None:
+            return
+        old, new = self._rib.set_remote(key, route)
+        if self._remains is not None:
+            self._dirty_prefixes |= self._remains.hear(old, new)
+        old_vtep, new_vtep = old.next_hop if old else None, new.next_hop if new else None
+        if old_vtep == new_vtep:
+            return
+        if new_vtep is not None:
+            count = self._vteps[new_vtep] = self._vteps[new_vtep] + 1
+            if count == 1:
+                self._replace(("VTEP", new_vtep), Part(elements=(tunnels.vtep_element(new_vtep, self._overlay),)))
+        if old_vtep is not None:
+            self._vteps[old_vtep] -= 1
+            if not self._vteps[old_vtep]:
+                del self._vteps[old_vtep]
+                self._replace(("VTEP", old_vtep), NOTHING)
+
+    def set_gone(self, gone: frozenset[Way]) -> None:
+        """Take in what has been withdrawn before everything was heard."""
+        self._gone = gone
+
+    def settle(self) -> None:
+        """Bring everything up to date with what has been told."""
+        moves = self.places.settle()
+        self._follow_moves(moves)
+        for unit, part in self.policing.settle():
+            self._replace(unit, part)
+        self._follow_routes()
+        self._ways.judge(self._touched.keys())
+        self._rib.forget_generations(but_of=self.places.held_prefixes)
+        self._is_begun = True
+
+    def commit(self) -> None:
+        """Take note that what is wanted now is what there is: only what changes from here on has to be done."""
+        self.facts.commit()
+
+    def _follow_moves(self, moves: Iterable[Move]) -> None:
+        """Bring up to date what hangs on where ports are served: their own parts, their networks', the host's."""
+        vn_uuids: set[VnUuid] = set()
+        for move in moves:
+            for placement, is_new in ((move.old, False), (move.new, True)):
+                if placement is not None:
+                    vn_uuids.add(placement.network.vn_uuid)
+                    self._count(placement, is_new=is_new)
+        served = {vn_uuid: self._served_now(vn_uuid) for vn_uuid in vn_uuids}
+        changed = {vn_uuid for vn_uuid, now in served.items() if now != self._served.get(vn_uuid)}
+        rezoned, self._rezoned = self._rezoned, set()
+        if changed:
+            here = {vn_uuid: now.network for vn_uuid, now in {**self._served, **served}.items() if now is not None}
+            rezoned |= self.policing.set_networks(here)
+        for vn_uuid in changed:
+            self._leave_network(vn_uuid)
+        for vn_uuid in changed:
+            self._enter_network(vn_uuid, served[vn_uuid])
+        for vn_uuid in (rezoned & self._served.keys()) - changed:
+            self._build_network(self._served[vn_uuid])
+        vmi_uuids = {move.vmi_uuid for move in moves}.union(
+            self._ways.follow(moves), *(self._members.get(vn_uuid, ()) for vn_uuid in rezoned)
+        )
+        for vmi_uuid in vmi_uuids:
+            placement = self.places.placements.get(vmi_uuid)
+            self._replace(("port", vmi_uuid), NOTHING if placement is None else self._port_part(placement))
+        if changed or not self._is_begun:
+            self._replace(_HOST, self._host_part())
+
+    def _count(self, placement: Placement, *, is_new: bool) -> None:
+        """Keep the members of a network, and how many of them have IPv6."""
+        vn_uuid, vmi_uuid = placement.network.vn_uuid, placement.port.vmi_uuid
+        if is_new:
+            self._members.setdefault(vn_uuid, set()).add(vmi_uuid)
+        else:
+            discard(self._members, vn_uuid, vmi_uuid)
+        if links.routes_ipv6([placement]):
+            self._with_ipv6[vn_uuid] += 1 if is_new else -1
+            if not self._with_ipv6[vn_uuid]:
+                del self._with_ipv6[vn_uuid]
+
+    def _served_now(self, vn_uuid: VnUuid) -> _Served | None:
+        if vn_uuid not in self._members:
+            return None
+        return _Served(network=self.places.network(vn_uuid), routes_ipv6=vn_uuid in self._with_ipv6)
+
+    def _leave_network(self, vn_uuid: VnUuid) -> None:
+        served = self._served.pop(vn_uuid, None)
+        if served is None:
+            return
+        network_id = served.network.network_id
+        self._replace(("network", vn_uuid), NOTHING)
+        self._rib.set_member(network_id, None)
+        del self._vni_of_id[network_id], self._served_by_id[network_id]
+        if self._overlay is not None:
+            self._replace(("tunnel", vn_uuid), NOTHING)
+            self._with_door.discard(network_id)
+            self._switch_device(tunnels.vni_of(served.network), is_here=False)
+
+    def _enter_network(self, vn_uuid: VnUuid, served: _Served | None) -> None:
+        if served is None:
+            return
+        self._served[vn_uuid] = served
+        network_id = served.network.network_id
+        self._served_by_id[network_id] = served
+        member = self._build_network(served)
+        self._vni_of_id[network_id] = member.vni
+        if Encapsulation.MPLS_UDP in member.encapsulations:
+            self._with_door.add(network_id)
+        if self._overlay is not None:
+            self._switch_device(member.vni, is_here=True)
+        if self._remains is not None:
+            self._dirty_prefixes.update((network_id, prefix) for prefix in self._remains.prefixes(network_id))
+
+    def _build_network(self, served: _Served) -> Member:
+        """Make what a network with guests here asks for by itself, and return its part in the exchange of routes."""
+        network, routes_ipv6 = served.network, served.routes_ipv6
+        vrf, zone = links.vrf_of(network), self.policing.zone_of(network)
+        self._replace(
+            ("network", network.vn_uuid),
+            Part(
+                vrfs=(vrf,),
+                sysctls=tuple(links.vrf_sysctls(vrf, has_ipv6=self.has_ipv6, routes_ipv6=routes_ipv6).items()),
+                addresses=tuple(links.gateway_addresses(network, routes_ipv6=routes_ipv6)),
+                routes=tuple(links.end_routes(network, has_ipv6=self.has_ipv6)),
+                elements=policy.network_elements(network, zone=zone),
+            ),
+        )
+        if self._overlay is not None:
+            part = tunnels.tunnel_part(
+                network, self._overlay, zone=zone, has_ipv6=self.has_ipv6, routes_ipv6=routes_ipv6
+            )
+            self._replace(("tunnel", network.vn_uuid), part)
+        member = tunnels.member_of(
+            network,
+            asn=self._asn,
+            has_ipv6=routes_ipv6,
+            has_mpls=self.listens,
+            leaked=self.policing.leaked(network.vn_uuid),
+        )
+        self._rib.set_member(network.network_id, member)
+        return member
+
+    def _switch_device(self, vni: int, *, is_here: bool) -> None:
+        """Take note that the device of a VNI takes in, or does no longer: it is another device then, and who sends
+        through it has to know. That happens with a network's first guest here and its last, so all ways are looked at.
+        """
+        device = names.format_vxlan(vni)
+        if is_here:
+            self._devices.add(device)
+        else:
+            self._devices.discard(device)
+        far_ends = self._far_ends_by.get(device, set())
+        for far_end in far_ends:
+            self._replace(("far end", far_end), self._far_part(far_end))
+        if far_ends:
+            self._dirty_prefixes.update(unit for unit, (_, far_end) in self._leads.items() if far_end in far_ends)
+        if self._remains is not None and self._is_begun:
+            self.needs_full_pass = True
+
+    def _port_part(self, placement: Placement) -> Part:
+        """Return what one port asks for; its routes belong to the prefixes."""
+        max_flows = placement.settings.max_flows or placement.network.max_flows or self._max_flows
+        return Part(
+            vifs=(links.vif_of(placement, trunk_mac=self._trunk.mac),),
+            sysctls=tuple(links.vif_sysctls(placement, has_ipv6=self.has_ipv6).items()),
+            addresses=tuple(links.vif_addresses(placement)),
+            neighbours=tuple(links.guest_neighbours(placement, self.claims.macs_of(placement))),
+            elements=policy.guest_elements(
+                placement, zone=self.policing.zone_of(placement.network), max_flows=max_flows
+            ),
+            chains=(*chains.profile_chains(placement.settings.policy).items(), *chains.limit_chains(max_flows).items()),
+        )
+
+    def _host_part(self) -> Part:
+        settings = links.host_sysctls(
+            routes_ipv6=any(served.routes_ipv6 for served in self._served.values()),
+            has_tunnels=self._overlay is not None,
+            has_mpls=self.listens,
+        )
+        return Part(
+            sysctls=tuple(settings.items()),
+            elements=policy.host_elements(self._overlay.underlay.name) if self._overlay is not None else (),
+        )
+
+    def _follow_routes(self) -> None:
+        """Bring the ways to all prefixes up to date that may be concerned."""
+        touched = self._touched = self._rib.settle()
+        for unit in self._dirty_prefixes - touched.keys():
+            touched[unit] = self._rib.choices.get(unit)
+        self._dirty_prefixes = set()
+        remaining = []
+        for unit, choice in touched.items():
+            if choice is not None and (self._remains is None or not self._is_leak_alone(unit, choice)):
+                self._follow_choice(unit, choice)
+                continue
+            self._lead(unit, None, None)
+            if self._remains is None:
+                self._replace(unit, NOTHING)
+            else:
+                remaining.append((unit, choice))  # after what is heard of the same far ends
+        for unit, choice in remaining:
+            part = self._remains.part(unit, gone=self._gone, devices=self._devices) if self._remains else NOTHING
+            if part is NOTHING and choice is not None:
+                self._follow_choice(unit, choice)
+            else:
+                self._replace(unit, part if unit[0] in self._vni_of_id else NOTHING)
+
+    def _is_leak_alone(self, unit: PrefixUnit, choice: Choice) -> bool:
+        """True when a prefix is known only from another network's guest on this host.
+
+        That guest may have been there before, and be outranked by what has not been heard of again yet.
+        """
+        return choice.way is not None and self._rib.guest(*unit) is None
+
+    def _follow_choice(self, unit: PrefixUnit, choice: Choice) -> None:
+        """Bring up to date the way to a prefix, and what other hosts are told of it."""
+        network_id, prefix = unit
+        # Of the network that has the route, also where it leads to another one's guest.
+        source = links.source_towards(self._served_by_id[network_id].network, prefix)
+        if choice.way is not None:
+            self._lead(unit, tunnels.here_route(network_id, prefix, replace(choice.way, source=source)), None)
+        else:
+            far_end = tunnels.far_end_of(choice.route, own_vni=self._vni_of_id[network_id])
+            self._lead(unit, tunnels.far_route(network_id, choice.route, far_end, source=source), far_end)
+        way, told = self._rib.guest(network_id, prefix), NOTHING
+        if way is not None and self._overlay is not None:
+            route_told, has_door = self._rib.local[unit], network_id in self._with_door
+            told = Part(announcements=tunnels.announcements(route_told, network_id, vif=way.vif, has_door=has_door))
+        self._replace(unit, told)
+
+    def _lead(self, unit: PrefixUnit, route: Route | None, far_end: FarEnd | None) -> None:
+        """Let a prefix be reached by a route, which leads to that far end; None: to no other host, and by none."""
+        if far_end is not None and self._remains is not None:
+            is_news = self._remains.correct(self._far_part(far_end))
+            self.needs_full_pass = self.needs_full_pass or (is_news and self._is_begun)
+        old_route, old_end = self._leads.get(unit, _NOWHERE)
+        if route is not None:
+            self._leads[unit] = route, far_end
+        elif old_route is not None:
+            del self._leads[unit]
+        if far_end != old_end:
+            self._count_ways(far_end, old_end)
+        if old_route is not None:
+            self.facts.remove_route(old_route)
+        if route is not None:
+            self.facts.add_route(route)
+
+    def _count_ways(self, new: FarEnd | None, old: FarEnd | None) -> None:
+        """Take note that one way leads to a far end in place of another one: each is there as long as any does."""
+        if new is not None:
+            count = self._far_ends[new] = self._far_ends[new] + 1
+            if count == 1:
+                self._far_ends_by.setdefault(new.device, set()).add(new)
+                self._replace(("far end", new), self._far_part(new))
+        if old is not None:
+            self._far_ends[old] -= 1
+            if not self._far_ends[old]:
+                del self._far_ends[old]
+                discard(self._far_ends_by, old.device, old)
+                self._replace(("far end", old), NOTHING)
+
+    def _far_part(self, far_end: FarEnd) -> Part:
+        if self._overlay is None:
+            return NOTHING
+        is_device_here = far_end.device in self._devices
+        return tunnels.far_part(far_end, self._overlay, is_device_here=is_device_here, has_ipv6=self.has_ipv6)
+
+    def _replace(self, unit: Unit, part: Part) -> None:
+        old = self._parts.pop(unit, None)
+        if old is not None:
+            self.facts.remove(old)
+        if part is not NOTHING:
+            self._parts[unit] = part
+            self.facts.add(part)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Served:
+    """What the parts of a network with guests here are made of."""
+
+    network: Network
+    routes_ipv6: bool

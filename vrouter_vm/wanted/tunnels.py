@@ -1,0 +1,363 @@
+"""Pure: the routes of other hosts → what the kernel should hold to reach them, and what they should be told.
+
+Called by `state` where an overlay is configured; `overlay.rib` chooses the routes. Per network one VXLAN device
+straight in the VRF, without a bridge; per VTEP a permanent neighbour and a forwarding entry; per address a route. A
+network that takes routes of one without a guest here sends with that one's VNI through a device that is in no VRF and
+takes nothing in. To and from TF's ordinary vRouters the same goes as MPLS over UDP: a device per VTEP, a label per
+route, and per network a door by which the packets with its label come in. The reasons are in docs/design/overlay.md.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Final, NamedTuple, TypeAlias, assert_never
+
+from vrouter_vm import names
+from vrouter_vm.filters import policy
+from vrouter_vm.kernel_model import (
+    Element,
+    LabelDoor,
+    LabelRoute,
+    MplsTunnel,
+    Neighbour,
+    Observed,
+    Route,
+    TunnelDevice,
+    TunnelEnd,
+    Underlay,
+    Vxlan,
+)
+from vrouter_vm.model import Encapsulation, IpAddress, IpNetwork, MacAddress, Network, RouteTarget
+from vrouter_vm.overlay.evpn import Member, Vtep, labelled, own_targets
+from vrouter_vm.overlay.mtu import GUEST_MTU_BYTES, mpls_mtu_of, mtu_of
+from vrouter_vm.overlay_model import Announcement, BgpRoute, EvpnRoute, LocalWay, OverlayView, VpnRoute, Way
+from vrouter_vm.wanted import links
+from vrouter_vm.wanted.facts import NOTHING, Part, Settings
+
+_IPV4_MAPPED: Final = int(IPv6Address("::ffff:0:0"))
+
+_Heard: TypeAlias = tuple[IpNetwork, IPv4Address, Encapsulation, int | None]
+"""A prefix, and how packets to it are sent: VTEP, encapsulation, VNI or label."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Installed:
+    """What the kernel holds of an overlay already."""
+
+    routes: frozenset[Route] = frozenset()
+    neighbours: frozenset[Neighbour] = frozenset()
+    tunnel_ends: frozenset[TunnelEnd] = frozenset()
+    vxlans: frozenset[TunnelDevice] = frozenset()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overlay:
+    """This host in the overlay, and what is known of the others. `installed` stays until `view` is settled.
+
+    `has_mpls`: MPLS over UDP may be used, by the networks for which TF says so.
+    """
+
+    vtep: Vtep
+    asn: int
+    underlay: Underlay
+    view: OverlayView
+    installed: Installed
+    has_mpls: bool = False
+
+
+def installed_in(have: Observed) -> Installed:
+    """Return what `have` holds of an overlay."""
+    return Installed(
+        routes=frozenset(route for route in have.routes if route.ifname in have.vxlans),
+        neighbours=frozenset(neighbour for neighbour in have.neighbours if neighbour.ifname in have.vxlans),
+        tunnel_ends=have.tunnel_ends,
+        vxlans=frozenset(have.vxlans.values()),
+    )
+
+
+def vni_of(network: Network) -> int:
+    """Return the VNI of a network: what users have set, else its network id, as TF does in its automatic mode."""
+    return network.network_id if network.vni is None else network.vni
+
+
+def encapsulations_of(network: Network, *, has_mpls: bool) -> tuple[Encapsulation, ...]:
+    """Return how packets of a network may travel from this host, the preferred one first."""
+    return tuple(each for each in network.encapsulations if has_mpls or each is not Encapsulation.MPLS_UDP)
+
+
+def member_of(
+    network: Network,
+    *,
+    asn: int,
+    has_ipv6: bool,
+    has_mpls: bool = False,
+    leaked: frozenset[RouteTarget] = frozenset(),
+) -> Member:
+    """Return a network's part in the overlay; `has_ipv6`: a guest of it here has; `has_mpls`: see `Overlay`.
+
+    `leaked`: what it imports beside its own targets, because policies connect it with others.
+    """
+    own = own_targets(asn, network.network_id, network.targets)
+    return Member(
+        network_id=network.network_id,
+        vni=vni_of(network),
+        imports=own | network.targets.imports | leaked,
+        exports=own | network.targets.exports,
+        own_prefixes=frozenset(map(ip_network, network.router_addresses)),
+        has_ipv6=has_ipv6,
+        encapsulations=encapsulations_of(network, has_mpls=has_mpls),
+    )
+
+
+def tunnel_part(network: Network, overlay: Overlay, *, zone: int, has_ipv6: bool, routes_ipv6: bool) -> Part:
+    """Return the device of a network with guests here: in its VRF, it sends and takes in. And where TF says so its door
+    for labels, by which packets come in that were sent as MPLS over UDP.
+
+    `has_ipv6`: the kernel can do IPv6 at all; `routes_ipv6`: a guest of the network here has it.
+    """
+    device = _vxlan(vni_of(network), network.network_id, overlay)
+    part = Part(
+        vxlans=(device,),
+        sysctls=_settings(device.name, has_ipv6=has_ipv6, routes_ipv6=routes_ipv6),
+        elements=policy.tunnel_elements(device.name, zone=zone),
+    )
+    if Encapsulation.MPLS_UDP not in encapsulations_of(network, has_mpls=overlay.has_mpls):
+        return part
+    name = names.format_door(network.network_id)
+    inner, mac = names.inside_of(name), overlay.vtep.router_mac
+    door = LabelDoor(name=name, vrf=names.format_vrf(network.network_id), mac=mac, mtu_bytes=GUEST_MTU_BYTES)
+    settings = links.door_sysctls(name, has_ipv6=has_ipv6, routes_ipv6=routes_ipv6)
+    return replace(
+        part,
+        vxlans=(*part.vxlans, door),
+        sysctls=(*part.sysctls, *settings.items()),
+        neighbours=(Neighbour(ifname=name, address=names.DOOR_ADDRESS, mac=mac),),
+        labels=(LabelRoute(label=names.label_of(network.network_id), ifname=name),),
+        elements=(*part.elements, *policy.tunnel_elements(inner, zone=zone)),
+    )
+
+
+def vtep_element(vtep: IpAddress, overlay: Overlay) -> tuple[str, Element]:
+    """Return the element that takes in tunnelled packets of another host."""
+    return policy.VTEPS, (overlay.underlay.name, str(vtep))
+
+
+def here_route(network_id: int, prefix: IpNetwork, way: LocalWay) -> Route:
+    """Return the route to a guest's address on this host, or to a prefix behind a guest."""
+    table = names.table_of(network_id)
+    return links.route_to(table=table, prefix=prefix, ifname=way.vif, via=way.via, source=way.source)
+
+
+class FarEnd(NamedTuple):
+    """Where ways lead that differ in the prefix alone: by that device to that VTEP, in one IP version.
+
+    `mac`: the router's there, None for MPLS over UDP. `vni`: what packets carry where it is not the own network's.
+    """
+
+    device: str
+    vtep: IPv4Address
+    version: int
+    mac: MacAddress | None
+    vni: int | None
+
+
+def far_end_of(route: BgpRoute, *, own_vni: int) -> FarEnd:
+    """Return where a route of another host leads; `own_vni`: of the network that follows it."""
+    version = route.prefix.version
+    match route:
+        case EvpnRoute(vni=vni, next_hop=vtep, router_mac=mac):
+            return _vxlan_end(vni, vtep, version, mac, vni == own_vni)
+        case VpnRoute(next_hop=vtep):
+            return FarEnd(names.format_mpls_tunnel(vtep), vtep, version, None, None)
+        case _:
+            assert_never(route)
+
+
+@lru_cache(maxsize=4096)
+def _vxlan_end(vni: int, vtep: IPv4Address, version: int, mac: MacAddress, is_own: bool) -> FarEnd:
+    return FarEnd(names.format_vxlan(vni), vtep, version, mac, None if is_own else vni)
+
+
+def far_route(network_id: int, route: BgpRoute, far_end: FarEnd, *, source: IpAddress | None) -> Route:
+    """Return the way to a prefix on another host; `source`: what the router's own packets on it are from."""
+    table, prefix, device = names.table_of(network_id), route.prefix, far_end.device
+    if isinstance(route, VpnRoute):
+        return links.route_to(table=table, prefix=prefix, ifname=device, source=source, label=route.label)
+    return links.route_to(
+        table=table, prefix=prefix, ifname=device, via=via_of(far_end.vtep, far_end.version), source=source
+    )
+
+
+def far_part(far_end: FarEnd, overlay: Overlay, *, is_device_here: bool, has_ipv6: bool) -> Part:
+    """Return what all routes to a far end need: neighbour and forwarding entry, or for MPLS the device to that host.
+
+    `is_device_here`: the device is that of a network with guests here. Otherwise packets with another network's VNI
+    leave by a device that is in no VRF and takes nothing in.
+    """
+    device, vtep, version, mac, vni = far_end
+    routes_ipv6 = version == 6  # noqa: PLR2004 - IP version
+    if mac is None:
+        tunnel = MplsTunnel(
+            name=device,
+            vtep=overlay.vtep.address,
+            remote=vtep,
+            port=names.MPLS_PORT,
+            mtu_bytes=mpls_mtu_of(overlay.underlay),
+        )
+        return Part(
+            vxlans=(tunnel,),
+            sysctls=_mpls_settings(device, has_ipv6=has_ipv6, routes_ipv6=routes_ipv6),
+            elements=policy.send_only_elements(device),
+        )
+    neighbours = (Neighbour(ifname=device, address=via_of(vtep, version), mac=mac),)
+    ends = (TunnelEnd(ifname=device, mac=mac, vtep=vtep),)
+    if vni is None:
+        return Part(neighbours=neighbours, tunnel_ends=ends)
+    return Part(
+        neighbours=neighbours,
+        tunnel_ends=ends,
+        vxlans=() if is_device_here else (_vxlan(vni, None, overlay),),
+        sysctls=_settings(device, has_ipv6=has_ipv6, routes_ipv6=routes_ipv6),
+        elements=() if is_device_here else policy.send_only_elements(device),
+    )
+
+
+def announcements(route: EvpnRoute, network_id: int, *, vif: str, has_door: bool) -> tuple[Announcement, ...]:
+    """Return what to tell of a guest's address, or of a prefix behind it, on `vif`; `has_door`: also as MPLS."""
+    vrf = names.format_vrf(network_id)
+    told = Announcement(route=route, needs=(vif, vrf, names.format_vxlan(route.vni)))
+    if not has_door:
+        return (told,)
+    needs = (vif, vrf, names.format_door(network_id))
+    return told, Announcement(route=labelled(route, names.label_of(network_id)), needs=needs)
+
+
+class Remains:
+    """What the kernel holds of an overlay when the agent has just started and has not heard of everything yet.
+
+    It stays as long as nothing that is heard contradicts it: a far end that is another now, a withdrawal, or the very
+    route, if the network that has it does not follow it any more.
+    """
+
+    def __init__(self, overlay: Overlay, *, has_ipv6: bool) -> None:
+        installed = overlay.installed
+        self._overlay = overlay
+        self._has_ipv6 = has_ipv6
+        self._routes: dict[int, dict[IpNetwork, Route]] = {}
+        for route in installed.routes:
+            self._routes.setdefault(route.table, {})[route.prefix] = route
+        self._neighbours = {(entry.ifname, entry.address): entry for entry in installed.neighbours}
+        self._ends = {(end.ifname, end.mac): end for end in installed.tunnel_ends}
+        self._send_only = {vxlan.name: vxlan for vxlan in installed.vxlans if vxlan.vrf is None}
+        self._units_of: dict[IpNetwork, set[tuple[int, IpNetwork]]] = {}
+        for route in installed.routes:
+            unit = names.network_id_of(route.table), route.prefix
+            self._units_of.setdefault(route.prefix, set()).add(unit)
+        self._heard: Counter[_Heard] = Counter()
+
+    def prefixes(self, network_id: int) -> Iterable[IpNetwork]:
+        """Return the prefixes that a network has ways to."""
+        return self._routes.get(names.table_of(network_id), ())
+
+    def hear(self, old: BgpRoute | None, new: BgpRoute | None) -> set[tuple[int, IpNetwork]]:
+        """Take in a route of another host in place of what it was; return the ways that this may contradict: network
+        id and prefix.
+        """
+        units: set[tuple[int, IpNetwork]] = set()
+        for route, count in ((old, -1), (new, 1)):
+            if route is not None:
+                self._heard[_heard(route)] += count
+                units |= self._units_of.get(route.prefix, set())
+        return units
+
+    def correct(self, part: Part) -> bool:
+        """Take in what is heard of a far end; return whether that contradicts what was there."""
+        is_news = False
+        for neighbour in part.neighbours:
+            key = neighbour.ifname, neighbour.address
+            is_news = is_news or self._neighbours.get(key, neighbour) != neighbour
+            self._neighbours[key] = neighbour
+        for end in part.tunnel_ends:
+            self._ends[end.ifname, end.mac] = end
+        return is_news
+
+    def part(self, unit: tuple[int, IpNetwork], *, gone: Collection[Way], devices: Collection[str]) -> Part:
+        """Return the way to a prefix of which nothing is heard that the network follows; `devices` are those of
+        networks with guests here, `gone` is withdrawn by now.
+        """
+        network_id, prefix = unit
+        route = self._routes.get(names.table_of(network_id), {}).get(prefix)
+        if route is None or route.ifname is None:
+            return NOTHING
+        device = route.ifname
+        if route.label is not None:
+            return self._labelled_part(route, device, gone)
+        if route.via is None:
+            return NOTHING
+        send_only = None if device in devices else self._send_only.get(device)
+        withdrawn = {via_of(vtep, prefix.version) for gone_prefix, vtep in gone if gone_prefix == prefix}
+        neighbour = self._neighbours.get((device, route.via))
+        end = self._ends.get((device, neighbour.mac)) if neighbour else None
+        if route.via in withdrawn or neighbour is None or end is None or (send_only is None and device not in devices):
+            return NOTHING
+        if self._heard[prefix, end.vtep, Encapsulation.VXLAN, names.parse_vxlan(device)]:
+            return NOTHING
+        return Part(
+            routes=(route,),
+            neighbours=(neighbour,),
+            tunnel_ends=(end,),
+            vxlans=(send_only,) if send_only else (),
+            sysctls=_settings(device, has_ipv6=self._has_ipv6, routes_ipv6=prefix.version == 6),  # noqa: PLR2004
+            elements=(
+                vtep_element(end.vtep, self._overlay),
+                *(policy.send_only_elements(device) if send_only else ()),
+            ),
+        )
+
+    def _labelled_part(self, route: Route, device: str, gone: Collection[Way]) -> Part:
+        tunnel = self._send_only.get(device)
+        if not isinstance(tunnel, MplsTunnel) or (route.prefix, tunnel.remote) in gone:
+            return NOTHING
+        if self._heard[route.prefix, tunnel.remote, Encapsulation.MPLS_UDP, route.label]:
+            return NOTHING
+        return Part(
+            routes=(route,),
+            vxlans=(tunnel,),
+            sysctls=_mpls_settings(device, has_ipv6=self._has_ipv6, routes_ipv6=route.prefix.version == 6),  # noqa: PLR2004
+            elements=(vtep_element(tunnel.remote, self._overlay), *policy.send_only_elements(device)),
+        )
+
+
+def _heard(route: BgpRoute) -> _Heard:
+    number = route.vni if isinstance(route, EvpnRoute) else route.label
+    return route.prefix, route.next_hop, route.encapsulation, number
+
+
+@lru_cache(maxsize=4096)
+def _mpls_settings(device: str, *, has_ipv6: bool, routes_ipv6: bool) -> Settings:
+    return tuple(links.mpls_tunnel_sysctls(device, has_ipv6=has_ipv6, routes_ipv6=routes_ipv6).items())
+
+
+@lru_cache(maxsize=4096)
+def _settings(device: str, *, has_ipv6: bool, routes_ipv6: bool) -> Settings:
+    return tuple(links.vxlan_sysctls(device, has_ipv6=has_ipv6, routes_ipv6=routes_ipv6).items())
+
+
+def via_of(vtep: IPv4Address, version: int) -> IpAddress:
+    """Return how a route of that IP version names a VTEP: an IPv6 route has none of IPv4 (RFC 4291, 2.5.5.2)."""
+    return vtep if version == 4 else ip_address(_IPV4_MAPPED + int(vtep))  # noqa: PLR2004 - IP version
+
+
+def _vxlan(vni: int, network_id: int | None, overlay: Overlay) -> Vxlan:
+    return Vxlan(
+        name=names.format_vxlan(vni),
+        vni=vni,
+        vrf=None if network_id is None else names.format_vrf(network_id),
+        vtep=overlay.vtep.address,
+        mac=overlay.vtep.router_mac,
+        mtu_bytes=mtu_of(overlay.underlay),
+    )

@@ -152,14 +152,21 @@ class Speaker:
     def set_peers(self, peers: Sequence[PeerSettings], *, asn: int, local_address: IPv4Address) -> None:
         """Make these its peers, all of them and no other; those that are right are left alone."""
         wanted = {peer.address: _peer(peer, asn=asn, local_address=local_address) for peer in peers}
-        listed = self._stream("ListPeer", gobgp_pb2.ListPeerRequest(), gobgp_pb2.ListPeerResponse)
-        known = {answer.peer.conf.neighbor_address: answer.peer for answer in listed}
+        known = self._peers()
         for address, peer in known.items():
             if address not in wanted or not _is_same_peer(peer, wanted[address]):
                 self._call("DeletePeer", gobgp_pb2.DeletePeerRequest(address=address), gobgp_pb2.DeletePeerResponse)
         for address, peer in wanted.items():
             if address not in known or not _is_same_peer(known[address], peer):
                 self._call("AddPeer", gobgp_pb2.AddPeerRequest(peer=peer), gobgp_pb2.AddPeerResponse)
+
+    def sessions(self) -> frozenset[str]:
+        """Return the addresses of the peers that it is in session with."""
+        return frozenset(address for address, peer in self._peers().items() if _is_established(peer))
+
+    def _peers(self) -> dict[str, gobgp_pb2.Peer]:
+        listed = self._stream("ListPeer", gobgp_pb2.ListPeerRequest(), gobgp_pb2.ListPeerResponse)
+        return {answer.peer.conf.neighbor_address: answer.peer for answer in listed}
 
     def watch(self) -> Iterator[Sequence[Event]]:
         """Yield what is so now and then every change, without end, as much at once as the speaker tells in one message;
@@ -295,7 +302,7 @@ def _peer_event(event: gobgp_pb2.WatchEventResponse.PeerEvent) -> PeerState | No
         return None
     return PeerState(
         peer=event.peer.conf.neighbor_address or event.peer.state.neighbor_address,
-        is_established=event.peer.state.session_state == gobgp_pb2.PeerState.SESSION_STATE_ESTABLISHED,
+        is_established=_is_established(event.peer),
         is_initial=event.type == kinds.TYPE_INIT,
     )
 
@@ -351,6 +358,10 @@ def _peer(settings: PeerSettings, *, asn: int, local_address: IPv4Address) -> go
             for family in settings.families
         ],
     )
+
+
+def _is_established(peer: gobgp_pb2.Peer) -> bool:
+    return bool(peer.state.session_state == gobgp_pb2.PeerState.SESSION_STATE_ESTABLISHED)
 
 
 def _is_same_peer(have: gobgp_pb2.Peer, want: gobgp_pb2.Peer) -> bool:

@@ -240,11 +240,12 @@ class BgpOverlay:
             self._peers = tuple(peers)
             addresses = {peer.address for peer in peers}
             self._sessions = {peer: is_up for peer, is_up in self._sessions.items() if peer in addresses}
-            if not any(self._sessions.values()):
-                self._remote.peers_gone()
+            is_changed = not any(self._sessions.values()) and self._remote.peers_gone(now=self._clock())
             speaker = self._speaker
         if speaker is not None:
             self._tell(speaker, lambda: self._set_peers(speaker))
+        if is_changed:
+            self._on_change()
 
     def settle(self) -> None:
         """Take note that a pass is over: what has been announced by now is all that this host has."""
@@ -297,7 +298,8 @@ class BgpOverlay:
     def _run(self) -> None:
         with self._condition:
             self._condition.wait_for(lambda: self._is_begun or self._is_stopping)
-        from vrouter_vm.overlay.bgp import Speaker  # noqa: PLC0415 - seconds of imports, while the forwarding is up already
+        # Seconds of imports, while the forwarding is up already.
+        from vrouter_vm.overlay.bgp import Speaker, Withdrawn  # noqa: PLC0415
 
         gc.freeze()  # to look for cycles in all that is loaded by now takes as long as thousands of routes
         delay_s = FIRST_RETRY_S
@@ -310,6 +312,8 @@ class BgpOverlay:
                 self._connect(speaker)
                 delay_s = FIRST_RETRY_S
                 for events in speaker.watch():
+                    if any(isinstance(event, Withdrawn) for event in events):
+                        self._note_sessions(speaker.sessions())
                     self._take(events)
             except BoundaryError as error:
                 self._lose(error)
@@ -344,9 +348,11 @@ class BgpOverlay:
             self._speaker = None
             self._error = error.reason
             self._sessions = {}
-            self._remote.lost(now=self._clock())
+            is_changed = self._remote.lost(now=self._clock())
         if is_news:
             log.warning("speaker lost, its routes stay", extra={"reason": error.reason})
+        if is_changed:
+            self._on_change()
 
     def _take(self, events: Sequence[Event]) -> None:
         from vrouter_vm.overlay import bgp  # noqa: PLC0415 - loaded by now
@@ -387,8 +393,16 @@ class BgpOverlay:
         if state.is_established and not was_up:
             self._remote.peer_up(now=now)
         elif not any(self._sessions.values()):
-            self._remote.peers_gone()
+            return self._remote.peers_gone(now=now)
         return False
+
+    def _note_sessions(self, up: frozenset[str]) -> None:
+        """Take note of sessions that are down by now. What a peer has told ends with its session, and the speaker says
+        so before it says that the session has ended: without this it would be taken for the owners' own word.
+        """
+        with self._condition:
+            for peer, was_up in self._sessions.items():
+                self._sessions[peer] = was_up and peer in up
 
     def _keep_saved(self) -> None:
         """Write the cache file when something has changed, but not all the time; a last time at the end."""

@@ -6,16 +6,23 @@ end at a deadline or when peers that have been back for a while have not told th
 
 The while is there because a reflector that has just started says "that was all" (End-of-RIB, RFC 4724, 2) before it has
 heard of everything itself. Our speaker then withdraws what it had kept. So for as long after a session has come up, the
-withdrawal of a route that was known before makes it stale, too. If it was its owner who withdrew it after all, the
-next owner outranks it all the same.
+withdrawal of a route that was known before makes it stale, too. So it is, afterwards, with what was withdrawn in the
+last seconds before the last session ended. If it was its owner who withdrew it after all, the next owner outranks it
+all the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
+from typing import Final
 
 from vrouter_vm.overlay_model import BgpRoute, RouteKey, Way
+
+LAST_WORDS_S: Final = 5.0
+"""A reflector that is stopped in an orderly way (GoBGP at SIGTERM) withdraws its clients' routes one client after the
+other before it ends the sessions: what is withdrawn so soon before the last one ends is not its owner's word.
+"""
 
 
 class RemoteRoutes:
@@ -29,6 +36,7 @@ class RemoteRoutes:
         self._sweep_at: float | None = None
         self._doubt_until: float | None = None
         self._told: set[RouteKey] = set()  # since a session came up last
+        self._withdrawn: dict[RouteKey, tuple[BgpRoute, float]] = {}  # in the order of time, the last seconds' alone
         self._gone: set[Way] = set()
         self._unsettled_until: float | None = now + stale_s
         self._changed: dict[RouteKey, BgpRoute | None] | None = None
@@ -77,6 +85,7 @@ class RemoteRoutes:
         """Take in a route that a peer has told; return whether that changes the forwarding."""
         key = route.key
         self._stale.pop(key, None)
+        self._withdrawn.pop(key, None)
         self._told.add(key)
         if self._gone:
             self._gone.discard((route.prefix, route.next_hop))
@@ -102,15 +111,17 @@ class RemoteRoutes:
         self._stale.pop(key, None)
         self._told.discard(key)
         self._note(key, None)
+        self._forget_withdrawn(now=now)
+        self._withdrawn[key] = route, now
         if not self.is_settled:
             self._gone.add((route.prefix, route.next_hop))
         return True
 
-    def lost(self, *, now: float) -> None:
-        """The speaker is gone: every route is stale from now on, unless it was before."""
+    def lost(self, *, now: float) -> bool:
+        """The speaker is gone: every route is stale from now on, unless it was before. As `peers_gone` otherwise."""
         for key in self._routes:
             self._stale.setdefault(key, now + self._stale_s)
-        self._sweep_at = None
+        return self.peers_gone(now=now)
 
     def peer_up(self, *, now: float) -> None:
         """A session has come up."""
@@ -121,9 +132,15 @@ class RemoteRoutes:
         """A peer has told all that it has. The last one to do so starts the wait anew."""
         self._sweep_at = now + self._settle_s
 
-    def peers_gone(self) -> None:
-        """No peer is left: nobody can confirm anything now."""
+    def peers_gone(self, *, now: float) -> bool:
+        """No peer is left: nobody can confirm anything now. Return whether that changes the forwarding."""
         self._sweep_at = None
+        self._forget_withdrawn(now=now)
+        last_words, self._withdrawn = self._withdrawn, {}
+        routes = [route for route, _ in last_words.values()]
+        self.remember(routes, now=now)
+        self._gone.difference_update((route.prefix, route.next_hop) for route in routes)
+        return bool(routes)
 
     def expire(self, *, now: float) -> bool:
         """Drop what is not to be believed any longer; return whether that changes the forwarding."""
@@ -143,6 +160,14 @@ class RemoteRoutes:
         if was_settled != self.is_settled:
             self._changed = None  # what the kernel holds is judged by other rules from now on
         return bool(gone) or was_settled != self.is_settled
+
+    def _forget_withdrawn(self, *, now: float) -> None:
+        """Forget what was withdrawn too long ago to be a peer's last words."""
+        while self._withdrawn:
+            key = next(iter(self._withdrawn))
+            if self._withdrawn[key][1] + LAST_WORDS_S > now:
+                return
+            del self._withdrawn[key]
 
     def _note(self, key: RouteKey, route: BgpRoute | None) -> None:
         if self._changed is not None:

@@ -71,6 +71,13 @@ class Process:
             self.process.wait()
             self.process = None
 
+    def stop(self) -> None:
+        """SIGTERM, as an init system stops what says nothing else: it withdraws everything and takes its leave."""
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait()
+            self.process = None
+
     def _listens(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, (self.folder / f"{self.name}.log").read_text()

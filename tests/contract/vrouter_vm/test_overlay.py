@@ -240,6 +240,48 @@ def test_a_killed_reflector_loses_no_route(fabric: Fabric) -> None:
         assert keys(seen[-1]) == keys(seen[0])
 
 
+def test_the_only_reflector_may_be_stopped_in_an_orderly_way(fabric: Fabric) -> None:
+    """It withdraws its clients' routes one by one, and then ends the sessions with a word that is no restart."""
+    more = {route(2, str(STREAM[number])) for number in range(200)}
+    with hosts(fabric) as (a, b):
+        for each in more:
+            b.overlay.announce(each)
+        a.hears(*more)
+        fabric.reflector.stop()
+        wait_until(lambda: a.overlay.status.stale == len(more), "all stay in use, and nobody confirms them")
+        wait_until(lambda: b.overlay.status.stale == 2, "on the other host as well")
+        time.sleep(0.5)  # for what may come late
+        assert a.heard == more
+        fabric.reflector.start()
+        wait_until(lambda: (a.overlay.status.stale, b.overlay.status.stale) == (0, 0), "told again")
+        assert a.heard == more
+
+
+def test_of_two_reflectors_one_may_die_and_what_is_new_is_heard_all_the_same(fabric: Fabric) -> None:
+    second = fabric.another_reflector("127.0.0.101")
+    both = [*fabric.peers(), *(replace(peer, address="127.0.0.101") for peer in fabric.peers())]
+
+    def are_up(*hosts: Host, number: int) -> bool:
+        return all(sum(host.overlay.status.sessions.values()) == number for host in hosts)
+
+    with hosts(fabric) as (a, b):
+        for host in (a, b):
+            host.overlay.use_peers(both)
+        wait_until(lambda: are_up(a, b, number=2), "both are in session with both")
+        with watching(b) as seen:
+            fabric.reflector.kill()
+            wait_until(lambda: are_up(a, b, number=1), "the death is noticed")
+            a.overlay.announce(route(1, "10.1.1.12/32"))
+            b.hears(route(1), route(1, "fd00:1::11/128"), route(1, "10.1.1.12/32"))
+            fabric.reflector.start()
+            wait_until(lambda: are_up(a, b, number=2), "it is back")
+            time.sleep(SETTLE_S + 0.5)  # what is not told again would go now
+            second.stop()
+            wait_until(lambda: are_up(a, b, number=1), "the other one has gone")
+            time.sleep(0.5)
+        assert len(seen) == 2, "nothing but the new route has changed"
+
+
 def test_a_reflector_and_a_speaker_killed_at_once_lose_no_route(fabric: Fabric) -> None:
     a, b = Host(fabric, "a", 1), Host(fabric, "b", 2, settle_s=60.0)
     a.begin(route(1))

@@ -69,7 +69,7 @@ def test_the_wait_begins_anew_when_the_peers_go_again() -> None:
     routes.learn(A)
     routes.lost(now=10.0)
     routes.peer_told_all(now=20.0)
-    routes.peers_gone()
+    routes.peers_gone(now=30.0)
     routes.expire(now=60.0)
     assert routes.routes == {A.key: A}
     routes.peer_told_all(now=70.0)
@@ -87,11 +87,38 @@ def test_a_withdrawal_without_any_peer_is_the_speakers_own_and_ends_nothing() ->
     assert routes.routes == {}
 
 
+def test_what_was_withdrawn_just_before_the_last_session_ended_is_in_use_again() -> None:
+    for end in (RemoteRoutes.peers_gone, RemoteRoutes.lost):
+        routes = table()
+        for route in (A, B):
+            routes.learn(route)
+        routes.take_changes()
+        routes.withdraw(A.key, has_peers=True, now=100.0)  # by its owner
+        routes.withdraw(B.key, has_peers=True, now=104.0)  # by a reflector that is stopped, client by client
+        assert routes.gone == {(A.prefix, A.next_hop), (B.prefix, B.next_hop)}
+        assert end(routes, now=105.0)
+        assert routes.routes == {B.key: B}
+        assert routes.stale == {B.key}
+        assert routes.gone == {(A.prefix, A.next_hop)}
+        assert routes.take_changes() == {A.key: None, B.key: B}
+        assert not end(routes, now=105.1), "once"
+
+
+def test_what_has_been_told_anew_since_is_not_taken_for_what_was_withdrawn() -> None:
+    routes = table()
+    routes.learn(A)
+    routes.withdraw(A.key, has_peers=True, now=100.0)
+    newer = replace(A, generation=101)
+    routes.learn(newer)
+    assert not routes.peers_gone(now=101.0)
+    assert routes.routes == {A.key: newer}
+
+
 def test_what_goes_soon_after_a_session_has_come_up_is_kept_until_the_others_have_told_theirs() -> None:
     routes = table()
     for route in (A, B):
         routes.learn(route)
-    routes.peers_gone()
+    routes.peers_gone(now=9.0)
     routes.peer_up(now=10.0)  # a reflector that was restarted, and has not heard of a and b yet
     routes.peer_told_all(now=11.0)
     assert not routes.withdraw(A.key, has_peers=True, now=11.0)

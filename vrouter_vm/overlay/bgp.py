@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -34,6 +35,7 @@ SYSTEM: Final = "BGP speaker"
 
 CALL_TIMEOUT_S: Final = 3.0
 DUMP_TIMEOUT_S: Final = 60.0
+_LOOK_S: Final = 0.01
 _SERVICE: Final = "/api.GoBgpService/"
 _MESSAGE_BYTES: Final = 64 << 20
 _BATCH: Final = 500
@@ -150,14 +152,20 @@ class Speaker:
         self._call("DeletePath", request, gobgp_pb2.DeletePathResponse)
 
     def set_peers(self, peers: Sequence[PeerSettings], *, asn: int, local_address: IPv4Address) -> None:
-        """Make these its peers, all of them and no other; those that are right are left alone."""
+        """Make these its peers, all of them and no other; those that are right are left alone.
+
+        A session that has to begin anew ends as in a restart: its peer keeps our routes (RFC 8538, 4), which it would
+        drop if it only heard that it is a peer no more.
+        """
         wanted = {peer.address: _peer(peer, asn=asn, local_address=local_address) for peer in peers}
         known = self._peers()
-        for address, peer in known.items():
-            if address not in wanted or not _is_same_peer(peer, wanted[address]):
+        wrong = {address for address, peer in known.items() if not _is_same_peer(peer, wanted.get(address, peer))}
+        self._end_sessions(wrong)
+        for address in known:
+            if address in wrong or address not in wanted:
                 self._call("DeletePeer", gobgp_pb2.DeletePeerRequest(address=address), gobgp_pb2.DeletePeerResponse)
         for address, peer in wanted.items():
-            if address not in known or not _is_same_peer(known[address], peer):
+            if address in wrong or address not in known:
                 self._call("AddPeer", gobgp_pb2.AddPeerRequest(peer=peer), gobgp_pb2.AddPeerResponse)
 
     def sessions(self) -> frozenset[str]:
@@ -167,6 +175,14 @@ class Speaker:
     def _peers(self) -> dict[str, gobgp_pb2.Peer]:
         listed = self._stream("ListPeer", gobgp_pb2.ListPeerRequest(), gobgp_pb2.ListPeerResponse)
         return {answer.peer.conf.neighbor_address: answer.peer for answer in listed}
+
+    def _end_sessions(self, addresses: Set[str]) -> None:
+        """End these sessions; their peers may take it for a restart. Those that last on will end in the hard way."""
+        for address in addresses:
+            self._call("ResetPeer", gobgp_pb2.ResetPeerRequest(address=address), gobgp_pb2.ResetPeerResponse)
+        deadline = time.monotonic() + CALL_TIMEOUT_S
+        while addresses & self.sessions() and time.monotonic() < deadline:
+            time.sleep(_LOOK_S)  # it answers before it has done so
 
     def watch(self) -> Iterator[Sequence[Event]]:
         """Yield what is so now and then every change, without end, as much at once as the speaker tells in one message;

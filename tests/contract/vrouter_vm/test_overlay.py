@@ -282,6 +282,19 @@ def test_of_two_reflectors_one_may_die_and_what_is_new_is_heard_all_the_same(fab
         assert len(seen) == 2, "nothing but the new route has changed"
 
 
+def test_a_session_that_begins_anew_for_another_setting_loses_no_route_on_either_side(fabric: Fabric) -> None:
+    with hosts(fabric) as (a, b):
+        b.overlay.announce(route(2, "10.1.1.12/32"))
+        a.hears(route(2, "10.1.1.12/32"))
+        time.sleep(SETTLE_S + 0.5)  # nobody doubts a withdrawal any more
+        with watching(a) as seen_by_a, watching(b) as seen_by_b:
+            a.overlay.use_peers([replace(peer, hold_time_s=12) for peer in fabric.peers()])
+            wait_until(lambda: a.overlay.status.stale == 1, "the session has ended")
+            wait_until(lambda: a.overlay.status.stale == 0, "told again")
+            time.sleep(SETTLE_S + 0.5)  # what is not told again would go now
+        assert (len(seen_by_a), len(seen_by_b)) == (1, 1)
+
+
 def test_a_reflector_and_a_speaker_killed_at_once_lose_no_route(fabric: Fabric) -> None:
     a, b = Host(fabric, "a", 1), Host(fabric, "b", 2, settle_s=60.0)
     a.begin(route(1))

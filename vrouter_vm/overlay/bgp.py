@@ -99,13 +99,18 @@ class Speaker:
         self._channel.close()
 
     def start_bgp(self, *, asn: int, router_id: IPv4Address) -> bool:
-        """Make it speak BGP as `asn` and `router_id`; return True if it did not before, and so has no route of ours."""
+        """Make it speak BGP as `asn` and `router_id`; return True if it did not before, and so has no route of ours.
+
+        Where it speaks as somebody else it ends, to be started again by the service manager: raises `Transient`.
+        """
         answer = self._call("GetBgp", gobgp_pb2.GetBgpRequest(), gobgp_pb2.GetBgpResponse)
         known = getattr(answer, "global")  # a word of Python, too
         if known.asn == asn and known.router_id == str(router_id):
             return False
         if known.asn:
             self._call("StopBgp", gobgp_pb2.StopBgpRequest(allow_graceful_restart=True), gobgp_pb2.StopBgpResponse)
+            was = f"AS {known.asn} with router id {known.router_id}"
+            raise Transient(SYSTEM, "StopBgp", reason=f"it was {was}, and is to start again")
         wanted = gobgp_pb2.Global(asn=asn, router_id=str(router_id), listen_port=_NO_LISTENER)
         self._call("StartBgp", gobgp_pb2.StartBgpRequest(**{"global": wanted}), gobgp_pb2.StartBgpResponse)
         return True

@@ -78,6 +78,12 @@ class Process:
             self.process.wait()
             self.process = None
 
+    def wait_ended(self) -> None:
+        """Return once it has ended by itself."""
+        assert self.process is not None
+        self.process.wait(30)
+        self.process = None
+
     def _listens(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, (self.folder / f"{self.name}.log").read_text()

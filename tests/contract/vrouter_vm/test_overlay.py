@@ -295,6 +295,21 @@ def test_a_session_that_begins_anew_for_another_setting_loses_no_route_on_either
         assert (len(seen_by_a), len(seen_by_b)) == (1, 1)
 
 
+def test_with_another_vtep_the_speaker_is_started_again_and_the_old_routes_stay_until_then(fabric: Fabric) -> None:
+    """GoBGP 4.8.0 without `speaker/stopped.patch` runs on, and never speaks again."""
+    with hosts(fabric) as (a, b):
+        a.overlay.stop()
+        old = b.heard
+        moved = Host(fabric, "a", 3)
+        moved.begin(route(3, generation=101))
+        fabric.speakers["a"].wait_ended()
+        fabric.speaker("a")  # as systemd does
+        b.hears(*old, route(3, generation=101))
+        b.overlay.announce(route(2, "10.1.1.12/32"))
+        moved.hears(*old, route(2, "10.1.1.12/32"))
+        moved.overlay.stop()
+
+
 def test_a_reflector_and_a_speaker_killed_at_once_lose_no_route(fabric: Fabric) -> None:
     a, b = Host(fabric, "a", 1), Host(fabric, "b", 2, settle_s=60.0)
     a.begin(route(1))

@@ -30,6 +30,7 @@ BGP_PORT: Final = 179
 _CACHE_VERSION: Final = 1
 _CONTROL_NODE: Final = "control-node"
 _ROUTER: Final = "router"
+_PORTS: Final = range(1, 65536)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +128,8 @@ def _reason_against(router: BgpRouter, *, asn: int, own_address: IPv4Address, fa
         return f"its address {router.address!r} is no IPv4 address"
     if address == own_address:
         return "it is this host"
+    if router.port not in _PORTS:
+        return f"its port is {router.port}, which is none"
     if router.kind != _CONTROL_NODE and not (router.kind == _ROUTER and router.is_reflector):
         return f"router_type {router.kind}: neither a control-node nor a router with a cluster_id"
     if router.asn != asn:

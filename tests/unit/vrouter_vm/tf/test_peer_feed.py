@@ -87,6 +87,8 @@ def test_control_nodes_and_reflectors_of_our_as_with_evpn_are_neighbours() -> No
         (replace(CONTROL, address="2001:db8::1"), "no IPv4 address"),
         (replace(CONTROL, address=""), "no IPv4 address"),
         (replace(CONTROL, address=str(OWN)), "this host"),
+        (replace(CONTROL, port=-1), "its port is -1"),
+        (replace(CONTROL, port=65536), "its port is 65536"),
         (replace(CONTROL, kind="external-control-node"), "router_type external-control-node"),
         (replace(REFLECTOR, is_reflector=False), "cluster_id"),
     ],

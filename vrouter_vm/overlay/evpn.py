@@ -32,6 +32,9 @@ _TARGET = re.compile(r"(?:target:)?(?P<administrator>[0-9.]+):(?P<number>[0-9]+)
 _TWO_OCTETS: Final = 2**16
 _FOUR_OCTETS: Final = 2**32
 
+_FIRST_ADDRESS: Final = int(IPv4Address("1.0.0.0"))
+_NO_MAC: Final = MacAddress("00:00:00:00:00:00")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
@@ -161,7 +164,7 @@ def is_usable(route: BgpRoute, vtep: Vtep) -> bool:
         return False
     match route:
         case EvpnRoute(vni=vni, router_mac=mac):
-            return vni in names.VNIS and mac != vtep.router_mac and int(mac[:2], 16) & 1 == 0
+            return vni in names.VNIS and mac not in {vtep.router_mac, _NO_MAC} and int(mac[:2], 16) & 1 == 0
         case VpnRoute(label=label):
             return label in names.LABELS
         case _:
@@ -170,8 +173,10 @@ def is_usable(route: BgpRoute, vtep: Vtep) -> bool:
 
 @lru_cache(maxsize=4096)
 def _is_host(address: IPv4Address) -> bool:
-    """True for what can be another host's address."""
-    return not (address.is_multicast or address.is_unspecified or address.is_loopback)
+    """True for what can be another host's address (RFC 1122, 3.2.1.3). The kernel takes no route by a broadcast
+    address, and what it refuses makes every pass a full one.
+    """
+    return not (address.is_multicast or address.is_loopback or address.is_reserved or int(address) < _FIRST_ADDRESS)
 
 
 def may_take(member: Member, prefix: IpNetwork) -> bool:

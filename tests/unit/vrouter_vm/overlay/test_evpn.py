@@ -197,10 +197,14 @@ def test_ipv6_routes_are_taken_where_guests_have_ipv6() -> None:
         {"next_hop": IPv4Address("0.0.0.0")},
         {"next_hop": IPv4Address("224.0.0.1")},
         {"next_hop": IPv4Address("127.0.0.1")},
+        {"next_hop": IPv4Address("0.0.0.1")},
+        {"next_hop": IPv4Address("240.0.0.1")},
+        {"next_hop": IPv4Address("255.255.255.255")},
         {"vni": 0},
         {"vni": 2**24},
         {"router_mac": HERE.router_mac},
         {"router_mac": MacAddress("01:00:5e:00:00:01")},
+        {"router_mac": MacAddress("00:00:00:00:00:00")},
     ],
 )
 def test_a_route_that_leads_nowhere_is_passed_over(changes: dict[str, object]) -> None:

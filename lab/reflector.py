@@ -1,8 +1,9 @@
 """The configuration of a BGP route reflector: the same program as the vRouter VMs' speakers, with a file.
 
-Called by `lab.running` and by tests. It waits for its clients and knows none of them by name: whoever has an address of
-the underlay may come. Graceful restart without `-r`: with it, a reflector that has just started tells nobody anything
-until every client is back.
+Called by `lab.running` and by tests; `config/route-reflector.toml` is the same for operators. It waits for its clients
+and knows none of them by name: whoever has an address of the underlay may come. Two of them are in session with each
+other, so that hosts of which each has lost another one hear of each other. Graceful restart without `-r`: with it, a
+reflector that has just started tells nobody anything until every client is back.
 """
 
 from __future__ import annotations
@@ -44,12 +45,30 @@ peer-group = "vrouters"
 
 
 _FAMILY = """\
-[[peer-groups.afi-safis]]
-[peer-groups.afi-safis.config]
+[[{of}.afi-safis]]
+[{of}.afi-safis.config]
 afi-safi-name = "{name}"
-[peer-groups.afi-safis.mp-graceful-restart.config]
+[{of}.afi-safis.mp-graceful-restart.config]
 enabled = true
 """
+
+_OTHER = """\
+[[neighbors]]
+[neighbors.config]
+neighbor-address = "{other}"
+peer-as = {asn}
+[neighbors.transport.config]
+remote-port = {port}
+passive-mode = {is_passive}
+[neighbors.timers.config]
+hold-time = {hold_time_s}
+keepalive-interval = {keepalive_s}
+connect-retry = 1
+[neighbors.graceful-restart.config]
+enabled = true
+restart-time = {restart_time_s}
+notification-enabled = true
+{families}"""
 EVPN = ("l2vpn-evpn",)
 ALL_FAMILIES = (*EVPN, "l3vpn-ipv4-unicast", "l3vpn-ipv6-unicast")
 """GoBGP's names of what the speakers use: EVPN, and labelled VPN routes with MPLS over UDP."""
@@ -62,9 +81,10 @@ def reflector_configuration(
     clients: IPv4Network,
     port: int = BGP_PORT,
     families: Sequence[str] = EVPN,
+    other: IPv4Address | None = None,
 ) -> str:
-    """Return the file (GoBGP's TOML) of a reflector at `address` for clients in `clients`."""
-    return _CONFIGURATION.format(
+    """Return the file (GoBGP's TOML) of a reflector at `address` for clients in `clients`; `other`: the second one."""
+    text = _CONFIGURATION.format(
         asn=asn,
         address=address,
         port=port,
@@ -72,5 +92,21 @@ def reflector_configuration(
         hold_time_s=HOLD_TIME_S,
         keepalive_s=HOLD_TIME_S // 3,
         restart_time_s=RESTART_TIME_S,
-        families="".join(_FAMILY.format(name=name) for name in families),
+        families=_families("peer-groups", families),
     )
+    if other is None:
+        return text
+    return text + _OTHER.format(
+        asn=asn,
+        other=other,
+        port=port,
+        is_passive=str(address > other).lower(),
+        hold_time_s=HOLD_TIME_S,
+        keepalive_s=HOLD_TIME_S // 3,
+        restart_time_s=RESTART_TIME_S,
+        families=_families("neighbors", families),
+    )
+
+
+def _families(of: str, families: Sequence[str]) -> str:
+    return "".join(_FAMILY.format(of=of, name=name) for name in families)

@@ -14,7 +14,7 @@ from vrouter_vm.settings import BgpSettings, PeerSection
 UNITS = Path(__file__).parents[3] / "config" / "systemd"
 SERVICES = sorted(path.name for path in UNITS.glob("*.service"))
 DAEMONS = ["tf-controller.service", "vcenter-manager.service", "vcenter-plugin.service", "vrouter-agent.service"]
-SPEAKER = "vrouter-speaker.service"
+SPEAKER, REFLECTOR = "vrouter-speaker.service", "route-reflector.service"
 MOST_EXPOSED = 4.0
 
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
@@ -100,7 +100,7 @@ def test_a_daemon_says_when_it_is_ready_is_watched_and_always_comes_back(name: s
     assert int(unit.values("Service", "RestartSec")[0]) >= 2
 
 
-@pytest.mark.parametrize("name", [*DAEMONS, SPEAKER])
+@pytest.mark.parametrize("name", [*DAEMONS, SPEAKER, REFLECTOR])
 def test_a_daemon_runs_as_an_account_of_its_own_that_is_made_for_it(name: str) -> None:
     accounts = re.findall(r"^u (\S+)", (UNITS / "tf-vsphere-sysusers.conf").read_text(), re.MULTILINE)
     assert Unit(name).values("Service", "User") == [name.removesuffix(".service")]
@@ -111,7 +111,7 @@ def test_the_image_enables_the_units_of_a_vrouter_vm() -> None:
     provision = (UNITS.parents[1] / "images/provision").read_text().replace("\\\n", " ")
     enabled = set(re.findall(r"[\w-]+\.service", " ".join(re.findall(r"systemctl --quiet enable (.*)", provision))))
     mine = {name for name in SERVICES if Unit(name).settings.get(("Install", "WantedBy"))}
-    assert mine - enabled == {"tf-controller.service", "vcenter-plugin.service"}
+    assert mine - enabled == {REFLECTOR, "tf-controller.service", "vcenter-plugin.service"}
 
 
 def test_nothing_waits_for_the_network_to_be_online() -> None:
@@ -156,12 +156,27 @@ def test_the_speakers_api_is_a_socket_for_the_agent_alone_and_nothing_else_liste
     assert with_its_group == ["vrouter-agent.service"]
 
 
-def test_a_speaker_that_is_stopped_leaves_its_routes_with_the_peers_and_comes_back() -> None:
-    speaker = Unit(SPEAKER)
+@pytest.mark.parametrize("name", [SPEAKER, REFLECTOR])
+def test_a_speaker_that_is_stopped_leaves_its_routes_with_the_peers_and_comes_back(name: str) -> None:
+    speaker = Unit(name)
     assert speaker.values("Service", "KillSignal") == ["SIGKILL"]
     assert speaker.values("Service", "SuccessExitStatus") == ["SIGKILL"]
     assert speaker.values("Service", "Restart") == ["always"]
     assert speaker.values("Unit", "StartLimitIntervalSec") == ["0"]
+
+
+def test_a_reflector_listens_for_bgp_and_for_nothing_else_and_its_file_is_roots_alone() -> None:
+    reflector = Unit(REFLECTOR)
+    command = reflector.values("Service", "ExecStart")
+    socket = command[command.index("--api-hosts") + 1].removeprefix("unix://")
+    assert reflector.values("Service", "ExecStartPre") == ["/bin/rm", "-f", socket]
+    assert {"--pprof-disable", "--metrics-path=", "--sdnotify"} < set(command)
+    assert not {"-r", "--graceful-restart"} & set(command)
+    assert reflector.values("Service", "RuntimeDirectoryMode") == ["0700"]
+    assert reflector.values("Service", "CapabilityBoundingSet") == ["CAP_NET_BIND_SERVICE"]
+    name, _, path = reflector.values("Service", "LoadCredential")[0].partition(":")
+    assert command[command.index("-f") + 1] == "${CREDENTIALS_DIRECTORY}/" + name
+    assert reflector.values("Unit", "ConditionPathExists") == [path]
 
 
 def test_only_the_daemon_that_logs_in_gets_a_password() -> None:

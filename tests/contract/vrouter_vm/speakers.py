@@ -106,10 +106,12 @@ class Fabric:
         process.start()
         return process
 
-    def another_reflector(self, address: str, *, families: Sequence[str] = ALL_FAMILIES) -> Process:
+    def another_reflector(
+        self, address: str, *, families: Sequence[str] = ALL_FAMILIES, other: IPv4Address | None = None
+    ) -> Process:
         """One more reflector on the same port, started."""
         configuration = reflector_configuration(
-            asn=ASN, address=IPv4Address(address), clients=LOOPBACK, port=self.port, families=families
+            asn=ASN, address=IPv4Address(address), clients=LOOPBACK, port=self.port, families=families, other=other
         )
         process = self.speakers[address] = Process(folder=self.folder, name=address, configuration=configuration)
         process.start()

@@ -282,6 +282,28 @@ def test_of_two_reflectors_one_may_die_and_what_is_new_is_heard_all_the_same(fab
         assert len(seen) == 2, "nothing but the new route has changed"
 
 
+def test_two_hosts_that_have_lost_one_reflector_each_hear_of_each_other_by_the_reflectors_own_session(
+    fabric: Fabric,
+) -> None:
+    first, second = IPv4Address("127.0.0.102"), IPv4Address("127.0.0.103")
+    a, b = Host(fabric, "a", 1), Host(fabric, "b", 2)
+    for address, other, host in ((first, second, a), (second, first, b)):
+        fabric.another_reflector(str(address), other=other)
+        host.overlay.use_peers([replace(peer, address=str(address)) for peer in fabric.peers()])
+    a.begin(route(1), labelled("10.1.1.11/32"))
+    b.begin(route(2, "10.1.1.12/32"))
+    b.hears(route(1), labelled("10.1.1.11/32"))
+    a.hears(route(2, "10.1.1.12/32"))
+    fabric.speakers[str(second)].kill()
+    wait_until(lambda: not any(b.overlay.status.sessions.values()), "the death is noticed")
+    fabric.speakers[str(second)].start()
+    b.overlay.announce(route(2, "10.1.1.13/32"))
+    a.hears(route(2, "10.1.1.12/32"), route(2, "10.1.1.13/32"))
+    b.hears(route(1), labelled("10.1.1.11/32"))
+    a.overlay.stop()
+    b.overlay.stop()
+
+
 def test_a_session_that_begins_anew_for_another_setting_loses_no_route_on_either_side(fabric: Fabric) -> None:
     with hosts(fabric) as (a, b):
         b.overlay.announce(route(2, "10.1.1.12/32"))

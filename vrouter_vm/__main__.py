@@ -82,6 +82,7 @@ NAME = "vrouter-agent"
 log = logging.getLogger(NAME)
 _FLOWTABLE_MODULES = "nf_flow_table_inet, nft_flow_offload"
 
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _GC_THRESHOLD = 5000
 """New objects between two searches for cycles. Routes come by the ten thousand and have none; at Python's own 700 the
 searches are a fifth of what a route costs.
@@ -420,6 +421,8 @@ def _overlay(settings: OverlaySettings, peers: PeerFeed, *, on_change: Callable[
         generations=Path(settings.generations),
         stale_s=settings.stale_s,
         settle_s=settings.settle_s,
+        forgotten_s=settings.bgp.hold_time_s + settings.bgp.restart_time_s,
+        boot_id=_BOOT_ID.read_text(encoding="ascii").strip(),
         clock=time.monotonic,
         wall_clock=time.time,
         on_change=on_change,

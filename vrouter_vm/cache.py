@@ -7,6 +7,7 @@ nothing else, so one that cannot be read or written is named in the log and is n
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,27 @@ class CacheFile:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
             log.warning("cache ignored", extra={"of": self._what, "file": str(self._path), "reason": str(error)})
+            return None
+
+    def touch(self) -> None:
+        """Have it on disk that the file is valid by now; one that is not there stays so."""
+        try:
+            descriptor = os.open(self._path, os.O_RDONLY)
+        except OSError:
+            return
+        try:
+            os.utime(descriptor)
+            os.fsync(descriptor)
+        except OSError as error:
+            log.warning("cache not touched", extra={"of": self._what, "file": str(self._path), "reason": str(error)})
+        finally:
+            os.close(descriptor)
+
+    def touched_at(self) -> float | None:
+        """Return when it was saved or touched last, in Unix seconds; None: there is none."""
+        try:
+            return self._path.stat().st_mtime
+        except OSError:
             return None
 
     def save(self, content: object) -> bool:

@@ -50,6 +50,8 @@ PULSE_S: Final = 5.0
 """How often the speaker is asked whether it is there. One that hangs says nothing, just as one that has nothing to say:
 it counts as lost after three times this. A busy one answers in less than twice.
 """
+RETURNED_GENERATION: Final = 1
+"""Of what a host tells again that was down until others had forgotten it: who tells the same has it by now."""
 _CACHE_VERSION: Final = 1
 _GENERATIONS_VERSION: Final = 1
 
@@ -69,7 +71,10 @@ class OverlayStatus:
 
 
 class BgpOverlay:
-    """Our side of the speaker behind `socket`. Safe from any thread; `apply` and `settle` are for the reconciler's."""
+    """Our side of the speaker behind `socket`. Safe from any thread; `apply` and `settle` are for the reconciler's.
+
+    `boot_id`: another one with each boot of the machine. `forgotten_s`: how long others remember a host that is down.
+    """
 
     def __init__(
         self,
@@ -82,6 +87,8 @@ class BgpOverlay:
         generations: Path,
         stale_s: float,
         settle_s: float,
+        forgotten_s: float,
+        boot_id: str,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
         on_change: Callable[[], None],
@@ -97,6 +104,8 @@ class BgpOverlay:
         self._peers_lock = threading.Lock()  # one writer of the speaker's peers at a time
         self._cache = CacheFile(cache, what="routes")
         self._generations_file = CacheFile(generations, what="generations")
+        self._forgotten_s = forgotten_s
+        self._boot_id = boot_id
         self._clock = clock
         self._wall_clock = wall_clock
         self._on_change = on_change
@@ -104,6 +113,7 @@ class BgpOverlay:
         self._remote = RemoteRoutes(stale_s=stale_s, settle_s=settle_s, now=clock())
         self._announced: dict[RouteKey, BgpRoute] = {}
         self._generations: dict[RouteKey, int] = {}
+        self._is_of_this_boot = False  # what the file has
         self._sessions: dict[str, bool] = {}
         self._connection: Speaker | None = None
         self._speaker: Speaker | None = None  # the same, once it has our routes
@@ -155,13 +165,10 @@ class BgpOverlay:
             )
 
     def load_cache(self) -> None:
-        """Take the routes of the last run as known but stale, and our generations as they were. A file that is absent
-        or damaged is no error.
+        """Take the routes of the last run as known but stale, and our generations as they were; but where the machine
+        was down for long, as the oldest that there are. A file that is absent or damaged is no error.
         """
-        recorded = self._generations_file.load(parse_generations)
-        if recorded is not None:
-            with self._condition:
-                self._generations = recorded[0]
+        self._load_generations()
         cached = self._cache.load(parse_cache)
         if cached is None:
             return
@@ -170,6 +177,19 @@ class BgpOverlay:
             self._remote.remember(remote, now=self._clock())
             self._cached_at = saved_at
         log.info("route cache read", extra={"routes": len(remote), "age_s": int(self._wall_clock() - saved_at)})
+
+    def _load_generations(self) -> None:
+        touched_at = self._generations_file.touched_at()
+        recorded = self._generations_file.load(parse_generations)
+        if recorded is None or touched_at is None:
+            return
+        (generations, boot_id), _ = recorded
+        down_s = self._wall_clock() - touched_at
+        if boot_id not in {"", self._boot_id} and down_s > self._forgotten_s:
+            log.info("generations begin anew", extra={"prefixes": len(generations), "down_s": int(down_s)})
+            generations = dict.fromkeys(generations, RETURNED_GENERATION)
+        with self._condition:
+            self._generations, self._is_of_this_boot = generations, boot_id == self._boot_id
 
     def view(self) -> OverlayView:
         """Return all that is known now."""
@@ -205,10 +225,11 @@ class BgpOverlay:
     def record_generations(self, generations: Mapping[RouteKey, int]) -> None:
         """Have these generations on disk for the next run. Where that fails, the log says so, and all else goes on."""
         with self._condition:
-            if generations == self._generations:
+            if generations == self._generations and self._is_of_this_boot:
                 return
-            self._generations = dict(generations)
-        self._generations_file.save(format_generations(generations, saved_at=self._wall_clock()))
+            self._generations, self._is_of_this_boot = dict(generations), True
+        content = format_generations(generations, boot_id=self._boot_id, saved_at=self._wall_clock())
+        self._generations_file.save(content)
 
     def announce(self, route: BgpRoute) -> None:
         """Announce a route, or replace it. Without a speaker it is announced as soon as there is one.
@@ -280,11 +301,16 @@ class BgpOverlay:
             speaker.close()
 
     def _keep_asking(self) -> None:
-        """Ask the speaker now and then; without an answer its connection is closed, and a new one begun."""
+        """Ask the speaker now and then; without an answer its connection is closed, and a new one begun. And have it on
+        disk that this host is there.
+        """
         while not self._is_stopping:
             with self._condition:
                 self._condition.wait_for(lambda: self._is_stopping, self._pulse_s)
                 speaker = None if self._is_stopping else self._speaker
+                is_begun = self._is_begun
+            if is_begun:
+                self._generations_file.touch()
             if speaker is not None:
                 self._tell(speaker, partial(speaker.ask, timeout_s=2 * self._pulse_s))
 
@@ -471,16 +497,20 @@ def parse_cache(raw: Mapping[str, Any]) -> list[BgpRoute]:
     return [parse_route(route) for route in raw["remote"]]
 
 
-def format_generations(generations: Mapping[RouteKey, int], *, saved_at: float) -> dict[str, Any]:
+def format_generations(generations: Mapping[RouteKey, int], *, boot_id: str, saved_at: float) -> dict[str, Any]:
     """Return the content of the file of generations."""
     return {
         "version": _GENERATIONS_VERSION,
         "saved_at": saved_at,
+        "boot_id": boot_id,
         "generations": [[rd, str(prefix), generation] for (rd, prefix), generation in generations.items()],
     }
 
 
-def parse_generations(raw: Mapping[str, Any]) -> dict[RouteKey, int]:
-    """Return our generations; raises ValueError, KeyError or TypeError when the file is of another kind."""
+def parse_generations(raw: Mapping[str, Any]) -> tuple[dict[RouteKey, int], str]:
+    """Return our generations and the boot that they are of, empty where that is not known; raises ValueError, KeyError
+    or TypeError when the file is of another kind.
+    """
     check_version(raw, _GENERATIONS_VERSION)
-    return {(str(rd), parse_prefix(str(prefix))): int(number) for rd, prefix, number in raw["generations"]}
+    generations = {(str(rd), parse_prefix(str(prefix))): int(number) for rd, prefix, number in raw["generations"]}
+    return generations, str(raw.get("boot_id", ""))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -19,10 +20,12 @@ from tests.contract.vrouter_vm.speakers import ASN, Fabric, running_fabric, wait
 from tf_reconcile.errors import Rejected
 from vrouter_vm.model import MacAddress, RouteTarget
 from vrouter_vm.overlay.bgp import Event, Speaker
-from vrouter_vm.overlay.exchange import BgpOverlay
+from vrouter_vm.overlay.evpn import rank
+from vrouter_vm.overlay.exchange import RETURNED_GENERATION, BgpOverlay
 from vrouter_vm.overlay_model import BgpRoute, EvpnRoute, RouteKey, VpnRoute
 
 SETTLE_S = 1.0
+FORGOTTEN_S = 129.0
 STREAM = ip_network("10.128.0.0/9")
 """Addresses for many routes."""
 
@@ -51,6 +54,7 @@ class Host:
         settle_s: float = SETTLE_S,
         cache_period_s: float = 10.0,
         pulse_s: float = 5.0,
+        boot_id: str = "first",
     ) -> None:
         self.wakes = 0
         self.vtep = IPv4Address(f"127.0.0.{number}")
@@ -63,6 +67,8 @@ class Host:
             generations=fabric.folder / f"{name}-generations.json",
             stale_s=600.0,
             settle_s=settle_s,
+            forgotten_s=FORGOTTEN_S,
+            boot_id=boot_id,
             clock=time.monotonic,
             wall_clock=time.time,
             on_change=self._wake,
@@ -423,6 +429,42 @@ def test_generations_are_on_disk_before_a_claim_is_told_and_an_unwritable_file_s
     (fabric.folder / "a-generations.json").mkdir()
     again.overlay.record_generations({route(1).key: 108})
     assert again.overlay.view().generations == {route(1).key: 108}
+
+
+@pytest.mark.parametrize(
+    ("boot_id", "down_s", "generation"),
+    [
+        ("second", FORGOTTEN_S + 10.0, RETURNED_GENERATION),
+        ("second", FORGOTTEN_S - 10.0, 107),  # others have kept its routes, so who came later is newer
+        ("first", 10 * FORGOTTEN_S, 107),  # the agent alone was down: the speaker went on
+    ],
+)
+def test_a_machine_that_was_down_for_long_takes_no_guest_back_that_has_been_started_elsewhere(
+    fabric: Fabric, boot_id: str, down_s: float, generation: int
+) -> None:
+    file = fabric.folder / "a-generations.json"
+    with hosts(fabric) as (a, b):
+        a.overlay.record_generations({route(1).key: 107})
+        b.overlay.announce(route(2))  # started there when nothing was heard of host a any more
+        a.hears(route(2))
+    os.utime(file, (0, time.time() - down_s))
+    again = Host(fabric, "a", 1, boot_id=boot_id)
+    again.overlay.load_cache()
+    view = again.overlay.view()
+    assert view.generations == {route(1).key: generation}
+    own = route(1, generation=generation)
+    assert (rank(route(2)) < rank(own)) == (generation == RETURNED_GENERATION)
+    again.overlay.record_generations(view.generations)
+    assert json.loads(file.read_text())["boot_id"] == boot_id
+
+
+def test_that_a_host_is_there_is_on_disk_all_the_time(fabric: Fabric) -> None:
+    file = fabric.folder / "a-generations.json"
+    a = Host(fabric, "a", 1, pulse_s=0.1)
+    a.begin(route(1))
+    os.utime(file, (0, 0))
+    wait_until(lambda: file.stat().st_mtime > time.time() - FORGOTTEN_S, "the file is touched")
+    a.overlay.stop()
 
 
 def test_the_files_have_other_hosts_routes_and_our_generations(fabric: Fabric) -> None:

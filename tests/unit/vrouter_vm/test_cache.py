@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,18 @@ def test_one_that_cannot_be_written_is_no_error(tmp_path: Path, caplog: pytest.L
     (tmp_path / "file").write_text("")
     assert not CacheFile(tmp_path / "file" / "cache.json", what="numbers").save({})
     assert [record.getMessage() for record in caplog.records] == ["cache not written"]
+
+
+def test_a_file_that_is_touched_is_as_it_was_and_has_the_time_of_that(tmp_path: Path) -> None:
+    cache = CacheFile(tmp_path / "cache.json", what="numbers")
+    cache.touch()
+    assert cache.touched_at() is None, "none is made"
+    cache.save({"saved_at": 100.5, "number": 7})
+    os.utime(tmp_path / "cache.json", (0, 0))
+    assert cache.touched_at() == 0
+    cache.touch()
+    assert (cache.touched_at() or 0) > 0
+    assert cache.load(parse) == (7, 100.5)
 
 
 def test_secrets_are_for_the_owner_alone(tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ def overlay(tmp_path: Path) -> BgpOverlay:
         generations=tmp_path / "generations.json",
         stale_s=600.0,
         settle_s=30.0,
+        forgotten_s=129.0,
+        boot_id="1",
         clock=lambda: 0.0,
         wall_clock=lambda: 0.0,
         on_change=lambda: None,

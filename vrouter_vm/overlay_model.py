@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import msgspec
 
@@ -31,6 +31,9 @@ Way: TypeAlias = tuple[IpNetwork, IPv4Address]
 class EvpnRoute(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One type-5 route. `next_hop` is the VTEP that delivers the prefix, labelled `vni` and sent to `router_mac`."""
 
+    encapsulation: ClassVar[Encapsulation] = Encapsulation.VXLAN
+    """How packets get there."""
+
     rd: str
     prefix: IpNetwork
     vni: int
@@ -38,11 +41,6 @@ class EvpnRoute(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     router_mac: MacAddress
     targets: frozenset[RouteTarget]
     generation: int
-
-    @property
-    def encapsulation(self) -> Encapsulation:
-        """How packets get there."""
-        return Encapsulation.VXLAN
 
     @property
     def key(self) -> RouteKey:
@@ -53,17 +51,15 @@ class EvpnRoute(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class VpnRoute(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One labelled VPN route (RFC 4364, RFC 4659). `next_hop` delivers packets with that MPLS label, over UDP."""
 
+    encapsulation: ClassVar[Encapsulation] = Encapsulation.MPLS_UDP
+    """How packets get there."""
+
     rd: str
     prefix: IpNetwork
     label: int
     next_hop: IPv4Address
     targets: frozenset[RouteTarget]
     generation: int
-
-    @property
-    def encapsulation(self) -> Encapsulation:
-        """How packets get there."""
-        return Encapsulation.MPLS_UDP
 
     @property
     def family(self) -> Family:

@@ -75,7 +75,7 @@ class Wanted:
         self._with_ipv6: Counter[VnUuid] = Counter()
         self._served: dict[VnUuid, _Served] = {}
         self._vni_of_id: dict[int, int] = {}
-        self._served_by_id: dict[int, _Served] = {}
+        self._sources: dict[int, links.Sources] = {}
         self._with_door: set[int] = set()
         self._devices: set[str] = set()
         self._leads: dict[PrefixUnit, _Lead] = {}
@@ -136,18 +136,19 @@ class Wanted:
         old, new = self._rib.set_remote(key, route)
         if self._remains is not None:
             self._dirty_prefixes |= self._remains.hear(old, new)
-        old_vtep, new_vtep = old.next_hop if old else None, new.next_hop if new else None
-        if old_vtep == new_vtep:
+        if old is not None and new is not None and old.next_hop == new.next_hop:
             return
-        if new_vtep is not None:
-            count = self._vteps[new_vtep] = self._vteps[new_vtep] + 1
+        if new is not None:
+            vtep = new.next_hop
+            count = self._vteps[vtep] = self._vteps[vtep] + 1
             if count == 1:
-                self._replace(("VTEP", new_vtep), Part(elements=(tunnels.vtep_element(new_vtep, self._overlay),)))
-        if old_vtep is not None:
-            self._vteps[old_vtep] -= 1
-            if not self._vteps[old_vtep]:
-                del self._vteps[old_vtep]
-                self._replace(("VTEP", old_vtep), NOTHING)
+                self._replace(("VTEP", vtep), Part(elements=(tunnels.vtep_element(vtep, self._overlay),)))
+        if old is not None:
+            vtep = old.next_hop
+            self._vteps[vtep] -= 1
+            if not self._vteps[vtep]:
+                del self._vteps[vtep]
+                self._replace(("VTEP", vtep), NOTHING)
 
     def set_gone(self, gone: frozenset[Way]) -> None:
         """Take in what has been withdrawn before everything was heard."""
@@ -221,7 +222,7 @@ class Wanted:
         network_id = served.network.network_id
         self._replace(("network", vn_uuid), NOTHING)
         self._rib.set_member(network_id, None)
-        del self._vni_of_id[network_id], self._served_by_id[network_id]
+        del self._vni_of_id[network_id], self._sources[network_id]
         if self._overlay is not None:
             self._replace(("tunnel", vn_uuid), NOTHING)
             self._with_door.discard(network_id)
@@ -232,7 +233,7 @@ class Wanted:
             return
         self._served[vn_uuid] = served
         network_id = served.network.network_id
-        self._served_by_id[network_id] = served
+        self._sources[network_id] = links.Sources(served.network)
         member = self._build_network(served)
         self._vni_of_id[network_id] = member.vni
         if Encapsulation.MPLS_UDP in member.encapsulations:
@@ -347,12 +348,12 @@ class Wanted:
         """Bring up to date the way to a prefix, and what other hosts are told of it."""
         network_id, prefix = unit
         # Of the network that has the route, also where it leads to another one's guest.
-        source = links.source_towards(self._served_by_id[network_id].network, prefix)
+        source = self._sources[network_id].towards(prefix)
         if choice.way is not None:
             self._lead(unit, tunnels.here_route(network_id, prefix, replace(choice.way, source=source)), None)
         else:
-            far_end = tunnels.far_end_of(choice.route, own_vni=self._vni_of_id[network_id])
-            self._lead(unit, tunnels.far_route(network_id, choice.route, far_end, source=source), far_end)
+            own_vni = self._vni_of_id[network_id]
+            self._lead(unit, *tunnels.far_route(choice.route, network_id=network_id, own_vni=own_vni, source=source))
         way, told = self._rib.guest(network_id, prefix), NOTHING
         if way is not None and self._overlay is not None:
             route_told, has_door = self._rib.local[unit], network_id in self._with_door

@@ -478,7 +478,8 @@ def _path_watch(settings: OverlaySettings, board: StatusBoard) -> PathWatch:
     """Return what watches the ways to the hosts that this one sends to."""
 
     def targets() -> set[IPv4Address]:
-        return {choice.route.next_hop for choice in board.outcome.choices if choice.way is None}
+        members = (member for choice in board.outcome.choices for member in choice.members)
+        return {member.route.next_hop for member in members if member.way is None}
 
     probe = PathProbe(vtep=IPv4Address(settings.vtep), interface=settings.interface)
     return PathWatch(probe.look, targets=targets)

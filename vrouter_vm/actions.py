@@ -17,8 +17,10 @@ from vrouter_vm.kernel_model import (
     Chain,
     Elements,
     LabelRoute,
+    Landing,
     LinkAddress,
     Neighbour,
+    NextHop,
     Route,
     Rule,
     Sysctl,
@@ -55,6 +57,18 @@ class DeleteRule(Action, frozen=True, kw_only=True, gc=False):
     """Delete a policy-routing rule."""
 
     rule: Rule
+
+
+class AddLanding(Action, frozen=True, kw_only=True, gc=False):
+    """Have what comes out of a network's tunnels looked up in its landing table first."""
+
+    landing: Landing
+
+
+class DeleteLanding(Action, frozen=True, kw_only=True, gc=False):
+    """Have it looked up as all else."""
+
+    landing: Landing
 
 
 class SetSysctl(Action, frozen=True, kw_only=True, gc=False):
@@ -207,11 +221,11 @@ class Withdraw(Action, frozen=True, kw_only=True, gc=False):
     route: BgpRoute
 
 
-RouteAction: TypeAlias = AddRoute | ReplaceRoute | DeleteRoute
 KernelAction: TypeAlias = (
-    RouteAction
-    | AddRule
+    AddRule
     | DeleteRule
+    | AddLanding
+    | DeleteLanding
     | SetSysctl
     | SetUp
     | DeleteLink
@@ -228,6 +242,9 @@ KernelAction: TypeAlias = (
     | DeleteNeighbour
     | AddTunnelEnd
     | DeleteTunnelEnd
+    | AddRoute
+    | ReplaceRoute
+    | DeleteRoute
 )
 FilterAction: TypeAlias = ReplaceFilters | ChangeElements
 SpeakerAction: TypeAlias = Announce | Withdraw
@@ -236,8 +253,6 @@ AnyAction: TypeAlias = KernelAction | FilterAction | SpeakerAction
 
 FILTER_ACTIONS: Final = (ReplaceFilters, ChangeElements)
 """What nftables carries out."""
-ROUTE_ACTIONS: Final = (AddRoute, ReplaceRoute, DeleteRoute)
-"""The ones that there are by the thousand."""
 PEER_ACTIONS: Final = (Announce, Withdraw)
 """What other hosts are told."""
 _ELSEWHERE: Final = (*FILTER_ACTIONS, *PEER_ACTIONS)
@@ -269,6 +284,10 @@ def describe(action: AnyAction) -> str:  # noqa: PLR0912, PLR0915 - one line per
             text = f"add IPv{rule.version} rule {rule.priority} {rule.kind}"
         case DeleteRule(rule=rule):
             text = f"delete IPv{rule.version} rule {rule.priority} {rule.kind}"
+        case AddLanding(landing=landing):
+            text = f"add IPv{landing.version} landing of network {landing.network_id}"
+        case DeleteLanding(landing=landing):
+            text = f"delete IPv{landing.version} landing of network {landing.network_id}"
         case SetSysctl(sysctl=sysctl, value=value):
             text = f"set {sysctl.path} to {value}"
         case SetUp(ifname=ifname):
@@ -326,6 +345,7 @@ _SPELLED_OUT: Final = 16
 """So many routes of a table are told one by one."""
 
 _VERBS: Final = {AddRoute: "add", ReplaceRoute: "replace", DeleteRoute: "delete"}
+_ROUTES: Final = (AddRoute, ReplaceRoute, DeleteRoute)
 
 
 def summarize(actions: Iterable[AnyAction]) -> list[str]:
@@ -333,7 +353,7 @@ def summarize(actions: Iterable[AnyAction]) -> list[str]:
     by_subject: dict[str, list[AnyAction]] = {}
     by_table: dict[tuple[str, int], list[AnyAction]] = {}
     for action in actions:
-        if isinstance(action, ROUTE_ACTIONS) and action.route.via is not None:
+        if isinstance(action, _ROUTES) and action.route.via is not None:
             by_table.setdefault((_VERBS[type(action)], action.route.table), []).append(action)
         else:
             by_subject.setdefault(action.subject, []).append(action)
@@ -353,9 +373,12 @@ def summarize(actions: Iterable[AnyAction]) -> list[str]:
 
 
 def _route(route: Route) -> str:
-    where = "unreachable" if route.ifname is None else f"dev {route.ifname}"
-    if route.label is not None:
-        where = f"label {route.label} {where}"
-    if route.via is not None:
-        where = f"via {route.via} {where}"
+    where = ", ".join(map(_next_hop, route.next_hops)) or "unreachable"
     return f"{route.prefix} {where} table {route.table}"
+
+
+def _next_hop(hop: NextHop) -> str:
+    where = f"dev {hop.ifname}"
+    if hop.label is not None:
+        where = f"label {hop.label} {where}"
+    return where if hop.via is None else f"via {hop.via} {where}"

@@ -124,6 +124,7 @@ def whole(wanted: Wanted) -> Desired:
         announcements=dict(facts.announcements.now),
         choices=tuple(wanted.choices.values()),
         labels=frozenset(facts.labels.now.values()),
+        landings=frozenset(facts.landings.now),
         listens=wanted.listens,
     )
 
@@ -150,6 +151,7 @@ def changed(wanted: Wanted) -> Desired:
         announcements=dict(facts.announcements.changed()),
         choices=(),
         labels=frozenset(value for _, value in facts.labels.changed()),
+        landings=frozenset(value for _, value in facts.landings.changed()),
         listens=wanted.listens,
     )
 
@@ -175,6 +177,7 @@ def before(wanted: Wanted, base: Observed) -> Observed:
         rules=links.rules_wanted(has_ipv6=wanted.has_ipv6),
         sysctls=dict(facts.sysctls.previous()),
         labels=frozenset(value for _, value in facts.labels.previous()),
+        landings=frozenset(value for _, value in facts.landings.previous()),
         is_listening=wanted.listens,
         filters=ObservedFilters(
             elements=policy.elements_by_set(value for _, value in facts.elements.previous())
@@ -198,8 +201,15 @@ def judge_of(wanted: Wanted) -> FlowJudge:
 
 
 def scope_of_owners(wanted: Wanted) -> Scope:
-    """Return the flows of the addresses that have passed to other guests since the last call."""
+    """Return the flows of the addresses that have passed to other guests since the last call, and of those that guests
+    use at once whose flows are shared out otherwise.
+    """
     members: set[Element] = set()
+    for network_id, prefix in wanted.take_shifted():
+        zone = wanted.zone_of(network_id)
+        if zone is not None:
+            is_single = prefix.prefixlen == prefix.max_prefixlen
+            members.add((str(zone), str(prefix.network_address if is_single else prefix)))
     for vmi_uuid, address in wanted.claims.take_passed():
         placement = wanted.places.placements.get(vmi_uuid)
         if placement is not None:
@@ -222,6 +232,7 @@ def surroundings(have: Observed) -> Observed:
         rules=frozenset(),
         sysctls={},
         labels=frozenset(),
+        landings=frozenset(),
         is_listening=False,
         filters=ObservedFilters(elements={}, is_intact=True, drops=have.filters.drops),
     )

@@ -5,11 +5,11 @@ together, as it is and as it should be.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Address
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
@@ -124,6 +124,14 @@ class LinkAddress:
     is_preferred: bool = True
 
 
+class NextHop(NamedTuple):
+    """One of a route's ways: on that device, straight or `via` an address there, with a label or without."""
+
+    ifname: str
+    via: IpAddress | None = None
+    label: int | None = None
+
+
 class Route(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A route of our route protocol. `ifname` None: unreachable. `via`: the next hop on that device, if not direct.
 
@@ -142,6 +150,52 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     def __hash__(self) -> int:
         """By what the kernel tells routes apart; addresses of `ipaddress` take long."""
         return hash((self.table, self.prefix, self.metric))
+
+    @property
+    def next_hops(self) -> tuple[NextHop, ...]:
+        """All its ways; none when it is unreachable."""
+        return () if self.ifname is None else (NextHop(self.ifname, self.via, self.label),)
+
+
+class MultipathRoute(Route, frozen=True, kw_only=True, gc=False):
+    """A route with several next hops, among which the kernel shares out flows: the one of a `Route`, and the others.
+
+    In the order of `spread`, so that equal ones are the same.
+    """
+
+    others: tuple[NextHop, ...]
+
+    @property
+    def next_hops(self) -> tuple[NextHop, ...]:
+        """All its ways."""
+        return (*super().next_hops, *self.others)
+
+
+def spread(
+    next_hops: Iterable[NextHop], *, table: int, prefix: IpNetwork, metric: int, source: IpAddress | None = None
+) -> Route:
+    """Return the route by these next hops; raises ValueError when there is none."""
+    first, *others = sorted(set(next_hops), key=lambda hop: (hop.ifname, str(hop.via), hop.label or 0))
+    if not others:
+        return Route(
+            table=table,
+            prefix=prefix,
+            metric=metric,
+            source=source,
+            ifname=first.ifname,
+            via=first.via,
+            label=first.label,
+        )
+    return MultipathRoute(
+        table=table,
+        prefix=prefix,
+        metric=metric,
+        source=source,
+        ifname=first.ifname,
+        via=first.via,
+        label=first.label,
+        others=tuple(others),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +221,14 @@ class Rule:
     version: IpVersion
     priority: int
     kind: RuleKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Landing:
+    """A policy-routing rule: what has come out of a tunnel of that network is looked up in its landing table first."""
+
+    version: IpVersion
+    network_id: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -241,6 +303,7 @@ class Observed:
     sysctls: Mapping[Sysctl, int]
     filters: ObservedFilters
     labels: frozenset[LabelRoute] = frozenset()
+    landings: frozenset[Landing] = frozenset()
     is_listening: bool = False
 
 
@@ -271,4 +334,5 @@ class Desired:
     announcements: Mapping[RouteKey, Announcement]
     choices: tuple[Choice, ...]
     labels: frozenset[LabelRoute] = frozenset()
+    landings: frozenset[Landing] = frozenset()
     listens: bool = False

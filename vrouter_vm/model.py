@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network, ip_network
-from typing import Final, Literal, NewType, TypeAlias
+from typing import Final, Literal, NamedTuple, NewType, TypeAlias
 
 VmiUuid = NewType("VmiUuid", str)
 VnUuid = NewType("VnUuid", str)
@@ -328,22 +328,33 @@ class Placement:
     is_active: bool
 
 
-def routes_behind(placement: Placement) -> dict[IpNetwork, IpAddress]:
-    """Return the prefixes behind a port's guest, and by which address of the guest: those of route tables, and its
-    allowed address pairs.
+class Behind(NamedTuple):
+    """How a prefix behind a guest is reached: by that address of the guest's. `is_shared`: if it is behind other guests
+    too, they are all used at the same time.
+    """
 
-    A prefix needs an address of its own IP version. The router's addresses are nobody else's, and the guest's own
-    are no prefixes behind it.
+    via: IpAddress
+    is_shared: bool
+
+
+def routes_behind(placement: Placement) -> dict[IpNetwork, Behind]:
+    """Return the prefixes behind a port's guest: those of route tables, and its allowed address pairs.
+
+    As in TF route tables know no order of preference, so what several of them have is shared; of an address pair its
+    mode says so. A prefix needs an address of its own IP version. The router's addresses are nobody else's, and the
+    guest's own are no prefixes behind it.
     """
     port, network = placement.port, placement.network
     first: dict[int, IpAddress] = {}
     for address in port.addresses:
         first.setdefault(address.version, address)
-    behind = (*(pair.prefix for pair in placement.settings.address_pairs), *placement.settings.routes)
+    pairs = placement.settings.address_pairs
+    behind = (*(pair.prefix for pair in pairs), *placement.settings.routes)
     found = {prefix: first[prefix.version] for prefix in behind if prefix.version in first}
     for route in network.static_routes:
         if route.next_hop in port.addresses:
             found[route.prefix] = route.next_hop
+    alone = {pair.prefix for pair in pairs if not pair.is_shared}
     taken = {ip_network(address) for address in port.addresses}
     taken |= set(map(ip_network, network.router_addresses))
-    return {prefix: via for prefix, via in found.items() if prefix not in taken}
+    return {prefix: Behind(via, prefix not in alone) for prefix, via in found.items() if prefix not in taken}

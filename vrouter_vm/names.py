@@ -7,8 +7,8 @@
 | tunnel | a VXLAN device named `x<VNI>`, an ipip device (MPLS over UDP) named `m<VTEP in hex>` |
 | door for labels | a veth pair named `l<network id>` and `i<network id>`, the latter in the VRF |
 | label | route protocol 80 and a door |
-| route | route protocol 80 and a table of `table_of` |
-| rule | the two lookups of `RULE_PRIORITIES` |
+| route | route protocol 80 and a table of `table_of` or `landing_table_of` |
+| rule | the two lookups of `RULE_PRIORITIES`, and those that lead to a table of `landing_table_of` |
 | filters | the tables `inet vrouter` and `arp vrouter` |
 
 Interface names have at most 15 characters (Linux, IFNAMSIZ - 1).
@@ -32,6 +32,9 @@ ROUTE_PROTOCOL: Final = 80
 
 FILTER_TABLE: Final = "vrouter"
 
+LANDING_PRIORITY: Final = 900
+"""Of the rules for what comes out of tunnels: before its VRF's table is looked into."""
+
 RULE_PRIORITIES: Final = {RuleKind.L3MDEV: 1000, RuleKind.LOCAL: 32765}
 """A guest's packets are looked up in its VRF before the host's own addresses are; 1000 is the kernel's own choice."""
 
@@ -54,6 +57,10 @@ MPLS_PORT: Final = 6635
 LABELS: Final = range(16, 2**20)
 """MPLS labels that mean what their owner says (RFC 3032, 2.1: the first 16 are reserved)."""
 
+HASH4: Final = "ipv4/fib_multipath_hash_policy"
+HASH6: Final = "ipv6/fib_multipath_hash_policy"
+"""The settings for what a flow is told by where a route has several next hops, below /proc/sys/net."""
+
 PLATFORM_LABELS: Final = "mpls/platform_labels"
 """The setting for how many labels the kernel has a table for, below /proc/sys/net."""
 
@@ -61,6 +68,7 @@ DOOR_ADDRESS: Final = IPv4Address("192.0.0.8")
 """What a label's route names as the inner end of its door: an address that means nothing anywhere (RFC 7600)."""
 
 _TABLE_BASE: Final = 100_000
+_LANDING_BASE: Final = 200_000
 
 _VIF = re.compile(r"(?P<trunk>.+)\.(?P<vlan>[1-9][0-9]{0,3})")
 _VXLAN = re.compile(r"x(?P<vni>[1-9][0-9]{0,7})")
@@ -179,19 +187,31 @@ def table_of(network_id: int) -> int:
     return _TABLE_BASE + network_id
 
 
+def landing_table_of(network_id: int) -> int:
+    """Return the routing table of a network for what comes out of tunnels; raises ValueError outside `NETWORK_IDS`."""
+    return table_of(network_id) - _TABLE_BASE + _LANDING_BASE
+
+
+def is_landing_table(table: int) -> bool:
+    """True for every number that `landing_table_of` can return."""
+    return table - _LANDING_BASE in NETWORK_IDS
+
+
 def is_table_of_ours(table: int) -> bool:
-    """True for every number that `table_of` can return."""
-    return table - _TABLE_BASE in NETWORK_IDS
+    """True for every number that `table_of` and `landing_table_of` can return."""
+    return table - _TABLE_BASE in NETWORK_IDS or is_landing_table(table)
 
 
 def vrf_of_table(table: int) -> str:
-    """Return the name of the VRF whose table that is; raises ValueError for one that is not ours."""
+    """Return the name of the VRF whose table that is, or beside which it is looked into; raises ValueError for one that
+    is not ours.
+    """
     return format_vrf(network_id_of(table))
 
 
 def network_id_of(table: int) -> int:
-    """Return the id of the network whose routing table that is, the inverse of `table_of`."""
-    return table - _TABLE_BASE
+    """Return the id of the network whose routing table that is: the inverse of `table_of` and `landing_table_of`."""
+    return table - (_LANDING_BASE if is_landing_table(table) else _TABLE_BASE)
 
 
 def zone_of(network_id: int) -> int:

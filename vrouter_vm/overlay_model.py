@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network
-from typing import ClassVar, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 
@@ -29,10 +29,10 @@ Way: TypeAlias = tuple[IpNetwork, IPv4Address]
 
 
 class EvpnRoute(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One type-5 route. `next_hop` is the VTEP that delivers the prefix, labelled `vni` and sent to `router_mac`."""
+    """One type-5 route. `next_hop` is the VTEP that delivers the prefix, labelled `vni` and sent to `router_mac`.
 
-    encapsulation: ClassVar[Encapsulation] = Encapsulation.VXLAN
-    """How packets get there."""
+    `generation` travels as the local preference, `med` is the multi-exit discriminator: see `evpn`.
+    """
 
     rd: str
     prefix: IpNetwork
@@ -41,6 +41,12 @@ class EvpnRoute(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     router_mac: MacAddress
     targets: frozenset[RouteTarget]
     generation: int
+    med: int = 0
+
+    @property
+    def encapsulation(self) -> Encapsulation:
+        """How packets get there."""
+        return Encapsulation.VXLAN
 
     @property
     def key(self) -> RouteKey:
@@ -51,15 +57,18 @@ class EvpnRoute(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class VpnRoute(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One labelled VPN route (RFC 4364, RFC 4659). `next_hop` delivers packets with that MPLS label, over UDP."""
 
-    encapsulation: ClassVar[Encapsulation] = Encapsulation.MPLS_UDP
-    """How packets get there."""
-
     rd: str
     prefix: IpNetwork
     label: int
     next_hop: IPv4Address
     targets: frozenset[RouteTarget]
     generation: int
+    med: int = 0
+
+    @property
+    def encapsulation(self) -> Encapsulation:
+        """How packets get there."""
+        return Encapsulation.MPLS_UDP
 
     @property
     def family(self) -> Family:
@@ -91,13 +100,15 @@ class LocalWay:
     """How a prefix is reached on this host: on that vif, straight or by an address of the guest there.
 
     `source`: what the router's own packets on it are from. `claimant`: the guest's own address, where the prefix is an
-    address that it shares with other guests and has as long as it claims it.
+    address that it shares with other guests and has as long as it claims it. `is_shared`: other guests that have the
+    prefix use it at the same time; `via` is then the guest's own address.
     """
 
     vif: str
     via: IpAddress | None = None
     source: IpAddress | None = None
     claimant: IpAddress | None = None
+    is_shared: bool = False
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -106,6 +117,30 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     network_id: int
     route: BgpRoute
     way: LocalWay | None
+
+    @property
+    def members(self) -> tuple[Choice, ...]:
+        """All ways that are used side by side, the first one first."""
+        return (self,)
+
+
+class SharedChoice(Choice, frozen=True, kw_only=True, gc=False):
+    """Where a VRF sends a prefix that has several ways of equal standing: that of a `Choice`, and the others."""
+
+    others: tuple[Choice, ...]
+
+    @property
+    def members(self) -> tuple[Choice, ...]:
+        """All ways that are used side by side, the first one first."""
+        return (Choice(network_id=self.network_id, route=self.route, way=self.way), *self.others)
+
+
+def choice_of(members: Sequence[Choice]) -> Choice:
+    """Return the choice of one or several ways; raises IndexError when there is none."""
+    first = members[0]
+    if len(members) == 1:
+        return first
+    return SharedChoice(network_id=first.network_id, route=first.route, way=first.way, others=tuple(members[1:]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

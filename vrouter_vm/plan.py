@@ -8,7 +8,8 @@ The order, and why (each is a test in tests/property/vrouter_vm):
 1. The rules and the host's settings, before any VRF: without them a guest's packets find the host's own addresses.
 2. Withdrawals: what other hosts were told, so that they look elsewhere, then routes, neighbours and vifs. What goes is
    cut off before its filters go; a vif that has to change its VRF, VLAN or MAC is deleted here and made anew, so that
-   no frame is ever taken into the wrong VRF. A route that only leads elsewhere from now on is replaced in step 4.
+   no frame is ever taken into the wrong VRF. A route that only leads elsewhere from now on is replaced in step 4. One
+   with several next hops is taken off a device before that goes: the kernel would delete an IPv4 route as a whole.
 3. The filters, in one transaction, before any vif or tunnel comes up.
 4. VRFs, each with its "unreachable" routes before it is up, then tunnels and vifs: down, settings, up, addresses,
    neighbours, routes; the routes into tunnels when their far ends are known. Each step for all devices of a kind, then
@@ -23,7 +24,7 @@ What is right is not mentioned, so a pass over an unchanged host is an empty pla
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
@@ -35,6 +36,7 @@ from vrouter_vm.actions import (
     LISTENER,
     AddAddress,
     AddLabel,
+    AddLanding,
     AddRoute,
     AddRule,
     AddTunnelEnd,
@@ -46,6 +48,7 @@ from vrouter_vm.actions import (
     CreateVxlan,
     DeleteAddress,
     DeleteLabel,
+    DeleteLanding,
     DeleteLink,
     DeleteNeighbour,
     DeleteRoute,
@@ -66,13 +69,16 @@ from vrouter_vm.kernel_model import (
     Desired,
     Element,
     Elements,
+    MultipathRoute,
     Observed,
     Route,
     Rule,
     RuleKind,
     Sysctl,
     TunnelDevice,
+    spread,
 )
+from vrouter_vm.model import IpNetwork
 from vrouter_vm.overlay_model import BgpRoute, RouteKey
 
 NOTHING_ANNOUNCED: Final[Mapping[RouteKey, BgpRoute]] = MappingProxyType({})
@@ -87,10 +93,18 @@ def plan_host(
     """
     taken = (set(want.vrfs) | set(want.vifs) | set(want.vxlans)) & have.foreign_names
     decision = _decide(want, have)
+    shortened = dict(_shortened(want, have, decision))
+    if shortened:
+        have = replace(have, routes=(have.routes - shortened.keys()).union(shortened.values()))
+    decision = replace(decision, replaced=_replaced(want, have, decision))
     missing = _Missing(want, have, decision)
     actions = (
         *_host(want, have),
         *(Withdraw(subject=str(key), route=announced[key]) for key in announced if key not in want.announcements),
+        *(
+            ReplaceRoute(subject=_subject(route), route=rest, have=route)
+            for route, rest in sorted(shortened.items(), key=lambda each: _route_order(each[0]))
+        ),
         *_withdrawals(want, have, decision),
         *_filters(want, have, decision),
         *_vrfs(want, have, missing),
@@ -130,7 +144,7 @@ class _Decision:
     new_vifs: frozenset[str]
     new_vrfs: frozenset[str]
     new_vxlans: frozenset[str]
-    replaced: Mapping[Route, Route]
+    replaced: Mapping[Route, Route] = field(default_factory=dict)
 
 
 def _decide(want: Desired, have: Observed) -> _Decision:
@@ -157,26 +171,39 @@ def _decide(want: Desired, have: Observed) -> _Decision:
         for name, vxlan in have.vxlans.items()
         if not _is_same(want.vxlans.get(name), vxlan) or vxlan.vrf in doomed_vrfs
     } - kept_vxlans
-    # A route over a device that goes is gone by then.
-    old = {
-        (route.table, route.prefix, route.metric): route
-        for route in have.routes - want.routes
-        if route.ifname not in doomed_vifs | doomed_vxlans
-    }
     return _Decision(
         kept=frozenset(kept_vifs | kept_vrfs | kept_vxlans),
         doomed_vxlans=frozenset(doomed_vxlans),
         new_vxlans=frozenset(name for name in want.vxlans if name not in have.vxlans or name in doomed_vxlans),
-        replaced={
-            route: old[key]
-            for route in (want.routes - have.routes if old else ())
-            if (key := (route.table, route.prefix, route.metric)) in old
-        },
         doomed_vifs=frozenset(doomed_vifs),
         doomed_vrfs=frozenset(doomed_vrfs),
         new_vifs=frozenset(name for name in want.vifs if name not in have.vifs or name in doomed_vifs),
         new_vrfs=frozenset(name for name in want.vrfs if name not in have.vrfs or name in doomed_vrfs),
     )
+
+
+def _replaced(want: Desired, have: Observed, decision: _Decision) -> dict[Route, Route]:
+    """Return the routes that take the place of one that is there, which one over a device that goes is not any more."""
+    doomed = decision.doomed_vifs | decision.doomed_vxlans
+    old = {_slot(route): route for route in have.routes - want.routes if route.ifname not in doomed}
+    return {route: old[slot] for route in (want.routes - have.routes if old else ()) if (slot := _slot(route)) in old}
+
+
+def _shortened(want: Desired, have: Observed, decision: _Decision) -> Iterator[tuple[Route, Route]]:
+    """Yield the routes with several next hops of which some go with their device, and what is left of each."""
+    doomed = decision.doomed_vifs | decision.doomed_vxlans
+    several = [route for route in have.routes if isinstance(route, MultipathRoute)] if doomed else ()
+    wanted = {_slot(route) for route in want.routes} if several else ()
+    for route in several:
+        rest = [hop for hop in route.next_hops if hop.ifname not in doomed]
+        if 0 < len(rest) < len(route.next_hops) and _slot(route) in wanted:
+            left = spread(rest, table=route.table, prefix=route.prefix, metric=route.metric, source=route.source)
+            yield route, left
+
+
+def _slot(route: Route) -> tuple[int, IpNetwork, int]:
+    """Return what the kernel holds one route for."""
+    return route.table, route.prefix, route.metric
 
 
 def _is_same(want: TunnelDevice | None, have: TunnelDevice) -> bool:
@@ -196,6 +223,8 @@ def _host(want: Desired, have: Observed) -> Iterator[AnyAction]:
         first = Rule(version=version, priority=names.KERNEL_LOCAL_PRIORITY, kind=RuleKind.LOCAL)
         if first in have.rules:  # only now: without any lookup of local addresses the host would be deaf
             yield DeleteRule(subject=HOST, rule=first)
+    for landing in sorted(want.landings - have.landings):
+        yield AddLanding(subject=_landing_subject(landing.network_id), needs=(HOST,), landing=landing)
     for sysctl, value in sorted(want.sysctls.items()):
         if sysctl.ifname is None and not _is_set(sysctl, value, have):
             yield SetSysctl(subject=HOST, sysctl=sysctl, value=value)
@@ -213,11 +242,13 @@ def _withdrawals(want: Desired, have: Observed, decision: _Decision) -> Iterator
     kept_tables = _kept_tables(have, decision)
     replaced = set(decision.replaced.values())
     for route in sorted(have.routes - want.routes, key=_route_order):
-        if route.ifname is None or route.ifname in decision.doomed_vifs or route.table in kept_tables:
+        is_several = isinstance(route, MultipathRoute)
+        goes_along = route.ifname in decision.doomed_vifs and not is_several
+        if route.ifname is None or goes_along or route.table in kept_tables:
             continue  # step 5, or it goes with its vif, or is nobody's to judge now
         if route in replaced:
             continue
-        yield DeleteRoute(subject=route.ifname, route=route)
+        yield DeleteRoute(subject=_subject(route) if is_several else route.ifname, route=route)
     kept = {(entry.ifname, entry.address) for entry in want.neighbours}
     for neighbour in sorted(have.neighbours - want.neighbours, key=str):
         if neighbour.ifname in decision.doomed_vifs or neighbour.ifname in decision.kept:
@@ -321,12 +352,18 @@ def _vifs(want: Desired, have: Observed, missing: _Missing) -> Iterator[AnyActio
     yield from missing.addresses(is_vif, needs)
     yield from missing.neighbours(is_vif, needs)
     for route in missing.vif_routes:
+        if isinstance(route, MultipathRoute):
+            yield missing.set_route(route, subject=_subject(route), needs=_needs_of(route))
+            continue
         yield missing.set_route(route, subject=str(route.ifname), needs=_needs(names.vrf_of_table(route.table)))
 
 
 def _tunnel_routes(missing: _Missing) -> Iterator[AnyAction]:
     by_device: dict[tuple[int, str | None], tuple[str, tuple[str, ...]]] = {}
     for route in missing.tunnel_routes:
+        if isinstance(route, MultipathRoute):
+            yield missing.set_route(route, subject=_subject(route), needs=_needs_of(route))
+            continue
         key = route.table, route.ifname
         if key not in by_device:
             vrf = names.vrf_of_table(route.table)
@@ -378,6 +415,10 @@ class _Missing:
     def _share_out(self, routes: Iterable[Route]) -> None:
         kind_of: dict[str | None, list[Route]] = {None: self.end_routes}
         for route in routes:
+            if isinstance(route, MultipathRoute):
+                is_tunnelled = any(names.is_tunnel(hop.ifname) for hop in route.next_hops)
+                (self.tunnel_routes if is_tunnelled else self.vif_routes).append(route)
+                continue
             kind = kind_of.get(route.ifname)
             if kind is None:
                 is_tunnel = names.is_tunnel(str(route.ifname))
@@ -435,6 +476,9 @@ def _leftovers(want: Desired, have: Observed, decision: _Decision) -> Iterator[A
     for end in sorted(have.tunnel_ends - want.tunnel_ends, key=str):
         if end.ifname not in gone:
             yield DeleteTunnelEnd(subject=end.ifname, end=end)
+    for landing in sorted(have.landings - want.landings):
+        if names.format_vrf(landing.network_id) not in decision.kept:
+            yield DeleteLanding(subject=_landing_subject(landing.network_id), landing=landing)
     for name in sorted(decision.doomed_vrfs - decision.new_vrfs):
         yield DeleteLink(subject=name, needs=_members(name, have), ifname=name)
     kept_tables = _kept_tables(have, decision)
@@ -450,8 +494,25 @@ def _needs(vrf: str | None) -> tuple[str, ...]:
     return (HOST, FILTERS) if vrf is None else (HOST, FILTERS, vrf)
 
 
+def _needs_of(route: MultipathRoute) -> tuple[str, ...]:
+    """Return what a route with several next hops builds on."""
+    landing = _landing_subject(names.network_id_of(route.table))
+    devices = dict.fromkeys(hop.ifname for hop in route.next_hops)
+    return *_needs(names.vrf_of_table(route.table)), *devices, landing
+
+
+def _subject(route: Route) -> str:
+    return f"{names.vrf_of_table(route.table)} {route.prefix}"
+
+
+def _landing_subject(network_id: int) -> str:
+    return f"landing of network {network_id}"
+
+
 def _kept_tables(have: Observed, decision: _Decision) -> frozenset[int]:
-    return frozenset(vrf.table for name, vrf in have.vrfs.items() if name in decision.kept)
+    tables = [vrf.table for name, vrf in have.vrfs.items() if name in decision.kept]
+    landings = [names.landing_table_of(names.network_id_of(table)) for table in tables if names.is_table_of_ours(table)]
+    return frozenset([*tables, *landings])
 
 
 def _members(vrf: str, have: Observed) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import errno
 import os
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias
@@ -30,6 +30,8 @@ ICMPV6: Final = 58
 
 _NO_ROUTE: Final = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL, errno.EACCES})
 _RTN_LOCAL: Final = 2
+_RTM_F_FIB_MATCH: Final = 0x2000
+"""The answer is the route itself, with all its next hops (rtnetlink(7))."""
 _PORTS: Final = range(65536)
 _NUMBERS: Final = range(256)
 _DEVICES: Final = Path("/sys/class/net")
@@ -64,11 +66,15 @@ class Trace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lookup:
-    """What the routing table says. `ifname` None: there is no route. `is_local`: an address of the router's own."""
+    """What the routing table says. `ifname` None: there is no route. `is_local`: an address of the router's own.
+
+    `others`: further next hops, among which the kernel shares out flows.
+    """
 
     ifname: str | None
     via: IpAddress | None = None
     is_local: bool = False
+    others: tuple[Lookup, ...] = ()
 
 
 class View(Protocol):
@@ -82,8 +88,10 @@ class View(Protocol):
         """The VRF that a device is in; None: in none, or there is no such device."""
         ...
 
-    def route(self, vrf: str, destination: IpAddress) -> Lookup:
-        """The route to an address in that VRF; raises `Transient` when the kernel does not tell."""
+    def route(self, vrf: str, destination: IpAddress, *, is_tunnelled: bool) -> Lookup:
+        """The route to an address in that VRF, for what guests send or what comes out of a tunnel; raises `Transient`
+        when the kernel does not tell.
+        """
         ...
 
 
@@ -117,7 +125,9 @@ def trace(
         steps, vrf = _from_tunnel(query, underlay, view)
     if vrf is None:
         return Trace(steps=tuple(steps))
-    return _judged(_onward(steps, vrf, packet, by_vif, view), policies(vrf, packet))
+    way = view.route(vrf, packet.destination, is_tunnelled="vif" not in query)
+    onward = _onward(steps, vrf, packet, by_vif, way=way, view=view)
+    return _judged(onward, policies(vrf, packet))
 
 
 def _judged(onward: Trace, decisions: Sequence[Decision]) -> Trace:
@@ -201,24 +211,42 @@ def _from_tunnel(query: Mapping[str, str], underlay: str | None, view: View) -> 
     return [Step(at="tunnel", detail=f"VNI {vni} from VTEP {vtep}, into VRF {vrf}")], vrf
 
 
-def _onward(steps: Sequence[Step], vrf: str, packet: Packet, by_vif: Mapping[str, PortStatus], view: View) -> Trace:
-    way = view.route(vrf, packet.destination)
+def _onward(
+    steps: Sequence[Step], vrf: str, packet: Packet, by_vif: Mapping[str, PortStatus], *, way: Lookup, view: View
+) -> Trace:
     to = f"{packet.destination} in VRF {vrf}"
     if way.ifname is None:
         return Trace(steps=(*steps, Step(at="route", detail=f"there is no route to {to}", passes=False)))
     if way.is_local:
         return Trace(steps=(*steps, _to_router(packet, vrf, view)))
+    if way.others:
+        several = ", ".join(_where(each, by_vif) for each in (way, *way.others))
+        return Trace(steps=(*steps, Step(at="route", detail=f"{to}: flow by flow, by one of {several}", passes=None)))
     status = by_vif.get(way.ifname)
     if status is not None:
         onward = {"vif": way.ifname, "vmi": status.port.vmi_uuid, "guest": status.port.display_name}
         return Trace(steps=(*steps, Step(at="route", detail=f"{to}: by vif {way.ifname}")), next=onward)
-    vni = names.parse_vxlan(way.ifname)
-    if vni is None or way.via is None:
+    end = _tunnel_end(way)
+    if end is None:
         by = f" by {way.via}" if way.via is not None else ""
         return Trace(steps=(*steps, Step(at="route", detail=f"{to}: leaves through {way.ifname}{by}", passes=None)))
-    vtep = getattr(way.via, "ipv4_mapped", None) or way.via
+    vtep, vni = end
     step = Step(at="route", detail=f"{to}: by VTEP {vtep} with VNI {vni}")
-    return Trace(steps=(*steps, step), next={"vtep": str(vtep), "vni": vni})
+    return Trace(steps=(*steps, step), next={"vtep": vtep, "vni": vni})
+
+
+def _where(way: Lookup, by_vif: Mapping[str, PortStatus]) -> str:
+    """Return where one of several next hops leads."""
+    status, end = by_vif.get(str(way.ifname)), _tunnel_end(way)
+    if status is not None:
+        return f"vif {way.ifname} ({status.port.display_name})"
+    return f"{way.ifname} by {way.via}" if end is None else f"VTEP {end[0]} with VNI {end[1]}"
+
+
+def _tunnel_end(way: Lookup) -> tuple[str, int] | None:
+    """Return the VTEP and the VNI of a way into a tunnel, None for another."""
+    vni = names.parse_vxlan(way.ifname) if way.ifname is not None else None
+    return None if vni is None or way.via is None else (str(getattr(way.via, "ipv4_mapped", None) or way.via), vni)
 
 
 def _to_router(packet: Packet, vrf: str, view: View) -> Step:
@@ -258,7 +286,7 @@ class KernelView:
         except OSError:
             return None
 
-    def route(self, vrf: str, destination: IpAddress) -> Lookup:
+    def route(self, vrf: str, destination: IpAddress, *, is_tunnelled: bool) -> Lookup:
         """The route to an address in that VRF."""
         from pyroute2 import IPRoute  # noqa: PLC0415 - a second of imports, for those who ask
         from pyroute2.netlink.exceptions import NetlinkError  # noqa: PLC0415 - as above
@@ -267,15 +295,23 @@ class KernelView:
         try:
             with IPRoute() as netlink:
                 index = socket.if_nametoindex(vrf)
-                (message,) = netlink.route("get", family=family, dst=str(destination), oif=index)
-            ifname = socket.if_indextoname(message.get_attr("RTA_OIF"))
+                asked = {"family": family, "dst": str(destination), "oif": index, "flags": _RTM_F_FIB_MATCH}
+                if is_tunnelled:
+                    asked["mark"] = names.parse_vrf(vrf) or 0
+                (message,) = netlink.route("get", **asked)
+            hops = message.get_attr("RTA_MULTIPATH") or ()
+            if hops:
+                first, *others = (_lookup(hop["oif"], hop.get_attr("RTA_GATEWAY")) for hop in hops)
+                return replace(first, others=tuple(others))
+            way = _lookup(message.get_attr("RTA_OIF"), message.get_attr("RTA_GATEWAY"))
         except NetlinkError as error:
             if error.code in _NO_ROUTE:
                 return Lookup(ifname=None)
             raise Transient("kernel", "look up", str(destination), os.strerror(error.code)) from error
         except OSError as error:
             raise Transient("kernel", "look up", str(destination), str(error)) from error
-        via = message.get_attr("RTA_GATEWAY")
-        return Lookup(
-            ifname=ifname, via=None if via is None else ip_address(via), is_local=message["type"] == _RTN_LOCAL
-        )
+        return replace(way, is_local=message["type"] == _RTN_LOCAL)
+
+
+def _lookup(index: int, via: str | None) -> Lookup:
+    return Lookup(ifname=socket.if_indextoname(index), via=None if via is None else ip_address(via))

@@ -19,6 +19,7 @@ from vrouter_vm import names
 from vrouter_vm.actions import (
     AddAddress,
     AddLabel,
+    AddLanding,
     AddRoute,
     AddRule,
     AddTunnelEnd,
@@ -30,6 +31,7 @@ from vrouter_vm.actions import (
     CreateVxlan,
     DeleteAddress,
     DeleteLabel,
+    DeleteLanding,
     DeleteLink,
     DeleteNeighbour,
     DeleteRoute,
@@ -52,9 +54,11 @@ from vrouter_vm.kernel_model import (
     Element,
     LabelDoor,
     LabelRoute,
+    Landing,
     LinkAddress,
     MplsTunnel,
     Neighbour,
+    NextHop,
     Observed,
     ObservedFilters,
     Route,
@@ -67,6 +71,7 @@ from vrouter_vm.kernel_model import (
     Underlay,
     Vif,
     Vrf,
+    spread,
 )
 from vrouter_vm.model import (
     InterfaceSettings,
@@ -196,6 +201,7 @@ class FakeHost:
     routes: set[Route] = field(default_factory=set)
     neighbours: set[Neighbour] = field(default_factory=set)
     labels: set[LabelRoute] = field(default_factory=set)
+    landings: set[Landing] = field(default_factory=set)
     is_listening: bool = False
     rules: set[Rule] = field(default_factory=fresh_rules)
     sysctls: dict[Sysctl, int] = field(default_factory=dict)
@@ -236,6 +242,7 @@ class FakeHost:
             sysctls=dict(self.sysctls),
             filters=filters,
             labels=frozenset(self.labels),
+            landings=frozenset(self.landings),
             is_listening=self.is_listening,
         )
 
@@ -321,6 +328,11 @@ class FakeHost:
                 self.rules.add(rule)
             case DeleteRule(rule=rule):
                 self.rules.discard(rule)
+            case AddLanding(landing=landing):
+                self._absent(landing in self.landings, action.subject)
+                self.landings.add(landing)
+            case DeleteLanding(landing=landing):
+                self.landings.discard(landing)
             case SetSysctl(sysctl=sysctl, value=value):
                 if sysctl.ifname is not None:
                     self._device(sysctl.ifname)
@@ -414,33 +426,53 @@ class FakeHost:
         self.routes |= {msgspec.structs.replace(route, source=None) for route in concerned if route.prefix.version == 6}
 
     def _route_device(self, route: Route) -> None:
-        """A route leads over a device that is up and filtered, and to a next hop only where it is known."""
-        if route.ifname is None:
-            return
-        self._device(route.ifname)
-        if route.ifname not in self.up:
-            raise Transient("fake kernel", "add route", route.ifname, "network is down")
-        known = {
-            element
-            for name in (policy.VIFS, policy.TUNNELS, policy.SEND_ONLY)
-            for element in self.elements.get(name, frozenset())
-        }
-        if (route.ifname,) not in known:
-            raise UnsafeMoment(f"{route.ifname} gets a route and has no filters")
+        """A route leads over devices that are up and filtered, and to a next hop only where it is known."""
+        for hop in route.next_hops:
+            self._next_hop(hop)
         vrf = next((vrf.name for vrf in self.vrfs.values() if vrf.table == route.table), None)
         if route.source is not None and route.source not in {
             address.address.ip for address in self.addresses if address.ifname == vrf
         }:
             raise Rejected("fake kernel", "add route", str(route.prefix), f"{route.source} is no address of ours")
-        if (route.label is not None) != isinstance(self.vxlans.get(route.ifname), MplsTunnel):
-            raise UnsafeMoment(f"{route.ifname} gets packets {'with' if route.label else 'without'} a label")
-        if route.via is not None:
-            macs = {
-                entry.mac for entry in self.neighbours if (entry.ifname, entry.address) == (route.ifname, route.via)
-            }
-            ends = {end.mac for end in self.tunnel_ends if end.ifname == route.ifname}
-            if not macs or not (macs <= ends or route.ifname in self.vifs):
-                raise UnsafeMoment(f"a route via {route.via} on {route.ifname}, which has no tunnel to it")
+        if len({hop.ifname in self.vifs for hop in route.next_hops}) > 1:
+            self._check_landing(route)
+
+    def _next_hop(self, hop: NextHop) -> None:
+        self._device(hop.ifname)
+        if hop.ifname not in self.up:
+            raise Transient("fake kernel", "add route", hop.ifname, "network is down")
+        known = {
+            element
+            for name in (policy.VIFS, policy.TUNNELS, policy.SEND_ONLY)
+            for element in self.elements.get(name, frozenset())
+        }
+        if (hop.ifname,) not in known:
+            raise UnsafeMoment(f"{hop.ifname} gets a route and has no filters")
+        if (hop.label is not None) != isinstance(self.vxlans.get(hop.ifname), MplsTunnel):
+            raise UnsafeMoment(f"{hop.ifname} gets packets {'with' if hop.label else 'without'} a label")
+        if hop.via is not None:
+            macs = {entry.mac for entry in self.neighbours if (entry.ifname, entry.address) == (hop.ifname, hop.via)}
+            ends = {end.mac for end in self.tunnel_ends if end.ifname == hop.ifname}
+            if not macs or not (macs <= ends or hop.ifname in self.vifs):
+                raise UnsafeMoment(f"a route via {hop.via} on {hop.ifname}, which has no tunnel to it")
+
+    def _check_landing(self, route: Route) -> None:
+        """What comes out of a tunnel for guests here and elsewhere is not sent on: it could come back."""
+        network_id = names.network_id_of(route.table)
+        vrf = names.format_vrf(network_id)
+        marks = {device: mark for device, mark in self.elements.get(policy.LANDINGS, ())}
+        tunnels = [name for name, tunnel in self.vxlans.items() if tunnel.vrf == vrf]
+        inside = [names.inside_of(name) if names.parse_door(name) else name for name in tunnels]
+        landed = [
+            hop.ifname in self.vifs
+            for each in self.routes
+            if (each.table, each.prefix) == (names.landing_table_of(network_id), route.prefix)
+            for hop in each.next_hops
+        ]
+        is_marked = all(marks.get(name) == str(network_id) for name in inside)
+        is_ruled = Landing(version=route.prefix.version, network_id=network_id) in self.landings
+        if not landed or not all(landed) or not is_marked or not is_ruled:
+            raise UnsafeMoment(f"{route.prefix}: what other hosts send to guests here may be sent on to others")
 
     def _door(self, label: LabelRoute) -> None:
         """A label leads through a door that is up, in a VRF, and confined like any other way in."""
@@ -468,7 +500,7 @@ class FakeHost:
         self.vifs = {name: replace(vif, vrf=None) if vif.vrf == ifname else vif for name, vif in self.vifs.items()}
         self.up.discard(ifname)
         self.addresses = {address for address in self.addresses if address.ifname != ifname}
-        self.routes = {route for route in self.routes if route.ifname != ifname}
+        self.routes = {left for route in self.routes if (left := _without(route, ifname)) is not None}
         self.neighbours = {neighbour for neighbour in self.neighbours if neighbour.ifname != ifname}
         self.sysctls = {sysctl: value for sysctl, value in self.sysctls.items() if sysctl.ifname != ifname}
 
@@ -526,6 +558,16 @@ class FakeFilters:
 
     def flush_flowtable(self) -> None:
         """There are no flows in this world."""
+
+
+def _without(route: Route, ifname: str) -> Route | None:
+    """As the kernel: an IPv4 route goes with any of its devices, an IPv6 route goes on with its other ones."""
+    rest = [hop for hop in route.next_hops if hop.ifname != ifname]
+    if len(rest) == len(route.next_hops):
+        return route
+    if not rest or route.prefix.version == 4:
+        return None
+    return spread(rest, table=route.table, prefix=route.prefix, metric=route.metric, source=route.source)
 
 
 def _route_key(route: Route) -> tuple[int, IpNetwork, int]:

@@ -117,7 +117,11 @@ def _precedence(placement: Placement) -> tuple[bool, float, VmiUuid]:
 
 
 class FlowJudge:
-    """Decides about packets between guests, as the kernel does with what is loaded now."""
+    """Decides about packets between guests, as the kernel does with what is loaded now.
+
+    Of an address that several guests here use at once a flow does not say whose it is: it has to be allowed to each of
+    them, also when the guest that has it is on another host.
+    """
 
     def __init__(
         self,
@@ -134,7 +138,7 @@ class FlowJudge:
         self._prefixes: dict[str, list[tuple[str, IpNetwork]]] = {}
         self._guests: dict[tuple[int, IpAddress], Placement] = {}
         self._owners: dict[tuple[int, IpAddress], Placement] = {}
-        self._behind: dict[int, list[tuple[IpNetwork, Placement]]] = {}
+        self._behind: dict[int, list[tuple[IpNetwork, Placement, bool]]] = {}
         self._zones: dict[str, int] = {}
         for placement in sorted(placements, key=_precedence, reverse=True):  # who goes first has the last word
             zone = self._zones[placement.vrf] = zones[placement.vif]
@@ -143,36 +147,45 @@ class FlowJudge:
             for address in claimables(placement):
                 if owners.get((placement.network.network_id, host_prefix(address))) == placement.port.vmi_uuid:
                     self._owners[zone, address] = placement
-            behind = {pair.prefix for pair in placement.settings.address_pairs} | routes_behind(placement).keys()
-            self._behind.setdefault(zone, []).extend((prefix, placement) for prefix in behind)
+            behind = {pair.prefix: pair.is_shared for pair in placement.settings.address_pairs}
+            behind |= {prefix: each.is_shared for prefix, each in routes_behind(placement).items()}
+            self._behind.setdefault(zone, []).extend(
+                (prefix, placement, is_shared) for prefix, is_shared in behind.items()
+            )
 
     def zone_of(self, vrf: str) -> int | None:
         """Return the conntrack zone of a VRF, or None when its network has no guest here."""
         return self._zones.get(vrf)
 
-    def guest(self, zone: int, address: IpAddress) -> Placement | None:
-        """Return the guest here that has an address, or None when it is elsewhere."""
+    def guests(self, zone: int, address: IpAddress) -> list[Placement]:
+        """Return the guests here that may have an address: several when they use it at once; none, it is elsewhere."""
         found = self._guests.get((zone, address)) or self._owners.get((zone, address))
         if found is not None:
-            return found
+            return [found]
         inside = [
-            (prefix.prefixlen, placement)
-            for prefix, placement in reversed(self._behind.get(zone, ()))
+            (prefix, placement, is_shared)
+            for prefix, placement, is_shared in reversed(self._behind.get(zone, ()))
             if prefix.version == address.version and address in prefix
         ]
-        return max(inside, key=lambda entry: entry[0])[1] if inside else None
+        if not inside:
+            return []
+        longest, first, is_shared = max(inside, key=lambda entry: entry[0].prefixlen)
+        if not is_shared:
+            return [first]
+        sharing = [placement for prefix, placement, is_shared in inside if prefix == longest and is_shared]
+        return [placement for placement in sharing if placement.is_active] or [first]
 
     def decisions(self, packet: Packet) -> list[Decision]:
         """Return what each layer says of the first packet of a flow, up to the first that drops it."""
-        return list(
-            decisions(
-                packet,
-                sender=self._policy(packet.zone, packet.src),
-                receiver=self._policy(packet.zone, packet.dst),
-                lists=self._lists,
-                contains=self._contains,
-            )
-        )
+        found: list[Decision] = []
+        for sender in self._policies(packet.zone, packet.src):
+            for receiver in self._policies(packet.zone, packet.dst):
+                found = list(
+                    decisions(packet, sender=sender, receiver=receiver, lists=self._lists, contains=self._contains)
+                )
+                if found and not found[-1].passes:
+                    return found
+        return found
 
     def decide(self, packet: Packet) -> Decision:
         """Return what becomes of the first packet of a flow."""
@@ -182,9 +195,9 @@ class FlowJudge:
         """Return the flows that pass and should not, and those that are revoked and should pass again."""
         return [flow for flow in flows if self.decide(flow.packet).passes == flow.is_revoked]
 
-    def _policy(self, zone: int, address: IpAddress) -> GuestPolicy | None:
-        placement = self.guest(zone, address)
-        return placement.settings.policy if placement is not None else None
+    def _policies(self, zone: int, address: IpAddress) -> list[GuestPolicy | None]:
+        """Return the policies of the guests that may have an address, None for one that is elsewhere."""
+        return [each.settings.policy for each in self.guests(zone, address)] or [None]
 
     def _contains(self, key: SetKey, zone: int, address: IpAddress) -> bool:
         single = chains.set_name(key, address.version, is_of_prefixes=False)

@@ -99,6 +99,7 @@ table inet {names.FILTER_TABLE} {{
 	set services6 {{ type ifname . ipv6_addr . inet_service; }}
 	set send_only {{ type ifname; }}
 	map zones {{ typeof iifname : ct zone; }}
+	map landings {{ type ifname : mark; }}
 	map leaving {{ type ifname : mark; counter; }}
 	map leaving_profiles {{ type mark : verdict; }}
 	map arriving {{ type ifname : mark; counter; }}
@@ -121,6 +122,7 @@ table inet {names.FILTER_TABLE} {{
 		meta iifkind "vxlan" iifname "x*" iifname != @tunnels counter name no_network drop
 		meta iifkind "veth" iifname "i*" iifname != @tunnels counter name no_network drop
 		ct zone set iifname map @zones
+		meta mark set iifname map @landings
 	}}
 
 	chain prerouting {{
@@ -259,6 +261,7 @@ table arp {names.FILTER_TABLE} {{
 	set arp_asking {{ {_ASKING} }}
 	set arp_senders {{ type ifname . ether_addr . ipv4_addr; }}
 	set arp_sender_nets {{ type ifname . ether_addr . ipv4_addr; flags interval; }}
+	set arp_shared {{ type ifname . ipv4_addr . ipv4_addr; }}
 	set arp_unsecured {{ type ifname; }}
 
 	chain input {{
@@ -269,6 +272,7 @@ table arp {names.FILTER_TABLE} {{
 
 	chain from_guest {{
 		update @arp_asking {{ iifname {_TOO_OFTEN} }} counter name arp_asked drop
+		arp operation request iifname . arp saddr ip . arp daddr ip @arp_shared drop
 		iifname . ether saddr . arp saddr ip @arp_senders iifname . arp saddr ether . arp saddr ip @arp_senders return
 		iifname . ether saddr . arp saddr ip @arp_sender_nets iifname . arp saddr ether . arp saddr ip \
 @arp_sender_nets return
@@ -281,7 +285,8 @@ table arp {names.FILTER_TABLE} {{
 _FLOWTABLE: Final = f"""\
 flush chain inet {names.FILTER_TABLE} {_BETWEEN_VIFS}
 add flowtable inet {names.FILTER_TABLE} {_ANSWERED} {{ hook ingress priority filter; devices = {{ "@TRUNK@" }}; }}
-add rule inet {names.FILTER_TABLE} {_BETWEEN_VIFS} meta l4proto {{ tcp, udp }} flow add @{_ANSWERED}
+add rule inet {names.FILTER_TABLE} {_BETWEEN_VIFS} ct direction original meta l4proto {{ tcp, udp }} \
+flow add @{_ANSWERED}
 add rule inet {names.FILTER_TABLE} {_BETWEEN_VIFS} accept
 """
 _COUNTING: Final = f"""\
@@ -293,8 +298,10 @@ table inet {names.FILTER_TABLE} {{
 }}
 """
 
-_ARP_SETS: Final = frozenset({policy.ARP_SENDERS, policy.ARP_SENDER_NETS, policy.ARP_UNSECURED})
-MAPS: Final = frozenset({policy.ZONES, policy.LEAVING, policy.ARRIVING, policy.MAX_FLOWS, *chains.CHAIN_MAPS})
+_ARP_SETS: Final = frozenset({policy.ARP_SENDERS, policy.ARP_SENDER_NETS, policy.ARP_SHARED, policy.ARP_UNSECURED})
+MAPS: Final = frozenset(
+    {policy.ZONES, policy.LANDINGS, policy.LEAVING, policy.ARRIVING, policy.MAX_FLOWS, *chains.CHAIN_MAPS}
+)
 FAMILIES: Final = ("inet", "arp")
 """Of the two tables."""
 MARK_CHAIN: Final = "loaded"

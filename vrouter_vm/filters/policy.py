@@ -28,6 +28,10 @@ BIND4_NETS: Final = "bind4_nets"
 """As `BIND4`, for allowed address pairs that are prefixes."""
 BIND6_NETS: Final = "bind6_nets"
 ARP_SENDER_NETS: Final = "arp_sender_nets"
+ARP_SHARED: Final = "arp_shared"
+"""vif, and twice an IPv4 address that its guest and others use at once, as sender and target of an announcement: the
+kernel would answer it, as the address is elsewhere, too.
+"""
 UNSECURED: Final = "unsecured"
 """The vifs whose guests may send from any MAC and address: TF's port security is off."""
 ARP_UNSECURED: Final = "arp_unsecured"
@@ -47,6 +51,9 @@ MAX_FLOWS: Final = "max_flows"
 """vif → number of the limit of its guest's flows (`chains.limit_number`)."""
 OVER_LIMIT_VIFS: Final = "over_limit_vifs"
 """The vifs, to count what is dropped because its guest has as many flows as it may."""
+
+LANDINGS: Final = "landings"
+"""Tunnel → number of its network, as the mark by which what comes out of it is looked up in the landing table."""
 
 ZONES: Final = "zones"
 """Conntrack zone of a vif and of its VRF: addresses of two networks may be the same."""
@@ -68,6 +75,7 @@ UNDERLAY: Final = "underlay"
 SET_NAMES: Final = (
     ARP_SENDERS,
     ARP_SENDER_NETS,
+    ARP_SHARED,
     ARP_UNSECURED,
     ARRIVING,
     BIND4,
@@ -77,6 +85,7 @@ SET_NAMES: Final = (
     DENIED_FROM,
     DENIED_TO,
     GUESTS6,
+    LANDINGS,
     LEAVING,
     RECEIVED,
     MAX_FLOWS,
@@ -128,6 +137,9 @@ def guest_elements(placement: Placement, *, zone: int, max_flows: int) -> tuple[
             found += [(BIND6, (vif, mac, str(address))), (GUESTS6, (vif, mac))]
     for pair in settings.address_pairs:
         found += _pair_elements(vif, str(pair.mac or placement.port.mac), pair.prefix)
+        if pair.is_shared and pair.prefix.version == 4 and pair.prefix.num_addresses == 1:  # noqa: PLR2004 - IP version
+            shared = str(pair.prefix.network_address)
+            found.append((ARP_SHARED, (vif, shared, shared)))
     if not settings.is_secured:
         found += [(UNSECURED, (vif,)), (ARP_UNSECURED, (vif,))]
     for name in (BIND4_NETS, BIND6_NETS, ARP_SENDER_NETS):

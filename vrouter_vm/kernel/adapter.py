@@ -17,9 +17,9 @@ from typing import Final, assert_never
 from tf_reconcile.errors import BoundaryError, ConfigError, Conflict, Rejected, Transient
 from vrouter_vm import names
 from vrouter_vm.actions import (
-    ROUTE_ACTIONS,
     AddAddress,
     AddLabel,
+    AddLanding,
     AddRoute,
     AddRule,
     AddTunnelEnd,
@@ -28,6 +28,7 @@ from vrouter_vm.actions import (
     CreateVxlan,
     DeleteAddress,
     DeleteLabel,
+    DeleteLanding,
     DeleteLink,
     DeleteNeighbour,
     DeleteRoute,
@@ -36,7 +37,6 @@ from vrouter_vm.actions import (
     KernelAction,
     Listen,
     ReplaceRoute,
-    RouteAction,
     SetMtu,
     SetNeighbour,
     SetSysctl,
@@ -48,13 +48,15 @@ from vrouter_vm.kernel.fou import MPLS_IN_IP, MplsPort
 from vrouter_vm.kernel.netlink import Message
 from vrouter_vm.kernel.route_socket import SYSTEM, RouteSocket
 from vrouter_vm.kernel.rtlink import Link
-from vrouter_vm.kernel.rtroute import RouteFrame
 from vrouter_vm.kernel_model import (
     LabelDoor,
     LabelRoute,
+    Landing,
     LinkAddress,
     MplsTunnel,
+    MultipathRoute,
     Neighbour,
+    NextHop,
     Observed,
     ObservedFilters,
     Route,
@@ -68,6 +70,7 @@ from vrouter_vm.kernel_model import (
     Vif,
     Vrf,
     Vxlan,
+    spread,
 )
 from vrouter_vm.model import IpVersion, MacAddress
 
@@ -87,12 +90,14 @@ _HOST_PATHS: Final = (
     names.ipv4_conf("all", "send_redirects"),
     names.ipv4_conf("all", "rp_filter"),
     names.ipv6_conf("all", "forwarding"),
+    names.HASH4,
+    names.HASH6,
     names.PLATFORM_LABELS,
 )
 
 _DELETIONS: Final = (
     *(DeleteLink, DeleteAddress, DeleteNeighbour, DeleteTunnelEnd),
-    *(DeleteRoute, DeleteRule, DeleteLabel),
+    *(DeleteRoute, DeleteRule, DeleteLanding, DeleteLabel),
 )
 _ADD: Final = netlink.CREATE | netlink.EXCLUSIVE
 _PUT: Final = netlink.CREATE | netlink.REPLACE
@@ -143,6 +148,7 @@ class Kernel:
         ours = {link.index for link in (*devices, *(inner for _, inner in doors))}
         with_neighbours = {link.index: link.name for link in (*vifs, *vxlans, *outers)}
         closed = {outer.name for outer, inner in doors if not inner.is_up}
+        rules = [rule for version in versions for rule in self._rules(version)]
         return Observed(
             trunk=Trunk(name=trunk.name, mac=MacAddress(trunk.mac), is_up=trunk.is_up),
             underlay=self._underlay_among(links),
@@ -160,7 +166,8 @@ class Kernel:
             addresses=frozenset(self._addresses(ours, name_of)),
             routes=frozenset(route for version in versions for route in self._routes(version, name_of)),
             neighbours=frozenset(entry for version in versions for entry in self._neighbours(version, with_neighbours)),
-            rules=frozenset(rule for version in versions for rule in self._rules(version)),
+            rules=frozenset(rule for rule in rules if isinstance(rule, Rule)),
+            landings=frozenset(rule for rule in rules if isinstance(rule, Landing)),
             sysctls=dict(self._sysctls([*vrfs, *vxlans, *labelled, *outers], vifs, doors)),
             filters=filters,
             labels=frozenset(self._labels(name_of)) if (_SYSCTL_ROOT / "mpls").is_dir() else frozenset(),
@@ -174,7 +181,7 @@ class Kernel:
         """
         codes: list[int | None] = [None] * len(actions)
         messages: list[Message] = []
-        asked_by: list[Sequence[int]] = []
+        asked_by: list[list[int]] = []
         index_of = _Indexes()
         for message, numbers in self._messages(actions, index_of, codes):
             messages.append(message)
@@ -184,38 +191,47 @@ class Kernel:
         except OSError as error:
             answers = [error.errno or errno.EIO] * len(messages)
         for numbers, code in zip(asked_by, answers, strict=True):
-            if code:
-                for number in numbers:
-                    codes[number] = codes[number] or code
+            for number in numbers:
+                codes[number] = codes[number] or code
         return [_outcome(action, code) if code else None for action, code in zip(actions, codes, strict=True)]
 
     def _messages(
         self, actions: Sequence[KernelAction], index_of: IndexOf, codes: list[int | None]
-    ) -> Iterator[tuple[Message, Sequence[int]]]:
+    ) -> Iterator[tuple[Message, list[int]]]:
         """Yield messages and the numbers of the actions that each carries out.
 
         What no message can do is done here, and what cannot be asked for at all fails here: `codes` has the outcome.
         """
-        settings = _DeviceSettings()
-        message_about = _RouteMessages(index_of)
+        settings: dict[str, dict[str, int]] = {}
+        setters: dict[str, list[int]] = {}
         for number, action in enumerate(actions):
             try:
-                if isinstance(action, ROUTE_ACTIONS):
-                    yield message_about(action), (number,)
+                if isinstance(action, SetSysctl):
+                    device, key = action.sysctl.ifname, action.sysctl.path.rpartition("/")[2]
+                    if device is not None and action.sysctl.path == names.ipv4_conf(device, key):
+                        if key in rtlink.IPV4_SETTINGS:
+                            settings.setdefault(device, {})[key] = action.value
+                            setters.setdefault(device, []).append(number)
+                            continue
+                    elif device is not None and action.sysctl.path == names.neigh_conf(device, _PROXY_DELAY):
+                        yield rtlink.set_proxy_delay(index_of(device), action.value * _TICKS_PER_MS), [number]
+                        continue
+                    (_SYSCTL_ROOT / action.sysctl.path).write_text(f"{action.value}\n", encoding="ascii")
+                    codes[number] = 0
                 elif isinstance(action, Listen):
                     self._listen()
                     codes[number] = 0
-                elif not isinstance(action, SetSysctl):
+                else:
                     for message in _messages_of(action, index_of):
-                        yield message, (number,)
-                elif (delay := _proxy_delay(action.sysctl)) is not None:
-                    yield rtlink.set_proxy_delay(index_of(delay), action.value * _TICKS_PER_MS), (number,)
-                elif not settings.take(action, number):
-                    (_SYSCTL_ROOT / action.sysctl.path).write_text(f"{action.value}\n", encoding="ascii")
-                    codes[number] = 0
+                        yield message, [number]
             except OSError as error:
                 codes[number] = error.errno or errno.EIO
-        yield from settings.messages(index_of, codes)
+        for device, values in settings.items():
+            try:
+                yield rtlink.set_ipv4(index_of(device), values), setters[device]
+            except OSError as error:
+                for number in setters[device]:
+                    codes[number] = error.errno or errno.EIO
 
     def _listen(self) -> None:
         if self._mpls is None:
@@ -258,6 +274,10 @@ class Kernel:
         for body in self._socket.dump("routes", rtroute.GET_ROUTE, request):
             entry = rtroute.parse_route(body)
             if entry.protocol == names.ROUTE_PROTOCOL and names.is_table_of_ours(entry.table):
+                if entry.hops:
+                    hops = [NextHop(name_of.get(hop.index, ""), hop.gateway, _only(hop.labels)) for hop in entry.hops]
+                    yield spread(hops, table=entry.table, prefix=entry.prefix, metric=entry.metric, source=entry.source)
+                    continue
                 is_unreachable = entry.kind == rtroute.UNREACHABLE
                 yield Route(
                     table=entry.table,
@@ -286,13 +306,15 @@ class Kernel:
                 mac = MacAddress(entry.mac or "")
                 yield Neighbour(ifname=name_of[entry.index], address=entry.address, mac=mac)
 
-    def _rules(self, version: IpVersion) -> Iterator[Rule]:
+    def _rules(self, version: IpVersion) -> Iterator[Rule | Landing]:
         for body in self._socket.dump("rules", rtroute.GET_RULE, rtroute.rules_request(version)):
             entry = rtroute.parse_rule(body)
             if entry.is_l3mdev:
                 yield Rule(version=version, priority=entry.priority, kind=RuleKind.L3MDEV)
             elif entry.table == rtroute.TABLE_LOCAL and entry.is_plain:
                 yield Rule(version=version, priority=entry.priority, kind=RuleKind.LOCAL)
+            elif names.is_landing_table(entry.table) and entry.mark == names.network_id_of(entry.table):
+                yield Landing(version=version, network_id=names.network_id_of(entry.table))
 
     def _sysctls(
         self, others: Iterable[Link], vifs: Sequence[Link], doors: Iterable[tuple[Link, Link]]
@@ -357,11 +379,21 @@ def _messages_of(action: KernelAction, index_of: IndexOf) -> tuple[Message, ...]
 
 
 def _message(action: KernelAction, index_of: IndexOf) -> Message:  # noqa: PLR0912 - one per kind of action
-    match action:
+    match action:  # routes first: there are thousands
+        case AddRoute(route=route):
+            return _route(rtroute.NEW_ROUTE, _ADD, route, index_of)
+        case ReplaceRoute(route=route):
+            return _route(rtroute.NEW_ROUTE, _PUT, route, index_of)
+        case DeleteRoute(route=route):
+            return _route(rtroute.DEL_ROUTE, 0, route, index_of)
         case AddRule(rule=rule):
             return _rule(rtroute.NEW_RULE, _ADD, rule)
         case DeleteRule(rule=rule):
             return _rule(rtroute.DEL_RULE, 0, rule)
+        case AddLanding(landing=landing):
+            return _landing(rtroute.NEW_RULE, _ADD, landing)
+        case DeleteLanding(landing=landing):
+            return _landing(rtroute.DEL_RULE, 0, landing)
         case SetUp(ifname=ifname):
             return rtlink.set_up(index_of(ifname))
         case DeleteLink(ifname=ifname):
@@ -411,8 +443,8 @@ def _message(action: KernelAction, index_of: IndexOf) -> Message:  # noqa: PLR09
             return rtroute.far_end(rtroute.NEW_NEIGHBOUR, flags, index_of(end.ifname), end.vtep, end.mac)
         case DeleteTunnelEnd(end=end):
             return rtroute.far_end(rtroute.DEL_NEIGHBOUR, 0, index_of(end.ifname), end.vtep, end.mac)
-        case AddRoute() | ReplaceRoute() | DeleteRoute() | SetSysctl() | Listen():
-            raise TypeError("`_messages` does that")
+        case SetSysctl() | Listen():
+            raise TypeError("no message does that")
         case _:
             assert_never(action)
 
@@ -447,88 +479,42 @@ def _rule(kind: int, flags: int, rule: Rule) -> Message:
             assert_never(rule.kind)
 
 
-class _DeviceSettings:
-    """IPv4 settings of devices: one message sets all of a device's."""
-
-    def __init__(self) -> None:
-        self._values: dict[str, dict[str, int]] = {}
-        self._askers: dict[str, list[int]] = {}
-
-    def take(self, action: SetSysctl, number: int) -> bool:
-        """Take an action in, if it is about such a setting; return whether it is."""
-        device, key = action.sysctl.ifname, action.sysctl.path.rpartition("/")[2]
-        if device is None or key not in rtlink.IPV4_SETTINGS or action.sysctl.path != names.ipv4_conf(device, key):
-            return False
-        self._values.setdefault(device, {})[key] = action.value
-        self._askers.setdefault(device, []).append(number)
-        return True
-
-    def messages(self, index_of: IndexOf, codes: list[int | None]) -> Iterator[tuple[Message, Sequence[int]]]:
-        """Yield what sets them, and the numbers of the actions; `codes` has why that is not possible."""
-        for device, values in self._values.items():
-            try:
-                yield rtlink.set_ipv4(index_of(device), values), self._askers[device]
-            except OSError as error:
-                for number in self._askers[device]:
-                    codes[number] = error.errno or errno.EIO
+def _landing(kind: int, flags: int, landing: Landing) -> Message:
+    return rtroute.rule(
+        kind,
+        flags,
+        landing.version,
+        names.LANDING_PRIORITY,
+        table=names.landing_table_of(landing.network_id),
+        mark=landing.network_id,
+        protocol=names.ROUTE_PROTOCOL if kind == rtroute.NEW_RULE else 0,
+    )
 
 
-def _proxy_delay(sysctl: Sysctl) -> str | None:
-    """Return the device whose delay of proxied answers it is, or None when it is another setting."""
-    is_delay = sysctl.ifname is not None and sysctl.path == names.neigh_conf(sysctl.ifname, _PROXY_DELAY)
-    return sysctl.ifname if is_delay else None
-
-
-class _RouteMessages:
-    """Messages about routes. Those of a plan are in order, so most differ from the one before in the prefix alone."""
-
-    def __init__(self, index_of: IndexOf) -> None:
-        self._index_of = index_of
-        self._last: RouteAction | None = None
-        self._frame: RouteFrame
-
-    def __call__(self, action: RouteAction) -> Message:
-        """Return what carries out an action; raises OSError when there is no such device."""
-        route = action.route
-        if self._last is None or not _is_parallel(action, self._last):
-            kind, flags = _ROUTE_REQUESTS[type(action)]
-            self._frame = rtroute.route_frame(
-                kind,
-                flags,
-                version=route.prefix.version,
-                length=route.prefix.prefixlen,
-                table=route.table,
-                protocol=names.ROUTE_PROTOCOL,
-                metric=route.metric,
-                index=None if route.ifname is None else self._index_of(route.ifname),
-                via=route.via,
-                source=route.source,
-                label=route.label,
-            )
-            self._last = action
-        return self._frame.about(route.prefix)
-
-
-_ROUTE_REQUESTS: Final[Mapping[type[RouteAction], tuple[int, int]]] = {
-    AddRoute: (rtroute.NEW_ROUTE, _ADD),
-    ReplaceRoute: (rtroute.NEW_ROUTE, _PUT),
-    DeleteRoute: (rtroute.DEL_ROUTE, 0),
-}
-
-
-def _is_parallel(an_action: RouteAction, another: RouteAction) -> bool:
-    """True when two actions are known to differ in the prefix alone."""
-    one, other = an_action.route, another.route
-    return (
-        type(an_action) is type(another)
-        and one.prefix.prefixlen == other.prefix.prefixlen
-        and one.prefix.version == other.prefix.version
-        and one.ifname == other.ifname
-        and one.table == other.table
-        and one.via is other.via
-        and one.source is other.source
-        and one.label == other.label
-        and one.metric == other.metric
+def _route(kind: int, flags: int, route: Route, index_of: IndexOf) -> Message:
+    if isinstance(route, MultipathRoute):
+        is_gone = kind == rtroute.DEL_ROUTE  # whatever its devices are by now
+        return rtroute.multipath_route(
+            kind,
+            flags,
+            route.prefix,
+            table=route.table,
+            protocol=names.ROUTE_PROTOCOL,
+            metric=route.metric,
+            hops=() if is_gone else [(index_of(hop.ifname), hop.via, hop.label) for hop in route.next_hops],
+            source=route.source,
+        )
+    return rtroute.route(
+        kind,
+        flags,
+        route.prefix,
+        table=route.table,
+        protocol=names.ROUTE_PROTOCOL,
+        metric=route.metric,
+        index=None if route.ifname is None else index_of(route.ifname),
+        via=route.via,
+        source=route.source,
+        label=route.label,
     )
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
+from itertools import starmap
 from typing import Final
-
-import msgspec
 
 from vrouter_vm.kernel.netlink import (
     AF_BRIDGE,
@@ -50,6 +49,7 @@ _NEIGHBOUR: Final = struct.Struct("=BxxxiHBB")
 _RULE: Final = struct.Struct("=BBBBBxxBI")
 _LABEL: Final = struct.Struct("!I")
 _VIA: Final = struct.Struct("=H")
+_NEXT_HOP: Final = struct.Struct("=HBBi")
 _LABEL_BITS: Final = 20
 _BOTTOM_OF_STACK: Final = 1 << 8
 _ENCAP_MPLS: Final = 1
@@ -57,12 +57,10 @@ _IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO = 1, 2, 6
 _IFA_F_DEPRECATED: Final = 0x20
 _FOREVER: Final = 0xFFFFFFFF
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC, _RTA_TABLE = 1, 4, 5, 6, 7, 15
-_RTA_VIA, _RTA_NEWDST, _RTA_ENCAP_TYPE, _RTA_ENCAP = 18, 19, 21, 22
-_DST_HEADERS: Final = {version: attribute(_RTA_DST, bytes(size))[:-size] for version, size in ((4, 4), (6, 16))}
-"""By IP version; the address follows."""
+_RTA_MULTIPATH, _RTA_VIA, _RTA_NEWDST, _RTA_ENCAP_TYPE, _RTA_ENCAP = 9, 18, 19, 21, 22
 _MPLS_DST: Final = 1
 _NDA_DST, _NDA_LLADDR = 1, 2
-_FRA_PRIORITY, _FRA_TABLE, _FRA_L3MDEV, _FRA_PROTOCOL = 6, 15, 19, 21
+_FRA_PRIORITY, _FRA_MARK, _FRA_TABLE, _FRA_L3MDEV, _FRA_PROTOCOL = 6, 10, 15, 19, 21
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +74,17 @@ class AddressEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class HopEntry:
+    """One of several next hops of a route."""
+
+    index: int
+    gateway: IpAddress | None
+    labels: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class RouteEntry:
-    """A route with one next hop at most."""
+    """A route. `hops`: its next hops if it has several; then `index`, `gateway` and `labels` say nothing."""
 
     table: int
     protocol: int
@@ -88,6 +95,7 @@ class RouteEntry:
     metric: int
     labels: tuple[int, ...] = ()
     source: IpAddress | None = None
+    hops: tuple[HopEntry, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +121,13 @@ class NeighbourEntry:
 
 @dataclass(frozen=True, slots=True)
 class RuleEntry:
-    """A policy-routing rule. `is_plain`: it has no selector by address."""
+    """A policy-routing rule. `is_plain`: it has no selector by address. `mark`: of the packets that it is for."""
 
     priority: int
     table: int
     is_l3mdev: bool
     is_plain: bool
+    mark: int | None = None
 
 
 def address(kind: int, flags: int, index: int, interface: IpInterface, *, is_preferred: bool = True) -> Message:
@@ -143,26 +152,11 @@ def far_end(kind: int, flags: int, index: int, vtep: IPv4Address, mac: str) -> M
     return Message(kind, flags, body + attribute(_NDA_DST, vtep.packed) + attribute(_NDA_LLADDR, pack_mac(mac)))
 
 
-class RouteFrame(msgspec.Struct, frozen=True, gc=False):
-    """A message about a route but for the prefix, in which alone most routes to one host differ."""
-
-    kind: int
-    flags: int
-    before: bytes
-    after: bytes
-
-    def about(self, prefix: IpNetwork) -> Message:
-        """Return the message; `prefix` has the length and the IP version that the frame is for."""
-        packed = prefix.network_address.packed if len(self.before) > _ROUTE.size else b""
-        return Message(self.kind, self.flags, self.before + packed + self.after)
-
-
-def route_frame(
+def route(
     kind: int,
     flags: int,
+    prefix: IpNetwork,
     *,
-    version: int,
-    length: int,
     table: int,
     protocol: int,
     metric: int,
@@ -170,14 +164,34 @@ def route_frame(
     via: IpAddress | None,
     source: IpAddress | None = None,
     label: int | None = None,
-) -> RouteFrame:
-    """Return what adds, replaces or deletes a route to a prefix of that length; `index` None: unreachable.
+) -> Message:
+    """Return what adds, replaces or deletes a route; `index` None: unreachable.
 
     `source`: of the host's own packets; `label`: what packets get.
     """
+    version, length = prefix.version, prefix.prefixlen
+    header, rest = _route_around(kind, version, length, table, protocol, metric, index, via, source, label)
+    dst = attribute(_RTA_DST, prefix.network_address.packed) if length else b""
+    return Message(kind, flags, header + dst + rest)
+
+
+@lru_cache(maxsize=4096)
+def _route_around(  # noqa: PLR0917 - a key
+    kind: int,
+    version: int,
+    length: int,
+    table: int,
+    protocol: int,
+    metric: int,
+    index: int | None,
+    via: IpAddress | None,
+    source: IpAddress | None,
+    label: int | None,
+) -> tuple[bytes, bytes]:
+    """Return what comes before and after the prefix in a message about a route; the same for most to one host."""
     is_direct = index is not None and via is None and version == 4  # noqa: PLR2004 - IP version
     scope = SCOPE_ANY if kind == DEL_ROUTE else SCOPE_LINK if is_direct else SCOPE_UNIVERSE
-    before = _ROUTE.pack(
+    header = _ROUTE.pack(
         family_of(version),
         length,
         0,
@@ -188,8 +202,6 @@ def route_frame(
         UNREACHABLE if index is None else UNICAST,
         0 if via is None else ON_LINK,
     )
-    if length:
-        before += _DST_HEADERS[version]
     body = [attribute(_RTA_TABLE, U32.pack(table))]
     if metric:
         body.append(attribute(_RTA_PRIORITY, U32.pack(metric)))
@@ -200,9 +212,51 @@ def route_frame(
     if source is not None:
         body.append(attribute(_RTA_PREFSRC, source.packed))
     if label is not None:
-        body.append(attribute(_RTA_ENCAP, attribute(_MPLS_DST, _pack_label(label))))
-        body.append(attribute(_RTA_ENCAP_TYPE, U16.pack(_ENCAP_MPLS)))
-    return RouteFrame(kind, flags, before, b"".join(body))
+        body.append(_encapsulation(label))
+    return header, b"".join(body)
+
+
+def multipath_route(
+    kind: int,
+    flags: int,
+    prefix: IpNetwork,
+    *,
+    table: int,
+    protocol: int,
+    metric: int,
+    hops: Iterable[tuple[int, IpAddress | None, int | None]],
+    source: IpAddress | None = None,
+) -> Message:
+    """Return what adds or replaces a route with several next hops, each a device, an address there, a label; or what
+    deletes it, whatever next hops it has.
+    """
+    is_gone = kind == DEL_ROUTE
+    scope = SCOPE_ANY if is_gone else SCOPE_UNIVERSE
+    body = [
+        _ROUTE.pack(family_of(prefix.version), prefix.prefixlen, 0, 0, 0, protocol, scope, UNICAST, 0),
+        attribute(_RTA_TABLE, U32.pack(table)),
+    ]
+    if prefix.prefixlen:
+        body.append(attribute(_RTA_DST, prefix.network_address.packed))
+    if metric:
+        body.append(attribute(_RTA_PRIORITY, U32.pack(metric)))
+    if source is not None:
+        body.append(attribute(_RTA_PREFSRC, source.packed))
+    if not is_gone:
+        body.append(attribute(_RTA_MULTIPATH, b"".join(starmap(_next_hop, hops))))
+    return Message(kind, flags, b"".join(body))
+
+
+def _next_hop(index: int, via: IpAddress | None, label: int | None) -> bytes:
+    body = b"" if via is None else attribute(_RTA_GATEWAY, via.packed)
+    if label is not None:
+        body += _encapsulation(label)
+    return _NEXT_HOP.pack(_NEXT_HOP.size + len(body), 0 if via is None else ON_LINK, 0, index) + body
+
+
+def _encapsulation(label: int) -> bytes:
+    mpls = attribute(_RTA_ENCAP, attribute(_MPLS_DST, _pack_label(label)))
+    return mpls + attribute(_RTA_ENCAP_TYPE, U16.pack(_ENCAP_MPLS))
 
 
 def label_route(
@@ -221,10 +275,26 @@ def label_route(
 
 
 def rule(
-    kind: int, flags: int, version: int, priority: int, *, table: int = 0, is_l3mdev: bool = False, protocol: int = 0
+    kind: int,
+    flags: int,
+    version: int,
+    priority: int,
+    *,
+    table: int = 0,
+    is_l3mdev: bool = False,
+    protocol: int = 0,
+    mark: int | None = None,
 ) -> Message:
-    """Return what adds or deletes a rule that looks a packet up in a table, or in that of its VRF."""
-    body = [_RULE.pack(family_of(version), 0, 0, 0, table, TO_TABLE, 0), attribute(_FRA_PRIORITY, U32.pack(priority))]
+    """Return what adds or deletes a rule that looks packets up in a table, or in that of their VRF; `mark`: only those
+    that have it.
+    """
+    is_in_header = table <= TABLE_LOCAL
+    header = _RULE.pack(family_of(version), 0, 0, 0, table if is_in_header else 0, TO_TABLE, 0)
+    body = [header, attribute(_FRA_PRIORITY, U32.pack(priority))]
+    if not is_in_header:
+        body.append(attribute(_FRA_TABLE, U32.pack(table)))
+    if mark is not None:
+        body.append(attribute(_FRA_MARK, U32.pack(mark)))
     if is_l3mdev:
         body.append(attribute(_FRA_L3MDEV, bytes([1])))
     if protocol:
@@ -280,6 +350,7 @@ def parse_route(body: bytes) -> RouteEntry:
         metric=unpack_u32(found.get(_RTA_PRIORITY)) or 0,
         source=None if source is None else _ip(source),
         labels=_labels_of(found),
+        hops=_hops_of(several) if (several := found.get(_RTA_MULTIPATH)) is not None else (),
     )
 
 
@@ -315,7 +386,20 @@ def parse_rule(body: bytes) -> RuleEntry:
         table=unpack_u32(found.get(_FRA_TABLE)) or table,
         is_l3mdev=any(found.get(_FRA_L3MDEV, b"")),
         is_plain=not (dst_length or src_length),
+        mark=unpack_u32(found.get(_FRA_MARK)),
     )
+
+
+def _hops_of(packed: bytes) -> tuple[HopEntry, ...]:
+    """Return the next hops of a route that has several."""
+    hops, at = [], 0
+    while at < len(packed):
+        length, _, _, index = _NEXT_HOP.unpack_from(packed, at)
+        found = attributes(packed[at : at + length], _NEXT_HOP.size)
+        gateway = found.get(_RTA_GATEWAY)
+        hops.append(HopEntry(index, None if gateway is None else _ip(gateway), _labels_of(found)))
+        at += length
+    return tuple(hops)
 
 
 def _labels_of(route: Mapping[int, bytes]) -> tuple[int, ...]:

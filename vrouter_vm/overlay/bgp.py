@@ -271,16 +271,15 @@ def encode(route: BgpRoute) -> gobgp_pb2.Path:
         case _:
             assert_never(route)
     attribute = attribute_pb2.Attribute
-    return gobgp_pb2.Path(
-        nlri=nlri,
-        family=family,
-        pattrs=[
-            attribute(origin=attribute_pb2.OriginAttribute(origin=_ORIGIN_INCOMPLETE)),
-            attribute(mp_reach=attribute_pb2.MpReachNLRIAttribute(family=family, next_hops=[next_hop], nlris=[nlri])),
-            attribute(local_pref=attribute_pb2.LocalPrefAttribute(local_pref=route.generation)),
-            attribute(extended_communities=attribute_pb2.ExtendedCommunitiesAttribute(communities=communities)),
-        ],
-    )
+    attributes = [
+        attribute(origin=attribute_pb2.OriginAttribute(origin=_ORIGIN_INCOMPLETE)),
+        attribute(mp_reach=attribute_pb2.MpReachNLRIAttribute(family=family, next_hops=[next_hop], nlris=[nlri])),
+        attribute(local_pref=attribute_pb2.LocalPrefAttribute(local_pref=route.generation)),
+        attribute(extended_communities=attribute_pb2.ExtendedCommunitiesAttribute(communities=communities)),
+    ]
+    if route.med:
+        attributes.append(attribute(multi_exit_disc=attribute_pb2.MultiExitDiscAttribute(med=route.med)))
+    return gobgp_pb2.Path(nlri=nlri, family=family, pattrs=attributes)
 
 
 def _events(answer: gobgp_pb2.WatchEventResponse) -> list[Event]:

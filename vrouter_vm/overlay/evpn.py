@@ -3,8 +3,11 @@
 Called by `rib` for the forwarding; `bgp` and `wire` have the messages. A host announces each address of its active
 ports with a route distinguisher of its own, so the routes of two owners reach everybody and each agent chooses by
 itself: the higher generation wins, then the lower VTEP. The generation travels as the local preference (RFC 4271,
-5.1.5), so that any other router of the AS chooses the same. Route targets decide which VRF takes a route (RFC 4364,
-4.3.1).
+5.1.5) and the VTEP as the multi-exit discriminator (5.1.4), so that any other router of the AS chooses the same. Route
+targets decide which VRF takes a route (RFC 4364, 4.3.1).
+
+A prefix that several guests use at once is told by all their hosts with one generation and one discriminator. What is
+equal in both is of equal standing, whoever tells it, and used side by side, as other routers do by themselves.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network
-from typing import Final
+from typing import Final, assert_never
 
 from vrouter_vm import names
 from vrouter_vm.model import Encapsulation, Exporter, IpNetwork, MacAddress, RouteTarget, RouteTargets, VnUuid
@@ -24,6 +27,15 @@ from vrouter_vm.prefixes import parse_prefix
 FIRST_GENERATION: Final = 100
 """What BGP assumes where no local preference is set: a route of a fabric is no newer and no older than our first."""
 LAST_GENERATION: Final = 2**32 - 1
+
+SHARED_GENERATION: Final = 200
+SHARED_DISCRIMINATOR: Final = 100
+"""Of prefixes that several guests use at once: as TF's vRouters and control nodes tell these (PathPreference::HIGH in
+src/vnsw/agent/oper, GetMedFromLocalPref in src/bgp/bgp_xmpp_channel.cc), and before what a fabric tells by default.
+"""
+
+MOST_WAYS: Final = 64
+"""To one prefix, as in TF's vRouters; of more the last ones are left out."""
 
 NO_ASN: Final = 0
 """The AS number of a host without an overlay: nobody else's (RFC 7607), as its route targets reach nobody else."""
@@ -127,14 +139,21 @@ def claimed_generation(own: int, heard: Iterable[BgpRoute], vtep: Vtep) -> int:
     than all that is `heard` of it from other hosts. A first one is that of guests that have claimed nothing.
     """
     others = [route for route in heard if route.next_hop != vtep.address]
-    rank_of_own = own, -int(vtep.address)
-    if own > FIRST_GENERATION and all(rank_of_own > (route.generation, -int(route.next_hop)) for route in others):
+    own_rank = -own, discriminator(vtep), int(vtep.address)
+    if own > FIRST_GENERATION and all(own_rank < (*standing(route), int(route.next_hop)) for route in others):
         return own
     return min(max([FIRST_GENERATION, *(route.generation for route in others)]) + 1, LAST_GENERATION)
 
 
-def local_route(member: Member, prefix: IpNetwork, *, vtep: Vtep, generation: int) -> EvpnRoute:
-    """Return what this host tells of a prefix of `member`."""
+def discriminator(vtep: Vtep) -> int:
+    """Return the multi-exit discriminator of prefixes that have one owner: of two hosts the lower VTEP has them."""
+    return int(vtep.address)
+
+
+def local_route(
+    member: Member, prefix: IpNetwork, *, vtep: Vtep, generation: int, is_shared: bool = False
+) -> EvpnRoute:
+    """Return what this host tells of a prefix of `member`; `is_shared`: guests elsewhere may have it at once."""
     return EvpnRoute(
         rd=format_rd(vtep.address, member.network_id),
         prefix=prefix,
@@ -143,6 +162,7 @@ def local_route(member: Member, prefix: IpNetwork, *, vtep: Vtep, generation: in
         router_mac=vtep.router_mac,
         targets=member.exports,
         generation=generation,
+        med=SHARED_DISCRIMINATOR if is_shared else discriminator(vtep),
     )
 
 
@@ -155,17 +175,21 @@ def labelled(route: EvpnRoute, label: int) -> VpnRoute:
         next_hop=route.next_hop,
         targets=route.targets,
         generation=route.generation,
+        med=route.med,
     )
 
 
 def is_usable(route: BgpRoute, vtep: Vtep) -> bool:
     """True when packets can be sent by this route of another host."""
-    next_hop = route.next_hop
-    if next_hop == vtep.address or not _is_host(next_hop):
+    if route.next_hop == vtep.address or not _is_host(route.next_hop):
         return False
-    if isinstance(route, EvpnRoute):
-        return route.router_mac != vtep.router_mac and _is_addressable(route.vni, route.router_mac)
-    return route.label in names.LABELS
+    match route:
+        case EvpnRoute(vni=vni, router_mac=mac):
+            return vni in names.VNIS and mac not in {vtep.router_mac, _NO_MAC} and int(mac[:2], 16) & 1 == 0
+        case VpnRoute(label=label):
+            return label in names.LABELS
+        case _:
+            assert_never(route)
 
 
 @lru_cache(maxsize=4096)
@@ -176,24 +200,46 @@ def _is_host(address: IPv4Address) -> bool:
     return not (address.is_multicast or address.is_loopback or address.is_reserved or int(address) < _FIRST_ADDRESS)
 
 
-@lru_cache(maxsize=4096)
-def _is_addressable(vni: int, mac: MacAddress) -> bool:
-    """True for what can be on an encapsulated frame."""
-    return vni in names.VNIS and mac != _NO_MAC and int(mac[:2], 16) & 1 == 0
-
-
 def may_take(member: Member, prefix: IpNetwork) -> bool:
     """True when a network follows what others say of a prefix."""
     return prefix not in member.own_prefixes and (member.has_ipv6 or isinstance(prefix, IPv4Network))
 
 
+def standing(route: BgpRoute) -> tuple[int, int]:
+    """Return what sorts the better route first, and is the same for routes that are used side by side: newer, then the
+    lower discriminator (RFC 4271, 9.1.2.2 c, within one AS).
+    """
+    return -route.generation, route.med
+
+
 def rank(
     route: BgpRoute, encapsulations: Sequence[Encapsulation] = (Encapsulation.VXLAN,)
-) -> tuple[int, int, int, str]:
-    """Return what sorts the better route first: newer, then the lower VTEP (as RFC 4271, 9.1.2.2 f), then the
+) -> tuple[int, int, int, int, str]:
+    """Return what sorts the better route first: its `standing`, then the lower VTEP (as RFC 4271, 9.1.2.2 f), then the
     encapsulation that comes first in `encapsulations`, which have it, then the RD.
     """
-    return -route.generation, int(route.next_hop), encapsulations.index(route.encapsulation), route.rd
+    return *standing(route), int(route.next_hop), encapsulations.index(route.encapsulation), route.rd
+
+
+def side_by_side(routes: Iterable[BgpRoute], encapsulations: Sequence[Encapsulation]) -> list[BgpRoute]:
+    """Return the best of routes to one prefix and those of equal standing, one for each host, the better ones first.
+
+    An IPv6 route that puts a label on has no next hop address, and the kernel takes routes of IPv6 together by these
+    alone: it is used by itself.
+    """
+    ranked = sorted(routes, key=lambda route: rank(route, encapsulations))
+    best = ranked[0]
+    if not _may_share(best):
+        return [best]
+    of_host: dict[IPv4Address, BgpRoute] = {}
+    for route in ranked:
+        if standing(route) == standing(best) and _may_share(route):
+            of_host.setdefault(route.next_hop, route)
+    return list(of_host.values())[:MOST_WAYS]
+
+
+def _may_share(route: BgpRoute) -> bool:
+    return isinstance(route, EvpnRoute) or isinstance(route.prefix, IPv4Network)
 
 
 def parse_route(raw: Mapping[str, object]) -> BgpRoute:
@@ -205,6 +251,7 @@ def parse_route(raw: Mapping[str, object]) -> BgpRoute:
         raise TypeError("targets are a list")
     rd, next_hop, targets = _shared(str(raw["rd"]), str(raw["next_hop"]), tuple(map(str, listed)))
     prefix, generation = parse_prefix(str(raw["prefix"])), int(str(raw["generation"]))
+    med = int(str(raw.get("med", 0)))
     if "label" in raw:
         return VpnRoute(
             rd=rd,
@@ -213,6 +260,7 @@ def parse_route(raw: Mapping[str, object]) -> BgpRoute:
             next_hop=next_hop,
             targets=targets,
             generation=generation,
+            med=med,
         )
     return EvpnRoute(
         rd=rd,
@@ -222,6 +270,7 @@ def parse_route(raw: Mapping[str, object]) -> BgpRoute:
         router_mac=_shared_mac(str(raw["router_mac"])),
         targets=targets,
         generation=generation,
+        med=med,
     )
 
 

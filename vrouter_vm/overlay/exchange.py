@@ -455,7 +455,9 @@ class BgpOverlay:
 def describe_overlay(
     status: OverlayStatus, choices: Iterable[Choice], *, vtep: IPv4Address, now: float
 ) -> dict[str, Any]:
-    """Return what /status shows: sessions, and where each network sends each address; `now` in Unix seconds."""
+    """Return what /status shows: sessions, and where each network sends each address, by one way or by several at once;
+    `now` in Unix seconds.
+    """
     text_of = lru_cache(maxsize=4096)(str)  # one text for all routes to a host
     return {
         "vtep": str(vtep),
@@ -467,17 +469,18 @@ def describe_overlay(
         "cache_age_s": None if status.cached_at is None else round(now - status.cached_at, 1),
         "routes": [
             {
-                "vrf": names.format_vrf(choice.network_id),
-                "prefix": str(choice.route.prefix),
-                "vif": choice.way.vif if choice.way else None,
-                "next_hop": str(choice.way.via or "") or None if choice.way else text_of(choice.route.next_hop),
-                "encapsulation": str(choice.route.encapsulation),
-                "vni": choice.route.vni if isinstance(choice.route, EvpnRoute) else None,
-                "label": choice.route.label if isinstance(choice.route, VpnRoute) else None,
-                "rd": choice.route.rd,
-                "generation": choice.route.generation,
+                "vrf": names.format_vrf(member.network_id),
+                "prefix": str(member.route.prefix),
+                "vif": member.way.vif if member.way else None,
+                "next_hop": str(member.way.via or "") or None if member.way else text_of(member.route.next_hop),
+                "encapsulation": str(member.route.encapsulation),
+                "vni": member.route.vni if isinstance(member.route, EvpnRoute) else None,
+                "label": member.route.label if isinstance(member.route, VpnRoute) else None,
+                "rd": member.route.rd,
+                "generation": member.route.generation,
             }
             for choice in choices
+            for member in choice.members
         ],
     }
 

@@ -6,7 +6,7 @@ rules: who wins, and what is told. Called by `wanted`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import TypeAlias
@@ -14,6 +14,7 @@ from typing import TypeAlias
 from vrouter_vm.model import IpNetwork, RouteTarget
 from vrouter_vm.overlay.evpn import (
     FIRST_GENERATION,
+    SHARED_GENERATION,
     Member,
     Vtep,
     claimed_generation,
@@ -22,9 +23,9 @@ from vrouter_vm.overlay.evpn import (
     local_route,
     may_take,
     next_generation,
-    rank,
+    side_by_side,
 )
-from vrouter_vm.overlay_model import BgpRoute, Choice, EvpnRoute, LocalWay, RouteKey
+from vrouter_vm.overlay_model import BgpRoute, Choice, EvpnRoute, LocalWay, RouteKey, choice_of
 from vrouter_vm.prefixes import host_prefix
 
 PrefixUnit: TypeAlias = tuple[int, IpNetwork]
@@ -38,14 +39,12 @@ class Rib:
         self._vtep = vtep
         self._last_generations = dict(generations)  # of prefixes that were told before and not again yet
         self._members: dict[int, Member] = {}
-        self._guests: dict[int, dict[IpNetwork, LocalWay]] = {}
+        self._guests: dict[int, dict[IpNetwork, tuple[LocalWay, ...]]] = {}
         self._importers: dict[RouteTarget, set[int]] = {}
         self._routes: dict[RouteTarget, dict[IpNetwork, tuple[BgpRoute, ...]]] = {}
-        self._ways: dict[RouteKey, LocalWay] = {}
+        self._ways: dict[RouteKey, tuple[LocalWay, ...]] = {}
         self._rds: dict[int, str] = {}
         self._dirty: set[PrefixUnit] = set()
-        self._untold: set[PrefixUnit] = set()
-        """What this host has to tell anew, of what is dirty."""
         self._claimed: set[PrefixUnit] = set()
         self._released: set[PrefixUnit] = set()
         self.remote: dict[RouteKey, BgpRoute] = {}
@@ -60,20 +59,18 @@ class Rib:
 
         Return what was in use of it before, and what is now.
         """
-        if route is None or not is_usable(route, self._vtep):
-            old, route = self.remote.pop(key, None), None
-            if old is not None:
-                self._leave(old)
-            return old, None
-        known = len(self.remote)
-        old = self.remote.setdefault(key, route)
-        if len(self.remote) > known:
-            self._enter(route)
-            return None, route
-        if old != route:
-            self.remote[key] = route
+        if route is not None and not is_usable(route, self._vtep):
+            route = None
+        old = self.remote.get(key)
+        if old == route:
+            return old, old
+        if old is not None:
             self._leave(old)
+        if route is not None:
+            self.remote[key] = route
             self._enter(route)
+        else:
+            del self.remote[key]
         return old, route
 
     def set_member(self, network_id: int, member: Member | None) -> None:
@@ -92,28 +89,31 @@ class Rib:
             touched = old_imports ^ new_imports
         else:
             touched = old_imports | new_imports
-            self._retell((network_id, prefix) for prefix in self._guests.get(network_id, ()))
+            self._dirty.update((network_id, prefix) for prefix in self._guests.get(network_id, ()))
         for target in touched:
             self._dirty.update((network_id, prefix) for prefix in self._routes.get(target, ()))
 
-    def set_guest(self, network_id: int, prefix: IpNetwork, way: LocalWay | None) -> None:
-        """Take in how a guest's address, or a prefix behind a guest, is reached here; None: it is not here any more."""
+    def set_guest(self, network_id: int, prefix: IpNetwork, *ways: LocalWay) -> None:
+        """Take in how a guest's address, or a prefix behind guests, is reached here; by none: it is not here any more.
+
+        Several ways are shared ones.
+        """
         guests = self._guests.setdefault(network_id, {})
-        if way is None:
-            guests.pop(prefix, None)
+        if ways:
+            guests[prefix] = ways
         else:
-            guests[prefix] = way
-        self._retell([(network_id, prefix)])
+            guests.pop(prefix, None)
+        self._dirty.add((network_id, prefix))
 
     def claim(self, network_id: int, prefix: IpNetwork) -> None:
         """Let this host win an address, which a guest here claims, from all that is heard of it by now."""
         self._claimed.add((network_id, prefix))
-        self._retell([(network_id, prefix)])
+        self._dirty.add((network_id, prefix))
 
     def release(self, network_id: int, prefix: IpNetwork) -> None:
         """Take note that the guest that had claimed an address has no part in it any more."""
         self._released.add((network_id, prefix))
-        self._retell([(network_id, prefix)])
+        self._dirty.add((network_id, prefix))
 
     def is_heard_from(self, network_id: int, prefix: IpNetwork, vtep: IPv4Address) -> bool:
         """True when a host says that a prefix is there, whether or not it is followed."""
@@ -122,9 +122,9 @@ class Rib:
 
     def settle(self) -> dict[PrefixUnit, Choice | None]:
         """Choose anew where something has changed; return what was chosen there, None: nothing any more."""
-        untold, self._untold = self._untold, set()
-        for unit in untold:  # what is told first: it takes part in the choice, here and in other networks
-            self._tell(unit)
+        for unit in list(self._dirty):  # what is told first: it takes part in the choice, here and in other networks
+            if unit in self.local or self.guests(*unit):
+                self._tell(unit)
         self._claimed, self._released = set(), set()
         dirty, self._dirty = self._dirty, set()
         chosen = {unit: self._choose(unit) for unit in dirty}
@@ -137,8 +137,11 @@ class Rib:
 
     @property
     def generations(self) -> dict[RouteKey, int]:
-        """Of each prefix that is told, and of those that were told before and may be told again."""
-        return self._last_generations | {route.key: route.generation for route in self.local.values()}
+        """Of each prefix that is told and has one, and of those that were told before and may be told again."""
+        told = {
+            key: self.local[unit] for unit in self.local if not self._ways[key := self.local[unit].key][0].is_shared
+        }
+        return self._last_generations | {key: route.generation for key, route in told.items()}
 
     def forget_generations(self, *, but_of: frozenset[IpNetwork]) -> None:
         """Take note that what was told before and not again is not here any more, but for these prefixes."""
@@ -149,34 +152,36 @@ class Rib:
                 if prefix in but_of
             }
 
-    def guest(self, network_id: int, prefix: IpNetwork) -> LocalWay | None:
-        """Return how a guest's address, or a prefix behind a guest, is reached on this host; None: it is not here."""
+    def guests(self, network_id: int, prefix: IpNetwork) -> tuple[LocalWay, ...]:
+        """Return how a guest's address, or a prefix behind guests, is reached on this host; by none: it is not here."""
         guests = self._guests.get(network_id)
-        return None if guests is None else guests.get(prefix)
-
-    def _retell(self, units: Iterable[PrefixUnit]) -> None:
-        units = frozenset(units)
-        self._untold |= units
-        self._dirty |= units
+        return () if guests is None else guests.get(prefix, ())
 
     def _tell(self, unit: PrefixUnit) -> None:
         network_id, prefix = unit
-        member, way, old = self._members.get(network_id), self.guest(network_id, prefix), self.local.get(unit)
+        member, ways, old = self._members.get(network_id), self.guests(network_id, prefix), self.local.get(unit)
+        was_shared = False
         if old is not None:
             self._leave(old)
+            was_shared = self._ways[old.key][0].is_shared
             del self.local[unit], self._ways[old.key]
-        if member is None or way is None:
+        if member is None or not ways:
             return
         key = self._rds[network_id], prefix
         generation = old.generation if old is not None else self._last_generations.pop(key, None)
-        if unit in self._released:
+        is_shared = ways[0].is_shared
+        if is_shared:
+            generation = SHARED_GENERATION
+        elif unit in self._released:
             generation = FIRST_GENERATION
-        if generation is None:
-            generation = self._first_generation(member, prefix, way)
+        elif generation is None or was_shared:
+            generation = self._first_generation(member, prefix, ways[0])
         if unit in self._claimed:
             generation = claimed_generation(generation, self._heard(member, prefix), self._vtep)
-        self.local[unit] = route = local_route(member, prefix, vtep=self._vtep, generation=generation)
-        self._ways[key] = way
+        self.local[unit] = route = local_route(
+            member, prefix, vtep=self._vtep, generation=generation, is_shared=is_shared
+        )
+        self._ways[key] = ways
         self._enter(route)
 
     def _first_generation(self, member: Member, prefix: IpNetwork, way: LocalWay) -> int:
@@ -198,16 +203,22 @@ class Rib:
         if member is None:
             return None
         ways = member.encapsulations
-        candidates: list[BgpRoute] = []
-        if may_take(member, prefix):
-            candidates += [route for route in self._heard(member, prefix) if route.encapsulation in ways]
+        heard = self._heard(member, prefix) if may_take(member, prefix) else []
+        candidates = [route for route in heard if route.encapsulation in ways]
         if (own := self.local.get(unit)) is not None:  # also when the network does not import what it exports
             candidates.append(own)
         if not candidates:
             return None
-        best = candidates[0] if len(candidates) == 1 else min(candidates, key=lambda route: rank(route, ways))
-        is_here = best.next_hop == self._vtep.address  # `is_usable`: nobody else's route has it
-        return Choice(network_id=network_id, route=best, way=self._ways[best.key] if is_here else None)
+        best = candidates if len(candidates) == 1 else side_by_side(candidates, ways)
+        if len(best) == 1 and best[0].next_hop != self._vtep.address:  # as for most
+            return Choice(network_id=network_id, route=best[0], way=None)
+        return choice_of(
+            [Choice(network_id=network_id, route=route, way=way) for route in best for way in self._ways_of(route)]
+        )
+
+    def _ways_of(self, route: BgpRoute) -> tuple[LocalWay | None, ...]:
+        """Return the ways on this host by which it tells a route, None for another host's."""
+        return self._ways[route.key] if route.next_hop == self._vtep.address else (None,)  # see `is_usable`
 
     def _heard(self, member: Member, prefix: IpNetwork) -> list[BgpRoute]:
         """Return what is heard and told of a prefix under the route targets that a network imports."""
@@ -218,14 +229,13 @@ class Rib:
         return heard
 
     def _enter(self, route: BgpRoute) -> None:
-        prefix, alone = route.prefix, (route,)
+        prefix = route.prefix
         for target in route.targets:
             by_prefix = self._routes.get(target)
             if by_prefix is None:
                 by_prefix = self._routes[target] = {}
-            others = by_prefix.setdefault(prefix, alone)
-            if others is not alone:
-                by_prefix[prefix] = (*others, route)
+            others = by_prefix.get(prefix)
+            by_prefix[prefix] = (route,) if others is None else (*others, route)
             for network_id in self._importers.get(target, ()):
                 self._dirty.add((network_id, prefix))
 

@@ -31,7 +31,7 @@ MALFORMED: Final = (ValueError, IndexError, struct.error)
 """What is raised for bytes that are not BGP."""
 
 _EXTENDED_LENGTH: Final = 0x10
-_LOCAL_PREF, _MP_REACH, _EXTENDED_COMMUNITIES = 5, 14, 16
+_MED, _LOCAL_PREF, _MP_REACH, _EXTENDED_COMMUNITIES = 4, 5, 14, 16
 
 _AfiSafi: TypeAlias = tuple[int, int]
 _EVPN: Final[_AfiSafi] = (25, 70)
@@ -67,6 +67,7 @@ class _Shared:
     afi_safi: _AfiSafi
     next_hop: IPv4Address
     generation: int
+    med: int
     router_mac: MacAddress
     encapsulations: frozenset[int]
     targets: frozenset[RouteTarget]
@@ -107,6 +108,7 @@ def parse_route(nlri: bytes, attributes: Iterable[bytes]) -> BgpRoute | None:
         router_mac=shared.router_mac,
         targets=shared.targets,
         generation=shared.generation,
+        med=shared.med,
     )
 
 
@@ -139,6 +141,7 @@ def _vpn_route(nlri: bytes, shared: _Shared) -> VpnRoute | None:
         next_hop=shared.next_hop,
         targets=shared.targets,
         generation=shared.generation,
+        med=shared.med,
     )
 
 
@@ -166,10 +169,12 @@ def _shared(reach: bytes, *attributes: bytes) -> _Shared | None:
     next_hop = _next_hop(value[_REACH.size : _REACH.size + length], is_vpn=(afi, safi) in _VPN)
     if next_hop is None:
         return None
-    generation, communities = FIRST_GENERATION, b""
+    generation, med, communities = FIRST_GENERATION, 0, b""
     for attribute in attributes:
         if attribute[1] == _LOCAL_PREF:
             generation = _NUMBER.unpack(_value(attribute))[0]
+        elif attribute[1] == _MED:
+            med = _NUMBER.unpack(_value(attribute))[0]
         elif attribute[1] == _EXTENDED_COMMUNITIES:
             communities = _value(attribute)
     if len(communities) % _COMMUNITY_LENGTH:
@@ -183,7 +188,7 @@ def _shared(reach: bytes, *attributes: bytes) -> _Shared | None:
             encapsulations.add(int.from_bytes(content[-2:], "big"))
         elif (kind, sub_type) == (_EVPN_COMMUNITY, _ROUTER_MAC):
             router_mac = MacAddress(content.hex(":"))
-    return _Shared((afi, safi), next_hop, generation, router_mac, frozenset(encapsulations), frozenset(targets))
+    return _Shared((afi, safi), next_hop, generation, med, router_mac, frozenset(encapsulations), frozenset(targets))
 
 
 def _value(attribute: bytes) -> bytes:

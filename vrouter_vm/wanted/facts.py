@@ -8,14 +8,16 @@ nothing else has to be looked at.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from vrouter_vm.kernel_model import (
     Chain,
     Element,
     LabelRoute,
+    Landing,
     LinkAddress,
     Neighbour,
     Route,
@@ -46,6 +48,7 @@ class Part:
     neighbours: tuple[Neighbour, ...] = ()
     tunnel_ends: tuple[TunnelEnd, ...] = ()
     labels: tuple[LabelRoute, ...] = ()
+    landings: tuple[Landing, ...] = ()
     sysctls: Settings = ()
     elements: tuple[tuple[str, Element], ...] = ()
     member_sets: tuple[tuple[str, frozenset[Element]], ...] = ()
@@ -54,6 +57,16 @@ class Part:
 
 
 NOTHING: Final = Part()
+
+
+def together(parts: Iterable[Part]) -> Part:
+    """Return what several parts ask for, as one."""
+    found = list(parts)
+
+    def all_of(name: str) -> tuple[Any, ...]:
+        return tuple(itertools.chain.from_iterable(getattr(part, name) for part in found))
+
+    return Part(**{each.name: all_of(each.name) for each in fields(Part)})
 
 
 class Layer(Generic[K, V]):
@@ -146,6 +159,7 @@ class Facts:
         self.neighbours: Layer[tuple[str, IpAddress], Neighbour] = Layer()
         self.tunnel_ends: Layer[tuple[str, MacAddress], TunnelEnd] = Layer()
         self.labels: Layer[int, LabelRoute] = Layer()
+        self.landings: Layer[Landing, Landing] = Layer()
         self.sysctls: Layer[Sysctl, int] = Layer(int)  # a device on which one unit needs IPv6 has it
         self.elements: Layer[tuple[str, Element], tuple[str, Element]] = Layer()
         self.member_sets: Layer[str, frozenset[Element]] = Layer()
@@ -178,7 +192,7 @@ class Facts:
     def _layers(self) -> Iterable[Layer[Any, Any]]:
         return (
             *(self.vrfs, self.vifs, self.vxlans, self.addresses, self.routes),
-            *(self.neighbours, self.tunnel_ends, self.labels, self.sysctls, self.elements),
+            *(self.neighbours, self.tunnel_ends, self.labels, self.landings, self.sysctls, self.elements),
             *(self.member_sets, self.chains, self.announcements),
         )
 
@@ -199,6 +213,8 @@ class Facts:
             yield self.tunnel_ends, (end.ifname, end.mac), end
         for label in part.labels:
             yield self.labels, label.label, label
+        for landing in part.landings:
+            yield self.landings, landing, landing
         for sysctl, value in part.sysctls:
             yield self.sysctls, sysctl, value
         for element in part.elements:

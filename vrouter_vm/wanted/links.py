@@ -13,7 +13,7 @@ from typing import Final
 
 from vrouter_vm import names
 from vrouter_vm.claims import claimables
-from vrouter_vm.kernel_model import LinkAddress, Neighbour, Route, Rule, RuleKind, Sysctl, Vif, Vrf
+from vrouter_vm.kernel_model import LinkAddress, Neighbour, NextHop, Route, Rule, RuleKind, Sysctl, Vif, Vrf, spread
 from vrouter_vm.model import IpAddress, IpNetwork, IpVersion, MacAddress, Network, Placement, routes_behind
 from vrouter_vm.overlay_model import LocalWay
 from vrouter_vm.prefixes import host_prefix
@@ -23,6 +23,9 @@ IPV6_METRIC: Final = 1024
 
 ROUTER_LINK_LOCAL: Final = ip_interface("fe80::1/64")
 """The router's own address on every vif of a guest with IPv6."""
+
+_BY_PORTS: Final = 1
+"""Addresses, protocol and ports (Documentation/networking/ip-sysctl.rst, fib_multipath_hash_policy)."""
 
 _FORWARDED: Final = {"forwarding": 1, "rp_filter": 1, "accept_redirects": 0, "send_redirects": 0}
 """IPv4 settings of every device of ours. rp_filter 1 also keeps proxy ARP from answering a guest's gratuitous ARP."""
@@ -51,13 +54,14 @@ def host_sysctls(*, routes_ipv6: bool, has_tunnels: bool, has_mpls: bool = False
     """Return the settings of the whole host. IPv6 forwarding only when a guest has IPv6: it changes the host's own.
 
     The kernel takes the stricter of a device's rp_filter and the host's, so with tunnels the host's has to be off. Its
-    table of labels has none at first.
+    table of labels has none at first. Where a route has several next hops, ports are a part of what makes a flow.
     """
-    wanted = {"ipv4/ip_forward": 1, names.ipv4_conf("all", "send_redirects"): 0}
+    wanted = {"ipv4/ip_forward": 1, names.ipv4_conf("all", "send_redirects"): 0, names.HASH4: _BY_PORTS}
     if has_tunnels:
         wanted[names.ipv4_conf("all", "rp_filter")] = 0
     if routes_ipv6:
         wanted[names.ipv6_conf("all", "forwarding")] = 1
+        wanted[names.HASH6] = _BY_PORTS
     if has_mpls:
         wanted[names.PLATFORM_LABELS] = names.label_of(names.NETWORK_IDS[-1]) + 1
     return {Sysctl(path=path, ifname=None): value for path, value in wanted.items()}
@@ -102,7 +106,7 @@ def end_routes(network: Network, *, has_ipv6: bool) -> Iterator[Route]:
         yield Route(table=table, prefix=everything, ifname=None, metric=names.UNREACHABLE_METRIC)
     for subnet in network.subnets:
         if subnet.prefix.version == 4 or has_ipv6:  # noqa: PLR2004 - IP version
-            yield Route(table=table, prefix=subnet.prefix, ifname=None, metric=metric_of(subnet.prefix.version))
+            yield Route(table=table, prefix=subnet.prefix, ifname=None, metric=_metric(subnet.prefix.version))
 
 
 def vif_of(placement: Placement, *, trunk_mac: MacAddress) -> Vif:
@@ -172,31 +176,10 @@ def local_ways(placement: Placement) -> Iterator[tuple[IpNetwork, LocalWay]]:
         for prefix, own in shared.items():
             source = source_towards(placement.network, prefix)
             yield prefix, LocalWay(vif=placement.vif, source=source, claimant=own)
-        for prefix, via in routes_behind(placement).items():
+        for prefix, (via, is_shared) in routes_behind(placement).items():
             if prefix not in shared:
                 source = source_towards(placement.network, prefix)
-                yield prefix, LocalWay(vif=placement.vif, via=via, source=source)
-
-
-class Sources:
-    """What the router's own IPv4 packets in a network are from: see `source_towards`."""
-
-    def __init__(self, network: Network) -> None:
-        subnets = [subnet for subnet in network.subnets if subnet.prefix.version == 4]  # noqa: PLR2004 - IP version
-        self._subnets = [
-            (int(subnet.prefix.network_address), int(subnet.prefix.netmask), subnet.gateway) for subnet in subnets
-        ]
-        self._elsewhere = next((subnet.gateway for subnet in subnets if subnet.gateway is not None), None)
-
-    def towards(self, prefix: IpNetwork) -> IpAddress | None:
-        """Return what packets to that prefix are from."""
-        if prefix.version != 4:  # noqa: PLR2004
-            return None
-        number = int(prefix.network_address)
-        for first, mask, gateway in self._subnets:
-            if number & mask == first:
-                return gateway
-        return self._elsewhere
+                yield prefix, LocalWay(vif=placement.vif, via=via, source=source, is_shared=is_shared)
 
 
 def source_towards(network: Network, prefix: IpNetwork) -> IpAddress | None:
@@ -206,7 +189,13 @@ def source_towards(network: Network, prefix: IpNetwork) -> IpAddress | None:
     any of the VRF device's, the first that it was given, and an ICMP error would come from another subnet's gateway, or
     from a service's address. None for IPv6: see `gateway_addresses`.
     """
-    return Sources(network).towards(prefix)
+    if prefix.version != 4:  # noqa: PLR2004 - IP version
+        return None
+    subnet = network.subnet_of(prefix.network_address)
+    if subnet is not None:
+        return subnet.gateway
+    gateways = (subnet.gateway for subnet in network.subnets if subnet.prefix.version == prefix.version)
+    return next((gateway for gateway in gateways if gateway is not None), None)
 
 
 def route_to(
@@ -219,8 +208,13 @@ def route_to(
     label: int | None = None,
 ) -> Route:
     """Return the route to a prefix over one device, straight or by a next hop there, with a label or without."""
-    metric = metric_of(prefix.version)
+    metric = _metric(prefix.version)
     return Route(table=table, prefix=prefix, ifname=ifname, metric=metric, via=via, source=source, label=label)
+
+
+def routes_to(next_hops: Iterable[NextHop], *, table: int, prefix: IpNetwork, source: IpAddress | None = None) -> Route:
+    """Return the route to a prefix by several next hops; raises ValueError when there is none."""
+    return spread(next_hops, table=table, prefix=prefix, metric=_metric(prefix.version), source=source)
 
 
 def routes_ipv6(placements: Iterable[Placement]) -> bool:
@@ -233,8 +227,7 @@ def _ipv6_sysctls(ifname: str, *, routes_ipv6: bool) -> dict[str, int]:
     return {names.ipv6_conf(ifname, key): value for key, value in wanted.items()}
 
 
-def metric_of(version: int) -> int:
-    """Return the metric of our routes."""
+def _metric(version: int) -> int:
     return IPV6_METRIC if version == 6 else 0  # noqa: PLR2004 - IP version
 
 

@@ -15,18 +15,19 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
+from types import MappingProxyType
 from typing import Final, TypeAlias, TypeVar
 
 from vrouter_vm import names
 from vrouter_vm.claims import NO_OWNERS, Claims, Owners
 from vrouter_vm.filters import chains, policy
-from vrouter_vm.kernel_model import Route, Trunk
-from vrouter_vm.model import Encapsulation, Exporter, MacAddress, Network, Placement, VmiUuid, VnUuid
+from vrouter_vm.kernel_model import Landing, MultipathRoute, NextHop, Route, Trunk
+from vrouter_vm.model import Encapsulation, Exporter, IpAddress, MacAddress, Network, Placement, VmiUuid, VnUuid
 from vrouter_vm.overlay.evpn import NO_ASN, Member, Vtep
 from vrouter_vm.overlay.rib import PrefixUnit, Rib
-from vrouter_vm.overlay_model import BgpRoute, Choice, RouteKey, Way
+from vrouter_vm.overlay_model import BgpRoute, Choice, RouteKey, SharedChoice, Way
 from vrouter_vm.wanted import links, tunnels
-from vrouter_vm.wanted.facts import NOTHING, Facts, Part
+from vrouter_vm.wanted.facts import NOTHING, Facts, Part, together
 from vrouter_vm.wanted.places import Move, Places, discard
 from vrouter_vm.wanted.policing import Policing
 from vrouter_vm.wanted.tunnels import FarEnd, Overlay
@@ -41,6 +42,7 @@ Unit: TypeAlias = tuple[str | int, Hashable]
 _Lead: TypeAlias = tuple[Route, FarEnd | None]
 """The route to a prefix, and the far end that it leads to, if it is on another host."""
 _NOWHERE: Final = (None, None)
+NO_REST: Final[Mapping[NextHop, Part]] = MappingProxyType({})
 _HOST: Final[Unit] = ("host", "")
 _ALONE: Final = Vtep(address=IPv4Address(0), router_mac=MacAddress(""))
 """A host without an overlay."""
@@ -75,10 +77,12 @@ class Wanted:
         self._with_ipv6: Counter[VnUuid] = Counter()
         self._served: dict[VnUuid, _Served] = {}
         self._vni_of_id: dict[int, int] = {}
-        self._sources: dict[int, links.Sources] = {}
+        self._served_by_id: dict[int, _Served] = {}
         self._with_door: set[int] = set()
         self._devices: set[str] = set()
         self._leads: dict[PrefixUnit, _Lead] = {}
+        self._beside: dict[PrefixUnit, tuple[FarEnd, ...]] = {}  # further far ends, where a route has several
+        self._shifted: set[PrefixUnit] = set()
         self._far_ends: Counter[FarEnd] = Counter()
         self._far_ends_by: dict[str, set[FarEnd]] = {}
         self._vteps: Counter[IPv4Address] = Counter()
@@ -136,19 +140,18 @@ class Wanted:
         old, new = self._rib.set_remote(key, route)
         if self._remains is not None:
             self._dirty_prefixes |= self._remains.hear(old, new)
-        if old is not None and new is not None and old.next_hop == new.next_hop:
+        old_vtep, new_vtep = old.next_hop if old else None, new.next_hop if new else None
+        if old_vtep == new_vtep:
             return
-        if new is not None:
-            vtep = new.next_hop
-            count = self._vteps[vtep] = self._vteps[vtep] + 1
+        if new_vtep is not None:
+            count = self._vteps[new_vtep] = self._vteps[new_vtep] + 1
             if count == 1:
-                self._replace(("VTEP", vtep), Part(elements=(tunnels.vtep_element(vtep, self._overlay),)))
-        if old is not None:
-            vtep = old.next_hop
-            self._vteps[vtep] -= 1
-            if not self._vteps[vtep]:
-                del self._vteps[vtep]
-                self._replace(("VTEP", vtep), NOTHING)
+                self._replace(("VTEP", new_vtep), Part(elements=(tunnels.vtep_element(new_vtep, self._overlay),)))
+        if old_vtep is not None:
+            self._vteps[old_vtep] -= 1
+            if not self._vteps[old_vtep]:
+                del self._vteps[old_vtep]
+                self._replace(("VTEP", old_vtep), NOTHING)
 
     def set_gone(self, gone: frozenset[Way]) -> None:
         """Take in what has been withdrawn before everything was heard."""
@@ -222,7 +225,7 @@ class Wanted:
         network_id = served.network.network_id
         self._replace(("network", vn_uuid), NOTHING)
         self._rib.set_member(network_id, None)
-        del self._vni_of_id[network_id], self._sources[network_id]
+        del self._vni_of_id[network_id], self._served_by_id[network_id]
         if self._overlay is not None:
             self._replace(("tunnel", vn_uuid), NOTHING)
             self._with_door.discard(network_id)
@@ -233,7 +236,7 @@ class Wanted:
             return
         self._served[vn_uuid] = served
         network_id = served.network.network_id
-        self._sources[network_id] = links.Sources(served.network)
+        self._served_by_id[network_id] = served
         member = self._build_network(served)
         self._vni_of_id[network_id] = member.vni
         if Encapsulation.MPLS_UDP in member.encapsulations:
@@ -286,6 +289,7 @@ class Wanted:
             self._replace(("far end", far_end), self._far_part(far_end))
         if far_ends:
             self._dirty_prefixes.update(unit for unit, (_, far_end) in self._leads.items() if far_end in far_ends)
+            self._dirty_prefixes.update(unit for unit, ends in self._beside.items() if not far_ends.isdisjoint(ends))
         if self._remains is not None and self._is_begun:
             self.needs_full_pass = True
 
@@ -317,13 +321,17 @@ class Wanted:
     def _follow_routes(self) -> None:
         """Bring the ways to all prefixes up to date that may be concerned."""
         touched = self._touched = self._rib.settle()
+        if self._ways.settle(touched.keys()):
+            touched.update(self._rib.settle())
         for unit in self._dirty_prefixes - touched.keys():
             touched[unit] = self._rib.choices.get(unit)
         self._dirty_prefixes = set()
-        remaining = []
+        remaining: list[tuple[PrefixUnit, Choice | None]] = []
         for unit, choice in touched.items():
-            if choice is not None and (self._remains is None or not self._is_leak_alone(unit, choice)):
+            if choice is not None and (self._remains is None or not self._is_in_doubt(unit, choice)):
                 self._follow_choice(unit, choice)
+                if self._remains is not None and unit in self._remains.several:
+                    remaining.append((unit, choice))
                 continue
             self._lead(unit, None, None)
             if self._remains is None:
@@ -331,40 +339,105 @@ class Wanted:
             else:
                 remaining.append((unit, choice))  # after what is heard of the same far ends
         for unit, choice in remaining:
+            if unit in self._leads and choice is not None:
+                self._keep_beside(unit, choice)
+                continue
             part = self._remains.part(unit, gone=self._gone, devices=self._devices) if self._remains else NOTHING
             if part is NOTHING and choice is not None:
                 self._follow_choice(unit, choice)
             else:
                 self._replace(unit, part if unit[0] in self._vni_of_id else NOTHING)
 
-    def _is_leak_alone(self, unit: PrefixUnit, choice: Choice) -> bool:
-        """True when a prefix is known only from another network's guest on this host.
+    def _is_in_doubt(self, unit: PrefixUnit, choice: Choice) -> bool:
+        """True when a prefix is known only from another network's guest on this host, or from guests here that share it
+        with others.
 
-        That guest may have been there before, and be outranked by what has not been heard of again yet.
+        They may have been there before, and be outranked by what has not been heard of again yet: unless they are what
+        the kernel uses, beside others.
         """
-        return choice.way is not None and self._rib.guest(*unit) is None
+        here = self._rib.guests(*unit)
+        if choice.way is None or (here and not here[0].is_shared):
+            return False
+        used = self._remains.next_hops(unit) if self._remains is not None else ()
+        return NextHop(choice.way.vif, choice.way.via) not in used
 
-    def _follow_choice(self, unit: PrefixUnit, choice: Choice) -> None:
-        """Bring up to date the way to a prefix, and what other hosts are told of it."""
+    def _keep_beside(self, unit: PrefixUnit, choice: Choice) -> None:
+        """Have ways to a prefix stay that the kernel uses at the same time as what is heard of by now."""
+        if self._remains is None:
+            return
+        followed = self._leads[unit][0].next_hops
+        rest = self._remains.rest(unit, gone=self._gone, devices=self._devices)
+        if rest and not set(followed).isdisjoint(self._remains.next_hops(unit)):
+            self._follow_choice(unit, choice, rest)
+
+    def _follow_choice(self, unit: PrefixUnit, choice: Choice, rest: Mapping[NextHop, Part] = NO_REST) -> None:
+        """Bring up to date the way to a prefix, and what other hosts are told of it.
+
+        `rest`: what else stays as it is, beside what is chosen.
+        """
         network_id, prefix = unit
         # Of the network that has the route, also where it leads to another one's guest.
-        source = self._sources[network_id].towards(prefix)
-        if choice.way is not None:
+        source = links.source_towards(self._served_by_id[network_id].network, prefix)
+        landing = NOTHING
+        if rest or isinstance(choice, SharedChoice):
+            landing = self._lead_several(unit, choice.members, source, rest)
+        elif choice.way is not None:
             self._lead(unit, tunnels.here_route(network_id, prefix, replace(choice.way, source=source)), None)
         else:
-            own_vni = self._vni_of_id[network_id]
-            self._lead(unit, *tunnels.far_route(choice.route, network_id=network_id, own_vni=own_vni, source=source))
-        way, told = self._rib.guest(network_id, prefix), NOTHING
-        if way is not None and self._overlay is not None:
-            route_told, has_door = self._rib.local[unit], network_id in self._with_door
-            told = Part(announcements=tunnels.announcements(route_told, network_id, vif=way.vif, has_door=has_door))
-        self._replace(unit, told)
+            far_end = tunnels.far_end_of(choice.route, own_vni=self._vni_of_id[network_id])
+            self._lead(unit, tunnels.far_route(network_id, choice.route, far_end, source=source), far_end)
+        here = self._rib.guests(network_id, prefix)
+        if not here or self._overlay is None:
+            self._replace(unit, landing)
+            return
+        told = tunnels.announcements(
+            self._rib.local[unit],
+            network_id,
+            vifs=tuple(way.vif for way in here),
+            has_door=network_id in self._with_door,
+        )
+        self._replace(unit, replace(landing, announcements=told))
 
-    def _lead(self, unit: PrefixUnit, route: Route | None, far_end: FarEnd | None) -> None:
-        """Let a prefix be reached by a route, which leads to that far end; None: to no other host, and by none."""
+    def _lead_several(
+        self, unit: PrefixUnit, members: Iterable[Choice], source: IpAddress | None, rest: Mapping[NextHop, Part]
+    ) -> Part:
+        """Let a prefix be reached by several ways at once; return what else that needs.
+
+        What comes out of a tunnel is for the guests here: sent on to another host, which shares out flows by itself, it
+        could come back.
+        """
+        network_id, prefix = unit
+        own_vni = self._vni_of_id[network_id]
+        here: list[NextHop] = []
+        there: dict[NextHop, FarEnd] = {}
+        for member in members:
+            if member.way is not None:
+                here.append(NextHop(member.way.vif, member.way.via))
+            else:
+                far_end = tunnels.far_end_of(member.route, own_vni=own_vni)
+                there[tunnels.far_hop(member.route, far_end)] = far_end
+        hops = [*here, *there, *rest]
+        route = links.routes_to(hops, table=names.table_of(network_id), prefix=prefix, source=source)
+        self._lead(unit, route, *there.values())
+        if not here or len(hops) == len(here):
+            return together(rest.values()) if rest else NOTHING
+        tunnel, door = names.format_vxlan(own_vni), names.inside_of(names.format_door(network_id))
+        devices = (tunnel, door) if network_id in self._with_door else (tunnel,)
+        landing = Part(
+            routes=(links.routes_to(here, table=names.landing_table_of(network_id), prefix=prefix),),
+            landings=(Landing(version=prefix.version, network_id=network_id),),
+            elements=tuple((policy.LANDINGS, (device, str(network_id))) for device in devices),
+        )
+        return together([landing, *rest.values()])
+
+    def _lead(self, unit: PrefixUnit, route: Route | None, far_end: FarEnd | None = None, *beside: FarEnd) -> None:
+        """Let a prefix be reached by a route, which leads to these far ends; None: to no other host, and by none."""
         if far_end is not None and self._remains is not None:
-            is_news = self._remains.correct(self._far_part(far_end))
-            self.needs_full_pass = self.needs_full_pass or (is_news and self._is_begun)
+            for each in (far_end, *beside):
+                is_news = self._remains.correct(self._far_part(each))
+                self.needs_full_pass = self.needs_full_pass or (is_news and self._is_begun)
+        if beside or self._beside:
+            self._lead_beside(unit, beside)
         old_route, old_end = self._leads.get(unit, _NOWHERE)
         if route is not None:
             self._leads[unit] = route, far_end
@@ -372,10 +445,32 @@ class Wanted:
             del self._leads[unit]
         if far_end != old_end:
             self._count_ways(far_end, old_end)
+        if route != old_route and (isinstance(route, MultipathRoute) or isinstance(old_route, MultipathRoute)):
+            self._shifted.add(unit)
         if old_route is not None:
             self.facts.remove_route(old_route)
         if route is not None:
             self.facts.add_route(route)
+
+    def _lead_beside(self, unit: PrefixUnit, beside: tuple[FarEnd, ...]) -> None:
+        """Take note of the far ends that a prefix has beside its first one."""
+        old = self._beside.pop(unit, ())
+        if beside:
+            self._beside[unit] = beside
+        for far_end in beside:
+            self._count_ways(far_end, None)
+        for far_end in old:
+            self._count_ways(None, far_end)
+
+    def take_shifted(self) -> set[PrefixUnit]:
+        """Return the prefixes with several ways whose flows may have come to another guest since the last call."""
+        shifted, self._shifted = self._shifted, set()
+        return shifted
+
+    def zone_of(self, network_id: int) -> int | None:
+        """Return the conntrack zone of a network, None when it has no guest here."""
+        served = self._served_by_id.get(network_id)
+        return None if served is None else self.policing.zone_of(served.network)
 
     def _count_ways(self, new: FarEnd | None, old: FarEnd | None) -> None:
         """Take note that one way leads to a far end in place of another one: each is there as long as any does."""

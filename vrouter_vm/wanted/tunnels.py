@@ -14,9 +14,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from typing import Final, TypeAlias
-
-import msgspec
+from typing import Final, NamedTuple, TypeAlias, assert_never
 
 from vrouter_vm import names
 from vrouter_vm.filters import policy
@@ -25,20 +23,23 @@ from vrouter_vm.kernel_model import (
     LabelDoor,
     LabelRoute,
     MplsTunnel,
+    MultipathRoute,
     Neighbour,
+    NextHop,
     Observed,
     Route,
     TunnelDevice,
     TunnelEnd,
     Underlay,
     Vxlan,
+    spread,
 )
 from vrouter_vm.model import Encapsulation, IpAddress, IpNetwork, MacAddress, Network, RouteTarget
 from vrouter_vm.overlay.evpn import Member, Vtep, labelled, own_targets
 from vrouter_vm.overlay.mtu import GUEST_MTU_BYTES, mpls_mtu_of, mtu_of
-from vrouter_vm.overlay_model import Announcement, BgpRoute, EvpnRoute, LocalWay, OverlayView, Way
+from vrouter_vm.overlay_model import Announcement, BgpRoute, EvpnRoute, LocalWay, OverlayView, VpnRoute, Way
 from vrouter_vm.wanted import links
-from vrouter_vm.wanted.facts import NOTHING, Part, Settings
+from vrouter_vm.wanted.facts import NOTHING, Part, Settings, together
 
 _IPV4_MAPPED: Final = int(IPv6Address("::ffff:0:0"))
 
@@ -74,11 +75,17 @@ class Overlay:
 def installed_in(have: Observed) -> Installed:
     """Return what `have` holds of an overlay."""
     return Installed(
-        routes=frozenset(route for route in have.routes if route.ifname in have.vxlans),
+        routes=frozenset(route for route in have.routes if _leads_into(have.vxlans, route)),
         neighbours=frozenset(neighbour for neighbour in have.neighbours if neighbour.ifname in have.vxlans),
         tunnel_ends=have.tunnel_ends,
         vxlans=frozenset(have.vxlans.values()),
     )
+
+
+def _leads_into(devices: Collection[str], route: Route) -> bool:
+    if isinstance(route, MultipathRoute):
+        return any(hop.ifname in devices for hop in route.next_hops)
+    return route.ifname in devices
 
 
 def vni_of(network: Network) -> int:
@@ -154,7 +161,7 @@ def here_route(network_id: int, prefix: IpNetwork, way: LocalWay) -> Route:
     return links.route_to(table=table, prefix=prefix, ifname=way.vif, via=way.via, source=way.source)
 
 
-class FarEnd(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True, gc=False):
+class FarEnd(NamedTuple):
     """Where ways lead that differ in the prefix alone: by that device to that VTEP, in one IP version.
 
     `mac`: the router's there, None for MPLS over UDP. `vni`: what packets carry where it is not the own network's.
@@ -167,39 +174,38 @@ class FarEnd(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True, gc=Fals
     vni: int | None
 
 
-def far_route(route: BgpRoute, *, network_id: int, own_vni: int, source: IpAddress | None) -> tuple[Route, FarEnd]:
-    """Return the way of a network to a prefix on another host, and where it leads.
-
-    `own_vni`: of that network; `source`: what the router's own packets on it are from.
-    """
-    prefix = route.prefix
-    if isinstance(route, EvpnRoute):
-        way = _vxlan_way(network_id, prefix.version, route.next_hop, route.router_mac, route.vni, own_vni)
-        label = None
-    else:
-        way, label = _labelled_way(network_id, prefix.version, route.next_hop), route.label
-    table, metric, via, far_end = way
-    made = Route(table=table, prefix=prefix, ifname=far_end.device, metric=metric, via=via, source=source, label=label)
-    return made, far_end
+def far_end_of(route: BgpRoute, *, own_vni: int) -> FarEnd:
+    """Return where a route of another host leads; `own_vni`: of the network that follows it."""
+    version = route.prefix.version
+    match route:
+        case EvpnRoute(vni=vni, next_hop=vtep, router_mac=mac):
+            return _vxlan_end(vni, vtep, version, mac, vni == own_vni)
+        case VpnRoute(next_hop=vtep):
+            return FarEnd(names.format_mpls_tunnel(vtep), vtep, version, None, None)
+        case _:
+            assert_never(route)
 
 
-_Way: TypeAlias = tuple[int, int, IpAddress | None, FarEnd]
-"""What routes to one far end have in common: table, metric, next hop."""
+@lru_cache(maxsize=4096)
+def _vxlan_end(vni: int, vtep: IPv4Address, version: int, mac: MacAddress, is_own: bool) -> FarEnd:
+    return FarEnd(names.format_vxlan(vni), vtep, version, mac, None if is_own else vni)
 
 
-@lru_cache(maxsize=1 << 14)
-def _vxlan_way(  # noqa: PLR0917 - a key
-    network_id: int, version: int, vtep: IPv4Address, mac: MacAddress, vni: int, own_vni: int
-) -> _Way:
-    vni_sent = None if vni == own_vni else vni
-    far_end = FarEnd(device=names.format_vxlan(vni), vtep=vtep, version=version, mac=mac, vni=vni_sent)
-    return names.table_of(network_id), links.metric_of(version), via_of(vtep, version), far_end
+def far_route(network_id: int, route: BgpRoute, far_end: FarEnd, *, source: IpAddress | None) -> Route:
+    """Return the way to a prefix on another host; `source`: what the router's own packets on it are from."""
+    table, prefix, device = names.table_of(network_id), route.prefix, far_end.device
+    if isinstance(route, VpnRoute):
+        return links.route_to(table=table, prefix=prefix, ifname=device, source=source, label=route.label)
+    return links.route_to(
+        table=table, prefix=prefix, ifname=device, via=via_of(far_end.vtep, far_end.version), source=source
+    )
 
 
-@lru_cache(maxsize=1 << 14)
-def _labelled_way(network_id: int, version: int, vtep: IPv4Address) -> _Way:
-    far_end = FarEnd(device=names.format_mpls_tunnel(vtep), vtep=vtep, version=version, mac=None, vni=None)
-    return names.table_of(network_id), links.metric_of(version), None, far_end
+def far_hop(route: BgpRoute, far_end: FarEnd) -> NextHop:
+    """Return the next hop that leads to a far end, among several."""
+    if isinstance(route, VpnRoute):
+        return NextHop(far_end.device, label=route.label)
+    return NextHop(far_end.device, via_of(far_end.vtep, far_end.version))
 
 
 def far_part(far_end: FarEnd, overlay: Overlay, *, is_device_here: bool, has_ipv6: bool) -> Part:
@@ -208,8 +214,7 @@ def far_part(far_end: FarEnd, overlay: Overlay, *, is_device_here: bool, has_ipv
     `is_device_here`: the device is that of a network with guests here. Otherwise packets with another network's VNI
     leave by a device that is in no VRF and takes nothing in.
     """
-    device, vtep, mac, vni = far_end.device, far_end.vtep, far_end.mac, far_end.vni
-    version = far_end.version
+    device, vtep, version, mac, vni = far_end
     routes_ipv6 = version == 6  # noqa: PLR2004 - IP version
     if mac is None:
         tunnel = MplsTunnel(
@@ -237,13 +242,15 @@ def far_part(far_end: FarEnd, overlay: Overlay, *, is_device_here: bool, has_ipv
     )
 
 
-def announcements(route: EvpnRoute, network_id: int, *, vif: str, has_door: bool) -> tuple[Announcement, ...]:
-    """Return what to tell of a guest's address, or of a prefix behind it, on `vif`; `has_door`: also as MPLS."""
+def announcements(
+    route: EvpnRoute, network_id: int, *, vifs: tuple[str, ...], has_door: bool
+) -> tuple[Announcement, ...]:
+    """Return what to tell of a guest's address, or of a prefix behind guests, on `vifs`; `has_door`: also as MPLS."""
     vrf = names.format_vrf(network_id)
-    told = Announcement(route=route, needs=(vif, vrf, names.format_vxlan(route.vni)))
+    told = Announcement(route=route, needs=(*vifs, vrf, names.format_vxlan(route.vni)))
     if not has_door:
         return (told,)
-    needs = (vif, vrf, names.format_door(network_id))
+    needs = (*vifs, vrf, names.format_door(network_id))
     return told, Announcement(route=labelled(route, names.label_of(network_id)), needs=needs)
 
 
@@ -269,6 +276,12 @@ class Remains:
             unit = names.network_id_of(route.table), route.prefix
             self._units_of.setdefault(route.prefix, set()).add(unit)
         self._heard: Counter[_Heard] = Counter()
+        self.several = frozenset(
+            (names.network_id_of(route.table), route.prefix)
+            for route in installed.routes
+            if isinstance(route, MultipathRoute)
+        )
+        """The prefixes of networks that the kernel has several ways to."""
 
     def prefixes(self, network_id: int) -> Iterable[IpNetwork]:
         """Return the prefixes that a network has ways to."""
@@ -300,25 +313,45 @@ class Remains:
         """Return the way to a prefix of which nothing is heard that the network follows; `devices` are those of
         networks with guests here, `gone` is withdrawn by now.
         """
+        route, rest = self._route(unit), self.rest(unit, gone=gone, devices=devices)
+        if route is None or not rest:
+            return NOTHING
+        left = spread(rest, table=route.table, prefix=route.prefix, metric=route.metric, source=route.source)
+        return together([Part(routes=(left,)), *rest.values()])
+
+    def next_hops(self, unit: tuple[int, IpNetwork]) -> tuple[NextHop, ...]:
+        """Return all ways to a prefix that the kernel uses, those on this host too, if one of them leads elsewhere."""
+        route = self._route(unit)
+        return () if route is None else route.next_hops
+
+    def rest(
+        self, unit: tuple[int, IpNetwork], *, gone: Collection[Way], devices: Collection[str]
+    ) -> dict[NextHop, Part]:
+        """Return those ways to a prefix on other hosts that nothing contradicts, and what each needs; see `part`."""
+        found: dict[NextHop, Part] = {}
+        for hop in self.next_hops(unit):
+            if hop.label is not None:
+                found[hop] = self._labelled_part(unit[1], hop.ifname, hop.label, gone)
+            elif hop.via is not None:
+                found[hop] = self._vxlan_part(unit[1], hop.ifname, hop.via, gone, devices)
+        return {hop: part for hop, part in found.items() if part is not NOTHING}
+
+    def _route(self, unit: tuple[int, IpNetwork]) -> Route | None:
         network_id, prefix = unit
-        route = self._routes.get(names.table_of(network_id), {}).get(prefix)
-        if route is None or route.ifname is None:
-            return NOTHING
-        device = route.ifname
-        if route.label is not None:
-            return self._labelled_part(route, device, gone)
-        if route.via is None:
-            return NOTHING
+        return self._routes.get(names.table_of(network_id), {}).get(prefix)
+
+    def _vxlan_part(
+        self, prefix: IpNetwork, device: str, via: IpAddress, gone: Collection[Way], devices: Collection[str]
+    ) -> Part:
         send_only = None if device in devices else self._send_only.get(device)
         withdrawn = {via_of(vtep, prefix.version) for gone_prefix, vtep in gone if gone_prefix == prefix}
-        neighbour = self._neighbours.get((device, route.via))
+        neighbour = self._neighbours.get((device, via))
         end = self._ends.get((device, neighbour.mac)) if neighbour else None
-        if route.via in withdrawn or neighbour is None or end is None or (send_only is None and device not in devices):
+        if via in withdrawn or neighbour is None or end is None or (send_only is None and device not in devices):
             return NOTHING
         if self._heard[prefix, end.vtep, Encapsulation.VXLAN, names.parse_vxlan(device)]:
             return NOTHING
         return Part(
-            routes=(route,),
             neighbours=(neighbour,),
             tunnel_ends=(end,),
             vxlans=(send_only,) if send_only else (),
@@ -329,16 +362,15 @@ class Remains:
             ),
         )
 
-    def _labelled_part(self, route: Route, device: str, gone: Collection[Way]) -> Part:
+    def _labelled_part(self, prefix: IpNetwork, device: str, label: int, gone: Collection[Way]) -> Part:
         tunnel = self._send_only.get(device)
-        if not isinstance(tunnel, MplsTunnel) or (route.prefix, tunnel.remote) in gone:
+        if not isinstance(tunnel, MplsTunnel) or (prefix, tunnel.remote) in gone:
             return NOTHING
-        if self._heard[route.prefix, tunnel.remote, Encapsulation.MPLS_UDP, route.label]:
+        if self._heard[prefix, tunnel.remote, Encapsulation.MPLS_UDP, label]:
             return NOTHING
         return Part(
-            routes=(route,),
             vxlans=(tunnel,),
-            sysctls=_mpls_settings(device, has_ipv6=self._has_ipv6, routes_ipv6=route.prefix.version == 6),  # noqa: PLR2004
+            sysctls=_mpls_settings(device, has_ipv6=self._has_ipv6, routes_ipv6=prefix.version == 6),  # noqa: PLR2004
             elements=(vtep_element(tunnel.remote, self._overlay), *policy.send_only_elements(device)),
         )
 

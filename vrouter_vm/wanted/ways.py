@@ -1,13 +1,15 @@
-"""Pure: how prefixes are reached on this host: of the ports that offer a way to one, which counts.
+"""Pure: how prefixes are reached on this host: of the ports that offer a way to one, which count.
 
-Part of `state`. Most prefixes are one guest's own address. Several ports may offer a way to a prefix behind guests, or
-to an address that they share, and that the guest has that claims it: see `claims`.
+Part of `state`. Most prefixes are one guest's own address. Several ports may offer a way to an address that one guest
+at a time has, the one that claims it: see `claims`. Or to a prefix that all of them use at once: then each of them
+counts as long as its guest is here, which is to say: as long as no other host outranks the guest's own address.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Collection, Iterable, Iterator, Set
 from ipaddress import IPv4Address
+from typing import TypeAlias
 
 from vrouter_vm.claims import Claim, Claims, claimables
 from vrouter_vm.model import Placement, VmiUuid
@@ -16,7 +18,10 @@ from vrouter_vm.overlay.rib import PrefixUnit, Rib
 from vrouter_vm.overlay_model import LocalWay
 from vrouter_vm.prefixes import host_prefix
 from vrouter_vm.wanted import links
-from vrouter_vm.wanted.places import Move, Places
+from vrouter_vm.wanted.places import Move, Places, discard
+
+_Share: TypeAlias = tuple[PrefixUnit, VmiUuid]
+"""A prefix, and the port of a guest that uses it with others."""
 
 
 class Ways:
@@ -28,6 +33,8 @@ class Ways:
         self._claims = claims
         self._offers: dict[PrefixUnit, dict[VmiUuid, LocalWay]] = {}
         self._shared: set[PrefixUnit] = set()
+        self._sharers: dict[PrefixUnit, set[_Share]] = {}  # by guests' own addresses, what they share
+        self._unsettled: set[PrefixUnit] = set()
 
     def follow(self, moves: Iterable[Move]) -> set[VmiUuid]:
         """Bring up to date how prefixes are reached; return the ports whose guests have claimed something."""
@@ -35,12 +42,16 @@ class Ways:
         for move in moves:
             for unit, _ in _ways_of(move.old):
                 touched.add(unit)
-                del self._offers[unit][move.vmi_uuid]
+                way = self._offers[unit].pop(move.vmi_uuid)
                 if not self._offers[unit]:
                     del self._offers[unit]
+                if way.is_shared:
+                    discard(self._sharers, _own_unit(unit, way), (unit, move.vmi_uuid))
             for unit, way in _ways_of(move.new):
                 touched.add(unit)
                 self._offers.setdefault(unit, {})[move.vmi_uuid] = way
+                if way.is_shared:
+                    self._sharers.setdefault(_own_unit(unit, way), set()).add((unit, move.vmi_uuid))
             if move.new is None:
                 self._claims.forget(move.vmi_uuid)
         accepted = [claim for claim in self._claims.take() if self._accept(claim)]
@@ -54,18 +65,43 @@ class Ways:
                 self._claims.release(unit)
                 self._rib.release(*unit)
                 owner = None
-            self._rib.set_guest(*unit, self._first_way(offers, owner) if offers else None)
+            self._rib.set_guest(*unit, *self._ways_that_count(unit, owner))
+            if any(way.is_shared for way in offers.values()):
+                self._unsettled.add(unit)
         return {claim.vmi_uuid for claim in accepted}
 
-    def _first_way(self, offers: Mapping[VmiUuid, LocalWay], owner: VmiUuid | None) -> LocalWay:
-        """Return the way that counts: to a guest's own address, else to the one that has claimed it, else through the
-        port that came first.
+    def settle(self, chosen: Collection[PrefixUnit]) -> bool:
+        """Follow what has been `chosen` by now for guests' own addresses; return whether that changes what is reached
+        here.
         """
+        units = {unit for own in self._sharers.keys() & chosen for unit, _ in self._sharers[own]} | self._unsettled
+        self._unsettled = set()
+        is_changed = False
+        for unit in units:
+            ways = self._ways_that_count(unit, self._claims.owner(unit))
+            if ways != self._rib.guests(*unit):
+                self._rib.set_guest(*unit, *ways)
+                is_changed = True
+        return is_changed
+
+    def _ways_that_count(self, unit: PrefixUnit, owner: VmiUuid | None) -> tuple[LocalWay, ...]:
+        """Return the way to a guest's own address, else to the one that has claimed it, else through the port that came
+        first; and if that is a shared one, all shared ways to guests that are here.
+        """
+        offers = self._offers.get(unit, {})
 
         def order(vmi_uuid: VmiUuid) -> tuple[bool, bool, float, VmiUuid]:
             return not _is_own(offers[vmi_uuid]), vmi_uuid != owner, self._places.ports[vmi_uuid].added_at, vmi_uuid
 
-        return offers[min(offers, key=order)]
+        ways = [offers[vmi_uuid] for vmi_uuid in sorted(offers, key=order)]
+        if ways and ways[0].is_shared:
+            return tuple(way for way in ways if way.is_shared and self._is_here(unit, way))
+        return tuple(ways[:1])
+
+    def _is_here(self, unit: PrefixUnit, way: LocalWay) -> bool:
+        """True when the guest that a shared way leads to is where its own address is, as far as is chosen by now."""
+        choice = self._rib.choices.get(_own_unit(unit, way))
+        return choice is not None and choice.way is not None and choice.way.vif == way.vif
 
     def _accept(self, claim: Claim) -> bool:
         """Let a guest have the address that it claims; False when it may not have it."""
@@ -110,6 +146,13 @@ class Ways:
 def _is_own(way: LocalWay) -> bool:
     """True for the way to a guest's own address."""
     return way.via is None and way.claimant is None
+
+
+def _own_unit(unit: PrefixUnit, way: LocalWay) -> PrefixUnit:
+    """Return the own address of the guest that a shared way leads to."""
+    if way.via is None:
+        raise ValueError(f"a shared way to {unit[1]} without the guest's address")
+    return unit[0], host_prefix(way.via)
 
 
 def _ways_of(placement: Placement | None) -> Iterator[tuple[PrefixUnit, LocalWay]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from ipaddress import IPv4Address, ip_network
 from random import Random
 
@@ -10,7 +11,14 @@ from hypothesis import strategies as st
 
 from tests.fakes.routes import Hosted, choose, local_routes
 from vrouter_vm.model import IpNetwork, MacAddress, RouteTarget
-from vrouter_vm.overlay.evpn import FIRST_GENERATION, Member, Vtep, format_rd
+from vrouter_vm.overlay.evpn import (
+    FIRST_GENERATION,
+    SHARED_DISCRIMINATOR,
+    SHARED_GENERATION,
+    Member,
+    Vtep,
+    format_rd,
+)
 from vrouter_vm.overlay.rib import Rib
 from vrouter_vm.overlay_model import EvpnRoute, LocalWay, RouteKey
 
@@ -168,3 +176,65 @@ def test_whatever_was_claimed_and_heard_in_between_the_last_claim_has_the_addres
     standbys[last].claim()
     hear_all(standbys)
     assert {standby.owner for standby in standbys} == {standbys[last].vtep.address}
+
+
+class Sharer:
+    """A host whose guests may come to use an address at once with others', and what it has heard of others by now."""
+
+    def __init__(self, number: int, prefix: IpNetwork) -> None:
+        self.vtep = vtep(number)
+        self.prefix = prefix
+        self._rib = Rib(self.vtep, generations={})
+        self._rib.set_member(5, member(number, TARGETS[0], frozenset()).member)
+
+    def use(self, guests: int) -> None:
+        """Let as many guests here use it."""
+        ways = [LocalWay(vif=f"eth1.{vlan}", via=self.prefix.network_address, is_shared=True) for vlan in range(guests)]
+        self._rib.set_guest(5, self.prefix, *ways)
+        self._rib.settle()
+
+    @property
+    def told(self) -> EvpnRoute | None:
+        return self._rib.local.get((5, self.prefix))
+
+    @property
+    def members(self) -> Counter[IPv4Address]:
+        """By how many ways it is reached on each host."""
+        choice = self._rib.choices.get((5, self.prefix))
+        return Counter(each.route.next_hop for each in choice.members) if choice is not None else Counter()
+
+    def hear(self, other: Sharer) -> None:
+        self._rib.set_remote((format_rd(other.vtep.address, 5), self.prefix), other.told)
+        self._rib.settle()
+
+
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from(["use", "hear", "hear"]), st.integers(0, 2), st.integers(0, 2)), max_size=40
+    ),
+    last=st.permutations([0, 1, 2]),
+)
+def test_whoever_came_and_went_in_whatever_order_all_hosts_share_an_address_out_among_those_that_have_it(
+    steps: list[tuple[str, int, int]], last: list[int]
+) -> None:
+    sharers = [Sharer(number, PREFIXES[3]) for number in (3, 1, 2)]
+    guests = Counter[IPv4Address]()
+    for what, one, other in steps:
+        if what == "use":
+            sharers[one].use(other)
+            guests[sharers[one].vtep.address] = other
+        elif one != other:
+            sharers[one].hear(sharers[other])
+        told = sharers[one].told
+        assert told is None or (told.generation, told.med) == (SHARED_GENERATION, SHARED_DISCRIMINATOR), (
+            "nobody outranks another"
+        )
+    for one in last:
+        for other in last:
+            if one != other:
+                sharers[one].hear(sharers[other])
+    for sharer in sharers:
+        here = sharer.vtep.address
+        assert sharer.members == Counter(
+            {host: number if host == here else 1 for host, number in guests.items() if number}
+        )

@@ -109,6 +109,10 @@ PAIRS = [
         AddressPair(prefix=ip_network("fd00:1::77/128"), mac=VIRTUAL_MAC),
     ),
     (AddressPair(prefix=ip_network("10.1.1.77/32"), is_shared=True),),
+    tuple(
+        AddressPair(prefix=ip_network(prefix), is_shared=True)
+        for prefix in ("10.1.1.78/32", "fd00:1::78/128", "10.8.0.0/16")
+    ),
     (AddressPair(prefix=ip_network("10.8.0.0/16")), AddressPair(prefix=ip_network("10.8.1.0/24"))),
 ]
 

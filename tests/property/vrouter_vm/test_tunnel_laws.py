@@ -17,8 +17,17 @@ from vrouter_vm.actions import AddRoute, Announce, AnyAction, DeleteLink, Delete
 from vrouter_vm.desired import desired_state
 from vrouter_vm.filters import policy
 from vrouter_vm.kernel_model import Desired, LabelDoor, MplsTunnel, Underlay, Vxlan
-from vrouter_vm.model import Encapsulation, Network, Port, RouteTarget, RouteTargets
-from vrouter_vm.overlay.evpn import Vtep, labelled
+from vrouter_vm.model import (
+    AddressPair,
+    Encapsulation,
+    InterfaceSettings,
+    InterfaceView,
+    Network,
+    Port,
+    RouteTarget,
+    RouteTargets,
+)
+from vrouter_vm.overlay.evpn import SHARED_DISCRIMINATOR, SHARED_GENERATION, Vtep, labelled
 from vrouter_vm.overlay_model import BgpRoute, EvpnRoute, OverlayView, RouteKey
 from vrouter_vm.plan import plan_host
 from vrouter_vm.wanted.tunnels import Installed, Overlay, installed_in
@@ -40,6 +49,14 @@ VIEW = make_view(
 )
 
 
+SHARED = tuple(AddressPair(prefix=ip_network(each), is_shared=True) for each in ("10.1.1.78/32", "fd00:1::78/128"))
+"""What all guests use at once."""
+
+
+def sharing(ports: list[Port]) -> InterfaceView:
+    return make_interfaces(ports, *(InterfaceSettings(vmi_uuid=port.vmi_uuid, address_pairs=SHARED) for port in ports))
+
+
 @st.composite
 def a_route(draw: st.DrawFn) -> BgpRoute:
     host = draw(st.integers(2, 4))
@@ -49,10 +66,17 @@ def a_route(draw: st.DrawFn) -> BgpRoute:
             [
                 *(f"10.1.1.{number}/32" for number in (1, 10, 11, 12, 77)),
                 *("10.1.1.0/24", "10.2.0.10/32", "0.0.0.0/0", "fd00:1::10/128", "fd00:1::/64", "::/0", "10.9.0.0/16"),
+                *(str(pair.prefix) for pair in SHARED),
             ]
         )
     )
     vtep = IPv4Address(f"192.0.2.{host}")
+    generation, med = draw(
+        st.one_of(
+            st.tuples(st.integers(99, 103), st.sampled_from([0, int(vtep)])),
+            st.just((SHARED_GENERATION, SHARED_DISCRIMINATOR)),
+        )
+    )
     route = EvpnRoute(
         rd=f"{vtep}:{network_id}",
         prefix=ip_network(prefix),
@@ -60,7 +84,8 @@ def a_route(draw: st.DrawFn) -> BgpRoute:
         next_hop=vtep,
         router_mac=names.router_mac_of(vtep),
         targets=frozenset({RouteTarget(f"64512:{network_id}")}),
-        generation=draw(st.integers(99, 103)),
+        generation=generation,
+        med=med,
     )
     return labelled(route, draw(st.sampled_from([100, 101, 3]))) if draw(st.booleans()) else route
 
@@ -101,7 +126,7 @@ class World:
         return desired_state(
             ports=ports,
             networks=VIEW,
-            interfaces=make_interfaces(ports),
+            interfaces=sharing(ports),
             trunk=have.trunk,
             has_ipv6=have.has_ipv6,
             overlay=overlay,
@@ -277,9 +302,7 @@ def test_without_an_overlay_nothing_of_it_is_left(ports: list[Port], heard: dict
     for host in (world.host, plain):
         host.underlay = None
         have = host.see()
-        want = desired_state(
-            ports=ports, networks=VIEW, interfaces=make_interfaces(ports), trunk=have.trunk, has_ipv6=True
-        )
+        want = desired_state(ports=ports, networks=VIEW, interfaces=sharing(ports), trunk=have.trunk, has_ipv6=True)
         for action in plan_host(want=want, have=have).actions:
             host.apply(action)
     left, fresh = world.host.see(), plain.see()

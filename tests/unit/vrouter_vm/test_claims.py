@@ -310,9 +310,9 @@ def test_flows_of_an_address_that_passes_to_another_guest_are_judged_anew_by_tha
     table.asked = frozenset()
     host.says(2)
     assert table.asked == frozenset(), "nothing has passed"
-    judged = host.reconciler.judged(lambda judge: judge.guest(5, ip_address(VIP)))
+    judged = host.reconciler.judged(lambda judge: judge.guests(5, ip_address(VIP)))
     assert judged is not None
-    assert judged.port == guest(2)
+    assert [placement.port for placement in judged] == [guest(2)]
 
 
 def test_a_restart_keeps_the_owner_and_asks_nobody() -> None:

@@ -21,6 +21,7 @@ class FakeView:
     elements: set[tuple[str, Element]] = field(default_factory=set)
     vrfs: dict[str, str] = field(default_factory=lambda: {"eth1.101": "v5", "eth1.102": "v5", "x5": "v5"})
     routes: dict[str, Lookup] = field(default_factory=dict)
+    landings: dict[str, Lookup] = field(default_factory=dict)
 
     def has_element(self, set_name: str, element: Element) -> bool:
         return (set_name, element) in self.elements
@@ -28,9 +29,10 @@ class FakeView:
     def vrf_of(self, ifname: str) -> str | None:
         return self.vrfs.get(ifname)
 
-    def route(self, vrf: str, destination: IpAddress) -> Lookup:
+    def route(self, vrf: str, destination: IpAddress, *, is_tunnelled: bool) -> Lookup:
         assert vrf == "v5"
-        return self.routes.get(str(destination), Lookup(ifname=None))
+        routes = self.routes | self.landings if is_tunnelled else self.routes
+        return routes.get(str(destination), Lookup(ifname=None))
 
 
 def served(number: int) -> PortStatus:
@@ -98,6 +100,23 @@ def test_to_a_guest_elsewhere_it_goes_on_by_its_vtep(source: str, destination: s
     )
     found = traced(view, source=source, destination=destination)
     assert found.next == {"vtep": "192.0.2.9", "vni": 7}
+
+
+def test_an_address_that_guests_use_at_once_is_told_with_all_its_ways_and_lands_at_a_guest_here() -> None:
+    here = Lookup(ifname="eth1.102", via=ip_address("10.1.1.12"))
+    there = Lookup(ifname="x5", via=ip_address("192.0.2.9"))
+    view = FakeView(
+        elements={BOUND, KNOWN_VTEP},
+        routes={"10.1.1.100": replace(here, others=(there,))},
+        landings={"10.1.1.100": here},
+    )
+    found = traced(view, destination="10.1.1.100")
+    assert ways(found)[-1] == ("route", None)
+    assert found.next is None
+    told = "10.1.1.100 in VRF v5: flow by flow, by one of vif eth1.102 (guest-2), VTEP 192.0.2.9 with VNI 5"
+    assert found.steps[-1].detail == told
+    landed = from_tunnel(view, source="10.1.1.13", destination="10.1.1.100")
+    assert landed.next == {"vif": "eth1.102", "vmi": SECOND.port.vmi_uuid, "guest": "guest-2"}
 
 
 def test_a_source_that_is_not_bound_to_the_vif_ends_there() -> None:

@@ -189,7 +189,7 @@ def test_the_flowtable_and_the_rule_that_fills_it_are_made_anew_together() -> No
     assert [line for line in loaded if line in flush] == [flush[0], *flush[2:]]
     assert 'devices = { "eth1" }' in flush[2]
     assert flush[3:] == [
-        "add rule inet vrouter between_vifs meta l4proto { tcp, udp } flow add @answered",
+        "add rule inet vrouter between_vifs ct direction original meta l4proto { tcp, udp } flow add @answered",
         "add rule inet vrouter between_vifs accept",
     ]
 

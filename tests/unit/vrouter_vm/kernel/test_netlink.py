@@ -8,7 +8,7 @@ import pytest
 from vrouter_vm.kernel import netlink, rtlink, rtroute
 from vrouter_vm.kernel.netlink import Message
 from vrouter_vm.kernel.rtlink import IpTunnel
-from vrouter_vm.kernel.rtroute import AddressEntry, LabelEntry, NeighbourEntry, RouteEntry, RuleEntry
+from vrouter_vm.kernel.rtroute import AddressEntry, HopEntry, LabelEntry, NeighbourEntry, RouteEntry, RuleEntry
 
 MAC = "00:50:56:00:00:01"
 
@@ -70,11 +70,10 @@ def test_a_route_is_read_back_as_it_was_asked_for(
     prefix: str, index: int | None, via: str | None, metric: int, label: int | None
 ) -> None:
     network, gateway = ip_network(prefix), None if via is None else ip_address(via)
-    frame = rtroute.route_frame(
+    message = rtroute.route(
         rtroute.NEW_ROUTE,
         0,
-        version=network.version,
-        length=network.prefixlen,
+        network,
         table=100005,
         protocol=80,
         metric=metric,
@@ -82,7 +81,7 @@ def test_a_route_is_read_back_as_it_was_asked_for(
         via=gateway,
         label=label,
     )
-    assert rtroute.parse_route(frame.about(network).body) == RouteEntry(
+    assert rtroute.parse_route(message.body) == RouteEntry(
         table=100005,
         protocol=80,
         kind=rtroute.UNREACHABLE if index is None else rtroute.UNICAST,
@@ -92,6 +91,43 @@ def test_a_route_is_read_back_as_it_was_asked_for(
         metric=metric,
         labels=() if label is None else (label,),
     )
+
+
+@pytest.mark.parametrize("prefix", ["10.1.1.100/32", "0.0.0.0/0", "fd00:1::100/128"])
+def test_a_route_with_several_next_hops_is_read_back_as_it_was_asked_for(prefix: str) -> None:
+    network = ip_network(prefix)
+    via = [ip_address("10.1.1.11" if network.version == 4 else each) for each in ("fd00:1::11", "::ffff:192.0.2.2")]
+    hops = [(7, via[0], None), (8, via[1], None), (9, None, 30)]
+    message = rtroute.multipath_route(
+        rtroute.NEW_ROUTE, 0, network, table=200005, protocol=80, metric=1024, hops=hops, source=via[0]
+    )
+    assert rtroute.parse_route(message.body) == RouteEntry(
+        table=200005,
+        protocol=80,
+        kind=rtroute.UNICAST,
+        prefix=network,
+        index=None,
+        gateway=None,
+        metric=1024,
+        source=via[0],
+        hops=(HopEntry(7, via[0]), HopEntry(8, via[1]), HopEntry(9, None, (30,))),
+    )
+
+
+def test_next_hops_are_packed_as_ip_route_does() -> None:
+    """The bytes of `nexthop via 10.1.1.11 dev <7> onlink nexthop dev <8>`."""
+    hops = [(7, ip_address("10.1.1.11"), None), (8, None, None)]
+    network = ip_network("10.1.1.100/32")
+    message = rtroute.multipath_route(rtroute.NEW_ROUTE, 0, network, table=5, protocol=80, metric=0, hops=hops)
+    first = bytes.fromhex("1000 04 00 07000000 0800 0500 0a01010b")
+    assert message.body.endswith(bytes.fromhex("1c00 0900") + first + bytes.fromhex("0800 00 00 08000000"))
+    gone = rtroute.multipath_route(rtroute.DEL_ROUTE, 0, network, table=5, protocol=80, metric=0, hops=hops)
+    assert rtroute.parse_route(gone.body).hops == (), "whatever its next hops are"
+
+
+def test_a_rule_by_mark_leads_to_a_table_beyond_the_first_255() -> None:
+    message = rtroute.rule(rtroute.NEW_RULE, 0, 4, 900, table=200005, mark=5, protocol=80)
+    assert rtroute.parse_rule(message.body) == RuleEntry(900, 200005, is_l3mdev=False, is_plain=True, mark=5)
 
 
 def test_an_address_that_is_not_preferred_is_deprecated_from_the_start_and_for_ever() -> None:
@@ -104,11 +140,10 @@ def test_an_address_that_is_not_preferred_is_deprecated_from_the_start_and_for_e
 
 @pytest.mark.parametrize(("prefix", "source"), [("10.1.1.11/32", "10.1.1.1"), ("fd00:1::11/128", "fd00:1::1")])
 def test_a_route_says_whom_the_host_speaks_as(prefix: str, source: str) -> None:
-    frame = rtroute.route_frame(
+    message = rtroute.route(
         rtroute.NEW_ROUTE,
         0,
-        version=ip_network(prefix).version,
-        length=ip_network(prefix).prefixlen,
+        ip_network(prefix),
         table=100005,
         protocol=80,
         metric=0,
@@ -116,7 +151,7 @@ def test_a_route_says_whom_the_host_speaks_as(prefix: str, source: str) -> None:
         via=None,
         source=ip_address(source),
     )
-    assert rtroute.parse_route(frame.about(ip_network(prefix)).body).source == ip_address(source)
+    assert rtroute.parse_route(message.body).source == ip_address(source)
 
 
 def test_a_labels_route_is_read_back_as_it_was_asked_for() -> None:

@@ -12,15 +12,20 @@ from vrouter_vm.model import Encapsulation, MacAddress, RouteTarget
 from vrouter_vm.overlay.evpn import (
     FIRST_GENERATION,
     LAST_GENERATION,
+    MOST_WAYS,
+    SHARED_DISCRIMINATOR,
+    SHARED_GENERATION,
     Member,
     Vtep,
+    claimed_generation,
     default_target,
     is_usable,
     labelled,
     parse_route,
     parse_route_target,
 )
-from vrouter_vm.overlay_model import BgpRoute, Choice, EvpnRoute, LocalWay
+from vrouter_vm.overlay.rib import Rib
+from vrouter_vm.overlay_model import BgpRoute, Choice, EvpnRoute, LocalWay, VpnRoute
 
 HERE = Vtep(address=IPv4Address("192.0.2.2"), router_mac=MacAddress("02:00:c0:00:02:02"))
 RED, GREEN = RouteTarget("64512:5"), RouteTarget("64512:7")
@@ -107,6 +112,7 @@ def test_an_active_guest_is_announced_with_the_hosts_own_rd_the_networks_vni_and
         router_mac=HERE.router_mac,
         targets=frozenset({RED, GREEN}),
         generation=FIRST_GENERATION,
+        med=int(HERE.address),
     )
 
 
@@ -146,10 +152,77 @@ def test_of_two_owners_the_newer_one_is_followed_whatever_its_address() -> None:
     ]
 
 
+def owned(number: int, *, generation: int = 100) -> BgpRoute:
+    """As another of our hosts tells the address of one guest."""
+    return replace(remote(number, generation=generation), med=int(IPv4Address(f"192.0.2.{number}")))
+
+
+def hosts_of(choice: Choice) -> list[str]:
+    return [str(each.route.next_hop) for each in choice.members]
+
+
 def test_of_two_equal_owners_the_lower_vtep_is_followed_as_any_bgp_router_does() -> None:
-    assert [choice.route.next_hop for choice in chosen([member()], [remote(9), remote(1)])] == [
-        IPv4Address("192.0.2.1")
-    ]
+    assert list(map(hosts_of, chosen([member()], [owned(9), owned(1)]))) == [["192.0.2.1"]]
+
+
+def test_routers_of_equal_standing_are_used_side_by_side_and_no_worse_one() -> None:
+    routes: list[BgpRoute] = [remote(9), remote(1), remote(4, generation=99), owned(3), replace(remote(5), med=7)]
+    assert list(map(hosts_of, chosen([member()], routes))) == [["192.0.2.1", "192.0.2.9"]]
+    assert list(map(hosts_of, chosen([member()], [*routes, remote(4, generation=101)]))) == [["192.0.2.4"]]
+
+
+def test_a_host_counts_once_by_the_encapsulation_that_comes_first() -> None:
+    routes: list[BgpRoute] = [remote(1), labelled(remote(1), 30), labelled(remote(9), 31)]
+    both = member(encapsulations=(Encapsulation.MPLS_UDP, Encapsulation.VXLAN))
+    (choice,) = chosen([both], routes)
+    assert [type(each.route) for each in choice.members] == [VpnRoute, VpnRoute]
+    assert hosts_of(choice) == ["192.0.2.1", "192.0.2.9"]
+
+
+def test_a_labelled_route_of_ipv6_is_used_by_itself() -> None:
+    both = member(has_ipv6=True, encapsulations=(Encapsulation.VXLAN, Encapsulation.MPLS_UDP))
+    one, other = (remote(number, prefix="fd00:1::/64") for number in (1, 9))
+    assert list(map(hosts_of, chosen([both], [labelled(one, 30), other]))) == [["192.0.2.1"]]
+    assert list(map(hosts_of, chosen([both], [one, labelled(other, 30)]))) == [["192.0.2.1"]]
+    assert list(map(hosts_of, chosen([both], [one, other]))) == [["192.0.2.1", "192.0.2.9"]]
+
+
+def test_of_very_many_routers_the_first_ones_are_used() -> None:
+    (choice,) = chosen([member()], [remote(number) for number in range(3, 3 + MOST_WAYS + 5)])
+    assert len(choice.members) == MOST_WAYS
+    assert hosts_of(choice)[0] == "192.0.2.3"
+
+
+def test_what_guests_use_at_once_is_told_without_an_order_whatever_others_tell() -> None:
+    ways = tuple(LocalWay(vif=f"eth1.{vlan}", via=IPv4Address("10.1.1.12"), is_shared=True) for vlan in (101, 102))
+    rib = Rib(HERE, generations={("192.0.2.2:5", GUEST): 120})
+    rib.set_member(5, member().member)
+    rib.set_remote(remote(1).key, remote(1))
+    rib.set_guest(5, GUEST, *ways)
+    rib.settle()
+    told = rib.local[5, GUEST]
+    assert (told.generation, told.med) == (SHARED_GENERATION, SHARED_DISCRIMINATOR)
+    assert [each.way for each in rib.choices[5, GUEST].members] == [*ways], "a fabric's default is no match"
+    assert rib.generations == {}, "there is none to remember"
+    equal = replace(remote(1, generation=SHARED_GENERATION), med=SHARED_DISCRIMINATOR)
+    rib.set_remote(equal.key, equal)
+    rib.settle()
+    assert [each.way for each in rib.choices[5, GUEST].members] == [None, *ways]
+    better = remote(1, generation=SHARED_GENERATION + 1)
+    rib.set_remote(better.key, better)
+    rib.settle()
+    assert rib.local[5, GUEST] == told, "one that outranks it is followed"
+    assert rib.choices[5, GUEST] == Choice(network_id=5, route=better, way=None)
+    rib.set_guest(5, GUEST, LocalWay(vif="eth1.101"))
+    rib.settle()
+    assert rib.local[5, GUEST].generation == SHARED_GENERATION + 2, "a guest's own address begins anew"
+
+
+def test_a_claim_outranks_a_router_of_the_same_preference_that_has_no_discriminator() -> None:
+    own = replace(owned(2), generation=105)
+    assert claimed_generation(105, [owned(9, generation=105)], HERE) == 105
+    assert claimed_generation(105, [owned(1, generation=105), own], HERE) == 106
+    assert claimed_generation(105, [remote(9, generation=105)], HERE) == 106
 
 
 def test_a_vif_of_this_host_yields_to_a_newer_owner_elsewhere() -> None:
@@ -230,7 +303,7 @@ def as_json(route: BgpRoute) -> dict[str, object]:
 
 
 def test_a_route_is_read_back_as_it_was_written() -> None:
-    for route in (remote(), labelled(remote(), 30)):
+    for route in (remote(), labelled(remote(), 30), owned(1)):
         assert parse_route(as_json(route)) == route
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address, ip_network
 
 import pytest
+from msgspec.structs import replace
 
 from vrouter_vm.model import MacAddress, RouteTarget
 from vrouter_vm.overlay.evpn import FIRST_GENERATION
@@ -20,6 +21,7 @@ VPN4 = bytes.fromhex("70") + bytes.fromhex("000311") + RD + bytes.fromhex("0a010
 VPN6 = bytes.fromhex("98") + bytes.fromhex("000311") + RD + bytes.fromhex("fd00000100000000")
 
 ORIGIN, NO_PATH = bytes.fromhex("40 01 01 02"), bytes.fromhex("40 02 00")
+MED_9 = bytes.fromhex("80 04 04 00000009")
 GENERATION_107 = bytes.fromhex("40 05 04 0000006b")
 TARGET, WIDE_TARGET, ADDRESS_TARGET = "0002 fc00 007a1205", "0202 fa56ea00 0005", "0102 c0000209 0007"
 VXLAN, UDP, GRE = "030c 00000000 0008", "030c 00000000 000d", "030c 00000000 0002"
@@ -57,6 +59,7 @@ def test_an_evpn_route_is_read_with_all_its_parts() -> None:
         generation=107,
     )
     assert evpn(PREFIX4, GENERATION_107, said) == expected
+    assert evpn(PREFIX4, MED_9, GENERATION_107, said) == replace(expected, med=9)
     route = evpn(PREFIX6, communities(ROUTER_MAC))
     assert isinstance(route, EvpnRoute)
     assert (route.prefix, route.generation) == (ip_network("fd00:1::/64"), FIRST_GENERATION)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.fakes.vrouter_host import make_network, make_port
-from vrouter_vm.model import InterfaceSettings, LinkLocalService, Network, Placement, StaticRoute, routes_behind
+from vrouter_vm.model import Behind, InterfaceSettings, LinkLocalService, Network, Placement, StaticRoute, routes_behind
 from vrouter_vm.tf.route_tables import parse_interface_table, parse_network_table
 
 RED = make_network("red", 5, "10.1.1.0/24", "fd00:1::/64")
@@ -69,9 +69,9 @@ def test_an_interfaces_table_is_a_list_of_prefixes() -> None:
 
 def test_the_prefixes_behind_a_nic_are_reached_by_the_guests_first_address_of_their_version() -> None:
     assert routes_behind(placed(routes=("10.9.0.0/16", "fd00:9::/32", "0.0.0.0/0"))) == {
-        ip_network("10.9.0.0/16"): ip_address("10.1.1.30"),
-        ip_network("fd00:9::/32"): ip_address("fd00:1::30"),
-        ip_network("0.0.0.0/0"): ip_address("10.1.1.30"),
+        ip_network("10.9.0.0/16"): Behind(ip_address("10.1.1.30"), True),
+        ip_network("fd00:9::/32"): Behind(ip_address("fd00:1::30"), True),
+        ip_network("0.0.0.0/0"): Behind(ip_address("10.1.1.30"), True),
     }
     assert ip_network("fd00:9::/32") not in routes_behind(placed(routes=("fd00:9::/32",), is_ipv6=False))
 
@@ -79,7 +79,7 @@ def test_the_prefixes_behind_a_nic_are_reached_by_the_guests_first_address_of_th
 def test_a_networks_route_is_that_guests_whose_address_is_the_next_hop_and_counts_before_the_interfaces() -> None:
     network = replace(RED, static_routes=(static("10.9.0.0/16", "10.1.1.31"), static("10.8.0.0/16", "10.1.1.99")))
     assert routes_behind(placed(routes=("10.9.0.0/16",), network=network)) == {
-        ip_network("10.9.0.0/16"): ip_address("10.1.1.31")
+        ip_network("10.9.0.0/16"): Behind(ip_address("10.1.1.31"), True)
     }
 
 
@@ -101,5 +101,5 @@ def test_the_addresses_of_the_routers_services_lie_behind_nobody() -> None:
 
 def test_neither_a_gateway_nor_the_guests_own_addresses_lie_behind_it() -> None:
     assert routes_behind(placed(routes=("10.1.1.1/32", "10.1.1.30/32", "fd00:1::1/128", "10.1.1.40/32"))) == {
-        ip_network("10.1.1.40/32"): ip_address("10.1.1.30")
+        ip_network("10.1.1.40/32"): Behind(ip_address("10.1.1.30"), True)
     }

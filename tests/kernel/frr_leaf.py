@@ -142,7 +142,8 @@ class Leaf:
             *_vrf("black", self.vtep, vni=9, nic="eth4", gateways=("10.10.0.1/24", "fd00:10::1/64")),
             namespace="leaf",
         )
-        run("ip netns exec leaf sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")
+        settings = "net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 net.ipv4.fib_multipath_hash_policy=1"
+        run(f"ip netns exec leaf sysctl -qw {settings}")
         for name in (f"vx{self.vni}", "vx9"):
             run(f"bridge -n leaf link set dev {name} neigh_suppress on learning off")
         for host, address, address6 in (("backend", BACKEND, BACKEND6), ("office", OFFICE, OFFICE6)):

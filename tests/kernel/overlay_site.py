@@ -18,7 +18,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, ip_address, ip_network
@@ -101,6 +101,8 @@ R4 = Guest(name="r4", vlan=104, address="10.1.1.14", vn=RED)
 VIP, VIP6 = "10.1.1.100", "fd00:1::100"
 SHARED = f"{VIP}/32", f"{VIP6}/128"
 """Addresses that guests of red share: the first r1, r2 and r3, the second r2 and r3."""
+AT_ONCE, AT_ONCE6 = "10.1.1.200", "fd00:1::200"
+"""Addresses that guests of red use at once: the first r2, r3 and m1, the second r2 and r3."""
 MOVER = Guest(name="m1", vlan=110, address="10.1.1.20", vn=RED)
 """A guest that is wired to every host; which of them carries it is a matter of `Site.connect`."""
 
@@ -364,6 +366,19 @@ class Pinging:
 
 
 @contextmanager
+def route_monitor(host: Host) -> Iterator[Callable[[], list[str]]]:
+    """Take down what becomes of routes within this block; ask for it afterwards."""
+    command = ["ip", "-n", host.namespace, "monitor", "route"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    said: list[str] = []
+    try:
+        yield lambda: said
+    finally:
+        process.terminate()
+        said += process.communicate(timeout=30)[0].splitlines()
+
+
+@contextmanager
 def running_site(folder: Path, *, letters: str = "ab", has_mpls: bool = False) -> Iterator[Site]:
     """Everything up, all guests served; processes and namespaces are gone at the end."""
     hosts = [Host(letter=letter, vtep=VTEPS[letter], folder=folder / letter, has_mpls=has_mpls) for letter in letters]
@@ -413,8 +428,11 @@ def running_tf(_site: Site) -> Iterator[NetworkApi]:
 def _interfaces() -> Snapshot:
     """What TF has for the guests' interfaces. The firewall forwards for others: its NICs have no port security."""
     shared = {R1: SHARED[:1], R2: SHARED, R3: SHARED}
+    both = f"{AT_ONCE}/32", f"{AT_ONCE6}/128"
+    at_once = {R2: both, R3: both, MOVER: both[:1]}
     interfaces: list[dict[str, Any]] = [
-        {"uuid": guest.vmi, **_address_pairs(*shared.get(guest, ()))} for guest in (*chain(*ON.values()), MOVER, W1, Y3)
+        {"uuid": guest.vmi, **_address_pairs(*shared.get(guest, ()), at_once=at_once.get(guest, ()))}
+        for guest in (*chain(*ON.values()), MOVER, W1, Y3)
     ]
     interfaces.append({"uuid": FIREWALL.vmi, "port_security_enabled": False})
     refs = [{"to": ["behind"], "uuid": "table-1"}]
@@ -423,12 +441,13 @@ def _interfaces() -> Snapshot:
     return {RESOURCE: interfaces, INTERFACE_TABLE: [{"uuid": "table-1", INTERFACE_ROUTES: {"route": routes}}]}
 
 
-def _address_pairs(*prefixes: str) -> dict[str, Any]:
-    """What TF has of an interface with these allowed address pairs."""
+def _address_pairs(*prefixes: str, at_once: tuple[str, ...]) -> dict[str, Any]:
+    """What TF has of an interface with these allowed address pairs; `at_once`: those that guests use at once."""
     pairs = []
-    for prefix in prefixes:
+    for prefix in (*prefixes, *at_once):
         address, length = prefix.split("/")
-        pairs.append({"ip": {"ip_prefix": address, "ip_prefix_len": int(length)}, "address_mode": "active-standby"})
+        mode = "active-active" if prefix in at_once else "active-standby"
+        pairs.append({"ip": {"ip_prefix": address, "ip_prefix_len": int(length)}, "address_mode": mode})
     return {"virtual_machine_interface_allowed_address_pairs": {"allowed_address_pair": pairs}}
 
 
@@ -436,6 +455,13 @@ def give_up(*guests: Guest) -> None:
     """Take `VIP` and `VIP6` from guests."""
     for guest in guests:
         batch(*(f"addr flush dev eth0 to {address}" for address in (VIP, VIP6)), namespace=guest.name)
+
+
+def share(*guests: Guest) -> None:
+    """Let guests have `AT_ONCE` and `AT_ONCE6`."""
+    for guest in guests:
+        commands = (f"addr replace {AT_ONCE}/32 dev eth0", f"addr replace {AT_ONCE6}/128 dev eth0 nodad")
+        batch(*commands[: 2 if guest.ipv6 else 1], namespace=guest.name)
 
 
 def take_over(guest: Guest, *before: Guest) -> None:

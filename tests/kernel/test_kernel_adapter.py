@@ -8,6 +8,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address, ip_network
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.fakes.vrouter_host import (
@@ -43,8 +44,8 @@ from vrouter_vm.kernel.adapter import Kernel
 from vrouter_vm.kernel.fou import MplsPort
 from vrouter_vm.kernel.route_socket import RouteSocket
 from vrouter_vm.kernel_model import Observed, Route, Sysctl, Underlay, Vrf, Vxlan
-from vrouter_vm.model import Encapsulation, Port, RouteTarget
-from vrouter_vm.overlay.evpn import Vtep, labelled
+from vrouter_vm.model import AddressPair, Encapsulation, InterfaceSettings, Port, RouteTarget
+from vrouter_vm.overlay.evpn import SHARED_DISCRIMINATOR, SHARED_GENERATION, Vtep, labelled
 from vrouter_vm.overlay_model import BgpRoute, EvpnRoute, OverlayView
 from vrouter_vm.plan import plan_host
 from vrouter_vm.wanted.links import route_to
@@ -60,6 +61,8 @@ RED = replace(
 VIEW = make_view(RED, make_network("blue", 6))
 FIRST = [make_port(1, addresses=("10.1.1.11", "fd00:1::11")), make_port(2, vn="blue"), make_port(3, is_enabled=False)]
 THEN = [make_port(1, vn="blue"), make_port(4), make_port(3, mac="00:50:56:aa:00:99")]
+AT_ONCE = tuple(AddressPair(prefix=ip_network(each), is_shared=True) for each in ("10.1.1.78/32", "fd00:1::78/128"))
+"""What all of these guests use at the same time."""
 
 
 class RealHost:
@@ -117,10 +120,11 @@ def plan(
     """The plan without what is for the speaker; with an overlay if `remote` is not None."""
     have = host.see()
     overlay = None if remote is None else overlay_with(remote)
+    settings = [InterfaceSettings(vmi_uuid=port.vmi_uuid, address_pairs=AT_ONCE) for port in ports]
     want = desired_state(
         ports=ports,
         networks=VIEW,
-        interfaces=make_interfaces(ports),
+        interfaces=make_interfaces(ports, *settings),
         trunk=have.trunk,
         has_ipv6=have.has_ipv6,
         overlay=overlay,
@@ -166,6 +170,12 @@ def elsewhere(prefix: str, *, host: int = 2, network_id: int = 5, generation: in
     )
 
 
+def at_once(prefix: str, *, host: int) -> EvpnRoute:
+    """What guests of another host and of this one use at the same time."""
+    route = elsewhere(prefix, host=host, generation=SHARED_GENERATION)
+    return msgspec.structs.replace(route, med=SHARED_DISCRIMINATOR)
+
+
 def comparable(seen: Observed) -> Observed:
     """Without what a real host has of its own: other devices, settings that nobody asked for, counters."""
     asked_for = desired_state(
@@ -198,6 +208,12 @@ HEARD: list[list[BgpRoute]] = [
     [elsewhere("10.1.1.50/32"), *LABELLED],
     [LABELLED[1], labelled(elsewhere("10.1.1.60/32", host=5), 31), labelled(elsewhere("10.1.1.50/32", host=5), 32)],
     [elsewhere("10.1.1.11/32", generation=200), elsewhere("10.9.0.0/16", network_id=99), elsewhere("fd00:1::50/128")],
+    [at_once(str(pair.prefix), host=number) for pair in AT_ONCE for number in (2, 3)],
+    [
+        *(at_once(str(pair.prefix), host=number) for pair in AT_ONCE for number in (3, 4)),
+        *(elsewhere(prefix, host=number) for prefix in ("10.9.0.0/16", "fd00:9::/64") for number in (2, 3)),
+        *(labelled(elsewhere("10.8.0.0/16", host=number), 30 + number) for number in (4, 5)),
+    ],
     [],
 ]
 
@@ -213,6 +229,17 @@ def test_they_come_to_the_same_with_tunnels(host: RealHost) -> None:
         assert replace(comparable(host.see()), sysctls={}) == replace(comparable(fake.see()), sysctls={})
     turn(host, FIRST)
     assert host.see().vxlans == {}
+
+
+def test_they_do_when_guests_come_and_go_that_use_an_address_at_once(host: RealHost) -> None:
+    fake = FakeHost(underlay=UNDERLAY)
+    four = [*THEN, make_port(5), make_port(6)]
+    for ports in (four, THEN, FIRST, four, four[1:]):
+        for real_or_fake in (host, fake):
+            turn(real_or_fake, ports, HEARD[-2])
+        assert plan(host, ports, HEARD[-2]) == ()
+        assert replace(comparable(host.see()), sysctls={}) == replace(comparable(fake.see()), sysctls={})
+    turn(host, FIRST)
 
 
 def test_a_change_of_the_underlays_mtu_is_followed_without_a_new_device(host: RealHost) -> None:

@@ -7,14 +7,28 @@ until then is a matter of time, which `python -m bench vmotion` measures.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
 from lab.pings import SteadyPing
+from tests.kernel.datagrams import answering, asking
 from tests.kernel.frr_leaf import BACKEND, Leaf, is_installed
-from tests.kernel.overlay_site import MOVER, R1, R3, R4, Host, Site, running_site
-from tests.kernel.site import PATIENCE_S, batch, wait_until
+from tests.kernel.overlay_site import (
+    AT_ONCE,
+    AT_ONCE6,
+    MOVER,
+    R1,
+    R2,
+    R3,
+    R4,
+    Host,
+    Site,
+    route_monitor,
+    running_site,
+    share,
+)
+from tests.kernel.site import PATIENCE_S, batch, run, wait_until
 
 pytestmark = pytest.mark.kernel
 
@@ -96,6 +110,62 @@ def nothing_lost(senders: dict[str, str]) -> Iterator[list[SteadyPing]]:
     finally:
         losses = {where: ping.end() for where, ping in steady.items()}
     assert {where: loss.missing for where, loss in losses.items() if loss.missing} == {}
+
+
+FLOWS = 32
+"""Of each sender: by chance they all miss one of three guests once in a hundred thousand runs."""
+
+
+def next_hops(address: str, *, at: str) -> int:
+    """How many next hops a vRouter VM, or the fabric's router, has to an address of red."""
+    where = "leaf" if at == "leaf" else f"v-{at}"
+    version, vrf = "-6 " if ":" in address else "", "red" if at == "leaf" else "v5"
+    return run(f"ip -n {where} {version}route show vrf {vrf} {address}").count("via ")
+
+
+def wait_spread(expected: dict[str, int], address: str = AT_ONCE) -> None:
+    """Wait until hosts and the fabric's router have as many next hops to an address."""
+    for at, number in expected.items():
+        wait_until(
+            lambda at=at, number=number: next_hops(address, at=at) == number,  # type: ignore[misc]
+            timeout_s=PATIENCE_S,
+            what=f"{number} next hops to {address} at {at}",
+            instead=lambda at=at: f"but {next_hops(address, at=at)}",  # type: ignore[misc]
+        )
+
+
+def test_guests_that_use_an_address_at_once_share_its_flows_and_who_moves_or_goes_costs_the_others_none(
+    site: Site,
+) -> None:
+    share(R2, R3, MOVER)
+    members = {R2.name, R3.name, MOVER.name}
+    own = {R1.name: R1.address, R4.name: R4.address, "backend": BACKEND}
+    with ExitStack() as stack:
+        answer = stack.enter_context(answering(members, AT_ONCE))
+        senders = {name: stack.enter_context(asking(name, own[name], flows=FLOWS)) for name in own}
+        wait_spread({"a": 3, "b": 2, "c": 2, "leaf": 2})
+        for name, sockets in senders.items():
+            assert set(answer.ask(sockets, AT_ONCE).values()) == members, name
+        site.connect(site.b)
+        site.b.serve(MOVER)  # while host a goes on to serve it
+        wait_spread({"a": 2, "b": 3, "c": 2, "leaf": 2})
+        for name, sockets in senders.items():
+            assert set(answer.ask(sockets, AT_ONCE).values()) == members, name
+        site.a.drop(MOVER)
+        with route_monitor(site.a) as changes:
+            site.a.drop(R2)
+            wait_spread({"a": 1, "b": 2, "c": 1, "leaf": 1})
+            for name, sockets in senders.items():
+                assert set(answer.ask(sockets, AT_ONCE).values()) == members - {R2.name}, name
+        ways = [line for line in changes() if f"{AT_ONCE} " in line and "table 100005" in line]
+        assert ways, "seen"
+        assert not [line for line in ways if line.startswith("Deleted")], "there is a way at every moment"
+        site.a.serve(R2)
+        six = stack.enter_context(answering((R2.name, R3.name), AT_ONCE6))
+        wait_spread({"a": 2, "b": 2, "c": 0}, AT_ONCE6)
+        with asking(R1.name, R1.ipv6 or "", flows=FLOWS) as sockets:
+            assert set(six.ask(sockets, AT_ONCE6).values()) == {R2.name, R3.name}
+    assert R2.arp_replies(f"-U -c 2 {AT_ONCE}") == 0, "nobody else says that it has what the guest announces"
 
 
 def test_a_late_withdrawal_by_the_old_host_costs_nobody_a_packet(site: Site) -> None:

@@ -221,8 +221,10 @@ class Withdraw(Action, frozen=True, kw_only=True, gc=False):
     route: BgpRoute
 
 
+RouteAction: TypeAlias = AddRoute | ReplaceRoute | DeleteRoute
 KernelAction: TypeAlias = (
-    AddRule
+    RouteAction
+    | AddRule
     | DeleteRule
     | AddLanding
     | DeleteLanding
@@ -242,9 +244,6 @@ KernelAction: TypeAlias = (
     | DeleteNeighbour
     | AddTunnelEnd
     | DeleteTunnelEnd
-    | AddRoute
-    | ReplaceRoute
-    | DeleteRoute
 )
 FilterAction: TypeAlias = ReplaceFilters | ChangeElements
 SpeakerAction: TypeAlias = Announce | Withdraw
@@ -253,6 +252,8 @@ AnyAction: TypeAlias = KernelAction | FilterAction | SpeakerAction
 
 FILTER_ACTIONS: Final = (ReplaceFilters, ChangeElements)
 """What nftables carries out."""
+ROUTE_ACTIONS: Final = (AddRoute, ReplaceRoute, DeleteRoute)
+"""The ones that there are by the thousand."""
 PEER_ACTIONS: Final = (Announce, Withdraw)
 """What other hosts are told."""
 _ELSEWHERE: Final = (*FILTER_ACTIONS, *PEER_ACTIONS)
@@ -345,7 +346,6 @@ _SPELLED_OUT: Final = 16
 """So many routes of a table are told one by one."""
 
 _VERBS: Final = {AddRoute: "add", ReplaceRoute: "replace", DeleteRoute: "delete"}
-_ROUTES: Final = (AddRoute, ReplaceRoute, DeleteRoute)
 
 
 def summarize(actions: Iterable[AnyAction]) -> list[str]:
@@ -353,7 +353,7 @@ def summarize(actions: Iterable[AnyAction]) -> list[str]:
     by_subject: dict[str, list[AnyAction]] = {}
     by_table: dict[tuple[str, int], list[AnyAction]] = {}
     for action in actions:
-        if isinstance(action, _ROUTES) and action.route.via is not None:
+        if isinstance(action, ROUTE_ACTIONS) and action.route.via is not None:
             by_table.setdefault((_VERBS[type(action)], action.route.table), []).append(action)
         else:
             by_subject.setdefault(action.subject, []).append(action)

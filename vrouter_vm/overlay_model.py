@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import msgspec
 
@@ -34,6 +34,9 @@ class EvpnRoute(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     `generation` travels as the local preference, `med` is the multi-exit discriminator: see `evpn`.
     """
 
+    encapsulation: ClassVar[Encapsulation] = Encapsulation.VXLAN
+    """How packets get there."""
+
     rd: str
     prefix: IpNetwork
     vni: int
@@ -44,11 +47,6 @@ class EvpnRoute(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     med: int = 0
 
     @property
-    def encapsulation(self) -> Encapsulation:
-        """How packets get there."""
-        return Encapsulation.VXLAN
-
-    @property
     def key(self) -> RouteKey:
         """What names it."""
         return self.rd, self.prefix
@@ -57,6 +55,9 @@ class EvpnRoute(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class VpnRoute(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One labelled VPN route (RFC 4364, RFC 4659). `next_hop` delivers packets with that MPLS label, over UDP."""
 
+    encapsulation: ClassVar[Encapsulation] = Encapsulation.MPLS_UDP
+    """How packets get there."""
+
     rd: str
     prefix: IpNetwork
     label: int
@@ -64,11 +65,6 @@ class VpnRoute(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     targets: frozenset[RouteTarget]
     generation: int
     med: int = 0
-
-    @property
-    def encapsulation(self) -> Encapsulation:
-        """How packets get there."""
-        return Encapsulation.MPLS_UDP
 
     @property
     def family(self) -> Family:

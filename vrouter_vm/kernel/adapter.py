@@ -17,6 +17,7 @@ from typing import Final, assert_never
 from tf_reconcile.errors import BoundaryError, ConfigError, Conflict, Rejected, Transient
 from vrouter_vm import names
 from vrouter_vm.actions import (
+    ROUTE_ACTIONS,
     AddAddress,
     AddLabel,
     AddLanding,
@@ -37,6 +38,7 @@ from vrouter_vm.actions import (
     KernelAction,
     Listen,
     ReplaceRoute,
+    RouteAction,
     SetMtu,
     SetNeighbour,
     SetSysctl,
@@ -48,6 +50,7 @@ from vrouter_vm.kernel.fou import MPLS_IN_IP, MplsPort
 from vrouter_vm.kernel.netlink import Message
 from vrouter_vm.kernel.route_socket import SYSTEM, RouteSocket
 from vrouter_vm.kernel.rtlink import Link
+from vrouter_vm.kernel.rtroute import RouteFrame
 from vrouter_vm.kernel_model import (
     LabelDoor,
     LabelRoute,
@@ -181,7 +184,7 @@ class Kernel:
         """
         codes: list[int | None] = [None] * len(actions)
         messages: list[Message] = []
-        asked_by: list[list[int]] = []
+        asked_by: list[Sequence[int]] = []
         index_of = _Indexes()
         for message, numbers in self._messages(actions, index_of, codes):
             messages.append(message)
@@ -191,47 +194,38 @@ class Kernel:
         except OSError as error:
             answers = [error.errno or errno.EIO] * len(messages)
         for numbers, code in zip(asked_by, answers, strict=True):
-            for number in numbers:
-                codes[number] = codes[number] or code
+            if code:
+                for number in numbers:
+                    codes[number] = codes[number] or code
         return [_outcome(action, code) if code else None for action, code in zip(actions, codes, strict=True)]
 
     def _messages(
         self, actions: Sequence[KernelAction], index_of: IndexOf, codes: list[int | None]
-    ) -> Iterator[tuple[Message, list[int]]]:
+    ) -> Iterator[tuple[Message, Sequence[int]]]:
         """Yield messages and the numbers of the actions that each carries out.
 
         What no message can do is done here, and what cannot be asked for at all fails here: `codes` has the outcome.
         """
-        settings: dict[str, dict[str, int]] = {}
-        setters: dict[str, list[int]] = {}
+        settings = _DeviceSettings()
+        message_about = _RouteMessages(index_of)
         for number, action in enumerate(actions):
             try:
-                if isinstance(action, SetSysctl):
-                    device, key = action.sysctl.ifname, action.sysctl.path.rpartition("/")[2]
-                    if device is not None and action.sysctl.path == names.ipv4_conf(device, key):
-                        if key in rtlink.IPV4_SETTINGS:
-                            settings.setdefault(device, {})[key] = action.value
-                            setters.setdefault(device, []).append(number)
-                            continue
-                    elif device is not None and action.sysctl.path == names.neigh_conf(device, _PROXY_DELAY):
-                        yield rtlink.set_proxy_delay(index_of(device), action.value * _TICKS_PER_MS), [number]
-                        continue
-                    (_SYSCTL_ROOT / action.sysctl.path).write_text(f"{action.value}\n", encoding="ascii")
-                    codes[number] = 0
+                if isinstance(action, ROUTE_ACTIONS):
+                    yield message_about(action), (number,)
                 elif isinstance(action, Listen):
                     self._listen()
                     codes[number] = 0
-                else:
+                elif not isinstance(action, SetSysctl):
                     for message in _messages_of(action, index_of):
-                        yield message, [number]
+                        yield message, (number,)
+                elif (delay := _proxy_delay(action.sysctl)) is not None:
+                    yield rtlink.set_proxy_delay(index_of(delay), action.value * _TICKS_PER_MS), (number,)
+                elif not settings.take(action, number):
+                    (_SYSCTL_ROOT / action.sysctl.path).write_text(f"{action.value}\n", encoding="ascii")
+                    codes[number] = 0
             except OSError as error:
                 codes[number] = error.errno or errno.EIO
-        for device, values in settings.items():
-            try:
-                yield rtlink.set_ipv4(index_of(device), values), setters[device]
-            except OSError as error:
-                for number in setters[device]:
-                    codes[number] = error.errno or errno.EIO
+        yield from settings.messages(index_of, codes)
 
     def _listen(self) -> None:
         if self._mpls is None:
@@ -379,13 +373,7 @@ def _messages_of(action: KernelAction, index_of: IndexOf) -> tuple[Message, ...]
 
 
 def _message(action: KernelAction, index_of: IndexOf) -> Message:  # noqa: PLR0912 - one per kind of action
-    match action:  # routes first: there are thousands
-        case AddRoute(route=route):
-            return _route(rtroute.NEW_ROUTE, _ADD, route, index_of)
-        case ReplaceRoute(route=route):
-            return _route(rtroute.NEW_ROUTE, _PUT, route, index_of)
-        case DeleteRoute(route=route):
-            return _route(rtroute.DEL_ROUTE, 0, route, index_of)
+    match action:
         case AddRule(rule=rule):
             return _rule(rtroute.NEW_RULE, _ADD, rule)
         case DeleteRule(rule=rule):
@@ -443,8 +431,8 @@ def _message(action: KernelAction, index_of: IndexOf) -> Message:  # noqa: PLR09
             return rtroute.far_end(rtroute.NEW_NEIGHBOUR, flags, index_of(end.ifname), end.vtep, end.mac)
         case DeleteTunnelEnd(end=end):
             return rtroute.far_end(rtroute.DEL_NEIGHBOUR, 0, index_of(end.ifname), end.vtep, end.mac)
-        case SetSysctl() | Listen():
-            raise TypeError("no message does that")
+        case AddRoute() | ReplaceRoute() | DeleteRoute() | SetSysctl() | Listen():
+            raise TypeError("`_messages` does that")
         case _:
             assert_never(action)
 
@@ -491,8 +479,71 @@ def _landing(kind: int, flags: int, landing: Landing) -> Message:
     )
 
 
-def _route(kind: int, flags: int, route: Route, index_of: IndexOf) -> Message:
-    if isinstance(route, MultipathRoute):
+class _DeviceSettings:
+    """IPv4 settings of devices: one message sets all of a device's."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, dict[str, int]] = {}
+        self._askers: dict[str, list[int]] = {}
+
+    def take(self, action: SetSysctl, number: int) -> bool:
+        """Take an action in, if it is about such a setting; return whether it is."""
+        device, key = action.sysctl.ifname, action.sysctl.path.rpartition("/")[2]
+        if device is None or key not in rtlink.IPV4_SETTINGS or action.sysctl.path != names.ipv4_conf(device, key):
+            return False
+        self._values.setdefault(device, {})[key] = action.value
+        self._askers.setdefault(device, []).append(number)
+        return True
+
+    def messages(self, index_of: IndexOf, codes: list[int | None]) -> Iterator[tuple[Message, Sequence[int]]]:
+        """Yield what sets them, and the numbers of the actions; `codes` has why that is not possible."""
+        for device, values in self._values.items():
+            try:
+                yield rtlink.set_ipv4(index_of(device), values), self._askers[device]
+            except OSError as error:
+                for number in self._askers[device]:
+                    codes[number] = error.errno or errno.EIO
+
+
+def _proxy_delay(sysctl: Sysctl) -> str | None:
+    """Return the device whose delay of proxied answers it is, or None when it is another setting."""
+    is_delay = sysctl.ifname is not None and sysctl.path == names.neigh_conf(sysctl.ifname, _PROXY_DELAY)
+    return sysctl.ifname if is_delay else None
+
+
+class _RouteMessages:
+    """Messages about routes. Those of a plan are in order, so most differ from the one before in the prefix alone."""
+
+    def __init__(self, index_of: IndexOf) -> None:
+        self._index_of = index_of
+        self._last: RouteAction | None = None
+        self._frame: RouteFrame
+
+    def __call__(self, action: RouteAction) -> Message:
+        """Return what carries out an action; raises OSError when there is no such device."""
+        route = action.route
+        if isinstance(route, MultipathRoute):
+            return self._multipath(action, route)
+        if self._last is None or not _is_parallel(action, self._last):
+            kind, flags = _ROUTE_REQUESTS[type(action)]
+            self._frame = rtroute.route_frame(
+                kind,
+                flags,
+                version=route.prefix.version,
+                length=route.prefix.prefixlen,
+                table=route.table,
+                protocol=names.ROUTE_PROTOCOL,
+                metric=route.metric,
+                index=None if route.ifname is None else self._index_of(route.ifname),
+                via=route.via,
+                source=route.source,
+                label=route.label,
+            )
+            self._last = action
+        return self._frame.about(route.prefix)
+
+    def _multipath(self, action: RouteAction, route: MultipathRoute) -> Message:
+        kind, flags = _ROUTE_REQUESTS[type(action)]
         is_gone = kind == rtroute.DEL_ROUTE  # whatever its devices are by now
         return rtroute.multipath_route(
             kind,
@@ -501,20 +552,31 @@ def _route(kind: int, flags: int, route: Route, index_of: IndexOf) -> Message:
             table=route.table,
             protocol=names.ROUTE_PROTOCOL,
             metric=route.metric,
-            hops=() if is_gone else [(index_of(hop.ifname), hop.via, hop.label) for hop in route.next_hops],
+            hops=() if is_gone else [(self._index_of(hop.ifname), hop.via, hop.label) for hop in route.next_hops],
             source=route.source,
         )
-    return rtroute.route(
-        kind,
-        flags,
-        route.prefix,
-        table=route.table,
-        protocol=names.ROUTE_PROTOCOL,
-        metric=route.metric,
-        index=None if route.ifname is None else index_of(route.ifname),
-        via=route.via,
-        source=route.source,
-        label=route.label,
+
+
+_ROUTE_REQUESTS: Final[Mapping[type[RouteAction], tuple[int, int]]] = {
+    AddRoute: (rtroute.NEW_ROUTE, _ADD),
+    ReplaceRoute: (rtroute.NEW_ROUTE, _PUT),
+    DeleteRoute: (rtroute.DEL_ROUTE, 0),
+}
+
+
+def _is_parallel(an_action: RouteAction, another: RouteAction) -> bool:
+    """True when two actions are known to differ in the prefix alone."""
+    one, other = an_action.route, another.route
+    return (
+        type(an_action) is type(another)
+        and one.prefix.prefixlen == other.prefix.prefixlen
+        and one.prefix.version == other.prefix.version
+        and one.ifname == other.ifname
+        and one.table == other.table
+        and one.via is other.via
+        and one.source is other.source
+        and one.label == other.label
+        and one.metric == other.metric
     )
 
 

@@ -10,6 +10,8 @@ from ipaddress import IPv4Address, IPv6Address
 from itertools import starmap
 from typing import Final
 
+import msgspec
+
 from vrouter_vm.kernel.netlink import (
     AF_BRIDGE,
     AF_INET,
@@ -58,6 +60,8 @@ _IFA_F_DEPRECATED: Final = 0x20
 _FOREVER: Final = 0xFFFFFFFF
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC, _RTA_TABLE = 1, 4, 5, 6, 7, 15
 _RTA_MULTIPATH, _RTA_VIA, _RTA_NEWDST, _RTA_ENCAP_TYPE, _RTA_ENCAP = 9, 18, 19, 21, 22
+_DST_HEADERS: Final = {version: attribute(_RTA_DST, bytes(size))[:-size] for version, size in ((4, 4), (6, 16))}
+"""By IP version; the address follows."""
 _MPLS_DST: Final = 1
 _NDA_DST, _NDA_LLADDR = 1, 2
 _FRA_PRIORITY, _FRA_MARK, _FRA_TABLE, _FRA_L3MDEV, _FRA_PROTOCOL = 6, 10, 15, 19, 21
@@ -152,32 +156,24 @@ def far_end(kind: int, flags: int, index: int, vtep: IPv4Address, mac: str) -> M
     return Message(kind, flags, body + attribute(_NDA_DST, vtep.packed) + attribute(_NDA_LLADDR, pack_mac(mac)))
 
 
-def route(
+class RouteFrame(msgspec.Struct, frozen=True, gc=False):
+    """A message about a route but for the prefix, in which alone most routes to one host differ."""
+
+    kind: int
+    flags: int
+    before: bytes
+    after: bytes
+
+    def about(self, prefix: IpNetwork) -> Message:
+        """Return the message; `prefix` has the length and the IP version that the frame is for."""
+        packed = prefix.network_address.packed if len(self.before) > _ROUTE.size else b""
+        return Message(self.kind, self.flags, self.before + packed + self.after)
+
+
+def route_frame(
     kind: int,
     flags: int,
-    prefix: IpNetwork,
     *,
-    table: int,
-    protocol: int,
-    metric: int,
-    index: int | None,
-    via: IpAddress | None,
-    source: IpAddress | None = None,
-    label: int | None = None,
-) -> Message:
-    """Return what adds, replaces or deletes a route; `index` None: unreachable.
-
-    `source`: of the host's own packets; `label`: what packets get.
-    """
-    version, length = prefix.version, prefix.prefixlen
-    header, rest = _route_around(kind, version, length, table, protocol, metric, index, via, source, label)
-    dst = attribute(_RTA_DST, prefix.network_address.packed) if length else b""
-    return Message(kind, flags, header + dst + rest)
-
-
-@lru_cache(maxsize=4096)
-def _route_around(  # noqa: PLR0917 - a key
-    kind: int,
     version: int,
     length: int,
     table: int,
@@ -185,13 +181,16 @@ def _route_around(  # noqa: PLR0917 - a key
     metric: int,
     index: int | None,
     via: IpAddress | None,
-    source: IpAddress | None,
-    label: int | None,
-) -> tuple[bytes, bytes]:
-    """Return what comes before and after the prefix in a message about a route; the same for most to one host."""
+    source: IpAddress | None = None,
+    label: int | None = None,
+) -> RouteFrame:
+    """Return what adds, replaces or deletes a route to a prefix of that length; `index` None: unreachable.
+
+    `source`: of the host's own packets; `label`: what packets get.
+    """
     is_direct = index is not None and via is None and version == 4  # noqa: PLR2004 - IP version
     scope = SCOPE_ANY if kind == DEL_ROUTE else SCOPE_LINK if is_direct else SCOPE_UNIVERSE
-    header = _ROUTE.pack(
+    before = _ROUTE.pack(
         family_of(version),
         length,
         0,
@@ -202,6 +201,8 @@ def _route_around(  # noqa: PLR0917 - a key
         UNREACHABLE if index is None else UNICAST,
         0 if via is None else ON_LINK,
     )
+    if length:
+        before += _DST_HEADERS[version]
     body = [attribute(_RTA_TABLE, U32.pack(table))]
     if metric:
         body.append(attribute(_RTA_PRIORITY, U32.pack(metric)))
@@ -213,7 +214,7 @@ def _route_around(  # noqa: PLR0917 - a key
         body.append(attribute(_RTA_PREFSRC, source.packed))
     if label is not None:
         body.append(_encapsulation(label))
-    return header, b"".join(body)
+    return RouteFrame(kind, flags, before, b"".join(body))
 
 
 def multipath_route(

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network
-from typing import Final, assert_never
+from typing import Final
 
 from vrouter_vm import names
 from vrouter_vm.model import Encapsulation, Exporter, IpNetwork, MacAddress, RouteTarget, RouteTargets, VnUuid
@@ -181,15 +181,12 @@ def labelled(route: EvpnRoute, label: int) -> VpnRoute:
 
 def is_usable(route: BgpRoute, vtep: Vtep) -> bool:
     """True when packets can be sent by this route of another host."""
-    if route.next_hop == vtep.address or not _is_host(route.next_hop):
+    next_hop = route.next_hop
+    if next_hop == vtep.address or not _is_host(next_hop):
         return False
-    match route:
-        case EvpnRoute(vni=vni, router_mac=mac):
-            return vni in names.VNIS and mac not in {vtep.router_mac, _NO_MAC} and int(mac[:2], 16) & 1 == 0
-        case VpnRoute(label=label):
-            return label in names.LABELS
-        case _:
-            assert_never(route)
+    if isinstance(route, EvpnRoute):
+        return route.router_mac != vtep.router_mac and _is_addressable(route.vni, route.router_mac)
+    return route.label in names.LABELS
 
 
 @lru_cache(maxsize=4096)
@@ -198,6 +195,12 @@ def _is_host(address: IPv4Address) -> bool:
     address, and what it refuses makes every pass a full one.
     """
     return not (address.is_multicast or address.is_loopback or address.is_reserved or int(address) < _FIRST_ADDRESS)
+
+
+@lru_cache(maxsize=4096)
+def _is_addressable(vni: int, mac: MacAddress) -> bool:
+    """True for what can be on an encapsulated frame."""
+    return vni in names.VNIS and mac != _NO_MAC and int(mac[:2], 16) & 1 == 0
 
 
 def may_take(member: Member, prefix: IpNetwork) -> bool:

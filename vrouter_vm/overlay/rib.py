@@ -6,7 +6,7 @@ rules: who wins, and what is told. Called by `wanted`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import TypeAlias
@@ -45,6 +45,8 @@ class Rib:
         self._ways: dict[RouteKey, tuple[LocalWay, ...]] = {}
         self._rds: dict[int, str] = {}
         self._dirty: set[PrefixUnit] = set()
+        self._untold: set[PrefixUnit] = set()
+        """What this host has to tell anew, of what is dirty."""
         self._claimed: set[PrefixUnit] = set()
         self._released: set[PrefixUnit] = set()
         self.remote: dict[RouteKey, BgpRoute] = {}
@@ -59,18 +61,20 @@ class Rib:
 
         Return what was in use of it before, and what is now.
         """
-        if route is not None and not is_usable(route, self._vtep):
-            route = None
-        old = self.remote.get(key)
-        if old == route:
-            return old, old
-        if old is not None:
-            self._leave(old)
-        if route is not None:
-            self.remote[key] = route
+        if route is None or not is_usable(route, self._vtep):
+            old, route = self.remote.pop(key, None), None
+            if old is not None:
+                self._leave(old)
+            return old, None
+        known = len(self.remote)
+        old = self.remote.setdefault(key, route)
+        if len(self.remote) > known:
             self._enter(route)
-        else:
-            del self.remote[key]
+            return None, route
+        if old != route:
+            self.remote[key] = route
+            self._leave(old)
+            self._enter(route)
         return old, route
 
     def set_member(self, network_id: int, member: Member | None) -> None:
@@ -89,7 +93,7 @@ class Rib:
             touched = old_imports ^ new_imports
         else:
             touched = old_imports | new_imports
-            self._dirty.update((network_id, prefix) for prefix in self._guests.get(network_id, ()))
+            self._retell((network_id, prefix) for prefix in self._guests.get(network_id, ()))
         for target in touched:
             self._dirty.update((network_id, prefix) for prefix in self._routes.get(target, ()))
 
@@ -103,17 +107,17 @@ class Rib:
             guests[prefix] = ways
         else:
             guests.pop(prefix, None)
-        self._dirty.add((network_id, prefix))
+        self._retell([(network_id, prefix)])
 
     def claim(self, network_id: int, prefix: IpNetwork) -> None:
         """Let this host win an address, which a guest here claims, from all that is heard of it by now."""
         self._claimed.add((network_id, prefix))
-        self._dirty.add((network_id, prefix))
+        self._retell([(network_id, prefix)])
 
     def release(self, network_id: int, prefix: IpNetwork) -> None:
         """Take note that the guest that had claimed an address has no part in it any more."""
         self._released.add((network_id, prefix))
-        self._dirty.add((network_id, prefix))
+        self._retell([(network_id, prefix)])
 
     def is_heard_from(self, network_id: int, prefix: IpNetwork, vtep: IPv4Address) -> bool:
         """True when a host says that a prefix is there, whether or not it is followed."""
@@ -122,9 +126,9 @@ class Rib:
 
     def settle(self) -> dict[PrefixUnit, Choice | None]:
         """Choose anew where something has changed; return what was chosen there, None: nothing any more."""
-        for unit in list(self._dirty):  # what is told first: it takes part in the choice, here and in other networks
-            if unit in self.local or self.guests(*unit):
-                self._tell(unit)
+        untold, self._untold = self._untold, set()
+        for unit in untold:  # what is told first: it takes part in the choice, here and in other networks
+            self._tell(unit)
         self._claimed, self._released = set(), set()
         dirty, self._dirty = self._dirty, set()
         chosen = {unit: self._choose(unit) for unit in dirty}
@@ -156,6 +160,11 @@ class Rib:
         """Return how a guest's address, or a prefix behind guests, is reached on this host; by none: it is not here."""
         guests = self._guests.get(network_id)
         return () if guests is None else guests.get(prefix, ())
+
+    def _retell(self, units: Iterable[PrefixUnit]) -> None:
+        units = frozenset(units)
+        self._untold |= units
+        self._dirty |= units
 
     def _tell(self, unit: PrefixUnit) -> None:
         network_id, prefix = unit
@@ -203,8 +212,9 @@ class Rib:
         if member is None:
             return None
         ways = member.encapsulations
-        heard = self._heard(member, prefix) if may_take(member, prefix) else []
-        candidates = [route for route in heard if route.encapsulation in ways]
+        candidates: list[BgpRoute] = []
+        if may_take(member, prefix):
+            candidates += [route for route in self._heard(member, prefix) if route.encapsulation in ways]
         if (own := self.local.get(unit)) is not None:  # also when the network does not import what it exports
             candidates.append(own)
         if not candidates:
@@ -229,13 +239,14 @@ class Rib:
         return heard
 
     def _enter(self, route: BgpRoute) -> None:
-        prefix = route.prefix
+        prefix, alone = route.prefix, (route,)
         for target in route.targets:
             by_prefix = self._routes.get(target)
             if by_prefix is None:
                 by_prefix = self._routes[target] = {}
-            others = by_prefix.get(prefix)
-            by_prefix[prefix] = (route,) if others is None else (*others, route)
+            others = by_prefix.setdefault(prefix, alone)
+            if others is not alone:
+                by_prefix[prefix] = (*others, route)
             for network_id in self._importers.get(target, ()):
                 self._dirty.add((network_id, prefix))
 

@@ -106,7 +106,7 @@ def end_routes(network: Network, *, has_ipv6: bool) -> Iterator[Route]:
         yield Route(table=table, prefix=everything, ifname=None, metric=names.UNREACHABLE_METRIC)
     for subnet in network.subnets:
         if subnet.prefix.version == 4 or has_ipv6:  # noqa: PLR2004 - IP version
-            yield Route(table=table, prefix=subnet.prefix, ifname=None, metric=_metric(subnet.prefix.version))
+            yield Route(table=table, prefix=subnet.prefix, ifname=None, metric=metric_of(subnet.prefix.version))
 
 
 def vif_of(placement: Placement, *, trunk_mac: MacAddress) -> Vif:
@@ -182,6 +182,27 @@ def local_ways(placement: Placement) -> Iterator[tuple[IpNetwork, LocalWay]]:
                 yield prefix, LocalWay(vif=placement.vif, via=via, source=source, is_shared=is_shared)
 
 
+class Sources:
+    """What the router's own IPv4 packets in a network are from: see `source_towards`."""
+
+    def __init__(self, network: Network) -> None:
+        subnets = [subnet for subnet in network.subnets if subnet.prefix.version == 4]  # noqa: PLR2004 - IP version
+        self._subnets = [
+            (int(subnet.prefix.network_address), int(subnet.prefix.netmask), subnet.gateway) for subnet in subnets
+        ]
+        self._elsewhere = next((subnet.gateway for subnet in subnets if subnet.gateway is not None), None)
+
+    def towards(self, prefix: IpNetwork) -> IpAddress | None:
+        """Return what packets to that prefix are from."""
+        if prefix.version != 4:  # noqa: PLR2004
+            return None
+        number = int(prefix.network_address)
+        for first, mask, gateway in self._subnets:
+            if number & mask == first:
+                return gateway
+        return self._elsewhere
+
+
 def source_towards(network: Network, prefix: IpNetwork) -> IpAddress | None:
     """Return what the router's own IPv4 packets to that prefix are from: the gateway of the guests' subnet.
 
@@ -189,13 +210,7 @@ def source_towards(network: Network, prefix: IpNetwork) -> IpAddress | None:
     any of the VRF device's, the first that it was given, and an ICMP error would come from another subnet's gateway, or
     from a service's address. None for IPv6: see `gateway_addresses`.
     """
-    if prefix.version != 4:  # noqa: PLR2004 - IP version
-        return None
-    subnet = network.subnet_of(prefix.network_address)
-    if subnet is not None:
-        return subnet.gateway
-    gateways = (subnet.gateway for subnet in network.subnets if subnet.prefix.version == prefix.version)
-    return next((gateway for gateway in gateways if gateway is not None), None)
+    return Sources(network).towards(prefix)
 
 
 def route_to(
@@ -208,13 +223,13 @@ def route_to(
     label: int | None = None,
 ) -> Route:
     """Return the route to a prefix over one device, straight or by a next hop there, with a label or without."""
-    metric = _metric(prefix.version)
+    metric = metric_of(prefix.version)
     return Route(table=table, prefix=prefix, ifname=ifname, metric=metric, via=via, source=source, label=label)
 
 
 def routes_to(next_hops: Iterable[NextHop], *, table: int, prefix: IpNetwork, source: IpAddress | None = None) -> Route:
     """Return the route to a prefix by several next hops; raises ValueError when there is none."""
-    return spread(next_hops, table=table, prefix=prefix, metric=_metric(prefix.version), source=source)
+    return spread(next_hops, table=table, prefix=prefix, metric=metric_of(prefix.version), source=source)
 
 
 def routes_ipv6(placements: Iterable[Placement]) -> bool:
@@ -227,7 +242,8 @@ def _ipv6_sysctls(ifname: str, *, routes_ipv6: bool) -> dict[str, int]:
     return {names.ipv6_conf(ifname, key): value for key, value in wanted.items()}
 
 
-def _metric(version: int) -> int:
+def metric_of(version: int) -> int:
+    """Return the metric of our routes."""
     return IPV6_METRIC if version == 6 else 0  # noqa: PLR2004 - IP version
 
 

@@ -77,7 +77,7 @@ class Wanted:
         self._with_ipv6: Counter[VnUuid] = Counter()
         self._served: dict[VnUuid, _Served] = {}
         self._vni_of_id: dict[int, int] = {}
-        self._served_by_id: dict[int, _Served] = {}
+        self._sources: dict[int, links.Sources] = {}
         self._with_door: set[int] = set()
         self._devices: set[str] = set()
         self._leads: dict[PrefixUnit, _Lead] = {}
@@ -140,18 +140,19 @@ class Wanted:
         old, new = self._rib.set_remote(key, route)
         if self._remains is not None:
             self._dirty_prefixes |= self._remains.hear(old, new)
-        old_vtep, new_vtep = old.next_hop if old else None, new.next_hop if new else None
-        if old_vtep == new_vtep:
+        if old is not None and new is not None and old.next_hop == new.next_hop:
             return
-        if new_vtep is not None:
-            count = self._vteps[new_vtep] = self._vteps[new_vtep] + 1
+        if new is not None:
+            vtep = new.next_hop
+            count = self._vteps[vtep] = self._vteps[vtep] + 1
             if count == 1:
-                self._replace(("VTEP", new_vtep), Part(elements=(tunnels.vtep_element(new_vtep, self._overlay),)))
-        if old_vtep is not None:
-            self._vteps[old_vtep] -= 1
-            if not self._vteps[old_vtep]:
-                del self._vteps[old_vtep]
-                self._replace(("VTEP", old_vtep), NOTHING)
+                self._replace(("VTEP", vtep), Part(elements=(tunnels.vtep_element(vtep, self._overlay),)))
+        if old is not None:
+            vtep = old.next_hop
+            self._vteps[vtep] -= 1
+            if not self._vteps[vtep]:
+                del self._vteps[vtep]
+                self._replace(("VTEP", vtep), NOTHING)
 
     def set_gone(self, gone: frozenset[Way]) -> None:
         """Take in what has been withdrawn before everything was heard."""
@@ -225,7 +226,7 @@ class Wanted:
         network_id = served.network.network_id
         self._replace(("network", vn_uuid), NOTHING)
         self._rib.set_member(network_id, None)
-        del self._vni_of_id[network_id], self._served_by_id[network_id]
+        del self._vni_of_id[network_id], self._sources[network_id]
         if self._overlay is not None:
             self._replace(("tunnel", vn_uuid), NOTHING)
             self._with_door.discard(network_id)
@@ -236,7 +237,7 @@ class Wanted:
             return
         self._served[vn_uuid] = served
         network_id = served.network.network_id
-        self._served_by_id[network_id] = served
+        self._sources[network_id] = links.Sources(served.network)
         member = self._build_network(served)
         self._vni_of_id[network_id] = member.vni
         if Encapsulation.MPLS_UDP in member.encapsulations:
@@ -377,15 +378,15 @@ class Wanted:
         """
         network_id, prefix = unit
         # Of the network that has the route, also where it leads to another one's guest.
-        source = links.source_towards(self._served_by_id[network_id].network, prefix)
+        source = self._sources[network_id].towards(prefix)
         landing = NOTHING
         if rest or isinstance(choice, SharedChoice):
             landing = self._lead_several(unit, choice.members, source, rest)
         elif choice.way is not None:
             self._lead(unit, tunnels.here_route(network_id, prefix, replace(choice.way, source=source)), None)
         else:
-            far_end = tunnels.far_end_of(choice.route, own_vni=self._vni_of_id[network_id])
-            self._lead(unit, tunnels.far_route(network_id, choice.route, far_end, source=source), far_end)
+            own_vni = self._vni_of_id[network_id]
+            self._lead(unit, *tunnels.far_route(choice.route, network_id=network_id, own_vni=own_vni, source=source))
         here = self._rib.guests(network_id, prefix)
         if not here or self._overlay is None:
             self._replace(unit, landing)
@@ -414,8 +415,8 @@ class Wanted:
             if member.way is not None:
                 here.append(NextHop(member.way.vif, member.way.via))
             else:
-                far_end = tunnels.far_end_of(member.route, own_vni=own_vni)
-                there[tunnels.far_hop(member.route, far_end)] = far_end
+                way, far_end = tunnels.far_route(member.route, network_id=network_id, own_vni=own_vni, source=source)
+                there[way.next_hops[0]] = far_end
         hops = [*here, *there, *rest]
         route = links.routes_to(hops, table=names.table_of(network_id), prefix=prefix, source=source)
         self._lead(unit, route, *there.values())
@@ -469,8 +470,9 @@ class Wanted:
 
     def zone_of(self, network_id: int) -> int | None:
         """Return the conntrack zone of a network, None when it has no guest here."""
-        served = self._served_by_id.get(network_id)
-        return None if served is None else self.policing.zone_of(served.network)
+        networks = (served.network for served in self._served.values())
+        found = next((network for network in networks if network.network_id == network_id), None)
+        return None if found is None else self.policing.zone_of(found)
 
     def _count_ways(self, new: FarEnd | None, old: FarEnd | None) -> None:
         """Take note that one way leads to a far end in place of another one: each is there as long as any does."""

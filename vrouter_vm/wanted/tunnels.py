@@ -14,7 +14,9 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from typing import Final, NamedTuple, TypeAlias, assert_never
+from typing import Final, TypeAlias
+
+import msgspec
 
 from vrouter_vm import names
 from vrouter_vm.filters import policy
@@ -37,7 +39,7 @@ from vrouter_vm.kernel_model import (
 from vrouter_vm.model import Encapsulation, IpAddress, IpNetwork, MacAddress, Network, RouteTarget
 from vrouter_vm.overlay.evpn import Member, Vtep, labelled, own_targets
 from vrouter_vm.overlay.mtu import GUEST_MTU_BYTES, mpls_mtu_of, mtu_of
-from vrouter_vm.overlay_model import Announcement, BgpRoute, EvpnRoute, LocalWay, OverlayView, VpnRoute, Way
+from vrouter_vm.overlay_model import Announcement, BgpRoute, EvpnRoute, LocalWay, OverlayView, Way
 from vrouter_vm.wanted import links
 from vrouter_vm.wanted.facts import NOTHING, Part, Settings, together
 
@@ -161,7 +163,7 @@ def here_route(network_id: int, prefix: IpNetwork, way: LocalWay) -> Route:
     return links.route_to(table=table, prefix=prefix, ifname=way.vif, via=way.via, source=way.source)
 
 
-class FarEnd(NamedTuple):
+class FarEnd(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True, gc=False):
     """Where ways lead that differ in the prefix alone: by that device to that VTEP, in one IP version.
 
     `mac`: the router's there, None for MPLS over UDP. `vni`: what packets carry where it is not the own network's.
@@ -174,38 +176,39 @@ class FarEnd(NamedTuple):
     vni: int | None
 
 
-def far_end_of(route: BgpRoute, *, own_vni: int) -> FarEnd:
-    """Return where a route of another host leads; `own_vni`: of the network that follows it."""
-    version = route.prefix.version
-    match route:
-        case EvpnRoute(vni=vni, next_hop=vtep, router_mac=mac):
-            return _vxlan_end(vni, vtep, version, mac, vni == own_vni)
-        case VpnRoute(next_hop=vtep):
-            return FarEnd(names.format_mpls_tunnel(vtep), vtep, version, None, None)
-        case _:
-            assert_never(route)
+def far_route(route: BgpRoute, *, network_id: int, own_vni: int, source: IpAddress | None) -> tuple[Route, FarEnd]:
+    """Return the way of a network to a prefix on another host, and where it leads.
+
+    `own_vni`: of that network; `source`: what the router's own packets on it are from.
+    """
+    prefix = route.prefix
+    if isinstance(route, EvpnRoute):
+        way = _vxlan_way(network_id, prefix.version, route.next_hop, route.router_mac, route.vni, own_vni)
+        label = None
+    else:
+        way, label = _labelled_way(network_id, prefix.version, route.next_hop), route.label
+    table, metric, via, far_end = way
+    made = Route(table=table, prefix=prefix, ifname=far_end.device, metric=metric, via=via, source=source, label=label)
+    return made, far_end
 
 
-@lru_cache(maxsize=4096)
-def _vxlan_end(vni: int, vtep: IPv4Address, version: int, mac: MacAddress, is_own: bool) -> FarEnd:
-    return FarEnd(names.format_vxlan(vni), vtep, version, mac, None if is_own else vni)
+_Way: TypeAlias = tuple[int, int, IpAddress | None, FarEnd]
+"""What routes to one far end have in common: table, metric, next hop."""
 
 
-def far_route(network_id: int, route: BgpRoute, far_end: FarEnd, *, source: IpAddress | None) -> Route:
-    """Return the way to a prefix on another host; `source`: what the router's own packets on it are from."""
-    table, prefix, device = names.table_of(network_id), route.prefix, far_end.device
-    if isinstance(route, VpnRoute):
-        return links.route_to(table=table, prefix=prefix, ifname=device, source=source, label=route.label)
-    return links.route_to(
-        table=table, prefix=prefix, ifname=device, via=via_of(far_end.vtep, far_end.version), source=source
-    )
+@lru_cache(maxsize=1 << 14)
+def _vxlan_way(  # noqa: PLR0917 - a key
+    network_id: int, version: int, vtep: IPv4Address, mac: MacAddress, vni: int, own_vni: int
+) -> _Way:
+    vni_sent = None if vni == own_vni else vni
+    far_end = FarEnd(device=names.format_vxlan(vni), vtep=vtep, version=version, mac=mac, vni=vni_sent)
+    return names.table_of(network_id), links.metric_of(version), via_of(vtep, version), far_end
 
 
-def far_hop(route: BgpRoute, far_end: FarEnd) -> NextHop:
-    """Return the next hop that leads to a far end, among several."""
-    if isinstance(route, VpnRoute):
-        return NextHop(far_end.device, label=route.label)
-    return NextHop(far_end.device, via_of(far_end.vtep, far_end.version))
+@lru_cache(maxsize=1 << 14)
+def _labelled_way(network_id: int, version: int, vtep: IPv4Address) -> _Way:
+    far_end = FarEnd(device=names.format_mpls_tunnel(vtep), vtep=vtep, version=version, mac=None, vni=None)
+    return names.table_of(network_id), links.metric_of(version), None, far_end
 
 
 def far_part(far_end: FarEnd, overlay: Overlay, *, is_device_here: bool, has_ipv6: bool) -> Part:
@@ -214,7 +217,8 @@ def far_part(far_end: FarEnd, overlay: Overlay, *, is_device_here: bool, has_ipv
     `is_device_here`: the device is that of a network with guests here. Otherwise packets with another network's VNI
     leave by a device that is in no VRF and takes nothing in.
     """
-    device, vtep, version, mac, vni = far_end
+    device, vtep, mac, vni = far_end.device, far_end.vtep, far_end.mac, far_end.vni
+    version = far_end.version
     routes_ipv6 = version == 6  # noqa: PLR2004 - IP version
     if mac is None:
         tunnel = MplsTunnel(

@@ -70,10 +70,11 @@ def test_a_route_is_read_back_as_it_was_asked_for(
     prefix: str, index: int | None, via: str | None, metric: int, label: int | None
 ) -> None:
     network, gateway = ip_network(prefix), None if via is None else ip_address(via)
-    message = rtroute.route(
+    frame = rtroute.route_frame(
         rtroute.NEW_ROUTE,
         0,
-        network,
+        version=network.version,
+        length=network.prefixlen,
         table=100005,
         protocol=80,
         metric=metric,
@@ -81,7 +82,7 @@ def test_a_route_is_read_back_as_it_was_asked_for(
         via=gateway,
         label=label,
     )
-    assert rtroute.parse_route(message.body) == RouteEntry(
+    assert rtroute.parse_route(frame.about(network).body) == RouteEntry(
         table=100005,
         protocol=80,
         kind=rtroute.UNREACHABLE if index is None else rtroute.UNICAST,
@@ -140,10 +141,11 @@ def test_an_address_that_is_not_preferred_is_deprecated_from_the_start_and_for_e
 
 @pytest.mark.parametrize(("prefix", "source"), [("10.1.1.11/32", "10.1.1.1"), ("fd00:1::11/128", "fd00:1::1")])
 def test_a_route_says_whom_the_host_speaks_as(prefix: str, source: str) -> None:
-    message = rtroute.route(
+    frame = rtroute.route_frame(
         rtroute.NEW_ROUTE,
         0,
-        ip_network(prefix),
+        version=ip_network(prefix).version,
+        length=ip_network(prefix).prefixlen,
         table=100005,
         protocol=80,
         metric=0,
@@ -151,7 +153,7 @@ def test_a_route_says_whom_the_host_speaks_as(prefix: str, source: str) -> None:
         via=None,
         source=ip_address(source),
     )
-    assert rtroute.parse_route(message.body).source == ip_address(source)
+    assert rtroute.parse_route(frame.about(ip_network(prefix)).body).source == ip_address(source)
 
 
 def test_a_labels_route_is_read_back_as_it_was_asked_for() -> None:

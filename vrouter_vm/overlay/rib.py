@@ -142,10 +142,8 @@ class Rib:
     @property
     def generations(self) -> dict[RouteKey, int]:
         """Of each prefix that is told and has one, and of those that were told before and may be told again."""
-        told = {
-            key: self.local[unit] for unit in self.local if not self._ways[key := self.local[unit].key][0].is_shared
-        }
-        return self._last_generations | {key: route.generation for key, route in told.items()}
+        told = [route for route in self.local.values() if not self._ways[route.key][0].is_shared]
+        return self._last_generations | {route.key: route.generation for route in told}
 
     def forget_generations(self, *, but_of: frozenset[IpNetwork]) -> None:
         """Take note that what was told before and not again is not here any more, but for these prefixes."""
@@ -219,9 +217,9 @@ class Rib:
             candidates.append(own)
         if not candidates:
             return None
-        best = candidates if len(candidates) == 1 else side_by_side(candidates, ways)
-        if len(best) == 1 and best[0].next_hop != self._vtep.address:  # as for most
-            return Choice(network_id=network_id, route=best[0], way=None)
+        if len(candidates) == 1 and candidates[0].next_hop != self._vtep.address:  # as for most
+            return Choice(network_id=network_id, route=candidates[0], way=None)
+        best = side_by_side(candidates, ways)
         return choice_of(
             [Choice(network_id=network_id, route=route, way=way) for route in best for way in self._ways_of(route)]
         )

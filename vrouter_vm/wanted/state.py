@@ -446,8 +446,8 @@ class Wanted:
             del self._leads[unit]
         if far_end != old_end:
             self._count_ways(far_end, old_end)
-        if route != old_route and (isinstance(route, MultipathRoute) or isinstance(old_route, MultipathRoute)):
-            self._shifted.add(unit)
+        if (isinstance(route, MultipathRoute) or isinstance(old_route, MultipathRoute)) and route != old_route:
+            self._note_shift(unit, old_route, route)
         if old_route is not None:
             self.facts.remove_route(old_route)
         if route is not None:
@@ -462,6 +462,12 @@ class Wanted:
             self._count_ways(far_end, None)
         for far_end in old:
             self._count_ways(None, far_end)
+
+    def _note_shift(self, unit: PrefixUnit, *routes: Route | None) -> None:
+        """Take note that flows to a prefix may have come to another guest of this host. Elsewhere its host asks."""
+        hops = [hop for route in routes if route is not None for hop in route.next_hops]
+        if not all(names.is_tunnel(hop.ifname) for hop in hops):
+            self._shifted.add(unit)
 
     def take_shifted(self) -> set[PrefixUnit]:
         """Return the prefixes with several ways whose flows may have come to another guest since the last call."""

@@ -261,3 +261,14 @@ def test_flows_that_may_have_come_to_another_guest_are_judged_anew() -> None:
     assert table.asked == [None, frozenset({ip_address(VIP), ip_address(VIP6)})]
     a.turn()
     assert len(table.asked) == 2
+
+
+def test_what_is_shared_out_among_other_hosts_alone_is_judged_there() -> None:
+    a, b, c, table = host(1, guest(1), pairs=()), host(2, guest(2)), host(3, guest(3)), Flows()
+    a.reconciler.flow_table = table
+    a.turn()
+    for heard in ((b,), (b, c), (c,), ()):
+        a.peers.hear(*(route for each in heard for route in each.peers.announced.values()))
+        a.turn()
+        assert ways(a) == {str(each.vtep.address) for each in heard}
+    assert table.asked == [None]

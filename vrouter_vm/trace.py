@@ -131,12 +131,17 @@ def trace(
 
 
 def _judged(onward: Trace, decisions: Sequence[Decision]) -> Trace:
-    """Return the way with what the policies say of it: they are asked of what is routed on, and may end it here."""
-    last = onward.steps[-1]
+    """Return the way with what the policies say of it: they are asked of what is routed on, and may end it here.
+
+    A way that goes on out of sight is told last.
+    """
+    *before, last = onward.steps
     if last.at != "route" or last.passes is False or not decisions:
         return onward
-    steps = (*onward.steps, *(Step(at="policy", detail=str(said), passes=said.passes) for said in decisions))
-    return Trace(steps=steps, next=onward.next if decisions[-1].passes else None)
+    told = [Step(at="policy", detail=str(said), passes=said.passes) for said in decisions]
+    if not decisions[-1].passes:
+        return Trace(steps=(*onward.steps, *told))
+    return Trace(steps=(*before, *told, last) if last.passes is None else (*before, last, *told), next=onward.next)
 
 
 def trace_page(

@@ -115,6 +115,10 @@ def test_an_address_that_guests_use_at_once_is_told_with_all_its_ways_and_lands_
     assert found.next is None
     told = "10.1.1.100 in VRF v5: flow by flow, by one of vif eth1.102 (guest-2), VTEP 192.0.2.9 with VNI 5"
     assert found.steps[-1].detail == told
+    said = Decision(passes=True, direction=Direction.ARRIVING, layer="security groups", rule="all")
+    query = {"vif": "eth1.101", **QUERY, "destination": "10.1.1.100"}
+    judged = trace(query, ports=(FIRST, SECOND), underlay="eth0", view=view, policies=lambda _vrf, _packet: [said])
+    assert ways(judged) == [("binding", True), ("policy", True), ("route", None)], "it goes on where nobody sees it"
     landed = from_tunnel(view, source="10.1.1.13", destination="10.1.1.100")
     assert landed.next == {"vif": "eth1.102", "vmi": SECOND.port.vmi_uuid, "guest": "guest-2"}
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
 from lab.pings import SteadyPing
-from tests.kernel.datagrams import answering, asking
+from tests.kernel.datagrams import PORT, answering, asking
 from tests.kernel.frr_leaf import BACKEND, Leaf, is_installed
 from tests.kernel.overlay_site import (
     AT_ONCE,
@@ -123,6 +125,12 @@ def next_hops(address: str, *, at: str) -> int:
     return run(f"ip -n {where} {version}route show vrf {vrf} {address}").count("via ")
 
 
+def traced(host: Host, **query: object) -> dict[str, Any]:
+    """What a host says of a packet's way."""
+    answer: dict[str, Any] = host.call("GET", f"/trace?{urlencode(query)}", port=9102).json()
+    return answer
+
+
 def wait_spread(expected: dict[str, int], address: str = AT_ONCE) -> None:
     """Wait until hosts and the fabric's router have as many next hops to an address."""
     for at, number in expected.items():
@@ -146,6 +154,11 @@ def test_guests_that_use_an_address_at_once_share_its_flows_and_who_moves_or_goe
         wait_spread({"a": 3, "b": 2, "c": 2, "leaf": 2})
         for name, sockets in senders.items():
             assert set(answer.ask(sockets, AT_ONCE).values()) == members, name
+        packet = {"source": R1.address, "destination": AT_ONCE, "protocol": "udp", "port": PORT}
+        told = traced(site.a, vif=f"eth1.{R1.vlan}", **packet)
+        several = f"vif eth1.{R2.vlan} (r2), vif eth1.{MOVER.vlan} (m1), VTEP {site.b.vtep} with VNI 5"
+        assert told["steps"][-1]["detail"].endswith(f"by one of {several}"), told
+        assert traced(site.b, vni=5, vtep=site.a.vtep, **packet)["next"]["vif"] == f"eth1.{R3.vlan}", "it lands there"
         site.connect(site.b)
         site.b.serve(MOVER)  # while host a goes on to serve it
         wait_spread({"a": 2, "b": 3, "c": 2, "leaf": 2})

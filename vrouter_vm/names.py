@@ -18,11 +18,11 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
 from typing import Final
 
 from vrouter_vm.kernel_model import RuleKind
-from vrouter_vm.model import VLAN_RANGE, MacAddress
+from vrouter_vm.model import VLAN_RANGE, IpAddress, MacAddress
 
 INTERFACE_NAME_CHARS: Final = 15
 TRUNK_NAME_CHARS: Final = INTERFACE_NAME_CHARS - len(f".{VLAN_RANGE[-1]}")
@@ -69,6 +69,8 @@ DOOR_ADDRESS: Final = IPv4Address("192.0.0.8")
 
 _TABLE_BASE: Final = 100_000
 _LANDING_BASE: Final = 200_000
+_IPV4_MAPPED: Final = int(IPv6Address("::ffff:0:0"))
+_NOBODYS: Final = IPv4Network("240.0.0.0/4")
 
 _VIF = re.compile(r"(?P<trunk>.+)\.(?P<vlan>[1-9][0-9]{0,3})")
 _VXLAN = re.compile(r"x(?P<vni>[1-9][0-9]{0,7})")
@@ -178,6 +180,27 @@ def label_of(network_id: int) -> int:
 def router_mac_of(vtep: IPv4Address) -> MacAddress:
     """Return the MAC that tunnelled packets for this VTEP are addressed to: as unique as the VTEP, locally assigned."""
     return MacAddress(":".join(f"{octet:02x}" for octet in (0x02, 0x00, *vtep.packed)))
+
+
+def via_of(vtep: IPv4Address, version: int, *, is_taken: bool = False) -> IpAddress:
+    """Return how a route of that IP version names a VTEP: an IPv6 route has none of IPv4 (RFC 4291, 2.5.5.2).
+
+    `is_taken`: the router has that address in a network here. The kernel takes no route by an address that is local in
+    the VRF, so there it is its last 28 bits, in the addresses that nobody has (class E: RFC 1112, 4).
+    """
+    if version == 6:  # noqa: PLR2004 - IP version
+        return ip_address(_IPV4_MAPPED + int(vtep))
+    return IPv4Address(int(_NOBODYS.network_address) | int(vtep)) if is_taken else vtep
+
+
+def vteps_by(via: IpAddress) -> list[IPv4Address]:
+    """Return the VTEPs that a route may name so: one, or in the place of one that is taken several."""
+    if isinstance(via, IPv6Address):
+        return [via.ipv4_mapped] if via.ipv4_mapped is not None else []
+    if via not in _NOBODYS:
+        return [via]
+    rest = int(via) - int(_NOBODYS.network_address)
+    return [IPv4Address(rest | first << 28) for first in range(15)]
 
 
 def table_of(network_id: int) -> int:

@@ -125,7 +125,7 @@ def trace(
         steps, vrf = _from_tunnel(query, underlay, view)
     if vrf is None:
         return Trace(steps=tuple(steps))
-    way = view.route(vrf, packet.destination, is_tunnelled="vif" not in query)
+    way = _named(view.route(vrf, packet.destination, is_tunnelled="vif" not in query), underlay, view)
     onward = _onward(steps, vrf, packet, by_vif, way=way, view=view)
     return _judged(onward, policies(vrf, packet))
 
@@ -238,6 +238,14 @@ def _onward(
     vtep, vni = end
     step = Step(at="route", detail=f"{to}: by VTEP {vtep} with VNI {vni}")
     return Trace(steps=(*steps, step), next={"vtep": vtep, "vni": vni})
+
+
+def _named(way: Lookup, underlay: str | None, view: View) -> Lookup:
+    """Return a way with the VTEPs themselves, where routes name them in another way (`names.via_of`)."""
+    candidates = names.vteps_by(way.via) if way.via is not None else []
+    known = (each for each in candidates if view.has_element(policy.VTEPS, (underlay or "", str(each))))
+    via = next(known, way.via) if len(candidates) > 1 else way.via
+    return replace(way, via=via, others=tuple(_named(each, underlay, view) for each in way.others))
 
 
 def _where(way: Lookup, by_vif: Mapping[str, PortStatus]) -> str:

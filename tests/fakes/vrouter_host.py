@@ -451,6 +451,11 @@ class FakeHost:
         if (hop.label is not None) != isinstance(self.vxlans.get(hop.ifname), MplsTunnel):
             raise UnsafeMoment(f"{hop.ifname} gets packets {'with' if hop.label else 'without'} a label")
         if hop.via is not None:
+            device = self.vxlans.get(hop.ifname)
+            if device is not None and any(
+                (address.ifname, address.address.ip) == (device.vrf, hop.via) for address in self.addresses
+            ):
+                raise Rejected("fake kernel", "add route", hop.ifname, f"{hop.via} is local in {device.vrf}")
             macs = {entry.mac for entry in self.neighbours if (entry.ifname, entry.address) == (hop.ifname, hop.via)}
             ends = {end.mac for end in self.tunnel_ends if end.ifname == hop.ifname}
             if not macs or not (macs <= ends or hop.ifname in self.vifs):

@@ -202,9 +202,13 @@ def test_the_fake_host_and_the_kernel_come_to_the_same(host: RealHost) -> None:
 
 
 LABELLED = [labelled(elsewhere(prefix, host=4), 30) for prefix in ("10.1.1.60/32", "fd00:1::60/128")]
+BY_A_GATEWAY = msgspec.structs.replace(elsewhere("10.1.1.52/32"), rd="10.1.1.1:5", next_hop=IPv4Address("10.1.1.1"))
+"""The VTEP has the address that the router has in red, and the kernel takes no route by it."""
+
 HEARD: list[list[BgpRoute]] = [
     [elsewhere("10.1.1.50/32"), elsewhere("fd00:1::50/128"), elsewhere("10.1.1.51/32", host=3), elsewhere("0.0.0.0/0")],
     [elsewhere("10.1.1.50/32", host=3), elsewhere("fd00:1::/64"), elsewhere("10.1.1.0/24"), elsewhere("10.1.1.11/32")],
+    [BY_A_GATEWAY],
     [elsewhere("10.1.1.50/32"), *LABELLED],
     [LABELLED[1], labelled(elsewhere("10.1.1.60/32", host=5), 31), labelled(elsewhere("10.1.1.50/32", host=5), 32)],
     [elsewhere("10.1.1.11/32", generation=200), elsewhere("10.9.0.0/16", network_id=99), elsewhere("fd00:1::50/128")],

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
+from itertools import chain
 from types import MappingProxyType
 from typing import Final, TypeAlias, TypeVar
 
@@ -86,6 +87,7 @@ class Wanted:
         self._far_ends: Counter[FarEnd] = Counter()
         self._far_ends_by: dict[str, set[FarEnd]] = {}
         self._vteps: Counter[IPv4Address] = Counter()
+        self._taken: frozenset[IpAddress] = frozenset()  # the router's own addresses
 
         self._parts: dict[Unit, Part] = {}
         self._dirty_prefixes: set[PrefixUnit] = set()
@@ -187,6 +189,7 @@ class Wanted:
         if changed:
             here = {vn_uuid: now.network for vn_uuid, now in {**self._served, **served}.items() if now is not None}
             rezoned |= self.policing.set_networks(here)
+            self._take(here.values())
         for vn_uuid in changed:
             self._leave_network(vn_uuid)
         for vn_uuid in changed:
@@ -201,6 +204,12 @@ class Wanted:
             self._replace(("port", vmi_uuid), NOTHING if placement is None else self._port_part(placement))
         if changed or not self._is_begun:
             self._replace(_HOST, self._host_part())
+
+    def _take(self, networks: Iterable[Network]) -> None:
+        """Keep the router's addresses in all networks here. Routes name a VTEP that is one of them in another way."""
+        old, self._taken = self._taken, frozenset(chain.from_iterable(each.router_addresses for each in networks))
+        if not self._vteps.keys().isdisjoint(old ^ self._taken):
+            self._dirty_prefixes.update(self._leads)
 
     def _count(self, placement: Placement, *, is_new: bool) -> None:
         """Keep the members of a network, and how many of them have IPv6."""
@@ -385,8 +394,11 @@ class Wanted:
         elif choice.way is not None:
             self._lead(unit, tunnels.here_route(network_id, prefix, replace(choice.way, source=source)), None)
         else:
-            own_vni = self._vni_of_id[network_id]
-            self._lead(unit, *tunnels.far_route(choice.route, network_id=network_id, own_vni=own_vni, source=source))
+            own_vni, taken = self._vni_of_id[network_id], self._taken
+            way, far_end = tunnels.far_route(
+                choice.route, network_id=network_id, own_vni=own_vni, source=source, taken=taken
+            )
+            self._lead(unit, way, far_end)
         here = self._rib.guests(network_id, prefix)
         if not here or self._overlay is None:
             self._replace(unit, landing)
@@ -415,7 +427,9 @@ class Wanted:
             if member.way is not None:
                 here.append(NextHop(member.way.vif, member.way.via))
             else:
-                way, far_end = tunnels.far_route(member.route, network_id=network_id, own_vni=own_vni, source=source)
+                way, far_end = tunnels.far_route(
+                    member.route, network_id=network_id, own_vni=own_vni, source=source, taken=self._taken
+                )
                 there[way.next_hops[0]] = far_end
         hops = [*here, *there, *rest]
         route = links.routes_to(hops, table=names.table_of(network_id), prefix=prefix, source=source)

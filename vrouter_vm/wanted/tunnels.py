@@ -13,8 +13,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from typing import Final, TypeAlias
+from ipaddress import IPv4Address, ip_network
+from typing import TypeAlias
 
 import msgspec
 
@@ -42,8 +42,6 @@ from vrouter_vm.overlay.mtu import GUEST_MTU_BYTES, mpls_mtu_of, mtu_of
 from vrouter_vm.overlay_model import Announcement, BgpRoute, EvpnRoute, LocalWay, OverlayView, Way
 from vrouter_vm.wanted import links
 from vrouter_vm.wanted.facts import NOTHING, Part, Settings, together
-
-_IPV4_MAPPED: Final = int(IPv6Address("::ffff:0:0"))
 
 _Heard: TypeAlias = tuple[IpNetwork, IPv4Address, Encapsulation, int | None]
 """A prefix, and how packets to it are sent: VTEP, encapsulation, VNI or label."""
@@ -167,6 +165,7 @@ class FarEnd(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True, gc=Fals
     """Where ways lead that differ in the prefix alone: by that device to that VTEP, in one IP version.
 
     `mac`: the router's there, None for MPLS over UDP. `vni`: what packets carry where it is not the own network's.
+    `via`: what routes name as their next hop, which means nothing but `mac`.
     """
 
     device: str
@@ -174,41 +173,47 @@ class FarEnd(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True, gc=Fals
     version: int
     mac: MacAddress | None
     vni: int | None
+    via: IpAddress | None
 
 
-def far_route(route: BgpRoute, *, network_id: int, own_vni: int, source: IpAddress | None) -> tuple[Route, FarEnd]:
+def far_route(
+    route: BgpRoute, *, network_id: int, own_vni: int, source: IpAddress | None, taken: Collection[IpAddress]
+) -> tuple[Route, FarEnd]:
     """Return the way of a network to a prefix on another host, and where it leads.
 
-    `own_vni`: of that network; `source`: what the router's own packets on it are from.
+    `own_vni`: of that network; `source`: what the router's own packets on it are from; `taken`: the router's addresses
+    in all networks here.
     """
     prefix = route.prefix
     if isinstance(route, EvpnRoute):
-        way = _vxlan_way(network_id, prefix.version, route.next_hop, route.router_mac, route.vni, own_vni)
+        vtep = route.next_hop
+        way = _vxlan_way(network_id, prefix.version, vtep, route.router_mac, route.vni, own_vni, vtep in taken)
         label = None
     else:
         way, label = _labelled_way(network_id, prefix.version, route.next_hop), route.label
-    table, metric, via, far_end = way
-    made = Route(table=table, prefix=prefix, ifname=far_end.device, metric=metric, via=via, source=source, label=label)
+    table, metric, far_end = way
+    device, via = far_end.device, far_end.via
+    made = Route(table=table, prefix=prefix, ifname=device, metric=metric, via=via, source=source, label=label)
     return made, far_end
 
 
-_Way: TypeAlias = tuple[int, int, IpAddress | None, FarEnd]
-"""What routes to one far end have in common: table, metric, next hop."""
+_Way: TypeAlias = tuple[int, int, FarEnd]
+"""What routes to one far end have in common: table, metric, and itself."""
 
 
 @lru_cache(maxsize=1 << 14)
 def _vxlan_way(  # noqa: PLR0917 - a key
-    network_id: int, version: int, vtep: IPv4Address, mac: MacAddress, vni: int, own_vni: int
+    network_id: int, version: int, vtep: IPv4Address, mac: MacAddress, vni: int, own_vni: int, is_taken: bool
 ) -> _Way:
-    vni_sent = None if vni == own_vni else vni
-    far_end = FarEnd(device=names.format_vxlan(vni), vtep=vtep, version=version, mac=mac, vni=vni_sent)
-    return names.table_of(network_id), links.metric_of(version), via_of(vtep, version), far_end
+    vni_sent, via = None if vni == own_vni else vni, names.via_of(vtep, version, is_taken=is_taken)
+    far_end = FarEnd(device=names.format_vxlan(vni), vtep=vtep, version=version, mac=mac, vni=vni_sent, via=via)
+    return names.table_of(network_id), links.metric_of(version), far_end
 
 
 @lru_cache(maxsize=1 << 14)
 def _labelled_way(network_id: int, version: int, vtep: IPv4Address) -> _Way:
-    far_end = FarEnd(device=names.format_mpls_tunnel(vtep), vtep=vtep, version=version, mac=None, vni=None)
-    return names.table_of(network_id), links.metric_of(version), None, far_end
+    far_end = FarEnd(device=names.format_mpls_tunnel(vtep), vtep=vtep, version=version, mac=None, vni=None, via=None)
+    return names.table_of(network_id), links.metric_of(version), far_end
 
 
 def far_part(far_end: FarEnd, overlay: Overlay, *, is_device_here: bool, has_ipv6: bool) -> Part:
@@ -217,10 +222,9 @@ def far_part(far_end: FarEnd, overlay: Overlay, *, is_device_here: bool, has_ipv
     `is_device_here`: the device is that of a network with guests here. Otherwise packets with another network's VNI
     leave by a device that is in no VRF and takes nothing in.
     """
-    device, vtep, mac, vni = far_end.device, far_end.vtep, far_end.mac, far_end.vni
-    version = far_end.version
-    routes_ipv6 = version == 6  # noqa: PLR2004 - IP version
-    if mac is None:
+    device, vtep, mac, vni, via = far_end.device, far_end.vtep, far_end.mac, far_end.vni, far_end.via
+    routes_ipv6 = far_end.version == 6  # noqa: PLR2004 - IP version
+    if mac is None or via is None:
         tunnel = MplsTunnel(
             name=device,
             vtep=overlay.vtep.address,
@@ -233,7 +237,7 @@ def far_part(far_end: FarEnd, overlay: Overlay, *, is_device_here: bool, has_ipv
             sysctls=_mpls_settings(device, has_ipv6=has_ipv6, routes_ipv6=routes_ipv6),
             elements=policy.send_only_elements(device),
         )
-    neighbours = (Neighbour(ifname=device, address=via_of(vtep, version), mac=mac),)
+    neighbours = (Neighbour(ifname=device, address=via, mac=mac),)
     ends = (TunnelEnd(ifname=device, mac=mac, vtep=vtep),)
     if vni is None:
         return Part(neighbours=neighbours, tunnel_ends=ends)
@@ -348,10 +352,10 @@ class Remains:
         self, prefix: IpNetwork, device: str, via: IpAddress, gone: Collection[Way], devices: Collection[str]
     ) -> Part:
         send_only = None if device in devices else self._send_only.get(device)
-        withdrawn = {via_of(vtep, prefix.version) for gone_prefix, vtep in gone if gone_prefix == prefix}
+        withdrawn = {vtep for gone_prefix, vtep in gone if gone_prefix == prefix}
         neighbour = self._neighbours.get((device, via))
         end = self._ends.get((device, neighbour.mac)) if neighbour else None
-        if via in withdrawn or neighbour is None or end is None or (send_only is None and device not in devices):
+        if neighbour is None or end is None or end.vtep in withdrawn or (send_only is None and device not in devices):
             return NOTHING
         if self._heard[prefix, end.vtep, Encapsulation.VXLAN, names.parse_vxlan(device)]:
             return NOTHING
@@ -392,11 +396,6 @@ def _mpls_settings(device: str, *, has_ipv6: bool, routes_ipv6: bool) -> Setting
 @lru_cache(maxsize=4096)
 def _settings(device: str, *, has_ipv6: bool, routes_ipv6: bool) -> Settings:
     return tuple(links.vxlan_sysctls(device, has_ipv6=has_ipv6, routes_ipv6=routes_ipv6).items())
-
-
-def via_of(vtep: IPv4Address, version: int) -> IpAddress:
-    """Return how a route of that IP version names a VTEP: an IPv6 route has none of IPv4 (RFC 4291, 2.5.5.2)."""
-    return vtep if version == 4 else ip_address(_IPV4_MAPPED + int(vtep))  # noqa: PLR2004 - IP version
 
 
 def _vxlan(vni: int, network_id: int | None, overlay: Overlay) -> Vxlan:

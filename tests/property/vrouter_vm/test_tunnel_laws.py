@@ -36,6 +36,10 @@ HERE = Vtep(address=IPv4Address("192.0.2.1"), router_mac=names.router_mac_of(IPv
 UNDERLAY = Underlay(name="eth2", mtu_bytes=1600)
 
 
+VTEPS = [*(IPv4Address(f"192.0.2.{number}") for number in (2, 3, 4)), IPv4Address("10.1.1.1")]
+"""The last one is also the gateway of red and blue."""
+
+
 def imports(network: Network, *targets: str) -> Network:
     return replace(network, targets=RouteTargets(imports=frozenset(map(RouteTarget, targets))))
 
@@ -59,7 +63,7 @@ def sharing(ports: list[Port]) -> InterfaceView:
 
 @st.composite
 def a_route(draw: st.DrawFn) -> BgpRoute:
-    host = draw(st.integers(2, 4))
+    vtep = draw(st.sampled_from(VTEPS))
     network_id = draw(st.sampled_from([5, 6, 7, 99]))
     prefix = draw(
         st.sampled_from(
@@ -70,7 +74,6 @@ def a_route(draw: st.DrawFn) -> BgpRoute:
             ]
         )
     )
-    vtep = IPv4Address(f"192.0.2.{host}")
     generation, med = draw(
         st.one_of(
             st.tuples(st.integers(99, 103), st.sampled_from([0, int(vtep)])),

@@ -123,6 +123,18 @@ def test_an_address_that_guests_use_at_once_is_told_with_all_its_ways_and_lands_
     assert landed.next == {"vif": "eth1.102", "vmi": SECOND.port.vmi_uuid, "guest": "guest-2"}
 
 
+def test_a_vtep_that_a_route_may_not_name_itself_is_found_among_those_that_are_known() -> None:
+    view = FakeView(
+        elements={
+            (policy.BIND4, ("eth1.101", str(FIRST.port.mac), "10.1.1.11")),
+            (policy.VTEPS, ("eth0", "10.1.1.1")),
+        },
+        routes={"10.1.1.13": Lookup(ifname="x7", via=ip_address("250.1.1.1"))},
+    )
+    found = traced(view, source="10.1.1.11", destination="10.1.1.13")
+    assert found.next == {"vtep": "10.1.1.1", "vni": 7}
+
+
 def test_a_source_that_is_not_bound_to_the_vif_ends_there() -> None:
     found = traced(FakeView(elements={BOUND}), source="10.1.1.99", destination="10.1.1.12")
     assert ways(found) == [("binding", False)]

@@ -4,6 +4,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address, ip_address, ip_network
 
 import pytest
+from msgspec.structs import replace as replace_fields
 
 from tests.fakes.vrouter_host import FakeHost, make_interfaces, make_network, make_port, make_view
 from vrouter_vm import names
@@ -24,7 +25,7 @@ from vrouter_vm.kernel_model import (
 from vrouter_vm.model import Encapsulation, Network, Port, RouteTarget, RouteTargets, StaticRoute
 from vrouter_vm.overlay.evpn import Vtep, labelled
 from vrouter_vm.overlay_model import BgpRoute, EvpnRoute, OverlayView, VpnRoute
-from vrouter_vm.wanted.tunnels import Installed, Overlay, via_of, vni_of
+from vrouter_vm.wanted.tunnels import Installed, Overlay, vni_of
 
 HERE, THERE = IPv4Address("192.0.2.1"), IPv4Address("192.0.2.2")
 RED = make_network("red", 5, "10.1.1.0/24", "fd00:1::/64")
@@ -99,8 +100,17 @@ def test_the_vni_is_the_network_id_unless_users_have_set_one() -> None:
 
 
 def test_an_ipv6_route_names_the_vtep_as_an_ipv4_mapped_address() -> None:
-    assert via_of(THERE, 4) == THERE
-    assert via_of(THERE, 6) == ip_address("::ffff:192.0.2.2")
+    assert names.via_of(THERE, 4) == THERE
+    assert names.via_of(THERE, 6) == ip_address("::ffff:192.0.2.2")
+
+
+def test_a_vtep_with_an_address_that_the_router_has_in_a_network_here_is_named_by_one_that_nobody_has() -> None:
+    gateway = IPv4Address("10.1.1.1")
+    (route,) = tunnelled(wanted(replace_fields(elsewhere("10.1.1.13/32"), next_hop=gateway)))
+    assert route.via == IPv4Address("250.1.1.1")
+    assert gateway in names.vteps_by(IPv4Address("250.1.1.1"))
+    (route6,) = tunnelled(wanted(replace_fields(elsewhere("fd00:1::13/128"), next_hop=gateway)))
+    assert route6.via == ip_address("::ffff:10.1.1.1")
 
 
 def test_a_network_has_its_tunnel_before_anything_is_heard() -> None:

@@ -29,7 +29,7 @@ from tf_cli.report import render, render_rows
 from tf_cli.routes import render_overlays
 from tf_cli.trace import render_steps
 from tf_cli.trace_command import Question
-from tf_cli.vifs import render_vrfs
+from tf_cli.vifs import render_vifs, render_vrfs
 
 SUBNET = IPv4Network("10.1.1.0/24")
 GATEWAY = SUBNET[1]
@@ -359,8 +359,9 @@ class Demo:
         self._teller.judge(claim, bool(before) and not changed, detail=", ".join(changed))
 
     def _final_state(self) -> None:
-        self._teller.heading("At the end: tfv vrf, tfv routes, tfv status")
+        self._teller.heading("At the end: tfv vrf, tfv vifs, tfv routes, tfv status")
         self._teller.lines(render_vrfs(self._lab.vrfs()))
+        self._teller.lines(render_vifs(self._lab.seen_vifs()))
         in_session = self._becomes(lambda: not any(overlay.trouble for overlay in self._lab.overlays()))
         self._teller.lines(render_overlays(self._lab.overlays()))
         self._teller.judge("every host's speaker is in session with the route reflector", in_session)

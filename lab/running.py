@@ -12,11 +12,11 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from lab import network
 from lab.configs import (
@@ -50,7 +50,7 @@ from tf_cli.settings import TfvSettings
 from tf_cli.status import observe_site, read_interfaces
 from tf_cli.trace import Flow, Step
 from tf_cli.trace_command import Question, trace
-from tf_cli.vifs import SeenVrf, parse_vrfs
+from tf_cli.vifs import SeenVif, SeenVrf, parse_vifs, parse_vrfs
 from tf_reconcile.errors import BoundaryError
 from tf_runtime.settings import load_settings
 
@@ -152,8 +152,15 @@ class Lab:
 
     def vrfs(self) -> list[SeenVrf]:
         """What `tfv vrf` shows."""
+        return [vrf for host, status in self._agents() for vrf in parse_vrfs(status, host=host)]
+
+    def seen_vifs(self) -> list[SeenVif]:
+        """What `tfv vifs` shows."""
+        return [vif for host, status in self._agents() for vif in parse_vifs(status, host=host)]
+
+    def _agents(self) -> list[tuple[str, Mapping[str, Any]]]:
         answers = ask_agents(load_settings(self.tfv_file, TfvSettings), file=str(self.tfv_file))
-        return [vrf for answer in answers if answer.status for vrf in parse_vrfs(answer.status, host=answer.host)]
+        return [(answer.host, answer.status) for answer in answers if answer.status]
 
     def trace(self, question: Question) -> tuple[Flow, list[Step]]:
         """What `tfv trace` shows."""

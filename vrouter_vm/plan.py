@@ -473,8 +473,9 @@ def _leftovers(want: Desired, have: Observed, decision: _Decision) -> Iterator[A
             continue
         if (neighbour.ifname, neighbour.address) not in kept:
             yield DeleteNeighbour(subject=neighbour.ifname, neighbour=neighbour)
+    moved = {(end.ifname, end.mac) for end in want.tunnel_ends}
     for end in sorted(have.tunnel_ends - want.tunnel_ends, key=str):
-        if end.ifname not in gone:
+        if end.ifname not in gone and (end.ifname, end.mac) not in moved:  # else it was replaced
             yield DeleteTunnelEnd(subject=end.ifname, end=end)
     for landing in sorted(have.landings - want.landings):
         if names.format_vrf(landing.network_id) not in decision.kept:

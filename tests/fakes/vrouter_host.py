@@ -375,7 +375,8 @@ class FakeHost:
                 self.labels.discard(label)
             case AddTunnelEnd(end=end):
                 self._device(end.ifname)
-                self.tunnel_ends.add(end)
+                others = {other for other in self.tunnel_ends if (other.ifname, other.mac) != (end.ifname, end.mac)}
+                self.tunnel_ends = {*others, end}
             case DeleteTunnelEnd(end=end):
                 self.tunnel_ends.discard(end)
             case AddAddress(address=address):

@@ -427,8 +427,8 @@ def _message(action: KernelAction, index_of: IndexOf) -> Message:  # noqa: PLR09
         case DeleteNeighbour(neighbour=entry):
             return rtroute.neighbour(rtroute.DEL_NEIGHBOUR, 0, index_of(entry.ifname), entry.address, entry.mac)
         case AddTunnelEnd(end=end):
-            flags = netlink.CREATE | netlink.APPEND  # to replace one is refused
-            return rtroute.far_end(rtroute.NEW_NEIGHBOUR, flags, index_of(end.ifname), end.vtep, end.mac)
+            # Appended to one that is there for the MAC, the kernel says yes and does nothing.
+            return rtroute.far_end(rtroute.NEW_NEIGHBOUR, _PUT, index_of(end.ifname), end.vtep, end.mac)
         case DeleteTunnelEnd(end=end):
             return rtroute.far_end(rtroute.DEL_NEIGHBOUR, 0, index_of(end.ifname), end.vtep, end.mac)
         case AddRoute() | ReplaceRoute() | DeleteRoute() | SetSysctl() | Listen():

@@ -22,6 +22,7 @@ from vrouter_vm.model import (
     Encapsulation,
     InterfaceSettings,
     InterfaceView,
+    MacAddress,
     Network,
     Port,
     RouteTarget,
@@ -38,6 +39,10 @@ UNDERLAY = Underlay(name="eth2", mtu_bytes=1600)
 
 VTEPS = [*(IPv4Address(f"192.0.2.{number}") for number in (2, 3, 4)), IPv4Address("10.1.1.1")]
 """The last one is also the gateway of red and blue."""
+
+
+SHARED_MAC = MacAddress("02:00:5e:00:00:01")
+"""Of a router that is now at one VTEP, now at another."""
 
 
 def imports(network: Network, *targets: str) -> Network:
@@ -85,7 +90,7 @@ def a_route(draw: st.DrawFn) -> BgpRoute:
         prefix=ip_network(prefix),
         vni=7000 if network_id == 7 else network_id,
         next_hop=vtep,
-        router_mac=names.router_mac_of(vtep),
+        router_mac=draw(st.sampled_from([names.router_mac_of(vtep), SHARED_MAC])),
         targets=frozenset({RouteTarget(f"64512:{network_id}")}),
         generation=generation,
         med=med,

@@ -304,7 +304,7 @@ def path_event(path: gobgp_pb2.Path) -> Event | None:
         return None
     route: BgpRoute | None = None
     try:
-        route = None if path.is_withdraw else parse_route(nlri, path.pattrs_binary)
+        route = None if path.is_withdraw else parse_route(nlri, path.pattrs_binary[:])
     except MALFORMED as error:
         log.warning("malformed route", extra={"peer": path.neighbor_ip, "nlri": nlri.hex(), "reason": str(error)})
     if route is not None:

@@ -12,7 +12,7 @@ MPLS-in-UDP (TF's routers name GRE and UDP, or the ones they can) or with more l
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address
@@ -45,9 +45,11 @@ _RD_LENGTH: Final = 8
 _ADDRESS4, _ADDRESS6 = 4, 16
 
 _PREFIX_ROUTE: Final = 5
-_EVPN_PREFIX4: Final = struct.Struct("!BB8s14xBI4s3s")
-_EVPN_PREFIX6: Final = struct.Struct("!BB8s14xB16s16s3s")
-_NO_GATEWAYS: Final = (bytes(4), bytes(16))
+_EVPN_RD: Final = slice(2, 10)
+_EVPN_ADDRESS_AT: Final = 25
+"""In the NLRI (RFC 9136, 3.1): type and length, RD, ESI, tag, prefix length, address, gateway, label."""
+_EVPN_ADDRESS_ENDS: Final = {36: _EVPN_ADDRESS_AT + _ADDRESS4, 60: _EVPN_ADDRESS_AT + _ADDRESS6}
+"""By the length of the NLRI."""
 
 _LABEL_LENGTH: Final = 3
 _BOTTOM_OF_STACK: Final = 1
@@ -79,53 +81,70 @@ class _Shared:
         return self.afi_safi == _EVPN and bool(self.router_mac) and is_encapsulated
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _EvpnFrame:
+    """What an EVPN route to a prefix says beside the address."""
+
+    rd: str
+    vni: int
+    shared: _Shared
+
+
 def parse_route(nlri: bytes, attributes: Iterable[bytes]) -> BgpRoute | None:
     """Return the route in an NLRI with its attributes, or None when it is none that packets can be sent by.
 
-    Raises one of `MALFORMED`.
+    Raises one of `MALFORMED`. What routes have in common, all but the address mostly, is read once.
     """
-    reach, others = b"", []
-    for attribute in attributes:
-        if attribute[1] == _MP_REACH:
-            reach = attribute
-        else:
-            others.append(attribute)
-    shared = _shared(reach[: -len(nlri)], *others) if reach else None  # it ends in the NLRI
-    if shared is None:
-        return None
-    if shared.afi_safi in _VPN:
-        return _vpn_route(nlri, shared)
-    if not shared.is_vxlan or nlri[0] != _PREFIX_ROUTE:
-        return None
-    key, gateway, vni = _evpn_prefix(nlri)
-    if gateway not in _NO_GATEWAYS:
-        return None
-    return EvpnRoute(
-        rd=key[0],
-        prefix=key[1],
-        vni=vni,
-        next_hop=shared.next_hop,
-        router_mac=shared.router_mac,
-        targets=shared.targets,
-        generation=shared.generation,
-        med=shared.med,
-    )
+    said = b"".join(attributes)
+    common = said.replace(nlri, b"", 1)  # MP_REACH_NLRI ends in it
+    cut = len(said) - len(common)
+    if nlri[0] == _PREFIX_ROUTE and len(nlri) in _EVPN_ADDRESS_ENDS:
+        end = _EVPN_ADDRESS_ENDS[len(nlri)]
+        frame = _evpn_frame(nlri[:_EVPN_ADDRESS_AT] + nlri[end:], common, cut)
+        if frame is None:
+            return None
+        number, length = int.from_bytes(nlri[_EVPN_ADDRESS_AT:end], "big"), nlri[_EVPN_ADDRESS_AT - 1]
+        return EvpnRoute(
+            rd=frame.rd,
+            prefix=prefix4(number, length) if end == _EVPN_ADDRESS_AT + _ADDRESS4 else prefix6(number, length),
+            vni=frame.vni,
+            next_hop=frame.shared.next_hop,
+            router_mac=frame.shared.router_mac,
+            targets=frame.shared.targets,
+            generation=frame.shared.generation,
+            med=frame.shared.med,
+        )
+    shared = _shared(common, cut)
+    return _vpn_route(nlri, shared) if shared is not None and shared.afi_safi in _VPN else None
 
 
 def parse_key(afi: int, safi: int, nlri: bytes) -> RouteKey | None:
     """Return what names the route in an NLRI, or None when it is of a kind that we have no use for; raises as above."""
     if (afi, safi) == _EVPN:
-        return _evpn_prefix(nlri)[0] if nlri[0] == _PREFIX_ROUTE else None
+        return _evpn_key(nlri) if nlri[0] == _PREFIX_ROUTE else None
     return _vpn_prefix(nlri, afi)[0] if (afi, safi) in _VPN else None
 
 
-def _evpn_prefix(nlri: bytes) -> tuple[RouteKey, bytes, int]:
-    """Return what names a type-5 route, its overlay index and its label, which is the VNI (RFC 9136, 3.1)."""
-    if len(nlri) == _EVPN_PREFIX4.size:
-        _, _, rd, length, number, gateway, label = _EVPN_PREFIX4.unpack(nlri)
-        return (_rd(rd), prefix4(number, length)), gateway, int.from_bytes(label, "big")
-    _, _, rd, length, packed, gateway, label = _EVPN_PREFIX6.unpack(nlri)
-    return (_rd(rd), prefix6(int.from_bytes(packed, "big"), length)), gateway, int.from_bytes(label, "big")
+@lru_cache(maxsize=4096)
+def _evpn_frame(around: bytes, common: bytes, cut: int) -> _EvpnFrame | None:
+    """Return what is `around` the address in an EVPN route to a prefix (RFC 9136, 3.1), with its attributes; None when
+    packets can't be sent by it: it has an overlay index, or see `is_vxlan`.
+    """
+    shared = _shared(common, cut)
+    gateway, label = around[_EVPN_ADDRESS_AT:-_LABEL_LENGTH], around[-_LABEL_LENGTH:]
+    if shared is None or not shared.is_vxlan or any(gateway):
+        return None
+    return _EvpnFrame(rd=_rd(around[_EVPN_RD]), vni=int.from_bytes(label, "big"), shared=shared)
+
+
+def _evpn_key(nlri: bytes) -> RouteKey:
+    """Return what names an EVPN route to a prefix."""
+    end = _EVPN_ADDRESS_ENDS.get(len(nlri))
+    if end is None:
+        raise ValueError(f"a route to a prefix of {len(nlri)} octets")
+    version = 4 if end == _EVPN_ADDRESS_AT + _ADDRESS4 else 6
+    prefix = packed_prefix(nlri[_EVPN_ADDRESS_AT:end], nlri[_EVPN_ADDRESS_AT - 1], version=version)
+    return _rd(nlri[_EVPN_RD]), prefix
 
 
 def _vpn_route(nlri: bytes, shared: _Shared) -> VpnRoute | None:
@@ -162,21 +181,26 @@ def _vpn_prefix(nlri: bytes, afi: int) -> tuple[RouteKey, str, list[int]]:
 
 
 @lru_cache(maxsize=4096)
-def _shared(reach: bytes, *attributes: bytes) -> _Shared | None:
-    """Return what attributes say, `reach` without the NLRI; None when the next hop is none that we can send to."""
-    value = _value(reach)
-    afi, safi, length = _REACH.unpack_from(value)
-    next_hop = _next_hop(value[_REACH.size : _REACH.size + length], is_vpn=(afi, safi) in _VPN)
+def _shared(attributes: bytes, cut: int) -> _Shared | None:
+    """Return what attributes say, without the NLRI at the end of MP_REACH_NLRI, which is `cut` octets; None when there
+    is no next hop, or it is none that we can send to.
+    """
+    afi_safi: _AfiSafi = (0, 0)
+    next_hop: IPv4Address | None = None
+    generation, med, communities = FIRST_GENERATION, 0, b""
+    for kind, value in _each(attributes, cut):
+        if kind == _MP_REACH:
+            afi, safi, length = _REACH.unpack_from(value)
+            afi_safi = afi, safi
+            next_hop = _next_hop(value[_REACH.size : _REACH.size + length], is_vpn=afi_safi in _VPN)
+        elif kind == _LOCAL_PREF:
+            generation = _NUMBER.unpack(value)[0]
+        elif kind == _MED:
+            med = _NUMBER.unpack(value)[0]
+        elif kind == _EXTENDED_COMMUNITIES:
+            communities = value
     if next_hop is None:
         return None
-    generation, med, communities = FIRST_GENERATION, 0, b""
-    for attribute in attributes:
-        if attribute[1] == _LOCAL_PREF:
-            generation = _NUMBER.unpack(_value(attribute))[0]
-        elif attribute[1] == _MED:
-            med = _NUMBER.unpack(_value(attribute))[0]
-        elif attribute[1] == _EXTENDED_COMMUNITIES:
-            communities = _value(attribute)
     if len(communities) % _COMMUNITY_LENGTH:
         raise ValueError(f"extended communities of {len(communities)} octets")
     router_mac, encapsulations, targets = MacAddress(""), set[int](), set[RouteTarget]()
@@ -188,11 +212,20 @@ def _shared(reach: bytes, *attributes: bytes) -> _Shared | None:
             encapsulations.add(int.from_bytes(content[-2:], "big"))
         elif (kind, sub_type) == (_EVPN_COMMUNITY, _ROUTER_MAC):
             router_mac = MacAddress(content.hex(":"))
-    return _Shared((afi, safi), next_hop, generation, med, router_mac, frozenset(encapsulations), frozenset(targets))
+    return _Shared(afi_safi, next_hop, generation, med, router_mac, frozenset(encapsulations), frozenset(targets))
 
 
-def _value(attribute: bytes) -> bytes:
-    return attribute[4 if attribute[0] & _EXTENDED_LENGTH else 3 :]
+def _each(attributes: bytes, cut: int) -> Iterator[tuple[int, bytes]]:
+    """Yield the type and the value of each path attribute (RFC 4271, 4.3); see `_shared`."""
+    at, end = 0, len(attributes)
+    while at < end:
+        flags, kind = attributes[at], attributes[at + 1]
+        width = 2 if flags & _EXTENDED_LENGTH else 1
+        start = at + 2 + width
+        at = start + int.from_bytes(attributes[at + 2 : start], "big") - (cut if kind == _MP_REACH else 0)
+        if not start <= at <= end:
+            raise ValueError(f"path attribute {kind} does not end")
+        yield kind, attributes[start:at]
 
 
 def _next_hop(packed: bytes, *, is_vpn: bool) -> IPv4Address | None:

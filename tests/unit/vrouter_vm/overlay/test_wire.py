@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from ipaddress import IPv4Address, ip_network
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
 from vrouter_vm.model import MacAddress, RouteTarget
 from vrouter_vm.overlay.evpn import FIRST_GENERATION
-from vrouter_vm.overlay.wire import parse_key, parse_route
+from vrouter_vm.overlay.wire import MALFORMED, parse_key, parse_route
 from vrouter_vm.overlay_model import EvpnRoute, VpnRoute
 
 RD = bytes.fromhex("0001 cb007101 0005")  # type 1: 203.0.113.1:5
@@ -129,3 +131,29 @@ def test_a_labelled_route_by_which_nothing_can_be_sent_is_none() -> None:
     assert parse_route(plain, [ORIGIN, reach(1, 1, here, plain)]) is None, "another family"
     assert parse_key(1, 1, plain) is None
     assert parse_route(plain, [ORIGIN]) is None, "no family"
+
+
+def test_routes_that_have_all_but_the_address_in_common_have_it_from_one_reading() -> None:
+    first = evpn(PREFIX4, communities(TARGET, ROUTER_MAC))
+    second = evpn(PREFIX4[:28] + b"\x0c" + PREFIX4[29:], communities(TARGET, ROUTER_MAC))
+    assert isinstance(first, EvpnRoute)
+    assert isinstance(second, EvpnRoute)
+    assert second == msgspec.structs.replace(first, prefix=ip_network("10.1.1.12/32"))
+    assert second.targets is first.targets
+    other = evpn(PREFIX4, communities(WIDE_TARGET, ROUTER_MAC))
+    assert isinstance(other, EvpnRoute)
+    assert other.targets == {RouteTarget("4200000000:5")}
+
+
+@pytest.mark.parametrize("attribute", ["40 05 04 0000", "40", "50 05 00", "c0 10 09" + TARGET + "00"])
+def test_an_attribute_that_is_not_whole_is_no_bgp(attribute: str) -> None:
+    with pytest.raises(MALFORMED):
+        parse_route(PREFIX4, [ORIGIN, reach(25, 70, bytes([203, 0, 113, 1]), PREFIX4), bytes.fromhex(attribute)])
+
+
+@pytest.mark.parametrize("nlri", [b"", PREFIX4[:-1], PREFIX4 + b"\0", PREFIX4[:24] + b"\x21" + PREFIX4[25:]])
+def test_a_prefix_that_is_not_whole_is_no_bgp_or_none_of_use(nlri: bytes) -> None:
+    with suppress(MALFORMED):
+        assert evpn(nlri, communities(ROUTER_MAC)) is None
+    with pytest.raises(MALFORMED):
+        parse_key(25, 70, nlri)

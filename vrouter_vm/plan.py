@@ -521,6 +521,6 @@ def _members(vrf: str, have: Observed) -> tuple[str, ...]:
     return tuple(sorted([*vifs, *(vxlan.name for vxlan in have.vxlans.values() if vxlan.vrf == vrf)]))
 
 
-def _route_order(route: Route) -> tuple[int, int, int, int, str]:
+def _route_order(route: Route) -> tuple[int, int, bytes, int, str]:
     prefix = route.prefix
-    return route.table, prefix.version, int(prefix.network_address), prefix.prefixlen, route.ifname or ""
+    return route.table, prefix.version, prefix.network_address.packed, prefix.prefixlen, route.ifname or ""

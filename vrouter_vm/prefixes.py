@@ -14,11 +14,14 @@ from vrouter_vm.model import IpAddress, IpNetwork
 
 
 class _Prefix4(IPv4Network):
+    version = 4  # plain attributes, where the parent calls a function each time
+    prefixlen = 32
     _hash: int
     _prefixlen: int  # the parent's
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
+        self.prefixlen = self._prefixlen
         self._hash = super().__hash__()
 
     def __hash__(self) -> int:
@@ -26,18 +29,21 @@ class _Prefix4(IPv4Network):
 
     def __str__(self) -> str:
         number = int(self.network_address)
-        return f"{number >> 24}.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}/{self._prefixlen}"
+        return f"{number >> 24}.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}/{self.prefixlen}"
 
     def __repr__(self) -> str:
         return f"IPv4Network({str(self)!r})"
 
 
 class _Prefix6(IPv6Network):
+    version = 6
+    prefixlen = 128
     _hash: int
     _prefixlen: int  # the parent's
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
+        self.prefixlen = self._prefixlen
         self._hash = super().__hash__()
 
     def __hash__(self) -> int:
@@ -45,6 +51,17 @@ class _Prefix6(IPv6Network):
 
     def __repr__(self) -> str:
         return f"IPv6Network({str(self)!r})"
+
+
+class _First4(IPv4Address):
+    """The address of a prefix. Its bytes are at hand, because that is how it goes to the kernel."""
+
+    __slots__ = ("packed",)
+    packed: bytes
+    _ip: int  # the parent's
+
+    def __repr__(self) -> str:
+        return f"IPv4Address({str(self)!r})"
 
 
 class _Address4(IPv4Address):
@@ -80,7 +97,9 @@ def prefix4(number: int, length: int) -> IPv4Network:
     netmask, mask = _MASKS4[length]
     number &= mask
     made = _Prefix4.__new__(_Prefix4)  # what its parent works out of any argument is known here, and most of the time
-    made.network_address, made.netmask, made._prefixlen = IPv4Address(number), netmask, length
+    first = _First4.__new__(_First4)
+    first._ip, first.packed = number, number.to_bytes(4, "big")
+    made.network_address, made.netmask, made.prefixlen, made._prefixlen = first, netmask, length, length
     made._hash = hash(number ^ mask)
     return made
 
@@ -92,7 +111,7 @@ def prefix6(number: int, length: int) -> IPv6Network:
     netmask, mask = _MASKS6[length]
     number &= mask
     made = _Prefix6.__new__(_Prefix6)
-    made.network_address, made.netmask, made._prefixlen = IPv6Address(number), netmask, length
+    made.network_address, made.netmask, made.prefixlen, made._prefixlen = IPv6Address(number), netmask, length, length
     made._hash = hash(number ^ mask)
     return made
 

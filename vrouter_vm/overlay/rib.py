@@ -212,7 +212,10 @@ class Rib:
         ways = member.encapsulations
         candidates: list[BgpRoute] = []
         if may_take(member, prefix):
-            candidates += [route for route in self._heard(member, prefix) if route.encapsulation in ways]
+            for target in member.imports:
+                by_prefix = self._routes.get(target)
+                if by_prefix is not None and (heard := by_prefix.get(prefix)) is not None:
+                    candidates += [route for route in heard if route.encapsulation in ways]
         if (own := self.local.get(unit)) is not None:  # also when the network does not import what it exports
             candidates.append(own)
         if not candidates:

@@ -16,7 +16,7 @@ from vrouter_vm import names
 from vrouter_vm.actions import AddRoute, Announce, AnyAction, DeleteLink, DeleteRoute, Withdraw
 from vrouter_vm.desired import desired_state
 from vrouter_vm.filters import policy
-from vrouter_vm.kernel_model import Desired, LabelDoor, MplsTunnel, Underlay, Vxlan
+from vrouter_vm.kernel_model import Desired, LabelDoor, MplsTunnel, Observed, TunnelEnd, Underlay, Vxlan
 from vrouter_vm.model import (
     AddressPair,
     Encapsulation,
@@ -268,6 +268,11 @@ def test_withdrawals_come_before_and_announcements_after_all_else(
     assert min(announcements, default=len(actions)) > max([*additions, *deletions], default=-1)
 
 
+def ends_in_use(seen: Observed) -> set[TunnelEnd]:
+    """Those that a neighbour leads to: where routes say two MACs of one VTEP, one of them counts."""
+    return {end for end in seen.tunnel_ends if any((n.ifname, n.mac) == (end.ifname, end.mac) for n in seen.neighbours)}
+
+
 IN_RED = EvpnRoute(
     rd="192.0.2.2:5",
     prefix=ip_network("10.2.0.10/32"),
@@ -292,7 +297,7 @@ def test_an_agent_that_has_just_started_takes_no_route_away(ports: list[Port], h
     assert through[0] == through[1]
     assert before.labels == after.labels
     assert before.vxlans == after.vxlans
-    assert before.tunnel_ends == after.tunnel_ends
+    assert ends_in_use(before) == ends_in_use(after)
     for name in (policy.TUNNELS, policy.SEND_ONLY, policy.LEAVING, policy.ARRIVING):
         assert before.filters.elements[name] == after.filters.elements[name], "flows begin as before"
     in_use = {(UNDERLAY.name, str(end.vtep)) for end in before.tunnel_ends}

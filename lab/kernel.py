@@ -13,7 +13,7 @@ import re
 import shutil
 import subprocess
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,16 +119,27 @@ def _fetch(cache: Path, tree: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
     try:
-        _run(["apt-get", "download", *_kernel_packages()], download)
+        packages = download_packages(_kernel_packages(), download)
     except KernelError:
         if os.geteuid() != 0:
             raise
-        _run(["apt-get", "update"], download)  # no package lists yet, or ones that name a kernel replaced since
-        _run(["apt-get", "download", *_kernel_packages()], download)
-    for package in sorted(download.glob("*.deb")):
-        _run(["dpkg", "-x", str(package), str(partial)], download)
+        run(["apt-get", "update"], download)  # no package lists yet, or ones that name a kernel replaced since
+        packages = download_packages(_kernel_packages(), download)
+    for package in packages:
+        unpack_package(package, partial)
     partial.rename(tree)
     shutil.rmtree(download)
+
+
+def download_packages(names: Sequence[str], folder: Path) -> list[Path]:
+    """Download packages into a folder; raises `KernelError`."""
+    run(["apt-get", "download", *names], folder)
+    return sorted(folder.glob("*.deb"))
+
+
+def unpack_package(package: Path, root: Path) -> None:
+    """Unpack a package below `root`; raises `KernelError`."""
+    run(["dpkg", "-x", str(package), str(root)], package.parent)
 
 
 def _kernel_packages() -> list[str]:
@@ -153,7 +164,7 @@ def _unpacked(tree: Path, cache: Path) -> GuestKernel:
     base = tree if (tree / "lib/modules" / release).is_dir() else tree / "usr"
     modules = base / "lib/modules" / release
     if not (modules / "modules.dep").exists():  # depmod's work at installation: not part of the package
-        _run([_tool("depmod") or "depmod", "-b", str(base), release], tree)
+        run([_tool("depmod") or "depmod", "-b", str(base), release], tree)
     image = cache / f"vmlinux-{release}"
     if not image.exists() and not _extract_image(images[-1], image):
         image = images[-1]  # boots too, 3 s later: the decompressor itself runs emulated
@@ -201,7 +212,8 @@ def _tool(name: str) -> str | None:
     return shutil.which(name, path="/usr/sbin:/sbin:/usr/bin:/bin")
 
 
-def _run(command: list[str], folder: Path) -> None:
+def run(command: Sequence[str], folder: Path) -> None:
+    """Run a program in a folder; raises `KernelError` with what it says when it fails."""
     try:
         subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
     except FileNotFoundError as error:

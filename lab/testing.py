@@ -16,10 +16,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lab.bareudp import prepare_bareudp
+from lab.kernel import prepare_kernel
 from lab.vm import CACHE, PROJECT, Channel, Machine, run_in_machine
 
 # The folders are named, because collecting all the other tests takes minutes in an emulated machine. The longest first.
 TEST_FOLDERS = ("tests/e2e", "tests/kernel")
+WITH_BAREUDP = ("test_mpls_peer.py", "test_kernel_adapter.py")
 TIMEOUT_S = 5400.0
 MOST_MACHINES = 2
 MACHINE_MEMORY_MB = 2048
@@ -33,7 +36,10 @@ def run_here(arguments: Sequence[str]) -> int:
 
 def run_in_machines(arguments: Sequence[str]) -> int:
     """Run them in as many machines as there are cores, memory and test files for; pytest's exit status."""
-    count = machines_for(len(files_with_tests(arguments)), cores=os.cpu_count() or 1, available_mb=_available_mb())
+    files = files_with_tests(arguments)
+    if any(file.name in WITH_BAREUDP for file in files):
+        prepare_bareudp(prepare_kernel(CACHE / "kernel"), CACHE / "kernel")
+    count = machines_for(len(files), cores=os.cpu_count() or 1, available_mb=_available_mb())
     if count <= 1:
         shared = _shared_folder("shared")
         command = [sys.executable, "-m", "lab", "test", *arguments]

@@ -17,8 +17,7 @@ from typing import Final
 
 from tf_reconcile.errors import Rejected
 from vrouter_firstboot.nics import Nic, Role
-from vrouter_vm.kernel.fou import MplsPort
-from vrouter_vm.names import MPLS_PORT
+from vrouter_vm.kernel.mpls import open_mpls
 from vrouter_vm.settings import AgentSettings
 
 NET: Final = Path("/sys/class/net")
@@ -46,7 +45,7 @@ def observe_nics(net: Path = NET) -> list[Nic]:
 def check_kernel(settings: AgentSettings) -> None:
     """Raise `ConfigError` when the running kernel lacks what these settings of the agent need: its own test of it."""
     if settings.overlay is not None and settings.overlay.mpls_over_udp:
-        MplsPort(IPv4Address(settings.overlay.vtep), MPLS_PORT).close()
+        open_mpls(IPv4Address(settings.overlay.vtep)).close()
 
 
 def wait_for_devices() -> None:

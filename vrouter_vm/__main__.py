@@ -46,7 +46,7 @@ from vrouter_vm.guest_services.service import Directory, GuestServices, RelaySer
 from vrouter_vm.guest_services.upstreams import Names, Resolvers, Upstreams
 from vrouter_vm.kernel.adapter import Kernel
 from vrouter_vm.kernel.connections import connections_page
-from vrouter_vm.kernel.fou import MplsPort
+from vrouter_vm.kernel.mpls import MplsSupport, open_mpls
 from vrouter_vm.kernel.route_socket import RouteSocket
 from vrouter_vm.kernel.traffic import read_traffic
 from vrouter_vm.kernel_model import Trunk
@@ -101,8 +101,12 @@ def main(argv: Sequence[str]) -> int:
     heap.keep_small()
 
     underlay = settings.overlay.interface if settings.overlay else None
+    mpls = _mpls(settings.overlay, file=file)
     kernel = Kernel(
-        RouteSocket(), trunk=settings.trunk.interface, underlay=underlay, mpls=_mpls_port(settings.overlay, file=file)
+        RouteSocket(),
+        trunk=settings.trunk.interface,
+        underlay=underlay,
+        fou_port=mpls.fou_port if mpls else None,
     )
     trunk = _check_trunk(kernel, settings, file)
     board = StatusBoard()
@@ -142,7 +146,7 @@ def main(argv: Sequence[str]) -> int:
         flow_table=Conntrack(),
         gateway_macs=gateway_macs(settings, file=file),
         board=board,
-        overlay=_overlay_side(settings.overlay, overlay) if settings.overlay and overlay else None,
+        overlay=_overlay_side(settings.overlay, overlay, mpls) if settings.overlay and overlay else None,
         claims=claims,
         followers=() if services is None or arguments.dry_run else (services,),
         max_flows=settings.policy.max_flows_per_guest,
@@ -372,12 +376,12 @@ class _LateWatch:
                 self._watch.stop()
 
 
-def _mpls_port(settings: OverlaySettings | None, *, file: str) -> MplsPort | None:
-    """Return where MPLS over UDP is taken in, if it may be used; raises `ConfigError` when the kernel cannot do it."""
+def _mpls(settings: OverlaySettings | None, *, file: str) -> MplsSupport | None:
+    """Return what carries MPLS over UDP, if it may be used; raises `ConfigError` when the kernel cannot do it."""
     if settings is None or not settings.mpls_over_udp:
         return None
     try:
-        return MplsPort(IPv4Address(settings.vtep), names.MPLS_PORT)
+        return open_mpls(IPv4Address(settings.vtep))
     except ConfigError as error:
         raise ConfigError(error.reason, file=file, key=error.key, value=error.value, allowed=error.allowed) from error
 
@@ -429,13 +433,13 @@ def _overlay(settings: OverlaySettings, peers: PeerFeed, *, on_change: Callable[
     )
 
 
-def _overlay_side(settings: OverlaySettings, overlay: BgpOverlay) -> OverlaySide:
+def _overlay_side(settings: OverlaySettings, overlay: BgpOverlay, mpls: MplsSupport | None) -> OverlaySide:
     address = IPv4Address(settings.vtep)
     return OverlaySide(
         peers=overlay,
         vtep=Vtep(address=address, router_mac=names.router_mac_of(address)),
         asn=settings.bgp.asn,
-        has_mpls=settings.mpls_over_udp,
+        mpls=mpls.driver if mpls else None,
     )
 
 

@@ -110,7 +110,11 @@ class CreateVxlan(Action, frozen=True, kw_only=True, gc=False):
 
 
 class Listen(Action, frozen=True, kw_only=True, gc=False):
-    """Take in MPLS over UDP."""
+    """Take in MPLS over UDP at a port of its own."""
+
+
+class StopListening(Action, frozen=True, kw_only=True, gc=False):
+    """Take in MPLS over UDP no more at a port of its own."""
 
 
 class AddLabel(Action, frozen=True, kw_only=True, gc=False):
@@ -235,6 +239,7 @@ KernelAction: TypeAlias = (
     | CreateVif
     | CreateVxlan
     | Listen
+    | StopListening
     | AddLabel
     | DeleteLabel
     | SetMtu
@@ -302,7 +307,9 @@ def describe(action: AnyAction) -> str:  # noqa: PLR0912, PLR0915 - one line per
         case CreateVxlan(vxlan=vxlan):
             text = f"create tunnel {vxlan.name} in {vxlan.vrf or 'no VRF'}"
         case Listen():
-            text = "take in MPLS over UDP"
+            text = "open the port for MPLS over UDP"
+        case StopListening():
+            text = "close the port for MPLS over UDP"
         case AddLabel(label=label):
             text = f"add label {label.label} to {label.ifname}"
         case DeleteLabel(label=label):

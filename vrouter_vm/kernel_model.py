@@ -67,6 +67,15 @@ class Vxlan:
     mtu_bytes: int
 
 
+class MplsDriver(StrEnum):
+    """The part of the kernel that carries MPLS over UDP."""
+
+    BAREUDP = "bareudp"
+    """`MplsUdp`; preferred: one pair of devices for all VTEPs."""
+    FOU = "fou"
+    """An `MplsTunnel` per VTEP, and one port at which MPLS is taken in."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MplsTunnel:
     """A device through which labelled packets leave over UDP to one VTEP, `remote`, and come from it.
@@ -77,6 +86,21 @@ class MplsTunnel:
     name: str
     vtep: IPv4Address
     remote: IPv4Address
+    port: int
+    mtu_bytes: int
+    vrf: None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MplsUdp:
+    """A pair of devices through which labelled packets leave over UDP to any VTEP, and come from any.
+
+    `name` is the one that routes lead to, an Ethernet: there a packet's MAC says which `TunnelEnd` it goes to. From
+    there it goes to the other one, which puts UDP around it, and takes it off what comes in. `port` 0: observed as
+    something else than MPLS over UDP, or without the other one.
+    """
+
+    name: str
     port: int
     mtu_bytes: int
     vrf: None = None
@@ -94,7 +118,7 @@ class LabelDoor:
     mtu_bytes: int
 
 
-TunnelDevice: TypeAlias = Vxlan | MplsTunnel | LabelDoor
+TunnelDevice: TypeAlias = Vxlan | MplsTunnel | MplsUdp | LabelDoor
 """What packets of other hosts come or go by."""
 
 
@@ -108,11 +132,17 @@ class LabelRoute:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TunnelEnd:
-    """Which VTEP a router MAC is behind, on a device of ours (an entry of its forwarding database)."""
+    """Which VTEP a router MAC is behind, on a device of ours: an entry of a VXLAN device's forwarding database, or a
+    filter of `MplsUdp`.
+
+    `local`: what packets to it are from, where the device itself does not say. An empty `mac`: observed as something
+    else.
+    """
 
     ifname: str
     mac: MacAddress
     vtep: IPv4Address
+    local: IPv4Address | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,7 +314,7 @@ class Observed:
     """All that is ours in the kernel, plus the NICs and the names that others have taken.
 
     `has_ipv6` is false on a kernel started with ipv6.disable=1: no IPv6 action may be planned there. `underlay` is None
-    without an overlay. `is_listening`: MPLS over UDP is taken in.
+    without an overlay. `is_listening`: there is a port at which MPLS over UDP is taken in (`MplsDriver.FOU`).
     """
 
     trunk: Trunk

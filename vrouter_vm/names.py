@@ -5,6 +5,8 @@
 | vif | a VLAN device on the trunk, named `<trunk>.<vlan>` |
 | VRF | a VRF device named `v<network id>` |
 | tunnel | a VXLAN device named `x<VNI>`, an ipip device (MPLS over UDP) named `m<VTEP in hex>` |
+| tunnels of MPLS over UDP | a dummy device named `m6635` and a bareudp device named `u6635` |
+| far end of MPLS over UDP | a flower filter on the way out of `m6635`, its handle the VTEP |
 | door for labels | a veth pair named `l<network id>` and `i<network id>`, the latter in the VRF |
 | label | route protocol 80 and a door |
 | route | route protocol 80 and a table of `table_of` or `landing_table_of` |
@@ -53,6 +55,13 @@ VNIS: Final = range(1, 2**24)
 VXLAN_PORT: Final = 4789
 MPLS_PORT: Final = 6635
 """MPLS over UDP (RFC 7510, 5)."""
+
+MPLS_DEVICE: Final = f"m{MPLS_PORT}"
+"""What routes to all VTEPs lead to, where the kernel has bareudp."""
+MPLS_UDP_DEVICE: Final = f"u{MPLS_PORT}"
+"""The bareudp device, which puts UDP around what is sent there and takes it off what comes in."""
+MPLS_SOURCE_PORTS: Final = range(49152, 65536)
+"""What packets to other hosts are from, a port for each flow as far as flows are told apart (RFC 7510, 3)."""
 
 LABELS: Final = range(16, 2**20)
 """MPLS labels that mean what their owner says (RFC 3032, 2.1: the first 16 are reserved)."""
@@ -138,7 +147,8 @@ def is_vrf(name: str) -> bool:
 @lru_cache(maxsize=8192)
 def is_tunnel(name: str) -> bool:
     """True for every name of a device that packets of other hosts come or go by: VXLAN, MPLS, a door for labels."""
-    return parse_vxlan(name) is not None or parse_mpls_tunnel(name) is not None or parse_door(name) is not None
+    parsers = (parse_vxlan, parse_mpls_tunnel, parse_door)
+    return name == MPLS_DEVICE or any(parse(name) is not None for parse in parsers)
 
 
 def format_mpls_tunnel(vtep: IPv4Address) -> str:

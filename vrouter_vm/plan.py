@@ -61,6 +61,7 @@ from vrouter_vm.actions import (
     SetNeighbour,
     SetSysctl,
     SetUp,
+    StopListening,
     Withdraw,
 )
 from vrouter_vm.filters import policy
@@ -260,13 +261,19 @@ def _withdrawals(want: Desired, have: Observed, decision: _Decision) -> Iterator
         yield DeleteNeighbour(subject=neighbour.ifname, neighbour=neighbour)
     for name in sorted(decision.doomed_vifs):
         yield DeleteLink(subject=name, ifname=name)
+    yield from _tunnel_withdrawals(want, have, decision)
+    for name in sorted(decision.doomed_vrfs & decision.new_vrfs):
+        yield DeleteLink(subject=name, needs=_members(name, have), ifname=name)
+
+
+def _tunnel_withdrawals(want: Desired, have: Observed, decision: _Decision) -> Iterator[AnyAction]:
     for label in sorted(have.labels - want.labels, key=str):
         if label.ifname not in decision.kept:
             yield DeleteLabel(subject=f"label {label.label}", label=label)
+    if have.is_listening and not want.listens:
+        yield StopListening(subject=LISTENER)
     for name in sorted(decision.doomed_vxlans):
         yield DeleteLink(subject=name, ifname=name)
-    for name in sorted(decision.doomed_vrfs & decision.new_vrfs):
-        yield DeleteLink(subject=name, needs=_members(name, have), ifname=name)
 
 
 def _filters(want: Desired, have: Observed, decision: _Decision) -> Iterator[AnyAction]:
@@ -474,8 +481,11 @@ def _leftovers(want: Desired, have: Observed, decision: _Decision) -> Iterator[A
         if (neighbour.ifname, neighbour.address) not in kept:
             yield DeleteNeighbour(subject=neighbour.ifname, neighbour=neighbour)
     moved = {(end.ifname, end.mac) for end in want.tunnel_ends}
+    in_place = {end.vtep for end in want.tunnel_ends if end.ifname == names.MPLS_DEVICE}
     for end in sorted(have.tunnel_ends - want.tunnel_ends, key=str):
-        if end.ifname not in gone and (end.ifname, end.mac) not in moved:  # else it was replaced
+        is_mpls = end.ifname == names.MPLS_DEVICE
+        is_replaced = end.vtep in in_place if is_mpls else (end.ifname, end.mac) in moved
+        if end.ifname not in gone and not is_replaced:
             yield DeleteTunnelEnd(subject=end.ifname, end=end)
     for landing in sorted(have.landings - want.landings):
         if names.format_vrf(landing.network_id) not in decision.kept:

@@ -53,7 +53,7 @@ from vrouter_vm.desired import (
 )
 from vrouter_vm.filters.flows import EVERYTHING, FlowJudge, Scope, scope_of
 from vrouter_vm.gateway_mac import MacRange, check_gateway_mac
-from vrouter_vm.kernel_model import Observed
+from vrouter_vm.kernel_model import MplsDriver, Observed
 from vrouter_vm.overlay.evpn import Vtep
 from vrouter_vm.overlay_model import OverlayNews, OverlayView
 from vrouter_vm.plan import NOTHING_ANNOUNCED, plan_host
@@ -71,12 +71,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class OverlaySide:
-    """What makes this host a part of an overlay. `has_mpls`: MPLS over UDP may be used."""
+    """What makes this host a part of an overlay. `mpls`: what carries MPLS over UDP, if it may be used."""
 
     peers: Peers
     vtep: Vtep
     asn: int
-    has_mpls: bool = False
+    mpls: MplsDriver | None = None
 
 
 @dataclass(kw_only=True)
@@ -249,7 +249,7 @@ class Reconciler:
             underlay=have.underlay,
             view=view,
             installed=Installed() if view.is_settled else installed_in(have),
-            has_mpls=self.overlay.has_mpls,
+            mpls=self.overlay.mpls,
         )
 
     def _outcome(self, pass_number: int, step: _Step, applied: Applied, *, looks_again: bool) -> PassOutcome:

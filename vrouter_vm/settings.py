@@ -85,8 +85,8 @@ class OverlaySettings(Settings, frozen=True, kw_only=True):
     bgp: BgpSettings
     mpls_over_udp: bool = False
     """Also send and take in MPLS over UDP (labelled VPN routes, `inet-vpn` and `inet6-vpn`), as TF's ordinary vRouters
-    do, where TF's encapsulation priorities have MPLSoUDP. Off by default: it needs the kernel modules mpls_router,
-    mpls_iptunnel, ipip and fou."""
+    do, where TF's encapsulation priorities have MPLSoUDP. Off by default: it needs kernel modules, mpls_router and
+    mpls_iptunnel, and bareudp with what leads packets to it or ipip and fou."""
     stale_s: Seconds = 3600.0
     """How long routes are used that nobody has confirmed, as when every reflector is gone. Wrong ones lead to hosts
     that are gone too, so it costs little."""

@@ -46,6 +46,7 @@ from vrouter_vm.actions import (
     SetNeighbour,
     SetSysctl,
     SetUp,
+    StopListening,
     Withdraw,
 )
 from vrouter_vm.filters import chains, policy
@@ -57,6 +58,7 @@ from vrouter_vm.kernel_model import (
     Landing,
     LinkAddress,
     MplsTunnel,
+    MplsUdp,
     Neighbour,
     NextHop,
     Observed,
@@ -342,6 +344,7 @@ class FakeHost:
                     self.trunk = replace(self.trunk, is_up=True)
                 else:
                     self._device(ifname)
+                    self._take_port(ifname)
                     self.up.add(ifname)
             case DeleteLink(ifname=ifname):
                 self._delete_link(ifname)
@@ -366,7 +369,11 @@ class FakeHost:
                 self._absent(self.is_listening, action.subject)
                 if not self.is_filtering:
                     raise UnsafeMoment("labelled packets are taken in and nothing is filtered")
+                if isinstance(self.vxlans.get(names.MPLS_DEVICE), MplsUdp) and names.MPLS_DEVICE in self.up:
+                    raise Rejected("fake kernel", "listen", action.subject, "address already in use")
                 self.is_listening = True
+            case StopListening():
+                self.is_listening = False
             case AddLabel(label=label):
                 self._door(label)
                 self._absent(label.label in {other.label for other in self.labels}, action.subject)
@@ -375,10 +382,18 @@ class FakeHost:
                 self.labels.discard(label)
             case AddTunnelEnd(end=end):
                 self._device(end.ifname)
-                others = {other for other in self.tunnel_ends if (other.ifname, other.mac) != (end.ifname, end.mac)}
+                if isinstance(self.vxlans[end.ifname], MplsUdp):  # one for each VTEP
+                    others = {each for each in self.tunnel_ends if (each.ifname, each.vtep) != (end.ifname, end.vtep)}
+                else:
+                    others = {each for each in self.tunnel_ends if (each.ifname, each.mac) != (end.ifname, end.mac)}
                 self.tunnel_ends = {*others, end}
             case DeleteTunnelEnd(end=end):
-                self.tunnel_ends.discard(end)
+                self.tunnel_ends = {
+                    other
+                    for other in self.tunnel_ends
+                    if other != end
+                    and (end.ifname, other.ifname, other.vtep) != (names.MPLS_DEVICE, end.ifname, end.vtep)
+                }
             case AddAddress(address=address):
                 self._device(address.ifname)
                 if address.address.version == 6 and self.sysctls.get(
@@ -449,7 +464,7 @@ class FakeHost:
         }
         if (hop.ifname,) not in known:
             raise UnsafeMoment(f"{hop.ifname} gets a route and has no filters")
-        if (hop.label is not None) != isinstance(self.vxlans.get(hop.ifname), MplsTunnel):
+        if (hop.label is not None) != isinstance(self.vxlans.get(hop.ifname), MplsTunnel | MplsUdp):
             raise UnsafeMoment(f"{hop.ifname} gets packets {'with' if hop.label else 'without'} a label")
         if hop.via is not None:
             device = self.vxlans.get(hop.ifname)
@@ -479,6 +494,15 @@ class FakeHost:
         is_ruled = Landing(version=route.prefix.version, network_id=network_id) in self.landings
         if not landed or not all(landed) or not is_marked or not is_ruled:
             raise UnsafeMoment(f"{route.prefix}: what other hosts send to guests here may be sent on to others")
+
+    def _take_port(self, ifname: str) -> None:
+        """A device that takes in labelled packets does so with all filters loaded, and at a port that is free."""
+        if not isinstance(self.vxlans.get(ifname), MplsUdp):
+            return
+        if self.is_listening:
+            raise Rejected("fake kernel", "set up", ifname, "address already in use")
+        if not self.is_filtering:
+            raise UnsafeMoment("labelled packets are taken in and nothing is filtered")
 
     def _door(self, label: LabelRoute) -> None:
         """A label leads through a door that is up, in a VRF, and confined like any other way in."""

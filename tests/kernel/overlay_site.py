@@ -17,9 +17,10 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, ip_address, ip_network
 from itertools import chain
@@ -32,7 +33,17 @@ import yaml
 from lab.reflector import ALL_FAMILIES, HOLD_TIME_S, reflector_configuration
 from tests.fakes.guest_frames import advertisement, arp
 from tests.fakes.network_api import NetworkApi, network_json
-from tests.kernel.site import GATEWAY_MAC, ROOT, START_PATIENCE_S, Guest, batch, inside, run, wait_until
+from tests.kernel.site import (
+    GATEWAY_MAC,
+    ROOT,
+    START_PATIENCE_S,
+    Guest,
+    batch,
+    inside,
+    kernel_with_bareudp,
+    run,
+    wait_until,
+)
 from tf_api.model import Snapshot
 from vrouter_vm.cache import format_snapshot
 from vrouter_vm.model import Encapsulation, MacAddress, Network, RouteTarget, RouteTargets, Subnet, VnUuid
@@ -144,6 +155,16 @@ LATER = (W1, Y3, FIREWALL, FIREWALL2, H1, K3)
 """Guests that are not there at first: see `Host.plug`."""
 
 
+_WAITING = """\
+import sys, time
+from pathlib import Path
+from vrouter_vm.__main__ import main
+while not Path(sys.argv[1]).exists():
+    time.sleep(0.1)
+sys.exit(main(sys.argv[2:]))
+"""
+
+
 @dataclass(kw_only=True)
 class Host:
     """A vRouter VM."""
@@ -152,6 +173,7 @@ class Host:
     vtep: IPv4Address
     folder: Path
     has_mpls: bool = False
+    waits_for: Path | None = None
     agent: subprocess.Popen[bytes] | None = None
     speaker: subprocess.Popen[bytes] | None = None
     http: urllib3.PoolManager = field(default_factory=lambda: urllib3.PoolManager(retries=False, timeout=60.0))
@@ -181,7 +203,9 @@ class Host:
         self.wait_ready()
 
     def begin_agent(self) -> None:
-        """Start the agent: several hosts' come up side by side."""
+        """Start the agent: several hosts' come up side by side. It looks at the kernel when the file that it waits for
+        is there: what takes long is over by then.
+        """
         settings = {
             "trunk": {"interface": "eth1"},
             "tf": {"servers": [f"http://{TF}:8082"], "timeout_s": 1.0},
@@ -206,7 +230,8 @@ class Host:
         }
         config = self.folder / "vrouter-agent.yaml"
         config.write_text(yaml.safe_dump(settings))
-        command = ["ip", "netns", "exec", self.namespace, sys.executable, "-m", "vrouter_vm", "-c", str(config)]
+        program = ["-m", "vrouter_vm"] if self.waits_for is None else ["-c", _WAITING, str(self.waits_for)]
+        command = ["ip", "netns", "exec", self.namespace, sys.executable, *program, "-c", str(config)]
         with (self.folder / "agent.log").open("ab") as log:
             self.agent = subprocess.Popen(command, cwd=ROOT, stderr=log)
 
@@ -353,16 +378,24 @@ class Pinging:
     """A guest that pings without a pause; how many answers are missing at the end."""
 
     def __init__(self, guest: Guest, address: str, *, interval_s: float = 0.1) -> None:
-        command = ["ip", "netns", "exec", guest.name, "ping", "-n", "-q", "-i", str(interval_s), address]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        command = ["ip", "netns", "exec", guest.name, "ping", "-n", "-i", str(interval_s), address]
+        file, name = tempfile.mkstemp(prefix="pinging-")  # a pipe would be full after a thousand answers
+        self._process, self._said = subprocess.Popen(command, stdout=file), Path(name)
+        os.close(file)
 
     def end(self) -> tuple[int, int]:
-        """Packets sent and packets lost. One that is still on its way is not lost."""
-        time.sleep(0.5)  # the last answer, on a slow machine
+        """Packets until one more was answered, and how many of them were lost. Those after it are on their way."""
+        before = max(self._answered(), default=0)
+        wait_until(lambda: max(self._answered(), default=0) > before, what="one more answer")
         self._process.send_signal(signal.SIGINT)
-        said = self._process.communicate(timeout=30)[0]
-        sent, received = map(int, re.search(r"(\d+) packets transmitted, (\d+) received", said).groups())  # type: ignore[union-attr]
-        return sent, sent - received
+        self._process.wait(30)
+        answered = self._answered()
+        self._said.unlink()
+        return max(answered), max(answered) - len(answered)
+
+    def _answered(self) -> set[int]:
+        said = self._said.read_text()
+        return {int(number) for number in re.findall(r"^\d+ bytes from .* icmp_seq=(\d+)", said, re.MULTILINE)}
 
 
 @contextmanager
@@ -379,9 +412,25 @@ def route_monitor(host: Host) -> Iterator[Callable[[], list[str]]]:
 
 
 @contextmanager
-def running_site(folder: Path, *, letters: str = "ab", has_mpls: bool = False) -> Iterator[Site]:
-    """Everything up, all guests served; processes and namespaces are gone at the end."""
-    hosts = [Host(letter=letter, vtep=VTEPS[letter], folder=folder / letter, has_mpls=has_mpls) for letter in letters]
+def running_site(
+    folder: Path, *, letters: str = "ab", has_mpls: bool = False, with_bareudp: str = ""
+) -> Iterator[Site]:
+    """Everything up, all guests served; processes and namespaces are gone at the end.
+
+    `with_bareudp`: the letters of the hosts whose agents find bareudp in the kernel. It has that once the others have
+    looked.
+    """
+    has_module = folder / "has-bareudp"
+    hosts = [
+        Host(
+            letter=letter,
+            vtep=VTEPS[letter],
+            folder=folder / letter,
+            has_mpls=has_mpls,
+            waits_for=has_module if letter in with_bareudp else None,
+        )
+        for letter in letters
+    ]
     site = Site(folder=folder, hosts=tuple(hosts))
     try:
         _build(site)
@@ -395,10 +444,15 @@ def running_site(folder: Path, *, letters: str = "ab", has_mpls: bool = False) -
             )
             host.start_speaker()
             host.begin_agent()
-        for host in site.hosts:
-            host.wait_ready()
-            host.serve(*ON[host.letter])
-        yield site
+        with ExitStack() as kernel:
+            for host in sorted(site.hosts, key=lambda host: host.waits_for is not None):
+                if host.waits_for is not None and not has_module.exists():
+                    kernel.enter_context(kernel_with_bareudp())
+                    kernel.callback(site.stop)
+                    has_module.touch()
+                host.wait_ready()
+                host.serve(*ON[host.letter])
+            yield site
     finally:
         site.stop()
         _remove(site)

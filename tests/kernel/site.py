@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import platform
 import re
 import signal
 import socket
@@ -21,9 +22,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 import urllib3
 import yaml
 
+from lab.bareudp import module_file
+from lab.vm import CACHE
 from tests.fakes.network_api import NetworkApi, network_json
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,6 +54,28 @@ def run(command: str, *, given: str | None = None) -> str:
     if done.returncode:
         raise RuntimeError(f"{command}: status {done.returncode}: {done.stdout}{done.stderr}\n{given or ''}")
     return done.stdout
+
+
+def has_own_bareudp() -> bool:
+    """Has the kernel the module bareudp as it was installed? Debian's have not."""
+    return subprocess.run(["modinfo", "-n", "bareudp"], capture_output=True, check=False).returncode == 0
+
+
+@contextmanager
+def kernel_with_bareudp() -> Iterator[None]:
+    """The kernel has bareudp for now: in the lab's guest by the module that `lab.bareudp` has made."""
+    if has_own_bareudp():
+        yield
+        return
+    module = module_file(CACHE / "kernel", platform.release())
+    if "TFV_GUEST" not in os.environ or not module.exists():
+        pytest.skip(f"the kernel has no bareudp and there is no {module}: it is made for the lab's guest only")
+    run("modprobe -a udp_tunnel ip6_udp_tunnel")
+    run(f"insmod {module}")
+    try:
+        yield
+    finally:
+        run("rmmod bareudp")
 
 
 def batch(*lines: str, namespace: str | None = None) -> None:

@@ -20,7 +20,7 @@ from tests.fakes.vrouter_host import (
     make_port,
     make_view,
 )
-from tests.kernel.site import R1, batch, inside, run, vrouter_namespace
+from tests.kernel.site import R1, batch, has_own_bareudp, inside, kernel_with_bareudp, run, vrouter_namespace
 from tf_reconcile.errors import BoundaryError, Conflict, Rejected, Transient
 from vrouter_vm import names
 from vrouter_vm.actions import (
@@ -41,9 +41,10 @@ from vrouter_vm.filters import policy
 from vrouter_vm.filters.libnftables import LibNftables
 from vrouter_vm.filters.tables import FilterTables
 from vrouter_vm.kernel.adapter import Kernel
-from vrouter_vm.kernel.fou import MplsPort
+from vrouter_vm.kernel.fou import FouPort
+from vrouter_vm.kernel.mpls import has_bareudp
 from vrouter_vm.kernel.route_socket import RouteSocket
-from vrouter_vm.kernel_model import Observed, Route, Sysctl, Underlay, Vrf, Vxlan
+from vrouter_vm.kernel_model import MplsDriver, Observed, Route, Sysctl, Underlay, Vrf, Vxlan
 from vrouter_vm.model import AddressPair, Encapsulation, InterfaceSettings, Port, RouteTarget
 from vrouter_vm.overlay.evpn import SHARED_DISCRIMINATOR, SHARED_GENERATION, Vtep, labelled
 from vrouter_vm.overlay_model import BgpRoute, EvpnRoute, OverlayView
@@ -68,8 +69,9 @@ AT_ONCE = tuple(AddressPair(prefix=ip_network(each), is_shared=True) for each in
 class RealHost:
     """The adapters, side by side as the reconciler has them."""
 
-    def __init__(self, netlink: RouteSocket, nft: LibNftables, mpls: MplsPort) -> None:
-        self.kernel = Kernel(netlink, trunk="eth1", underlay="eth2", mpls=mpls)
+    def __init__(self, netlink: RouteSocket, nft: LibNftables, fou_port: FouPort) -> None:
+        self.netlink = netlink
+        self.kernel = Kernel(netlink, trunk="eth1", underlay="eth2", fou_port=fou_port)
         self.filters = FilterTables(nft, trunk="eth1", has_flowtable=True)
 
     def see(self) -> Observed:
@@ -92,8 +94,8 @@ def host() -> Iterator[RealHost]:
     with vrouter_namespace():
         batch(f"link add eth2 mtu {UNDERLAY.mtu_bytes} type dummy", "link set eth2 up")
         nft = LibNftables()
-        with RouteSocket() as netlink, closing(MplsPort(HERE, names.MPLS_PORT)) as mpls:
-            yield RealHost(netlink, nft, mpls)
+        with RouteSocket() as netlink, closing(FouPort(HERE, names.MPLS_PORT)) as fou_port:
+            yield RealHost(netlink, nft, fou_port)
         nft.close()
 
 
@@ -115,11 +117,15 @@ def test_filters_that_were_hooked_to_a_trunk_that_has_gone_are_not_intact(host: 
 
 
 def plan(
-    host: RealHost | FakeHost, ports: list[Port], remote: Iterable[BgpRoute] | None = None
+    host: RealHost | FakeHost,
+    ports: list[Port],
+    remote: Iterable[BgpRoute] | None = None,
+    *,
+    mpls: MplsDriver = MplsDriver.FOU,
 ) -> tuple[AnyAction, ...]:
     """The plan without what is for the speaker; with an overlay if `remote` is not None."""
     have = host.see()
-    overlay = None if remote is None else overlay_with(remote)
+    overlay = None if remote is None else overlay_with(remote, mpls)
     settings = [InterfaceSettings(vmi_uuid=port.vmi_uuid, address_pairs=AT_ONCE) for port in ports]
     want = desired_state(
         ports=ports,
@@ -139,12 +145,13 @@ def turn(
     remote: Iterable[BgpRoute] | None = None,
     *,
     most: int | None = None,
+    mpls: MplsDriver = MplsDriver.FOU,
 ) -> None:
-    for action in plan(host, ports, remote)[:most]:
+    for action in plan(host, ports, remote, mpls=mpls)[:most]:
         host.apply(action)
 
 
-def overlay_with(remote: Iterable[BgpRoute]) -> Overlay:
+def overlay_with(remote: Iterable[BgpRoute], mpls: MplsDriver) -> Overlay:
     view = OverlayView(
         announced={},
         generations={},
@@ -154,7 +161,7 @@ def overlay_with(remote: Iterable[BgpRoute]) -> Overlay:
         look_again_s=None,
     )
     vtep = Vtep(address=HERE, router_mac=names.router_mac_of(HERE))
-    return Overlay(vtep=vtep, asn=64512, underlay=UNDERLAY, view=view, installed=Installed(), has_mpls=True)
+    return Overlay(vtep=vtep, asn=64512, underlay=UNDERLAY, view=view, installed=Installed(), mpls=mpls)
 
 
 def elsewhere(prefix: str, *, host: int = 2, network_id: int = 5, generation: int = 100) -> EvpnRoute:
@@ -351,3 +358,55 @@ def test_routes_addresses_and_rules_of_others_are_left_alone(host: RealHost) -> 
     turn(host, [])
     assert [run(command) for command in commands] == before
     batch("rule del pref 500", "link del other")
+
+
+@pytest.fixture(scope="module")
+def with_bareudp(host: RealHost) -> Iterator[RealHost]:
+    assert has_own_bareudp() or not has_bareudp(host.netlink)
+    turn(host, FIRST, LABELLED)
+    with kernel_with_bareudp():
+        assert has_bareudp(host.netlink)
+        yield host
+        turn(host, FIRST)
+
+
+def test_with_bareudp_they_come_to_the_same_and_by_fou_before_and_after(with_bareudp: RealHost) -> None:
+    fake = FakeHost(underlay=UNDERLAY)
+    steps: list[tuple[list[BgpRoute], MplsDriver]] = [
+        *((heard, MplsDriver.BAREUDP) for heard in HEARD[2:4]),
+        ([*LABELLED], MplsDriver.FOU),
+        (HEARD[4], MplsDriver.BAREUDP),
+    ]
+    for remote, mpls in steps:
+        turn(with_bareudp, FIRST, remote, mpls=mpls)
+        turn(fake, FIRST, remote, mpls=mpls)
+        assert plan(with_bareudp, FIRST, remote, mpls=mpls) == ()
+        assert replace(comparable(with_bareudp.see()), sysctls={}) == replace(comparable(fake.see()), sysctls={})
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "ip link del m6635",
+        "ip link del u6635",
+        "ip link set u6635 down",
+        "tc qdisc del dev m6635 clsact",
+        "tc filter del dev m6635 egress protocol mpls_uc prio 1 handle 0xc0000204 flower",
+        "tc filter replace dev m6635 egress protocol mpls_uc prio 1 handle 0xc0000204 flower "
+        "dst_mac 02:00:c0:00:02:04 action drop",
+        "tc filter replace dev m6635 egress protocol mpls_uc prio 1 handle 0xc0000277 flower "
+        "dst_mac 02:00:c0:00:02:77 action drop",
+        "ip neigh del 192.0.2.4 dev m6635",
+    ],
+)
+def test_what_belongs_to_mpls_by_bareudp_is_mended(with_bareudp: RealHost, harm: str) -> None:
+    bareudp = MplsDriver.BAREUDP
+    turn(with_bareudp, FIRST, LABELLED, mpls=bareudp)
+    run(harm)
+    assert plan(with_bareudp, FIRST, LABELLED, mpls=bareudp) != ()
+    turn(with_bareudp, FIRST, LABELLED, mpls=bareudp)
+    assert plan(with_bareudp, FIRST, LABELLED, mpls=bareudp) == ()
+    told = run("tc filter show dev m6635 egress")
+    for word in ("dst_ip 192.0.2.4", "src_ip 192.0.2.1", "nocsum", "ttl 64", "Redirect to device u6635"):
+        assert told.count(word) == 1
+    assert "encap mpls  30 via 192.0.2.4 dev m6635" in run("ip route show table 100005")

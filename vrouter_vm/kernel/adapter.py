@@ -10,6 +10,7 @@ import errno
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from ipaddress import IPv4Address, ip_interface
 from pathlib import Path
 from typing import Final, assert_never
@@ -43,10 +44,11 @@ from vrouter_vm.actions import (
     SetNeighbour,
     SetSysctl,
     SetUp,
+    StopListening,
     describe,
 )
-from vrouter_vm.kernel import netlink, rtlink, rtroute
-from vrouter_vm.kernel.fou import MPLS_IN_IP, MplsPort
+from vrouter_vm.kernel import netlink, rtlink, rtroute, rttc
+from vrouter_vm.kernel.fou import MPLS_IN_IP, FouPort
 from vrouter_vm.kernel.netlink import Message
 from vrouter_vm.kernel.route_socket import SYSTEM, RouteSocket
 from vrouter_vm.kernel.rtlink import Link
@@ -57,6 +59,7 @@ from vrouter_vm.kernel_model import (
     Landing,
     LinkAddress,
     MplsTunnel,
+    MplsUdp,
     MultipathRoute,
     Neighbour,
     NextHop,
@@ -80,6 +83,7 @@ from vrouter_vm.model import IpVersion, MacAddress
 _SYSCTL_ROOT: Final = Path("/proc/sys/net")
 _RTPROT_KERNEL: Final = 2
 _TUNNEL_TTL: Final = 64
+_ETH_P_MPLS_UC: Final = 0x8847
 _SEVERAL_LABELS: Final = -1
 _TICKS_PER_MS: Final = 10
 """A delay below /proc/sys is in hundredths of a second."""
@@ -100,7 +104,7 @@ _HOST_PATHS: Final = (
 
 _DELETIONS: Final = (
     *(DeleteLink, DeleteAddress, DeleteNeighbour, DeleteTunnelEnd),
-    *(DeleteRoute, DeleteRule, DeleteLanding, DeleteLabel),
+    *(DeleteRoute, DeleteRule, DeleteLanding, DeleteLabel, StopListening),
 )
 _ADD: Final = netlink.CREATE | netlink.EXCLUSIVE
 _PUT: Final = netlink.CREATE | netlink.REPLACE
@@ -109,16 +113,16 @@ _PUT: Final = netlink.CREATE | netlink.REPLACE
 class Kernel:
     """The kernel's side of one trunk, and of one underlay NIC if there is an overlay. Use it from one thread.
 
-    `mpls`: where MPLS over UDP is taken in, if it may be used.
+    `fou_port`: where MPLS over UDP is taken in, where the kernel does that by fou.
     """
 
     def __init__(
-        self, netlink_socket: RouteSocket, *, trunk: str, underlay: str | None = None, mpls: MplsPort | None = None
+        self, netlink_socket: RouteSocket, *, trunk: str, underlay: str | None = None, fou_port: FouPort | None = None
     ) -> None:
         self._socket = netlink_socket
         self._trunk = trunk
         self._underlay = underlay
-        self._mpls = mpls
+        self._fou_port = fou_port
 
     def observe_trunk(self) -> Trunk:
         """Return the trunk NIC; raises `ConfigError` when there is none of that name."""
@@ -145,12 +149,13 @@ class Kernel:
         vifs = [link for link in links if link.kind == "vlan" and self._is_vif(link, trunk)]
         vxlans = [link for link in links if link.kind == "vxlan" and names.parse_vxlan(link.name) is not None]
         labelled = [link for link in links if link.kind == "ipip" and names.parse_mpls_tunnel(link.name) is not None]
-        doors = list(_doors(links))
-        outers = [outer for outer, _ in doors]
+        doors, mpls = list(_doors(links)), _MplsPair(links)
+        pairs = [*doors, *mpls.whole]
+        outers = [outer for outer, _ in pairs]
         devices = (*vrfs, *vifs, *vxlans, *labelled, *outers)
-        ours = {link.index for link in (*devices, *(inner for _, inner in doors))}
+        ours = {link.index for link in (*devices, *(inner for _, inner in pairs), *mpls.links)}
         with_neighbours = {link.index: link.name for link in (*vifs, *vxlans, *outers)}
-        closed = {outer.name for outer, inner in doors if not inner.is_up}
+        closed = {outer.name for outer, inner in pairs if not inner.is_up}
         rules = [rule for version in versions for rule in self._rules(version)]
         return Observed(
             trunk=Trunk(name=trunk.name, mac=MacAddress(trunk.mac), is_up=trunk.is_up),
@@ -162,8 +167,11 @@ class Kernel:
                 **{link.name: _vxlan(link, name_of) for link in vxlans},
                 **{link.name: _mpls_tunnel(link) for link in labelled},
                 **{outer.name: _door(outer, inner, name_of) for outer, inner in doors},
+                **mpls.values,
             },
-            tunnel_ends=frozenset(self._tunnel_ends({link.index: link.name for link in vxlans})),
+            tunnel_ends=frozenset(
+                (*self._tunnel_ends({link.index: link.name for link in vxlans}), *self._mpls_ends(mpls))
+            ),
             links_up=frozenset(link.name for link in devices if link.is_up) - closed,
             foreign_names=frozenset(link.name for link in links if link.index not in ours),
             addresses=frozenset(self._addresses(ours, name_of)),
@@ -171,10 +179,10 @@ class Kernel:
             neighbours=frozenset(entry for version in versions for entry in self._neighbours(version, with_neighbours)),
             rules=frozenset(rule for rule in rules if isinstance(rule, Rule)),
             landings=frozenset(rule for rule in rules if isinstance(rule, Landing)),
-            sysctls=dict(self._sysctls([*vrfs, *vxlans, *labelled, *outers], vifs, doors)),
+            sysctls=dict(self._sysctls([*vrfs, *vxlans, *labelled, *outers], vifs, pairs)),
             filters=filters,
             labels=frozenset(self._labels(name_of)) if (_SYSCTL_ROOT / "mpls").is_dir() else frozenset(),
-            is_listening=self._mpls is not None and self._mpls.is_open(),
+            is_listening=self._fou_port is not None and self._fou_port.is_open(),
         )
 
     def apply_all(self, actions: Sequence[KernelAction]) -> list[BoundaryError | None]:
@@ -212,8 +220,8 @@ class Kernel:
             try:
                 if isinstance(action, ROUTE_ACTIONS):
                     yield message_about(action), (number,)
-                elif isinstance(action, Listen):
-                    self._listen()
+                elif isinstance(action, Listen | StopListening):
+                    self._listen(action)
                     codes[number] = 0
                 elif not isinstance(action, SetSysctl):
                     for message in _messages_of(action, index_of):
@@ -227,10 +235,13 @@ class Kernel:
                 codes[number] = error.errno or errno.EIO
         yield from settings.messages(index_of, codes)
 
-    def _listen(self) -> None:
-        if self._mpls is None:
+    def _listen(self, action: Listen | StopListening) -> None:
+        if self._fou_port is None:
             raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
-        self._mpls.open()
+        if isinstance(action, Listen):
+            self._fou_port.open()
+        else:
+            self._fou_port.shut()
 
     def _links(self) -> list[Link]:
         bodies = self._socket.dump("links", rtlink.GET_LINK, rtlink.links_request())
@@ -252,6 +263,13 @@ class Kernel:
             entry = rtroute.parse_neighbour(body)
             if entry.index in name_of and isinstance(entry.address, IPv4Address) and entry.mac is not None:
                 yield TunnelEnd(ifname=name_of[entry.index], mac=MacAddress(entry.mac), vtep=entry.address)
+
+    def _mpls_ends(self, pair: _MplsPair) -> Iterator[TunnelEnd]:
+        for ethernet, udp in pair.whole:
+            for body in self._socket.dump("filters", rttc.GET_FILTER, rttc.filters_request(ethernet.index)):
+                end = rttc.parse_far_end(body, through=udp.index, ttl=_TUNNEL_TTL)
+                if end is not None:
+                    yield TunnelEnd(ifname=ethernet.name, mac=MacAddress(end.mac), vtep=end.vtep, local=end.local)
 
     def _is_vif(self, link: Link, trunk: Link) -> bool:
         return link.lower_index == trunk.index and names.parse_vif(self._trunk, link.name) is not None
@@ -311,13 +329,15 @@ class Kernel:
                 yield Landing(version=version, network_id=names.network_id_of(entry.table))
 
     def _sysctls(
-        self, others: Iterable[Link], vifs: Sequence[Link], doors: Iterable[tuple[Link, Link]]
+        self, others: Iterable[Link], vifs: Sequence[Link], pairs: Iterable[tuple[Link, Link]]
     ) -> Iterator[tuple[Sysctl, int]]:
         """Yield the settings of these devices and of the host. Those of the host and of MPLS are read from their files.
 
-        Those of a door's inner end belong to the outer one: they are one thing.
+        Those of a pair's other device belong to the one that has its name: they are one thing.
         """
-        for outer, inner in doors:
+        for outer, inner in pairs:
+            if inner.udp is not None:
+                yield from _read_sysctl(Sysctl(path=names.mpls_conf(inner.name, "input"), ifname=outer.name))
             for key, value in inner.settings4.items():
                 yield Sysctl(path=names.ipv4_conf(inner.name, key), ifname=outer.name), value
             for key, value in inner.settings6.items():
@@ -364,12 +384,51 @@ class _Indexes:
 IndexOf = Callable[[str], int]
 
 
-def _messages_of(action: KernelAction, index_of: IndexOf) -> tuple[Message, ...]:
-    """Return what carries out one action. A door has two ends to bring up, the inner one first."""
-    message = _message(action, index_of)
-    if isinstance(action, SetUp) and names.parse_door(action.ifname) is not None:
-        return rtlink.set_up(index_of(names.inside_of(action.ifname))), message
-    return (message,)
+_MPLS_PAIR: Final = frozenset({(names.MPLS_DEVICE, "dummy"), (names.MPLS_UDP_DEVICE, "bareudp")})
+_MPLS_UDP: Final = rtlink.BareUdp(names.MPLS_PORT, _ETH_P_MPLS_UC, names.MPLS_SOURCE_PORTS[0])
+
+
+class _MplsPair:
+    """The two devices of MPLS over UDP, as far as they are there."""
+
+    def __init__(self, links: Iterable[Link]) -> None:
+        found = {link.name: link for link in links if (link.name, link.kind) in _MPLS_PAIR}
+        ethernet, udp = found.get(names.MPLS_DEVICE), found.get(names.MPLS_UDP_DEVICE)
+        self.links = found.values()
+        self.whole = [(ethernet, udp)] if ethernet is not None and udp is not None else []
+
+    @property
+    def values(self) -> dict[str, MplsUdp]:
+        """What they are, under the name of the one that routes lead to; nothing when neither is there."""
+        port = mtu_bytes = 0
+        for ethernet, udp in self.whole:
+            port, mtu_bytes = names.MPLS_PORT if udp.udp == _MPLS_UDP else 0, ethernet.mtu_bytes
+        pair = MplsUdp(name=names.MPLS_DEVICE, port=port, mtu_bytes=mtu_bytes)
+        return {pair.name: pair} if self.links else {}
+
+
+def _messages_of(action: KernelAction, index_of: IndexOf) -> Iterator[Message]:
+    """Yield what carries out one action. Of a pair of devices the one inside comes first."""
+    match action:
+        case CreateVxlan(vxlan=MplsUdp()):
+            yield rtlink.create_link(names.MPLS_UDP_DEVICE, "bareudp", rtlink.bareudp_data(_MPLS_UDP))
+        case SetUp(ifname=names.MPLS_DEVICE):
+            yield rtlink.set_up(index_of(names.MPLS_UDP_DEVICE))
+        case SetUp(ifname=door) if names.parse_door(door) is not None:
+            yield rtlink.set_up(index_of(names.inside_of(door)))
+        case DeleteLink(ifname=names.MPLS_DEVICE):
+            yield from _deletions(names.MPLS_UDP_DEVICE, index_of)
+            yield from _deletions(names.MPLS_DEVICE, index_of)
+            return
+        case AddTunnelEnd(end=TunnelEnd(ifname=names.MPLS_DEVICE)):
+            yield rttc.hook(index_of(names.MPLS_DEVICE))
+    yield _message(action, index_of)
+
+
+def _deletions(ifname: str, index_of: IndexOf) -> Iterator[Message]:
+    """Yield what deletes a device of a pair, if it is there."""
+    with suppress(OSError):
+        yield rtlink.delete_link(index_of(ifname))
 
 
 def _message(action: KernelAction, index_of: IndexOf) -> Message:  # noqa: PLR0912 - one per kind of action
@@ -426,12 +485,17 @@ def _message(action: KernelAction, index_of: IndexOf) -> Message:  # noqa: PLR09
             return rtroute.neighbour(rtroute.NEW_NEIGHBOUR, _PUT, index_of(entry.ifname), entry.address, entry.mac)
         case DeleteNeighbour(neighbour=entry):
             return rtroute.neighbour(rtroute.DEL_NEIGHBOUR, 0, index_of(entry.ifname), entry.address, entry.mac)
+        case AddTunnelEnd(end=TunnelEnd(local=IPv4Address() as local) as end):
+            index, through = index_of(end.ifname), index_of(names.MPLS_UDP_DEVICE)
+            return rttc.set_far_end(index, end.mac, vtep=end.vtep, local=local, through=through, ttl=_TUNNEL_TTL)
         case AddTunnelEnd(end=end):
             # Appended to one that is there for the MAC, the kernel says yes and does nothing.
             return rtroute.far_end(rtroute.NEW_NEIGHBOUR, _PUT, index_of(end.ifname), end.vtep, end.mac)
+        case DeleteTunnelEnd(end=end) if end.ifname == names.MPLS_DEVICE:
+            return rttc.delete_far_end(index_of(end.ifname), end.vtep)
         case DeleteTunnelEnd(end=end):
             return rtroute.far_end(rtroute.DEL_NEIGHBOUR, 0, index_of(end.ifname), end.vtep, end.mac)
-        case AddRoute() | ReplaceRoute() | DeleteRoute() | SetSysctl() | Listen():
+        case AddRoute() | ReplaceRoute() | DeleteRoute() | SetSysctl() | Listen() | StopListening():
             raise TypeError("`_messages` does that")
         case _:
             assert_never(action)
@@ -448,6 +512,8 @@ def _create_tunnel(tunnel: TunnelDevice, index_of: IndexOf) -> Message:
         case MplsTunnel():
             data = rtlink.ipip_data(tunnel.vtep, tunnel.remote, protocol=MPLS_IN_IP, ttl=_TUNNEL_TTL, port=tunnel.port)
             return rtlink.create_link(tunnel.name, "ipip", data, mtu_bytes=tunnel.mtu_bytes)
+        case MplsUdp():
+            return rtlink.create_link(tunnel.name, "dummy", b"", mtu_bytes=tunnel.mtu_bytes)
         case LabelDoor():
             inner, data = names.inside_of(tunnel.name), rtlink.veth_data(tunnel.name, tunnel.mtu_bytes)
             return rtlink.create_link(inner, "veth", data, mac=tunnel.mac, mtu_bytes=tunnel.mtu_bytes, master=master)

@@ -1,7 +1,7 @@
 """The kernel's taking in of MPLS over UDP: a port on which UDP is stripped off and what is inside goes to MPLS.
 
-Called by `adapter`; "foo over UDP" in the kernel (include/uapi/linux/fou.h), over generic netlink. Sending needs
-nothing here: it is a property of each tunnel device.
+Found by `mpls`, used by `adapter`; "foo over UDP" in the kernel (include/uapi/linux/fou.h), over generic netlink.
+Sending needs nothing here: it is a property of each tunnel device.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ import os
 import socket
 import struct
 from ipaddress import IPv4Address
-from pathlib import Path
 from typing import Final
 
-from tf_reconcile.errors import ConfigError, Transient
+from tf_reconcile.errors import Transient
 from vrouter_vm.kernel import netlink
 
 MPLS_IN_IP: Final = 137
@@ -23,7 +22,7 @@ _NETLINK_GENERIC: Final = 16
 _CONTROLLER: Final = 16
 _GET_FAMILY: Final = 3
 _FAMILY_ID, _FAMILY_NAME = 1, 2
-_ADD, _GET = 1, 3
+_ADD, _DELETE, _GET = 1, 2, 3
 _PORT, _ADDRESS_FAMILY, _PROTOCOL, _KIND, _LOCAL = 1, 2, 3, 4, 6
 _DIRECT: Final = 1  # FOU_ENCAP_DIRECT: no header of its own between UDP and what is inside
 _GENERIC: Final = struct.Struct("=BBxx")
@@ -31,15 +30,13 @@ _VERSION: Final = 1
 _U16: Final = struct.Struct("=H")
 _BIG_U16: Final = struct.Struct("!H")
 _BUFFER_BYTES: Final = 1 << 16
-_MPLS_SETTINGS: Final = Path("/proc/sys/net/mpls")
-_MODULES: Final = "mpls_router, mpls_iptunnel, ipip and fou"
 
 
-class MplsPort:
+class FouPort:
     """The UDP port for MPLS on one address of this host. Use it from one thread."""
 
     def __init__(self, address: IPv4Address, port: int) -> None:
-        """Raises `ConfigError` when the kernel cannot do it."""
+        """Raises OSError when the kernel has no fou."""
         self._attributes = {
             _PORT: _BIG_U16.pack(port),
             _ADDRESS_FAMILY: bytes([socket.AF_INET]),
@@ -53,11 +50,18 @@ class MplsPort:
         name = netlink.attribute(_FAMILY_NAME, b"fou\0")
         try:
             (answer,) = self._request(_CONTROLLER, _GET_FAMILY, name, flags=netlink.ACKNOWLEDGE)
-        except OSError as error:
-            raise _missing("UDP ports for other protocols") from error
-        if not _MPLS_SETTINGS.is_dir():
-            raise _missing("MPLS")
+        except OSError:
+            self._socket.close()
+            raise
         self._family = _U16.unpack(netlink.attributes(answer, _GENERIC.size)[_FAMILY_ID])[0]
+
+    @classmethod
+    def find(cls, address: IPv4Address, port: int) -> FouPort | None:
+        """Return the port, None when the kernel has no fou."""
+        try:
+            return cls(address, port)
+        except OSError:
+            return None
 
     def close(self) -> None:
         """Close our end; the port stays."""
@@ -74,8 +78,15 @@ class MplsPort:
 
     def open(self) -> None:
         """Take in MPLS from now on; raises OSError."""
+        self._change(_ADD)
+
+    def shut(self) -> None:
+        """Take in MPLS no more; raises OSError."""
+        self._change(_DELETE)
+
+    def _change(self, command: int) -> None:
         body = b"".join(netlink.attribute(number, value) for number, value in self._attributes.items())
-        self._request(self._family, _ADD, body, flags=netlink.ACKNOWLEDGE)
+        self._request(self._family, command, body, flags=netlink.ACKNOWLEDGE)
 
     def _request(self, family: int, command: int, body: bytes, *, flags: int) -> list[bytes]:
         """Return the bodies of all answers; raises OSError with the kernel's code."""
@@ -93,12 +104,3 @@ class MplsPort:
                     raise OSError(code, os.strerror(code))
                 else:
                     return answers
-
-
-def _missing(what: str) -> ConfigError:
-    return ConfigError(
-        f"the kernel has no {what}",
-        key="overlay.mpls_over_udp",
-        value="true",
-        allowed=f"false, or a kernel with the modules {_MODULES} loaded",
-    )

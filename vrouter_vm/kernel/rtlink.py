@@ -63,6 +63,7 @@ _VLAN_ID, _VRF_TABLE = 1, 1
 _VXLAN_ID, _VXLAN_LOCAL, _VXLAN_TTL, _VXLAN_LEARNING, _VXLAN_PORT = 1, 4, 5, 7, 15
 _IPTUN_LOCAL, _IPTUN_REMOTE, _IPTUN_TTL, _IPTUN_PROTO, _IPTUN_PMTUDISC = 2, 3, 4, 9, 10
 _IPTUN_ENCAP_TYPE, _IPTUN_ENCAP_FLAGS, _IPTUN_ENCAP_SPORT, _IPTUN_ENCAP_DPORT = 15, 16, 17, 18
+_BAREUDP_PORT, _BAREUDP_ETHERTYPE, _BAREUDP_SOURCE_PORT = 1, 2, 3
 _VETH_PEER: Final = 1
 _INET_CONF, _INET6_CONF, _INET6_ADDR_GEN_MODE = 1, 2, 8
 _NDTA_NAME, _NDTA_PARMS = 1, 6
@@ -86,6 +87,7 @@ class Link:
     vni: int | None
     vtep: IPv4Address | None
     tunnel: IpTunnel | None
+    udp: BareUdp | None
     settings4: Mapping[str, int]
     settings6: Mapping[str, int]
 
@@ -98,6 +100,15 @@ class IpTunnel:
     remote: IPv4Address
     protocol: int
     port: int
+
+
+@dataclass(frozen=True, slots=True)
+class BareUdp:
+    """What is particular to a bareudp device: the port of both ends, what is inside, the first port to send from."""
+
+    port: int
+    ethertype: int
+    source_port: int
 
 
 def create_link(
@@ -161,6 +172,17 @@ def ipip_data(local: IPv4Address, remote: IPv4Address, *, protocol: int, ttl: in
             attribute(_IPTUN_ENCAP_FLAGS, U16.pack(0)),
             attribute(_IPTUN_ENCAP_SPORT, _BIG_U16.pack(0)),
             attribute(_IPTUN_ENCAP_DPORT, _BIG_U16.pack(port)),
+        )
+    )
+
+
+def bareudp_data(device: BareUdp) -> bytes:
+    """Return what is particular to a bareudp device."""
+    return b"".join(
+        (
+            attribute(_BAREUDP_PORT, _BIG_U16.pack(device.port)),
+            attribute(_BAREUDP_ETHERTYPE, _BIG_U16.pack(device.ethertype)),
+            attribute(_BAREUDP_SOURCE_PORT, U16.pack(device.source_port)),
         )
     )
 
@@ -233,6 +255,7 @@ def parse_link(body: bytes) -> Link:
         vni=unpack_u32(data.get(_VXLAN_ID)) if kind == "vxlan" else None,
         vtep=IPv4Address(vtep) if vtep else None,
         tunnel=_ip_tunnel(data) if kind == "ipip" else None,
+        udp=_bareudp(data) if kind == "bareudp" else None,
         settings4=_settings4(families.get(AF_INET)),
         settings6=_settings6(families.get(AF_INET6)),
     )
@@ -255,6 +278,14 @@ def _ip_tunnel(data: Mapping[int, bytes]) -> IpTunnel:
         remote=IPv4Address(data.get(_IPTUN_REMOTE, bytes(4))),
         protocol=data.get(_IPTUN_PROTO, bytes(1))[0],
         port=_BIG_U16.unpack(data[_IPTUN_ENCAP_DPORT])[0] if is_fou else 0,
+    )
+
+
+def _bareudp(data: Mapping[int, bytes]) -> BareUdp:
+    return BareUdp(
+        port=_BIG_U16.unpack(data[_BAREUDP_PORT])[0],
+        ethertype=_BIG_U16.unpack(data[_BAREUDP_ETHERTYPE])[0],
+        source_port=U16.unpack(data[_BAREUDP_SOURCE_PORT])[0],
     )
 
 

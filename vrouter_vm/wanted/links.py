@@ -141,6 +141,16 @@ def mpls_tunnel_sysctls(name: str, *, has_ipv6: bool, routes_ipv6: bool) -> dict
     return wanted | {Sysctl(path=names.mpls_conf(name, "input"), ifname=name): 1}
 
 
+def mpls_udp_sysctls(*, has_ipv6: bool, routes_ipv6: bool) -> dict[Sysctl, int]:
+    """Return the settings of the two devices for MPLS over UDP to all VTEPs. One takes part in nothing but MPLS."""
+    wanted = vxlan_sysctls(names.MPLS_DEVICE, has_ipv6=has_ipv6, routes_ipv6=routes_ipv6)
+    wanted[Sysctl(path=names.mpls_conf(names.MPLS_UDP_DEVICE, "input"), ifname=names.MPLS_DEVICE)] = 1
+    if has_ipv6:
+        path = names.ipv6_conf(names.MPLS_UDP_DEVICE, "disable_ipv6")
+        wanted[Sysctl(path=path, ifname=names.MPLS_DEVICE)] = 1
+    return wanted
+
+
 def door_sysctls(door: str, *, has_ipv6: bool, routes_ipv6: bool) -> dict[Sysctl, int]:
     """Return the settings of both ends of a door for labels. The outer end takes part in nothing but MPLS."""
     inner = vxlan_sysctls(names.inside_of(door), has_ipv6=has_ipv6, routes_ipv6=routes_ipv6)

@@ -22,7 +22,7 @@ from typing import Final, TypeAlias, TypeVar
 from vrouter_vm import names
 from vrouter_vm.claims import NO_OWNERS, Claims, Owners
 from vrouter_vm.filters import chains, policy
-from vrouter_vm.kernel_model import Landing, MultipathRoute, NextHop, Route, Trunk
+from vrouter_vm.kernel_model import Landing, MplsDriver, MultipathRoute, NextHop, Route, Trunk
 from vrouter_vm.model import Encapsulation, Exporter, IpAddress, MacAddress, Network, Placement, VmiUuid, VnUuid
 from vrouter_vm.overlay.evpn import NO_ASN, Member, Vtep
 from vrouter_vm.overlay.rib import PrefixUnit, Rib
@@ -45,6 +45,7 @@ _Lead: TypeAlias = tuple[Route, FarEnd | None]
 _NOWHERE: Final = (None, None)
 NO_REST: Final[Mapping[NextHop, Part]] = MappingProxyType({})
 _HOST: Final[Unit] = ("host", "")
+_MPLS: Final[Unit] = ("MPLS", "")
 _ALONE: Final = Vtep(address=IPv4Address(0), router_mac=MacAddress(""))
 """A host without an overlay."""
 
@@ -68,6 +69,7 @@ class Wanted:
         self._trunk = trunk
         self.has_ipv6 = has_ipv6
         self._overlay = overlay
+        self._mpls = overlay.mpls if overlay else None
         self._max_flows = max_flows
         self._asn = overlay.asn if overlay else NO_ASN
         self._rib = Rib(overlay.vtep if overlay else _ALONE, generations=overlay.view.generations if overlay else {})
@@ -112,9 +114,14 @@ class Wanted:
         """True when a change cannot be followed piece by piece: begin anew with what the kernel holds."""
 
     @property
+    def has_mpls(self) -> bool:
+        """True when MPLS over UDP may be used."""
+        return self._mpls is not None
+
+    @property
     def listens(self) -> bool:
-        """True when MPLS over UDP is to be taken in."""
-        return self._overlay is not None and self._overlay.has_mpls
+        """True when MPLS over UDP is to be taken in at a port of its own."""
+        return self._mpls is MplsDriver.FOU
 
     @property
     def choices(self) -> Mapping[PrefixUnit, Choice]:
@@ -204,6 +211,8 @@ class Wanted:
             self._replace(("port", vmi_uuid), NOTHING if placement is None else self._port_part(placement))
         if changed or not self._is_begun:
             self._replace(_HOST, self._host_part())
+        if self._overlay is not None and not self._is_begun:
+            self._replace(_MPLS, tunnels.host_part(self._overlay, has_ipv6=self.has_ipv6))
 
     def _take(self, networks: Iterable[Network]) -> None:
         """Keep the router's addresses in all networks here. Routes name a VTEP that is one of them in another way."""
@@ -279,7 +288,7 @@ class Wanted:
             network,
             asn=self._asn,
             has_ipv6=routes_ipv6,
-            has_mpls=self.listens,
+            has_mpls=self.has_mpls,
             leaked=self.policing.leaked(network.vn_uuid),
         )
         self._rib.set_member(network.network_id, member)
@@ -321,7 +330,7 @@ class Wanted:
         settings = links.host_sysctls(
             routes_ipv6=any(served.routes_ipv6 for served in self._served.values()),
             has_tunnels=self._overlay is not None,
-            has_mpls=self.listens,
+            has_mpls=self.has_mpls,
         )
         return Part(
             sysctls=tuple(settings.items()),
@@ -396,7 +405,7 @@ class Wanted:
         else:
             own_vni, taken = self._vni_of_id[network_id], self._taken
             way, far_end = tunnels.far_route(
-                choice.route, network_id=network_id, own_vni=own_vni, source=source, taken=taken
+                choice.route, network_id=network_id, own_vni=own_vni, source=source, taken=taken, mpls=self._mpls
             )
             self._lead(unit, way, far_end)
         here = self._rib.guests(network_id, prefix)
@@ -428,7 +437,12 @@ class Wanted:
                 here.append(NextHop(member.way.vif, member.way.via))
             else:
                 way, far_end = tunnels.far_route(
-                    member.route, network_id=network_id, own_vni=own_vni, source=source, taken=self._taken
+                    member.route,
+                    network_id=network_id,
+                    own_vni=own_vni,
+                    source=source,
+                    taken=self._taken,
+                    mpls=self._mpls,
                 )
                 there[way.next_hops[0]] = far_end
         hops = [*here, *there, *rest]

@@ -3,8 +3,9 @@
 Called by `state` where an overlay is configured; `overlay.rib` chooses the routes. Per network one VXLAN device
 straight in the VRF, without a bridge; per VTEP a permanent neighbour and a forwarding entry; per address a route. A
 network that takes routes of one without a guest here sends with that one's VNI through a device that is in no VRF and
-takes nothing in. To and from TF's ordinary vRouters the same goes as MPLS over UDP: a device per VTEP, a label per
-route, and per network a door by which the packets with its label come in. The reasons are in docs/design/overlay.md.
+takes nothing in. To and from TF's ordinary vRouters the same goes as MPLS over UDP: one pair of devices for all VTEPs,
+or a device per VTEP, as the kernel has it; a label per route, and per network a door by which the packets with its
+label come in. The reasons are in docs/design/overlay.md.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from vrouter_vm.kernel_model import (
     Element,
     LabelDoor,
     LabelRoute,
+    MplsDriver,
     MplsTunnel,
+    MplsUdp,
     MultipathRoute,
     Neighbour,
     NextHop,
@@ -61,7 +64,7 @@ class Installed:
 class Overlay:
     """This host in the overlay, and what is known of the others. `installed` stays until `view` is settled.
 
-    `has_mpls`: MPLS over UDP may be used, by the networks for which TF says so.
+    `mpls`: what carries MPLS over UDP, if it may be used: by the networks for which TF says so.
     """
 
     vtep: Vtep
@@ -69,7 +72,12 @@ class Overlay:
     underlay: Underlay
     view: OverlayView
     installed: Installed
-    has_mpls: bool = False
+    mpls: MplsDriver | None = None
+
+    @property
+    def has_mpls(self) -> bool:
+        """True when MPLS over UDP may be used."""
+        return self.mpls is not None
 
 
 def installed_in(have: Observed) -> Installed:
@@ -122,6 +130,18 @@ def member_of(
     )
 
 
+def host_part(overlay: Overlay, *, has_ipv6: bool) -> Part:
+    """Return the devices that carry MPLS over UDP to and from all VTEPs, where the kernel has such."""
+    if overlay.mpls is not MplsDriver.BAREUDP:
+        return NOTHING
+    pair = MplsUdp(name=names.MPLS_DEVICE, port=names.MPLS_PORT, mtu_bytes=mpls_mtu_of(overlay.underlay))
+    return Part(
+        vxlans=(pair,),
+        sysctls=_mpls_udp_settings(has_ipv6=has_ipv6, routes_ipv6=False),
+        elements=policy.send_only_elements(pair.name),
+    )
+
+
 def tunnel_part(network: Network, overlay: Overlay, *, zone: int, has_ipv6: bool, routes_ipv6: bool) -> Part:
     """Return the device of a network with guests here: in its VRF, it sends and takes in. And where TF says so its door
     for labels, by which packets come in that were sent as MPLS over UDP.
@@ -164,8 +184,8 @@ def here_route(network_id: int, prefix: IpNetwork, way: LocalWay) -> Route:
 class FarEnd(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True, gc=False):
     """Where ways lead that differ in the prefix alone: by that device to that VTEP, in one IP version.
 
-    `mac`: the router's there, None for MPLS over UDP. `vni`: what packets carry where it is not the own network's.
-    `via`: what routes name as their next hop, which means nothing but `mac`.
+    `mac`: the router's there, None where the device is that VTEP's own. `vni`: what packets carry where it is not the
+    own network's. `via`: what routes name as their next hop, which means nothing but `mac`.
     """
 
     device: str
@@ -177,20 +197,25 @@ class FarEnd(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True, gc=Fals
 
 
 def far_route(
-    route: BgpRoute, *, network_id: int, own_vni: int, source: IpAddress | None, taken: Collection[IpAddress]
+    route: BgpRoute,
+    *,
+    network_id: int,
+    own_vni: int,
+    source: IpAddress | None,
+    taken: Collection[IpAddress],
+    mpls: MplsDriver | None,
 ) -> tuple[Route, FarEnd]:
     """Return the way of a network to a prefix on another host, and where it leads.
 
     `own_vni`: of that network; `source`: what the router's own packets on it are from; `taken`: the router's addresses
-    in all networks here.
+    in all networks here; `mpls`: what carries MPLS over UDP.
     """
-    prefix = route.prefix
+    prefix, vtep = route.prefix, route.next_hop
     if isinstance(route, EvpnRoute):
-        vtep = route.next_hop
         way = _vxlan_way(network_id, prefix.version, vtep, route.router_mac, route.vni, own_vni, vtep in taken)
         label = None
     else:
-        way, label = _labelled_way(network_id, prefix.version, route.next_hop), route.label
+        way, label = _labelled_way(network_id, prefix.version, vtep, mpls, vtep in taken), route.label
     table, metric, far_end = way
     device, via = far_end.device, far_end.via
     made = Route(table=table, prefix=prefix, ifname=device, metric=metric, via=via, source=source, label=label)
@@ -211,8 +236,14 @@ def _vxlan_way(  # noqa: PLR0917 - a key
 
 
 @lru_cache(maxsize=1 << 14)
-def _labelled_way(network_id: int, version: int, vtep: IPv4Address) -> _Way:
-    far_end = FarEnd(device=names.format_mpls_tunnel(vtep), vtep=vtep, version=version, mac=None, vni=None, via=None)
+def _labelled_way(network_id: int, version: int, vtep: IPv4Address, mpls: MplsDriver | None, is_taken: bool) -> _Way:
+    if mpls is MplsDriver.BAREUDP:
+        mac, via = names.router_mac_of(vtep), names.via_of(vtep, version, is_taken=is_taken)
+        far_end = FarEnd(device=names.MPLS_DEVICE, vtep=vtep, version=version, mac=mac, vni=None, via=via)
+    else:
+        far_end = FarEnd(
+            device=names.format_mpls_tunnel(vtep), vtep=vtep, version=version, mac=None, vni=None, via=None
+        )
     return names.table_of(network_id), links.metric_of(version), far_end
 
 
@@ -236,6 +267,12 @@ def far_part(far_end: FarEnd, overlay: Overlay, *, is_device_here: bool, has_ipv
             vxlans=(tunnel,),
             sysctls=_mpls_settings(device, has_ipv6=has_ipv6, routes_ipv6=routes_ipv6),
             elements=policy.send_only_elements(device),
+        )
+    if device == names.MPLS_DEVICE:
+        return Part(
+            neighbours=_mpls_neighbours(via, vtep, mac),
+            tunnel_ends=(TunnelEnd(ifname=device, mac=mac, vtep=vtep, local=overlay.vtep.address),),
+            sysctls=_mpls_udp_settings(has_ipv6=has_ipv6, routes_ipv6=routes_ipv6),
         )
     neighbours = (Neighbour(ifname=device, address=via, mac=mac),)
     ends = (TunnelEnd(ifname=device, mac=mac, vtep=vtep),)
@@ -338,7 +375,9 @@ class Remains:
         """Return those ways to a prefix on other hosts that nothing contradicts, and what each needs; see `part`."""
         found: dict[NextHop, Part] = {}
         for hop in self.next_hops(unit):
-            if hop.label is not None:
+            if hop.label is not None and hop.via is not None:
+                found[hop] = self._mpls_part(unit[1], hop.via, hop.label, gone)
+            elif hop.label is not None:
                 found[hop] = self._labelled_part(unit[1], hop.ifname, hop.label, gone)
             elif hop.via is not None:
                 found[hop] = self._vxlan_part(unit[1], hop.ifname, hop.via, gone, devices)
@@ -372,7 +411,9 @@ class Remains:
 
     def _labelled_part(self, prefix: IpNetwork, device: str, label: int, gone: Collection[Way]) -> Part:
         tunnel = self._send_only.get(device)
-        if not isinstance(tunnel, MplsTunnel) or (prefix, tunnel.remote) in gone:
+        if self._overlay.mpls is not MplsDriver.FOU or not isinstance(tunnel, MplsTunnel):
+            return NOTHING
+        if (prefix, tunnel.remote) in gone:
             return NOTHING
         if self._heard[prefix, tunnel.remote, Encapsulation.MPLS_UDP, label]:
             return NOTHING
@@ -380,6 +421,20 @@ class Remains:
             vxlans=(tunnel,),
             sysctls=_mpls_settings(device, has_ipv6=self._has_ipv6, routes_ipv6=prefix.version == 6),  # noqa: PLR2004
             elements=(vtep_element(tunnel.remote, self._overlay), *policy.send_only_elements(device)),
+        )
+
+    def _mpls_part(self, prefix: IpNetwork, via: IpAddress, label: int, gone: Collection[Way]) -> Part:
+        neighbour = self._neighbours.get((names.MPLS_DEVICE, via))
+        end = self._ends.get((names.MPLS_DEVICE, neighbour.mac)) if neighbour else None
+        if self._overlay.mpls is not MplsDriver.BAREUDP or end is None or (prefix, end.vtep) in gone:
+            return NOTHING
+        if self._heard[prefix, end.vtep, Encapsulation.MPLS_UDP, label]:
+            return NOTHING
+        return Part(
+            neighbours=_mpls_neighbours(via, end.vtep, end.mac),
+            tunnel_ends=(replace(end, local=self._overlay.vtep.address),),
+            sysctls=_mpls_udp_settings(has_ipv6=self._has_ipv6, routes_ipv6=prefix.version == 6),  # noqa: PLR2004
+            elements=(vtep_element(end.vtep, self._overlay),),
         )
 
 
@@ -391,6 +446,19 @@ def _heard(route: BgpRoute) -> _Heard:
 @lru_cache(maxsize=4096)
 def _mpls_settings(device: str, *, has_ipv6: bool, routes_ipv6: bool) -> Settings:
     return tuple(links.mpls_tunnel_sysctls(device, has_ipv6=has_ipv6, routes_ipv6=routes_ipv6).items())
+
+
+def _mpls_neighbours(via: IpAddress, vtep: IPv4Address, mac: MacAddress) -> tuple[Neighbour, ...]:
+    """Return who routes name. Where a label is put on, the kernel looks for an IPv4 address in an IPv6 route among the
+    IPv4 neighbours (6PE, RFC 4798; net/mpls/mpls_iptunnel.c); older ones do not.
+    """
+    addresses = (via,) if via.version == 4 else (via, vtep)  # noqa: PLR2004 - IP version
+    return tuple(Neighbour(ifname=names.MPLS_DEVICE, address=address, mac=mac) for address in addresses)
+
+
+@lru_cache
+def _mpls_udp_settings(*, has_ipv6: bool, routes_ipv6: bool) -> Settings:
+    return tuple(links.mpls_udp_sysctls(has_ipv6=has_ipv6, routes_ipv6=routes_ipv6).items())
 
 
 @lru_cache(maxsize=4096)

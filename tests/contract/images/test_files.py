@@ -11,6 +11,7 @@ import pytest
 
 from vrouter_firstboot.nics import Role
 from vrouter_vm import names
+from vrouter_vm.kernel.mpls import BAREUDP_MODULES, FOU_MODULES
 
 FILES = Path(__file__).parents[3] / "images" / "files"
 FIREWALL = FILES / "common/etc/tf-vsphere/firewall.nft"
@@ -66,8 +67,20 @@ def test_udev_leaves_alone_the_settings_of_what_the_agent_makes_and_of_nothing_e
     ours = [
         *(names.format_vif(Role.TRUNK, 4094), names.format_vrf(1), names.format_vxlan(16777215)),
         *(door, names.inside_of(door), names.format_mpls_tunnel(IPv4Address("192.0.2.1"))),
-        names.format_mpls_tunnel(IPv4Address("255.255.255.254")),
+        *(names.format_mpls_tunnel(IPv4Address("255.255.255.254")), names.MPLS_DEVICE, names.MPLS_UDP_DEVICE),
     ]
     assert [name for name in ours if not is_left_alone(name)] == []
     others = [*Role, "lo", "eth0", "ens192", "enp0s4", "tunl0", "tfnic0"]
     assert [name for name in others if is_left_alone(name)] == []
+
+
+def test_each_base_loads_what_its_kernel_has_for_mpls_over_udp() -> None:
+    loaded = {
+        base: set(
+            re.findall(r"^\w+$", (FILES / base / "etc/modules-load.d/tf-vsphere-mpls.conf").read_text(), re.MULTILINE)
+        )
+        for base in ("centos", "debian")
+    }
+    both = {"mpls_router", "mpls_iptunnel"}
+    assert loaded["centos"] == both | {*re.split(r", | and ", BAREUDP_MODULES)}
+    assert loaded["debian"] == both | {*re.split(r", | and ", FOU_MODULES)}

@@ -21,7 +21,7 @@ from vrouter_vm.desired import all_wanted, tell_policies, whole
 from vrouter_vm.filters.rules import Member, PolicyRule, PolicyView
 from vrouter_vm.gateway_mac import MacRange
 from vrouter_vm.guest_services.claim_box import ClaimBox
-from vrouter_vm.kernel_model import Desired
+from vrouter_vm.kernel_model import Desired, MplsDriver
 from vrouter_vm.model import (
     AddressPair,
     Encapsulation,
@@ -224,7 +224,8 @@ class InterfaceSource:
 class World:
     """A host that is kept by one reconciler."""
 
-    def __init__(self, *, has_overlay: bool) -> None:
+    def __init__(self, *, has_overlay: bool, mpls: MplsDriver = MplsDriver.BAREUDP) -> None:
+        self.mpls = mpls
         self.host = FakeHost(underlay=UNDERLAY if has_overlay else None)
         self.sources = Sources()
         self.peers = FakePeers(are_all_new=False)
@@ -243,7 +244,7 @@ class World:
             filtering=FakeFilters(host),
             gateway_macs=MACS,
             board=board,
-            overlay=OverlaySide(peers=peers, vtep=HERE, asn=64512, has_mpls=True) if has_overlay else None,
+            overlay=OverlaySide(peers=peers, vtep=HERE, asn=64512, mpls=self.mpls) if has_overlay else None,
             max_flows=1000,
         )
 
@@ -391,11 +392,11 @@ steps = st.lists(st.lists(a_change(), min_size=1, max_size=3), min_size=1, max_s
 
 
 @settings(max_examples=150, deadline=None)
-@given(changes=steps, has_overlay=st.booleans())
+@given(changes=steps, has_overlay=st.booleans(), mpls=st.sampled_from([*MplsDriver]))
 def test_after_every_pass_a_pass_that_begins_anew_has_nothing_to_do(
-    *, changes: list[list[Change]], has_overlay: bool
+    *, changes: list[list[Change]], has_overlay: bool, mpls: MplsDriver
 ) -> None:
-    world = World(has_overlay=has_overlay)
+    world = World(has_overlay=has_overlay, mpls=mpls)
     world.turn()
     for step in changes:
         for change in step:
@@ -518,7 +519,7 @@ def overlay_of(remote: Mapping[RouteKey, BgpRoute], *, generations: Mapping[Rout
         gone=frozenset(),
         look_again_s=None,
     )
-    return Overlay(vtep=HERE, asn=64512, underlay=UNDERLAY, view=view, installed=Installed(), has_mpls=True)
+    return Overlay(vtep=HERE, asn=64512, underlay=UNDERLAY, view=view, installed=Installed(), mpls=MplsDriver.BAREUDP)
 
 
 def comparable(want: Desired) -> Desired:

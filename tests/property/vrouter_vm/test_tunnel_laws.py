@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from ipaddress import IPv4Address, ip_network
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +17,17 @@ from vrouter_vm import names
 from vrouter_vm.actions import AddRoute, Announce, AnyAction, DeleteLink, DeleteRoute, Withdraw
 from vrouter_vm.desired import desired_state
 from vrouter_vm.filters import policy
-from vrouter_vm.kernel_model import Desired, LabelDoor, MplsTunnel, Observed, TunnelEnd, Underlay, Vxlan
+from vrouter_vm.kernel_model import (
+    Desired,
+    LabelDoor,
+    MplsDriver,
+    MplsTunnel,
+    MplsUdp,
+    Observed,
+    TunnelEnd,
+    Underlay,
+    Vxlan,
+)
 from vrouter_vm.model import (
     AddressPair,
     Encapsulation,
@@ -103,12 +114,14 @@ def by_key(routes: Iterable[BgpRoute]) -> dict[RouteKey, BgpRoute]:
 
 
 route_sets = st.lists(a_route(), max_size=8).map(by_key)
+drivers = st.sampled_from([*MplsDriver])
 
 
 class World:
-    """A host with what it has announced."""
+    """A host with what it has announced. `mpls`: what its kernel has, and the agent uses."""
 
-    def __init__(self, host: FakeHost | None = None) -> None:
+    def __init__(self, mpls: MplsDriver, host: FakeHost | None = None) -> None:
+        self.mpls = mpls
         self.host = host or FakeHost()
         self.host.underlay = UNDERLAY
         self.announced: dict[RouteKey, BgpRoute] = {}
@@ -129,7 +142,7 @@ class World:
             underlay=self.host.underlay or UNDERLAY,
             view=view,
             installed=Installed() if is_settled else installed_in(have),
-            has_mpls=True,
+            mpls=self.mpls,
         )
         return desired_state(
             ports=ports,
@@ -168,15 +181,34 @@ class World:
 
 
 @settings(max_examples=40)
-@given(host=littered_hosts(), ports=port_sets(), remote=route_sets, tunnels=st.sets(st.sampled_from([5, 6, 99])))
+@given(
+    host=littered_hosts(),
+    ports=port_sets(),
+    remote=route_sets,
+    tunnels=st.sets(st.sampled_from([5, 6, 99])),
+    mpls=drivers,
+    has_pair=st.booleans(),
+    has_port=st.booleans(),
+)
 def test_one_pass_converges_from_any_state_through_safe_moments_only(
-    host: FakeHost, ports: list[Port], remote: dict[RouteKey, BgpRoute], tunnels: set[int]
+    *,
+    host: FakeHost,
+    ports: list[Port],
+    remote: dict[RouteKey, BgpRoute],
+    tunnels: set[int],
+    mpls: MplsDriver,
+    has_pair: bool,
+    has_port: bool,
 ) -> None:
+    host.is_listening = has_port
+    if has_pair:  # or one device of it alone, and a filter that does something else
+        host.vxlans[names.MPLS_DEVICE] = MplsUdp(name=names.MPLS_DEVICE, port=0, mtu_bytes=1500)
+        host.tunnel_ends.add(TunnelEnd(ifname=names.MPLS_DEVICE, mac=MacAddress(""), vtep=UNUSED))
     for vni in tunnels:  # left over by somebody, with another MAC
         host.vxlans[f"x{vni}"] = Vxlan(
             name=f"x{vni}", vni=vni, vrf=None, vtep=HERE.address, mac=names.router_mac_of(UNUSED), mtu_bytes=1450
         )
-    world = World(host)
+    world = World(mpls, host)
     world.turn(ports, remote)
     assert world.plan(ports, remote) == ()
 
@@ -192,6 +224,8 @@ UNUSED = IPv4Address("192.0.2.77")
     heard_then=route_sets,
     cut=st.integers(0, 120),
     mtu_bytes=st.sampled_from([1500, 1600, 9000]),
+    mpls_first=drivers,
+    mpls_then=drivers,
 )
 def test_a_crash_after_any_action_converges(
     *,
@@ -201,16 +235,20 @@ def test_a_crash_after_any_action_converges(
     heard_then: dict[RouteKey, BgpRoute],
     cut: int,
     mtu_bytes: int,
+    mpls_first: MplsDriver,
+    mpls_then: MplsDriver,
 ) -> None:
-    world = World()
+    world = World(mpls_first)
     world.turn(first, heard_first)
+    world.mpls = mpls_then
     world.host.underlay = replace(UNDERLAY, mtu_bytes=mtu_bytes)
     world.turn(second, heard_then, most=cut)
     world.turn(second, heard_then)
     assert world.plan(second, heard_then) == ()
     wanted = world.want(second, heard_then).vxlans  # a network that is not known any more is left as it was
     for device in (world.host.vxlans[name] for name in wanted):
-        most = {Vxlan: min(1500, mtu_bytes - 50), MplsTunnel: min(1504, mtu_bytes - 28), LabelDoor: 1500}
+        labelled_most = min(1504, mtu_bytes - 28)
+        most = {Vxlan: min(1500, mtu_bytes - 50), LabelDoor: 1500, MplsTunnel: labelled_most, MplsUdp: labelled_most}
         assert device.mtu_bytes == most[type(device)]
 
 
@@ -221,15 +259,18 @@ def test_a_crash_after_any_action_converges(
     heard=route_sets,
     fail_at=st.integers(0, 80),
     failure=st.sampled_from([Transient, Conflict, Rejected]),
+    mpls=drivers,
 )
 def test_what_builds_on_a_failure_is_not_announced_and_the_next_pass_converges(
+    *,
     first: list[Port],
     second: list[Port],
     heard: dict[RouteKey, BgpRoute],
     fail_at: int,
     failure: type[Transient] | type[Conflict] | type[Rejected],
+    mpls: MplsDriver,
 ) -> None:
-    world = World()
+    world = World(mpls)
     world.turn(first, heard)
     world.host.fail_at, world.host.failure = len(world.host.applied) + fail_at, failure
     failed: set[str] = set()
@@ -250,14 +291,15 @@ def test_what_builds_on_a_failure_is_not_announced_and_the_next_pass_converges(
 
 
 @settings(max_examples=40)
-@given(first=port_sets(), second=port_sets(), heard_first=route_sets, heard_then=route_sets)
+@given(first=port_sets(), second=port_sets(), heard_first=route_sets, heard_then=route_sets, mpls=drivers)
 def test_withdrawals_come_before_and_announcements_after_all_else(
     first: list[Port],
     second: list[Port],
     heard_first: dict[RouteKey, BgpRoute],
     heard_then: dict[RouteKey, BgpRoute],
+    mpls: MplsDriver,
 ) -> None:
-    world = World()
+    world = World(mpls)
     world.turn(first, heard_first)
     actions = world.plan(second, heard_then)
     deletions = [index for index, action in enumerate(actions) if isinstance(action, DeleteLink | DeleteRoute)]
@@ -285,10 +327,16 @@ IN_RED = EvpnRoute(
 
 
 @settings(max_examples=40)
-@example(ports=[make_port(1), make_port(2, vn="green", addresses=("10.2.0.10",))], heard=by_key([IN_RED]))
-@given(ports=port_sets(), heard=route_sets)
-def test_an_agent_that_has_just_started_takes_no_route_away(ports: list[Port], heard: dict[RouteKey, BgpRoute]) -> None:
-    world = World()
+@example(
+    ports=[make_port(1), make_port(2, vn="green", addresses=("10.2.0.10",))],
+    heard=by_key([IN_RED]),
+    mpls=MplsDriver.BAREUDP,
+)
+@given(ports=port_sets(), heard=route_sets, mpls=drivers)
+def test_an_agent_that_has_just_started_takes_no_route_away(
+    ports: list[Port], heard: dict[RouteKey, BgpRoute], mpls: MplsDriver
+) -> None:
+    world = World(mpls)
     world.turn(ports, heard)
     before = world.host.see()
     world.turn(ports, {}, is_settled=False)
@@ -308,9 +356,11 @@ def test_an_agent_that_has_just_started_takes_no_route_away(ports: list[Port], h
 
 
 @settings(max_examples=40)
-@given(ports=port_sets(), heard=route_sets)
-def test_without_an_overlay_nothing_of_it_is_left(ports: list[Port], heard: dict[RouteKey, BgpRoute]) -> None:
-    world, plain = World(), FakeHost()
+@given(ports=port_sets(), heard=route_sets, mpls=drivers)
+def test_without_an_overlay_nothing_of_it_is_left(
+    ports: list[Port], heard: dict[RouteKey, BgpRoute], mpls: MplsDriver
+) -> None:
+    world, plain = World(mpls), FakeHost()
     world.turn(ports, heard)
     for host in (world.host, plain):
         host.underlay = None
@@ -321,17 +371,19 @@ def test_without_an_overlay_nothing_of_it_is_left(ports: list[Port], heard: dict
     left, fresh = world.host.see(), plain.see()
     assert left.vxlans == {}
     assert left.labels == frozenset()
+    assert left.tunnel_ends == frozenset()
+    assert not left.is_listening
     assert left.routes == fresh.routes
     assert left.neighbours == fresh.neighbours
     assert left.filters == fresh.filters
 
 
 @settings(max_examples=40)
-@given(ports=port_sets(), heard=route_sets)
+@given(ports=port_sets(), heard=route_sets, mpls=drivers)
 def test_a_change_of_one_route_changes_what_it_concerns_only(
-    ports: list[Port], heard: dict[RouteKey, BgpRoute]
+    ports: list[Port], heard: dict[RouteKey, BgpRoute], mpls: MplsDriver
 ) -> None:
-    world = World()
+    world = World(mpls)
     world.turn(ports, heard)
     for key in heard:
         fewer = {other: route for other, route in heard.items() if other != key}
@@ -343,8 +395,13 @@ def test_a_change_of_one_route_changes_what_it_concerns_only(
         assert touched <= {str(key[1])}
 
 
-def test_a_guest_that_moves_away_is_routed_there_without_a_moment_in_between() -> None:
-    world = World()
+@pytest.mark.parametrize(
+    ("mpls", "is_labelled"), [(MplsDriver.FOU, False), (MplsDriver.BAREUDP, False), (MplsDriver.BAREUDP, True)]
+)
+def test_a_guest_that_moves_away_is_routed_there_without_a_moment_in_between(
+    mpls: MplsDriver, is_labelled: bool
+) -> None:
+    world = World(mpls)
     there = EvpnRoute(
         rd="192.0.2.2:5",
         prefix=ip_network("10.1.1.11/32"),
@@ -355,7 +412,7 @@ def test_a_guest_that_moves_away_is_routed_there_without_a_moment_in_between() -
         generation=101,
     )
     world.turn([make_port(1)], {})
-    world.turn([make_port(1)], by_key([there]))
+    world.turn([make_port(1)], by_key([labelled(there, 100) if is_labelled else there]))
     kinds = [type(action).__name__ for action in world.plan([make_port(1)], {})]
     assert "ReplaceRoute" in kinds, "and back again when the other host withdraws"
     assert "DeleteRoute" not in kinds

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lab.testing import files_with_tests, machines_for
+from lab.testing import WITH_BAREUDP, files_with_tests, machines_for
 from lab.vm import PROJECT
 
 E2E, KERNEL = PROJECT / "tests/e2e", PROJECT / "tests/kernel"
@@ -28,3 +28,8 @@ def test_only_the_files_that_are_asked_for_count() -> None:
     one = KERNEL / "test_overlay.py"
     assert files_with_tests([f"{one}::test_a", "-k", "nothing", f"{one}::test_b"]) == {one}
     assert files_with_tests([str(E2E)]) == set(E2E.glob("test_*.py"))
+
+
+def test_the_module_that_debian_leaves_out_is_made_for_the_files_that_load_it() -> None:
+    loading = {file.name for file in KERNEL.glob("test_*.py") if "with_bareudp" in file.read_text()}
+    assert loading == set(WITH_BAREUDP)

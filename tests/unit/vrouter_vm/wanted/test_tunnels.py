@@ -14,7 +14,9 @@ from vrouter_vm.kernel_model import (
     Desired,
     LabelDoor,
     LabelRoute,
+    MplsDriver,
     MplsTunnel,
+    MplsUdp,
     Neighbour,
     Route,
     Sysctl,
@@ -45,7 +47,7 @@ def elsewhere(prefix: str, *, network_id: int = 5, vni: int | None = None) -> Ev
 
 
 def wanted(
-    *remote: BgpRoute, network: Network = RED, ports: tuple[Port, ...] = (GUEST,), has_mpls: bool = False
+    *remote: BgpRoute, network: Network = RED, ports: tuple[Port, ...] = (GUEST,), mpls: MplsDriver | None = None
 ) -> Desired:
     view = OverlayView(
         announced={},
@@ -61,7 +63,7 @@ def wanted(
         underlay=Underlay(name="eth2", mtu_bytes=1600),
         view=view,
         installed=Installed(),
-        has_mpls=has_mpls,
+        mpls=mpls,
     )
     trunk = FakeHost().trunk
     return desired_state(
@@ -181,7 +183,7 @@ SHARED = replace(RED, encapsulations=BOTH)
 
 
 def test_a_network_that_tf_shares_by_mpls_has_a_door_for_its_label_and_is_told_in_both_ways() -> None:
-    want = wanted(network=SHARED, has_mpls=True)
+    want = wanted(network=SHARED, mpls=MplsDriver.FOU)
     mac = names.router_mac_of(HERE)
     assert want.vxlans["l5"] == LabelDoor(name="l5", vrf="v5", mac=mac, mtu_bytes=1500)
     assert want.labels == {LabelRoute(label=100005, ifname="l5")}
@@ -198,9 +200,9 @@ def test_a_network_that_tf_shares_by_mpls_has_a_door_for_its_label_and_is_told_i
         assert told[VpnRoute, prefix].needs == ("eth1.101", "v5", "l5")
 
 
-@pytest.mark.parametrize(("network", "has_mpls"), [(RED, True), (SHARED, False)])
-def test_without_tfs_word_or_the_settings_there_is_no_mpls(network: Network, has_mpls: bool) -> None:
-    want = wanted(labelled(elsewhere("10.1.1.50/32"), 30), network=network, has_mpls=has_mpls)
+@pytest.mark.parametrize(("network", "mpls"), [(RED, MplsDriver.FOU), (SHARED, None)])
+def test_without_tfs_word_or_the_settings_there_is_no_mpls(network: Network, mpls: MplsDriver | None) -> None:
+    want = wanted(labelled(elsewhere("10.1.1.50/32"), 30), network=network, mpls=mpls)
     assert [*want.vxlans] == ["x5"]
     assert want.labels == frozenset()
     assert not [each for each in want.announcements.values() if isinstance(each.route, VpnRoute)]
@@ -209,7 +211,7 @@ def test_without_tfs_word_or_the_settings_there_is_no_mpls(network: Network, has
 
 def test_a_labelled_route_puts_its_label_on_and_leaves_by_the_device_to_its_host() -> None:
     heard = [labelled(elsewhere(prefix), 30) for prefix in ("10.1.1.50/32", "fd00:1::50/128")]
-    want = wanted(*heard, network=SHARED, has_mpls=True)
+    want = wanted(*heard, network=SHARED, mpls=MplsDriver.FOU)
     device = "mc0000202"
     assert want.vxlans[device] == MplsTunnel(name=device, vtep=HERE, remote=THERE, port=6635, mtu_bytes=1504)
     gateway = RED.subnets[0].gateway
@@ -222,10 +224,38 @@ def test_a_labelled_route_puts_its_label_on_and_leaves_by_the_device_to_its_host
     assert want.sysctls[Sysctl(path=f"mpls/conf/{device}/input", ifname=device)] == 1
 
 
+def test_with_bareudp_it_leaves_by_one_device_for_all_hosts_and_a_mac_says_to_which() -> None:
+    heard = [labelled(elsewhere(prefix), 30) for prefix in ("10.1.1.50/32", "fd00:1::50/128")]
+    want = wanted(*heard, network=SHARED, mpls=MplsDriver.BAREUDP)
+    device, mapped, mac = "m6635", ip_address("::ffff:192.0.2.2"), names.router_mac_of(THERE)
+    assert want.vxlans[device] == MplsUdp(name=device, port=6635, mtu_bytes=1504)
+    gateway = RED.subnets[0].gateway
+    assert {route for route in want.routes if route.label is not None} == {
+        Route(table=100005, prefix=heard[0].prefix, ifname=device, label=30, via=THERE, source=gateway),
+        Route(table=100005, prefix=heard[1].prefix, ifname=device, label=30, via=mapped, metric=1024),
+    }
+    assert {entry for entry in want.neighbours if entry.ifname == device} == {
+        Neighbour(ifname=device, address=THERE, mac=mac),
+        Neighbour(ifname=device, address=mapped, mac=mac),
+    }
+    assert TunnelEnd(ifname=device, mac=mac, vtep=THERE, local=HERE) in want.tunnel_ends
+    assert ("eth2", str(THERE)) in want.elements[policy.VTEPS]
+    assert want.sysctls[Sysctl(path=names.ipv6_conf(device, "disable_ipv6"), ifname=device)] == 0
+
+
+def test_with_bareudp_there_is_something_to_take_in_before_any_route_is_heard_and_no_port_of_its_own() -> None:
+    want = wanted(network=SHARED, mpls=MplsDriver.BAREUDP)
+    assert want.vxlans["m6635"] == MplsUdp(name="m6635", port=6635, mtu_bytes=1504)
+    assert ("m6635",) in want.elements[policy.SEND_ONLY]
+    assert want.sysctls[Sysctl(path="mpls/conf/u6635/input", ifname="m6635")] == 1
+    assert want.sysctls[Sysctl(path="ipv6/conf/u6635/disable_ipv6", ifname="m6635")] == 1
+    assert not want.listens
+
+
 @pytest.mark.parametrize(("order", "device"), [(BOTH, "x5"), (tuple(reversed(BOTH)), "mc0000202")])
 def test_of_two_ways_to_the_same_host_the_encapsulation_counts_that_tf_puts_first(
     order: tuple[Encapsulation, ...], device: str
 ) -> None:
     route = elsewhere("10.1.1.50/32")
-    want = wanted(route, labelled(route, 30), network=replace(RED, encapsulations=order), has_mpls=True)
+    want = wanted(route, labelled(route, 30), network=replace(RED, encapsulations=order), mpls=MplsDriver.FOU)
     assert [each.ifname for each in want.routes if each.prefix == route.prefix] == [device]

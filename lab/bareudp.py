@@ -43,44 +43,48 @@ def module_file(cache: Path, release: str) -> Path:
     return cache / f"{MODULE}-{release}.ko"
 
 
+def packages_of(release: str, described: str) -> tuple[str, ...]:
+    """The packages, NAME=VERSION, that the module for a kernel is made of: headers, what builds with them, the source.
+
+    `described`: what apt says of the headers' package, which is of the kernel's own version.
+    """
+    patterns = (r"^Version: (\S+)", r"\b(linux-headers-\S+-common)\b", r"\b(linux-kbuild-[^\s,]+)", r"^(\d+\.\d+)")
+    texts = (described, described, described, release)
+    found = [re.search(pattern, text, re.MULTILINE) for pattern, text in zip(patterns, texts, strict=True)]
+    version, common, kbuild, series = (match[1] if match else "" for match in found)
+    if not all((version, common, kbuild, series)):
+        raise KernelError(
+            f"apt does not say what linux-headers-{release} is made of: "
+            "if it has a newer kernel than the one in .cache/kernel, remove that folder"
+        )
+    return tuple(f"{name}={version}" for name in (f"linux-headers-{release}", common, kbuild, f"linux-source-{series}"))
+
+
 def _build(folder: Path, release: str) -> Path:
-    headers_package = f"linux-headers-{release}"
-    fields = subprocess.run(
-        ["apt-cache", "show", "--no-all-versions", headers_package], capture_output=True, text=True, check=False
-    ).stdout
-    version, common, kbuild = (
-        _only(pattern, fields, what=headers_package)
-        for pattern in (r"^Version: (\S+)$", r"\b(linux-headers-\S+-common)\b", r"\b(linux-kbuild-[\d.]+)\b")
-    )
-    source = kbuild.replace("kbuild", "source")
-    names = (headers_package, common, kbuild, source)
-    packages = download_packages([f"{name}={version}" for name in names], folder)
-    root = folder / "root"
+    packages = download_packages(lambda: packages_of(release, _described(f"linux-headers-{release}")), folder)
+    root = (folder / "root").resolve()
+    (archive,) = (package for package in packages if package.name.startswith("linux-source-"))
     for package in packages:
-        if not package.name.startswith(f"{source}_"):
+        if package != archive:
             unpack_package(package, root)
-    headers = (root / "usr/src" / headers_package).resolve()
-    (headers / "Makefile").write_text(f"include {root.resolve()}/usr/src/{common}/Makefile\n")
+    headers = root / f"usr/src/linux-headers-{release}"
+    (common,) = root.glob("usr/src/linux-headers-*-common")
+    # The package's own names the place where it would be installed.
+    (headers / "Makefile").write_text(f"include {common}/Makefile\n")
     module = folder.resolve() / MODULE
     module.mkdir()
     (module / "Kbuild").write_text(f"obj-m := {MODULE}.o\n")
-    (archive,) = (package for package in packages if package.name.startswith(f"{source}_"))
-    (module / f"{MODULE}.c").write_bytes(_extract(archive))
+    (module / f"{MODULE}.c").write_bytes(extract_source(archive))
     run(["make", "-C", str(headers), f"M={module}", "modules"], folder)
     return module / f"{MODULE}.ko"
 
 
-def _only(pattern: str, text: str, *, what: str) -> str:
-    match = re.search(pattern, text, re.MULTILINE)
-    if match is None:
-        raise KernelError(
-            f"apt does not say which packages {what} is of: the kernel in the cache may be older than what apt has, "
-            "then remove .cache/kernel; or run `apt-get update`"
-        )
-    return match.group(1)
+def _described(package: str) -> str:
+    command = ["apt-cache", "show", "--no-all-versions", package]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
 
-def _extract(package: Path) -> bytes:
+def extract_source(package: Path) -> bytes:
     """The one source file, out of the archive in the package; what comes behind it is not unpacked."""
     with (
         subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(package)], stdout=subprocess.PIPE) as unpacking,

@@ -118,22 +118,21 @@ def _fetch(cache: Path, tree: Path) -> None:
     for folder in (download, partial):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-    try:
-        packages = download_packages(_kernel_packages(), download)
-    except KernelError:
-        if os.geteuid() != 0:
-            raise
-        run(["apt-get", "update"], download)  # no package lists yet, or ones that name a kernel replaced since
-        packages = download_packages(_kernel_packages(), download)
-    for package in packages:
+    for package in download_packages(_kernel_packages, download):
         unpack_package(package, partial)
     partial.rename(tree)
     shutil.rmtree(download)
 
 
-def download_packages(names: Sequence[str], folder: Path) -> list[Path]:
-    """Download packages into a folder; raises `KernelError`."""
-    run(["apt-get", "download", *names], folder)
+def download_packages(names: Callable[[], Sequence[str]], folder: Path) -> list[Path]:
+    """Download packages that apt knows by `names` into a folder; raises `KernelError`."""
+    try:
+        run(["apt-get", "download", *names()], folder)
+    except KernelError:
+        if os.geteuid() != 0:
+            raise
+        run(["apt-get", "update"], folder)  # no package lists yet, or ones that name a kernel replaced since
+        run(["apt-get", "download", *names()], folder)
     return sorted(folder.glob("*.deb"))
 
 

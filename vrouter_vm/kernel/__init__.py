@@ -5,6 +5,7 @@ Carries out what `plan` has decided and decides nothing. Begin with `adapter`.
 | module | sentence |
 |---|---|
 | `adapter` | observes all that is ours, and applies actions |
+| `messages` | pure: actions → messages |
 | `netlink`, `rtlink`, `rtroute`, `rttc` | pure: messages, packed and parsed |
 | `route_socket` | rtnetlink: many requests in one system call, and whole dumps |
 | `mpls` | which part of the kernel carries MPLS over UDP |

@@ -9,25 +9,15 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Address, ip_interface
 from pathlib import Path
-from typing import Final, assert_never
+from typing import Final
 
 from tf_reconcile.errors import BoundaryError, ConfigError, Conflict, Rejected, Transient
 from vrouter_vm import names
 from vrouter_vm.actions import (
     ROUTE_ACTIONS,
-    AddAddress,
-    AddLabel,
-    AddLanding,
-    AddRoute,
-    AddRule,
-    AddTunnelEnd,
-    CreateVif,
-    CreateVrf,
-    CreateVxlan,
     DeleteAddress,
     DeleteLabel,
     DeleteLanding,
@@ -38,21 +28,26 @@ from vrouter_vm.actions import (
     DeleteTunnelEnd,
     KernelAction,
     Listen,
-    ReplaceRoute,
-    RouteAction,
-    SetMtu,
-    SetNeighbour,
     SetSysctl,
-    SetUp,
     StopListening,
     describe,
 )
 from vrouter_vm.kernel import netlink, rtlink, rtroute, rttc
 from vrouter_vm.kernel.fou import MPLS_IN_IP, FouPort
+from vrouter_vm.kernel.messages import (
+    MPLS_UDP,
+    PROXY_DELAY,
+    TICKS_PER_MS,
+    TUNNEL_TTL,
+    DeviceSettings,
+    IndexOf,
+    RouteMessages,
+    delayed_device,
+    messages_of,
+)
 from vrouter_vm.kernel.netlink import Message
 from vrouter_vm.kernel.route_socket import SYSTEM, RouteSocket
 from vrouter_vm.kernel.rtlink import Link
-from vrouter_vm.kernel.rtroute import RouteFrame
 from vrouter_vm.kernel_model import (
     LabelDoor,
     LabelRoute,
@@ -60,7 +55,6 @@ from vrouter_vm.kernel_model import (
     LinkAddress,
     MplsTunnel,
     MplsUdp,
-    MultipathRoute,
     Neighbour,
     NextHop,
     Observed,
@@ -70,7 +64,6 @@ from vrouter_vm.kernel_model import (
     RuleKind,
     Sysctl,
     Trunk,
-    TunnelDevice,
     TunnelEnd,
     Underlay,
     Vif,
@@ -82,11 +75,7 @@ from vrouter_vm.model import IpVersion, MacAddress
 
 _SYSCTL_ROOT: Final = Path("/proc/sys/net")
 _RTPROT_KERNEL: Final = 2
-_TUNNEL_TTL: Final = 64
-_ETH_P_MPLS_UC: Final = 0x8847
 _SEVERAL_LABELS: Final = -1
-_TICKS_PER_MS: Final = 10
-"""A delay below /proc/sys is in hundredths of a second."""
 
 _GONE: Final = frozenset({errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENXIO})
 _BUSY: Final = frozenset({errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ENOBUFS, errno.ENOMEM, errno.ENETDOWN})
@@ -106,8 +95,6 @@ _DELETIONS: Final = (
     *(DeleteLink, DeleteAddress, DeleteNeighbour, DeleteTunnelEnd),
     *(DeleteRoute, DeleteRule, DeleteLanding, DeleteLabel, StopListening),
 )
-_ADD: Final = netlink.CREATE | netlink.EXCLUSIVE
-_PUT: Final = netlink.CREATE | netlink.REPLACE
 
 
 class Kernel:
@@ -214,8 +201,8 @@ class Kernel:
 
         What no message can do is done here, and what cannot be asked for at all fails here: `codes` has the outcome.
         """
-        settings = _DeviceSettings()
-        message_about = _RouteMessages(index_of)
+        settings = DeviceSettings()
+        message_about = RouteMessages(index_of)
         for number, action in enumerate(actions):
             try:
                 if isinstance(action, ROUTE_ACTIONS):
@@ -224,10 +211,10 @@ class Kernel:
                     self._listen(action)
                     codes[number] = 0
                 elif not isinstance(action, SetSysctl):
-                    for message in _messages_of(action, index_of):
+                    for message in messages_of(action, index_of):
                         yield message, (number,)
-                elif (delay := _proxy_delay(action.sysctl)) is not None:
-                    yield rtlink.set_proxy_delay(index_of(delay), action.value * _TICKS_PER_MS), (number,)
+                elif (delay := delayed_device(action.sysctl)) is not None:
+                    yield rtlink.set_proxy_delay(index_of(delay), action.value * TICKS_PER_MS), (number,)
                 elif not settings.take(action, number):
                     (_SYSCTL_ROOT / action.sysctl.path).write_text(f"{action.value}\n", encoding="ascii")
                     codes[number] = 0
@@ -267,7 +254,7 @@ class Kernel:
     def _mpls_ends(self, pair: _MplsPair) -> Iterator[TunnelEnd]:
         for ethernet, udp in pair.whole:
             for body in self._socket.dump("filters", rttc.GET_FILTER, rttc.filters_request(ethernet.index)):
-                end = rttc.parse_far_end(body, through=udp.index, ttl=_TUNNEL_TTL)
+                end = rttc.parse_far_end(body, through=udp.index, ttl=TUNNEL_TTL)
                 if end is not None:
                     yield TunnelEnd(ifname=ethernet.name, mac=MacAddress(end.mac), vtep=end.vtep, local=end.local)
 
@@ -355,13 +342,10 @@ class Kernel:
             for body in self._socket.dump("delays", rtlink.GET_NEIGHBOUR_TABLE, request):
                 delay = rtlink.parse_proxy_delay(body)
                 if delay is not None and (name := name_of.get(delay[0])) is not None:
-                    path = names.neigh_conf(name, _PROXY_DELAY)
-                    yield Sysctl(path=path, ifname=name), delay[1] // _TICKS_PER_MS
+                    path = names.neigh_conf(name, PROXY_DELAY)
+                    yield Sysctl(path=path, ifname=name), delay[1] // TICKS_PER_MS
         for path in _HOST_PATHS:
             yield from _read_sysctl(Sysctl(path=path, ifname=None))
-
-
-_PROXY_DELAY: Final = "proxy_delay"
 
 
 class _Indexes:
@@ -381,11 +365,7 @@ class _Indexes:
         return index
 
 
-IndexOf = Callable[[str], int]
-
-
 _MPLS_PAIR: Final = frozenset({(names.MPLS_DEVICE, "dummy"), (names.MPLS_UDP_DEVICE, "bareudp")})
-_MPLS_UDP: Final = rtlink.BareUdp(names.MPLS_PORT, _ETH_P_MPLS_UC, names.MPLS_SOURCE_PORTS[0])
 
 
 class _MplsPair:
@@ -402,248 +382,9 @@ class _MplsPair:
         """What they are, under the name of the one that routes lead to; nothing when neither is there."""
         port = mtu_bytes = 0
         for ethernet, udp in self.whole:
-            port, mtu_bytes = names.MPLS_PORT if udp.udp == _MPLS_UDP else 0, ethernet.mtu_bytes
+            port, mtu_bytes = names.MPLS_PORT if udp.udp == MPLS_UDP else 0, ethernet.mtu_bytes
         pair = MplsUdp(name=names.MPLS_DEVICE, port=port, mtu_bytes=mtu_bytes)
         return {pair.name: pair} if self.links else {}
-
-
-def _messages_of(action: KernelAction, index_of: IndexOf) -> Iterator[Message]:
-    """Yield what carries out one action. Of a pair of devices the one inside comes first."""
-    match action:
-        case CreateVxlan(vxlan=MplsUdp()):
-            yield rtlink.create_link(names.MPLS_UDP_DEVICE, "bareudp", rtlink.bareudp_data(_MPLS_UDP))
-        case SetUp(ifname=names.MPLS_DEVICE):
-            yield rtlink.set_up(index_of(names.MPLS_UDP_DEVICE))
-        case SetUp(ifname=door) if names.parse_door(door) is not None:
-            yield rtlink.set_up(index_of(names.inside_of(door)))
-        case DeleteLink(ifname=names.MPLS_DEVICE):
-            yield from _deletions(names.MPLS_UDP_DEVICE, index_of)
-            yield from _deletions(names.MPLS_DEVICE, index_of)
-            return
-        case AddTunnelEnd(end=TunnelEnd(ifname=names.MPLS_DEVICE)):
-            yield rttc.hook(index_of(names.MPLS_DEVICE))
-    yield _message(action, index_of)
-
-
-def _deletions(ifname: str, index_of: IndexOf) -> Iterator[Message]:
-    """Yield what deletes a device of a pair, if it is there."""
-    with suppress(OSError):
-        yield rtlink.delete_link(index_of(ifname))
-
-
-def _message(action: KernelAction, index_of: IndexOf) -> Message:  # noqa: PLR0912 - one per kind of action
-    match action:
-        case AddRule(rule=rule):
-            return _rule(rtroute.NEW_RULE, _ADD, rule)
-        case DeleteRule(rule=rule):
-            return _rule(rtroute.DEL_RULE, 0, rule)
-        case AddLanding(landing=landing):
-            return _landing(rtroute.NEW_RULE, _ADD, landing)
-        case DeleteLanding(landing=landing):
-            return _landing(rtroute.DEL_RULE, 0, landing)
-        case SetUp(ifname=ifname):
-            return rtlink.set_up(index_of(ifname))
-        case DeleteLink(ifname=ifname):
-            return rtlink.delete_link(index_of(ifname))
-        case CreateVrf(vrf=vrf):
-            return rtlink.create_link(vrf.name, "vrf", rtlink.vrf_data(vrf.table))
-        case CreateVif(vif=vif, trunk=trunk):
-            return rtlink.create_link(
-                vif.name,
-                "vlan",
-                rtlink.vlan_data(vif.vlan),
-                mac=vif.mac,
-                lower=index_of(trunk.name),
-                master=None if vif.vrf is None else index_of(vif.vrf),
-            )
-        case CreateVxlan(vxlan=tunnel):
-            return _create_tunnel(tunnel, index_of)
-        case AddLabel(label=label):
-            return rtroute.label_route(
-                rtroute.NEW_ROUTE,
-                _ADD,
-                label.label,
-                protocol=names.ROUTE_PROTOCOL,
-                index=index_of(label.ifname),
-                via=names.DOOR_ADDRESS,
-            )
-        case DeleteLabel(label=label):
-            return rtroute.label_route(rtroute.DEL_ROUTE, 0, label.label, protocol=names.ROUTE_PROTOCOL)
-        case SetMtu(ifname=ifname, mtu_bytes=mtu_bytes):
-            return rtlink.set_mtu(index_of(ifname), mtu_bytes)
-        case AddAddress(address=address):
-            return rtroute.address(
-                rtroute.NEW_ADDRESS,
-                _ADD,
-                index_of(address.ifname),
-                address.address,
-                is_preferred=address.is_preferred,
-            )
-        case DeleteAddress(address=address):
-            return rtroute.address(rtroute.DEL_ADDRESS, 0, index_of(address.ifname), address.address)
-        case SetNeighbour(neighbour=entry):
-            return rtroute.neighbour(rtroute.NEW_NEIGHBOUR, _PUT, index_of(entry.ifname), entry.address, entry.mac)
-        case DeleteNeighbour(neighbour=entry):
-            return rtroute.neighbour(rtroute.DEL_NEIGHBOUR, 0, index_of(entry.ifname), entry.address, entry.mac)
-        case AddTunnelEnd(end=TunnelEnd(local=IPv4Address() as local) as end):
-            index, through = index_of(end.ifname), index_of(names.MPLS_UDP_DEVICE)
-            return rttc.set_far_end(index, end.mac, vtep=end.vtep, local=local, through=through, ttl=_TUNNEL_TTL)
-        case AddTunnelEnd(end=end):
-            # Appended to one that is there for the MAC, the kernel says yes and does nothing.
-            return rtroute.far_end(rtroute.NEW_NEIGHBOUR, _PUT, index_of(end.ifname), end.vtep, end.mac)
-        case DeleteTunnelEnd(end=end) if end.ifname == names.MPLS_DEVICE:
-            return rttc.delete_far_end(index_of(end.ifname), end.vtep)
-        case DeleteTunnelEnd(end=end):
-            return rtroute.far_end(rtroute.DEL_NEIGHBOUR, 0, index_of(end.ifname), end.vtep, end.mac)
-        case AddRoute() | ReplaceRoute() | DeleteRoute() | SetSysctl() | Listen() | StopListening():
-            raise TypeError("`_messages` does that")
-        case _:
-            assert_never(action)
-
-
-def _create_tunnel(tunnel: TunnelDevice, index_of: IndexOf) -> Message:
-    master = None if tunnel.vrf is None else index_of(tunnel.vrf)
-    match tunnel:
-        case Vxlan():
-            data = rtlink.vxlan_data(tunnel.vni, tunnel.vtep, port=names.VXLAN_PORT, ttl=_TUNNEL_TTL)
-            return rtlink.create_link(
-                tunnel.name, "vxlan", data, mac=tunnel.mac, mtu_bytes=tunnel.mtu_bytes, master=master
-            )
-        case MplsTunnel():
-            data = rtlink.ipip_data(tunnel.vtep, tunnel.remote, protocol=MPLS_IN_IP, ttl=_TUNNEL_TTL, port=tunnel.port)
-            return rtlink.create_link(tunnel.name, "ipip", data, mtu_bytes=tunnel.mtu_bytes)
-        case MplsUdp():
-            return rtlink.create_link(tunnel.name, "dummy", b"", mtu_bytes=tunnel.mtu_bytes)
-        case LabelDoor():
-            inner, data = names.inside_of(tunnel.name), rtlink.veth_data(tunnel.name, tunnel.mtu_bytes)
-            return rtlink.create_link(inner, "veth", data, mac=tunnel.mac, mtu_bytes=tunnel.mtu_bytes, master=master)
-        case _:
-            assert_never(tunnel)
-
-
-def _rule(kind: int, flags: int, rule: Rule) -> Message:
-    match rule.kind:
-        case RuleKind.LOCAL:
-            protocol = names.ROUTE_PROTOCOL if kind == rtroute.NEW_RULE else 0
-            return rtroute.rule(kind, flags, rule.version, rule.priority, table=rtroute.TABLE_LOCAL, protocol=protocol)
-        case RuleKind.L3MDEV:
-            # The kernel adds this very rule with the first VRF, unless it is there with the same protocol.
-            return rtroute.rule(kind, flags, rule.version, rule.priority, is_l3mdev=True, protocol=_RTPROT_KERNEL)
-        case _:
-            assert_never(rule.kind)
-
-
-def _landing(kind: int, flags: int, landing: Landing) -> Message:
-    return rtroute.rule(
-        kind,
-        flags,
-        landing.version,
-        names.LANDING_PRIORITY,
-        table=names.landing_table_of(landing.network_id),
-        mark=landing.network_id,
-        protocol=names.ROUTE_PROTOCOL if kind == rtroute.NEW_RULE else 0,
-    )
-
-
-class _DeviceSettings:
-    """IPv4 settings of devices: one message sets all of a device's."""
-
-    def __init__(self) -> None:
-        self._values: dict[str, dict[str, int]] = {}
-        self._askers: dict[str, list[int]] = {}
-
-    def take(self, action: SetSysctl, number: int) -> bool:
-        """Take an action in, if it is about such a setting; return whether it is."""
-        device, key = action.sysctl.ifname, action.sysctl.path.rpartition("/")[2]
-        if device is None or key not in rtlink.IPV4_SETTINGS or action.sysctl.path != names.ipv4_conf(device, key):
-            return False
-        self._values.setdefault(device, {})[key] = action.value
-        self._askers.setdefault(device, []).append(number)
-        return True
-
-    def messages(self, index_of: IndexOf, codes: list[int | None]) -> Iterator[tuple[Message, Sequence[int]]]:
-        """Yield what sets them, and the numbers of the actions; `codes` has why that is not possible."""
-        for device, values in self._values.items():
-            try:
-                yield rtlink.set_ipv4(index_of(device), values), self._askers[device]
-            except OSError as error:
-                for number in self._askers[device]:
-                    codes[number] = error.errno or errno.EIO
-
-
-def _proxy_delay(sysctl: Sysctl) -> str | None:
-    """Return the device whose delay of proxied answers it is, or None when it is another setting."""
-    is_delay = sysctl.ifname is not None and sysctl.path == names.neigh_conf(sysctl.ifname, _PROXY_DELAY)
-    return sysctl.ifname if is_delay else None
-
-
-class _RouteMessages:
-    """Messages about routes. Those of a plan are in order, so most differ from the one before in the prefix alone."""
-
-    def __init__(self, index_of: IndexOf) -> None:
-        self._index_of = index_of
-        self._last: RouteAction | None = None
-        self._frame: RouteFrame
-
-    def __call__(self, action: RouteAction) -> Message:
-        """Return what carries out an action; raises OSError when there is no such device."""
-        route = action.route
-        if isinstance(route, MultipathRoute):
-            return self._multipath(action, route)
-        if self._last is None or not _is_parallel(action, self._last):
-            kind, flags = _ROUTE_REQUESTS[type(action)]
-            self._frame = rtroute.route_frame(
-                kind,
-                flags,
-                version=route.prefix.version,
-                length=route.prefix.prefixlen,
-                table=route.table,
-                protocol=names.ROUTE_PROTOCOL,
-                metric=route.metric,
-                index=None if route.ifname is None else self._index_of(route.ifname),
-                via=route.via,
-                source=route.source,
-                label=route.label,
-            )
-            self._last = action
-        return self._frame.about(route.prefix)
-
-    def _multipath(self, action: RouteAction, route: MultipathRoute) -> Message:
-        kind, flags = _ROUTE_REQUESTS[type(action)]
-        is_gone = kind == rtroute.DEL_ROUTE  # whatever its devices are by now
-        return rtroute.multipath_route(
-            kind,
-            flags,
-            route.prefix,
-            table=route.table,
-            protocol=names.ROUTE_PROTOCOL,
-            metric=route.metric,
-            hops=() if is_gone else [(self._index_of(hop.ifname), hop.via, hop.label) for hop in route.next_hops],
-            source=route.source,
-        )
-
-
-_ROUTE_REQUESTS: Final[Mapping[type[RouteAction], tuple[int, int]]] = {
-    AddRoute: (rtroute.NEW_ROUTE, _ADD),
-    ReplaceRoute: (rtroute.NEW_ROUTE, _PUT),
-    DeleteRoute: (rtroute.DEL_ROUTE, 0),
-}
-
-
-def _is_parallel(an_action: RouteAction, another: RouteAction) -> bool:
-    """True when two actions are known to differ in the prefix alone."""
-    one, other = an_action.route, another.route
-    return (
-        type(an_action) is type(another)
-        and one.prefix.prefixlen == other.prefix.prefixlen
-        and one.prefix.version == other.prefix.version
-        and one.ifname == other.ifname
-        and one.table == other.table
-        and one.via is other.via
-        and one.source is other.source
-        and one.label == other.label
-        and one.metric == other.metric
-    )
 
 
 def _vif(link: Link, name_of: Mapping[int, str]) -> Vif:

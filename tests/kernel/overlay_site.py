@@ -114,7 +114,7 @@ SHARED = f"{VIP}/32", f"{VIP6}/128"
 """Addresses that guests of red share: the first r1, r2 and r3, the second r2 and r3."""
 AT_ONCE, AT_ONCE6 = "10.1.1.200", "fd00:1::200"
 """Addresses that guests of red use at once: the first r2, r3 and m1, the second r2 and r3."""
-MOVER = Guest(name="m1", vlan=110, address="10.1.1.20", vn=RED)
+MOVER = Guest(name="m1", vlan=110, address="10.1.1.20", vn=RED, ipv6="fd00:1::20")
 """A guest that is wired to every host; which of them carries it is a matter of `Site.connect`."""
 
 W1 = Guest(name="w1", vlan=401, address="10.3.0.11", vn=BROWN, gateway="10.3.0.1", ipv6="fd00:3::11")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Iterator
 
@@ -9,7 +10,7 @@ import pytest
 
 from tests.kernel.frr_leaf import BACKEND, BACKEND6, OFFICE, OFFICE6, VTEP, Leaf, is_installed
 from tests.kernel.overlay_site import B1, R1, R3, Pinging, Site, running_site
-from tests.kernel.site import batch, wait_until
+from tests.kernel.site import batch, run, wait_until
 
 pytestmark = pytest.mark.kernel
 
@@ -56,6 +57,20 @@ def test_guests_on_each_host_and_a_host_of_the_fabric_reach_each_other(site: Sit
 def test_they_do_by_ipv6(site: Site, leaf: Leaf) -> None:
     assert R1.reaches(BACKEND6, count=2)
     assert leaf.reaches(R3.ipv6 or "")
+
+
+def test_what_does_not_fit_behind_the_leaf_is_told_through_the_tunnel(site: Site, leaf: Leaf) -> None:
+    # Of its own accord the leaf's kernel would speak from br5's link-local address, and that no router passes on.
+    batch("addr flush dev br5 scope link", "link set eth3 mtu 1400", namespace="leaf")
+    try:
+        for address, gateway, headers in ((BACKEND, "10.9.0.1", 28), (BACKEND6, "fd00:9::1", 48)):
+            said = R1.run(f"ping -n -c 1 -W 5 -M do -s {1500 - headers} {address}").stdout
+            assert re.search(rf"^From {gateway}\b.*mtu ?= ?1400", said, re.MULTILINE), said
+            assert R1.run(f"ping -n -c 1 -W 5 -M do -s {1400 - headers} {address}").returncode == 0
+    finally:
+        batch("link set eth3 mtu 1500", namespace="leaf")
+        run("ip -n r1 route flush cache")
+        run("ip -n r1 -6 route flush cache")
 
 
 def test_another_network_does_not_get_there(site: Site, leaf: Leaf) -> None:

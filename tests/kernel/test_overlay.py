@@ -169,17 +169,19 @@ def test_its_gateway_tells_a_guest_when_a_packet_does_not_fit_and_every_one_that
         host.settled()
         assert "mtu 1450" in host.ip("link show x5")
     try:
-        for address, gateway, headers in ((R3.address, "10.1.1.1", 28), (R3.ipv6 or "", "fd00:1::1", 48)):
-            ping = "ping -n -c 1 -W 5 -M do"
-            said = R1.run(f"{ping} -s {1500 - headers} {address}").stdout
-            assert re.search(rf"^From {gateway}\b.*mtu ?= ?1450", said, re.MULTILINE), said
-            assert R1.run(f"{ping} -s {1450 - headers} {address}").returncode == 0
+        for sender, receiver in ((R1, R3), (R3, R1)):
+            for address, gateway, headers in ((receiver.address, "10.1.1.1", 28), (receiver.ipv6, "fd00:1::1", 48)):
+                ping = "ping -n -c 1 -W 5 -M do"
+                said = sender.run(f"{ping} -s {1500 - headers} {address}").stdout
+                assert re.search(rf"^From {gateway}\b.*mtu ?= ?1450", said, re.MULTILINE), said
+                assert sender.run(f"{ping} -s {1450 - headers} {address}").returncode == 0
     finally:
         for host in site.hosts:
             batch("link set eth2 mtu 1600", namespace=host.namespace)
             host.settled()
-        run("ip -n r1 route flush cache")
-        run("ip -n r1 -6 route flush cache")
+        for guest in (R1, R3):
+            run(f"ip -n {guest.name} route flush cache")
+            run(f"ip -n {guest.name} -6 route flush cache")
 
 
 def test_the_host_is_as_closed_to_guests_elsewhere_as_to_its_own(site: Site) -> None:
@@ -203,9 +205,11 @@ def test_a_guest_that_is_deleted_is_unreachable_from_everywhere(site: Site) -> N
 
 def test_a_guest_that_moves_is_reached_at_its_new_host_even_while_the_old_one_still_claims_it(site: Site) -> None:
     def leads_to(host: Host, where: str) -> None:
-        wait_until(
-            lambda: host.has_route(5, MOVER.address, where), what=f"{MOVER.name} is behind {where} on {host.letter}"
-        )
+        for address, way in ((MOVER.address, where), (MOVER.ipv6 or "", where.replace("via ", "via ::ffff:"))):
+            wait_until(
+                lambda address=address, way=way: host.has_route(5, address, way),  # type: ignore[misc]
+                what=f"{address} is behind {way} on {host.letter}",
+            )
 
     site.connect(site.a)
     site.a.serve(MOVER)
@@ -217,8 +221,8 @@ def test_a_guest_that_moves_is_reached_at_its_new_host_even_while_the_old_one_st
     leads_to(site.b, "dev eth1.110")
     leads_to(site.a, f"via {site.b.vtep}")  # its own vif is still there, and yields
     assert "eth1.110" in site.a.ip("link")
-    assert R1.reaches(MOVER.address, count=2)
-    assert R3.reaches(MOVER.address, count=2)
+    for sender in (R1, R3):
+        assert all(sender.reaches(address, count=2) for address in (MOVER.address, MOVER.ipv6 or ""))
     site.a.drop(MOVER)
     leads_to(site.a, f"via {site.b.vtep}")
     assert R1.reaches(MOVER.address)

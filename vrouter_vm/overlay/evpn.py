@@ -227,8 +227,8 @@ def rank(
 def side_by_side(routes: Iterable[BgpRoute], encapsulations: Sequence[Encapsulation]) -> list[BgpRoute]:
     """Return the best of routes to one prefix and those of equal standing, one for each host, the better ones first.
 
-    An IPv6 route that puts a label on has no next hop address, and the kernel takes routes of IPv6 together by these
-    alone: it is used by itself.
+    An IPv6 route that puts a label on may have no next hop address, and the kernel takes routes of IPv6 together by
+    these alone: it is used by itself.
     """
     ranked = sorted(routes, key=lambda route: rank(route, encapsulations))
     best = ranked[0]

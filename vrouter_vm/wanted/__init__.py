@@ -9,6 +9,7 @@ the kernel. Begin with `state`.
 | `facts` | what should exist, by key, and what was wanted of each before it changed |
 | `places`, `placing` | where each port is served, or why it is not |
 | `links` | a network, a port → devices, addresses, routes, neighbours |
+| `leads` | the route by which each prefix is reached, and the far ends that routes lead to |
 | `ways` | which of several ports that offer a way to a prefix counts |
 | `policing` | which lists and member sets policies need in the kernel |
 | `tunnels` | other hosts' routes → what the kernel holds to reach them |

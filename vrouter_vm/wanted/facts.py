@@ -33,6 +33,9 @@ from vrouter_vm.overlay_model import Announcement, RouteKey
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V", bound=Hashable)
 
+Unit: TypeAlias = tuple[str | int, Hashable]
+"""What a part belongs to: a kind and a key, or a prefix of a network."""
+
 Settings: TypeAlias = tuple[tuple[Sysctl, int], ...]
 
 

@@ -17,18 +17,19 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from itertools import chain
 from types import MappingProxyType
-from typing import Final, TypeAlias, TypeVar
+from typing import Final, TypeVar
 
 from vrouter_vm import names
 from vrouter_vm.claims import NO_OWNERS, Claims, Owners
 from vrouter_vm.filters import chains, policy
-from vrouter_vm.kernel_model import Landing, MplsDriver, MultipathRoute, NextHop, Route, Trunk
+from vrouter_vm.kernel_model import Landing, MplsDriver, NextHop, Route, Trunk
 from vrouter_vm.model import Encapsulation, Exporter, IpAddress, MacAddress, Network, Placement, VmiUuid, VnUuid
 from vrouter_vm.overlay.evpn import NO_ASN, Member, Vtep
 from vrouter_vm.overlay.rib import PrefixUnit, Rib
 from vrouter_vm.overlay_model import BgpRoute, Choice, RouteKey, SharedChoice, Way
 from vrouter_vm.wanted import links, tunnels
-from vrouter_vm.wanted.facts import NOTHING, Facts, Part, together
+from vrouter_vm.wanted.facts import NOTHING, Facts, Part, Unit, together
+from vrouter_vm.wanted.leads import FarEnds, Leads
 from vrouter_vm.wanted.places import Move, Places, discard
 from vrouter_vm.wanted.policing import Policing
 from vrouter_vm.wanted.tunnels import FarEnd, Overlay
@@ -37,12 +38,6 @@ from vrouter_vm.wanted.ways import Ways
 C = TypeVar("C", bound=Hashable)
 K = TypeVar("K", bound=Hashable)
 
-Unit: TypeAlias = tuple[str | int, Hashable]
-"""What a part belongs to: a kind and a key, or a prefix of a network."""
-
-_Lead: TypeAlias = tuple[Route, FarEnd | None]
-"""The route to a prefix, and the far end that it leads to, if it is on another host."""
-_NOWHERE: Final = (None, None)
 NO_REST: Final[Mapping[NextHop, Part]] = MappingProxyType({})
 _HOST: Final[Unit] = ("host", "")
 _MPLS: Final[Unit] = ("MPLS", "")
@@ -82,12 +77,6 @@ class Wanted:
         self._vni_of_id: dict[int, int] = {}
         self._sources: dict[int, links.Sources] = {}
         self._with_door: set[int] = set()
-        self._devices: set[str] = set()
-        self._leads: dict[PrefixUnit, _Lead] = {}
-        self._beside: dict[PrefixUnit, tuple[FarEnd, ...]] = {}  # further far ends, where a route has several
-        self._shifted: set[PrefixUnit] = set()
-        self._far_ends: Counter[FarEnd] = Counter()
-        self._far_ends_by: dict[str, set[FarEnd]] = {}
         self._vteps: Counter[IPv4Address] = Counter()
         self._taken: frozenset[IpAddress] = frozenset()  # the router's own addresses
 
@@ -109,6 +98,9 @@ class Wanted:
         """Who has the addresses that guests share; tell it of claims itself."""
         self._ways = Ways(rib=self._rib, places=self.places, claims=self.claims)
         self.facts = Facts()
+        self._leads = Leads(
+            self.facts, overlay=overlay, has_ipv6=has_ipv6, remains=self._remains, replace=self._replace
+        )
         self._touched: dict[PrefixUnit, Choice | None] = {}
         self.needs_full_pass = False
         """True when a change cannot be followed piece by piece: begin anew with what the kernel holds."""
@@ -218,7 +210,7 @@ class Wanted:
         """Keep the router's addresses in all networks here. Routes name a VTEP that is one of them in another way."""
         old, self._taken = self._taken, frozenset(chain.from_iterable(each.router_addresses for each in networks))
         if not self._vteps.keys().isdisjoint(old ^ self._taken):
-            self._dirty_prefixes.update(self._leads)
+            self._dirty_prefixes.update(self._leads.units)
 
     def _count(self, placement: Placement, *, is_new: bool) -> None:
         """Keep the members of a network, and how many of them have IPv6."""
@@ -295,20 +287,8 @@ class Wanted:
         return member
 
     def _switch_device(self, vni: int, *, is_here: bool) -> None:
-        """Take note that the device of a VNI takes in, or does no longer: it is another device then, and who sends
-        through it has to know. That happens with a network's first guest here and its last, so all ways are looked at.
-        """
-        device = names.format_vxlan(vni)
-        if is_here:
-            self._devices.add(device)
-        else:
-            self._devices.discard(device)
-        far_ends = self._far_ends_by.get(device, set())
-        for far_end in far_ends:
-            self._replace(("far end", far_end), self._far_part(far_end))
-        if far_ends:
-            self._dirty_prefixes.update(unit for unit, (_, far_end) in self._leads.items() if far_end in far_ends)
-            self._dirty_prefixes.update(unit for unit, ends in self._beside.items() if not far_ends.isdisjoint(ends))
+        """Take note that the device of a VNI takes in, or does no longer."""
+        self._dirty_prefixes |= self._leads.switch_device(names.format_vxlan(vni), is_here=is_here)
         if self._remains is not None and self._is_begun:
             self.needs_full_pass = True
 
@@ -352,16 +332,16 @@ class Wanted:
                 if self._remains is not None and unit in self._remains.several:
                     remaining.append((unit, choice))
                 continue
-            self._lead(unit, None, None)
+            self._lead(unit, None)
             if self._remains is None:
                 self._replace(unit, NOTHING)
             else:
                 remaining.append((unit, choice))  # after what is heard of the same far ends
         for unit, choice in remaining:
-            if unit in self._leads and choice is not None:
+            if unit in self._leads.units and choice is not None:
                 self._keep_beside(unit, choice)
                 continue
-            part = self._remains.part(unit, gone=self._gone, devices=self._devices) if self._remains else NOTHING
+            part = self._remains.part(unit, gone=self._gone, devices=self._leads.devices) if self._remains else NOTHING
             if part is NOTHING and choice is not None:
                 self._follow_choice(unit, choice)
             else:
@@ -384,8 +364,8 @@ class Wanted:
         """Have ways to a prefix stay that the kernel uses at the same time as what is heard of by now."""
         if self._remains is None:
             return
-        followed = self._leads[unit][0].next_hops
-        rest = self._remains.rest(unit, gone=self._gone, devices=self._devices)
+        followed = self._leads.route(unit).next_hops
+        rest = self._remains.rest(unit, gone=self._gone, devices=self._leads.devices)
         if rest and not set(followed).isdisjoint(self._remains.next_hops(unit)):
             self._follow_choice(unit, choice, rest)
 
@@ -401,13 +381,13 @@ class Wanted:
         if rest or isinstance(choice, SharedChoice):
             landing = self._lead_several(unit, choice.members, source, rest)
         elif choice.way is not None:
-            self._lead(unit, tunnels.here_route(network_id, prefix, replace(choice.way, source=source)), None)
+            self._lead(unit, tunnels.here_route(network_id, prefix, replace(choice.way, source=source)))
         else:
             own_vni, taken = self._vni_of_id[network_id], self._taken
             way, far_end = tunnels.far_route(
                 choice.route, network_id=network_id, own_vni=own_vni, source=source, taken=taken, mpls=self._mpls
             )
-            self._lead(unit, way, far_end)
+            self._lead(unit, way, (far_end,))
         here = self._rib.guests(network_id, prefix)
         if not here or self._overlay is None:
             self._replace(unit, landing)
@@ -447,7 +427,7 @@ class Wanted:
                 there[way.next_hops[0]] = far_end
         hops = [*here, *there, *rest]
         route = links.routes_to(hops, table=names.table_of(network_id), prefix=prefix, source=source)
-        self._lead(unit, route, *there.values())
+        self._lead(unit, route, tuple(there.values()))
         if not here or len(hops) == len(here):
             return together(rest.values()) if rest else NOTHING
         tunnel, door = names.format_vxlan(own_vni), names.inside_of(names.format_door(network_id))
@@ -459,74 +439,19 @@ class Wanted:
         )
         return together([landing, *rest.values()])
 
-    def _lead(self, unit: PrefixUnit, route: Route | None, far_end: FarEnd | None = None, *beside: FarEnd) -> None:
-        """Let a prefix be reached by a route, which leads to these far ends; None: to no other host, and by none."""
-        if far_end is not None and self._remains is not None:
-            for each in (far_end, *beside):
-                is_news = self._remains.correct(self._far_part(each))
-                self.needs_full_pass = self.needs_full_pass or (is_news and self._is_begun)
-        if beside or self._beside:
-            self._lead_beside(unit, beside)
-        old_route, old_end = self._leads.get(unit, _NOWHERE)
-        if route is not None:
-            self._leads[unit] = route, far_end
-        elif old_route is not None:
-            del self._leads[unit]
-        if far_end != old_end:
-            self._count_ways(far_end, old_end)
-        if (isinstance(route, MultipathRoute) or isinstance(old_route, MultipathRoute)) and route != old_route:
-            self._note_shift(unit, old_route, route)
-        if old_route is not None:
-            self.facts.remove_route(old_route)
-        if route is not None:
-            self.facts.add_route(route)
-
-    def _lead_beside(self, unit: PrefixUnit, beside: tuple[FarEnd, ...]) -> None:
-        """Take note of the far ends that a prefix has beside its first one."""
-        old = self._beside.pop(unit, ())
-        if beside:
-            self._beside[unit] = beside
-        for far_end in beside:
-            self._count_ways(far_end, None)
-        for far_end in old:
-            self._count_ways(None, far_end)
-
-    def _note_shift(self, unit: PrefixUnit, *routes: Route | None) -> None:
-        """Take note that flows to a prefix may have come to another guest of this host. Elsewhere its host asks."""
-        hops = [hop for route in routes if route is not None for hop in route.next_hops]
-        if not all(names.is_tunnel(hop.ifname) for hop in hops):
-            self._shifted.add(unit)
+    def _lead(self, unit: PrefixUnit, route: Route | None, far_ends: FarEnds = ()) -> None:
+        is_news = self._leads.lead(unit, route, far_ends)
+        self.needs_full_pass = self.needs_full_pass or (is_news and self._is_begun)
 
     def take_shifted(self) -> set[PrefixUnit]:
         """Return the prefixes with several ways whose flows may have come to another guest since the last call."""
-        shifted, self._shifted = self._shifted, set()
-        return shifted
+        return self._leads.take_shifted()
 
     def zone_of(self, network_id: int) -> int | None:
         """Return the conntrack zone of a network, None when it has no guest here."""
         networks = (served.network for served in self._served.values())
         found = next((network for network in networks if network.network_id == network_id), None)
         return None if found is None else self.policing.zone_of(found)
-
-    def _count_ways(self, new: FarEnd | None, old: FarEnd | None) -> None:
-        """Take note that one way leads to a far end in place of another one: each is there as long as any does."""
-        if new is not None:
-            count = self._far_ends[new] = self._far_ends[new] + 1
-            if count == 1:
-                self._far_ends_by.setdefault(new.device, set()).add(new)
-                self._replace(("far end", new), self._far_part(new))
-        if old is not None:
-            self._far_ends[old] -= 1
-            if not self._far_ends[old]:
-                del self._far_ends[old]
-                discard(self._far_ends_by, old.device, old)
-                self._replace(("far end", old), NOTHING)
-
-    def _far_part(self, far_end: FarEnd) -> Part:
-        if self._overlay is None:
-            return NOTHING
-        is_device_here = far_end.device in self._devices
-        return tunnels.far_part(far_end, self._overlay, is_device_here=is_device_here, has_ipv6=self.has_ipv6)
 
     def _replace(self, unit: Unit, part: Part) -> None:
         old = self._parts.pop(unit, None)

@@ -429,6 +429,9 @@ class BgpOverlay:
         with self._condition:
             for peer, was_up in self._sessions.items():
                 self._sessions[peer] = was_up and peer in up
+            is_changed = not any(self._sessions.values()) and self._remote.peers_gone(now=self._clock())
+        if is_changed:
+            self._on_change()
 
     def _keep_saved(self) -> None:
         """Write the cache file when something has changed, but not all the time; a last time at the end."""

@@ -12,12 +12,12 @@ it at once, which is what `desired_state` is.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from itertools import chain
 from types import MappingProxyType
-from typing import Final, TypeVar
+from typing import Final
 
 from vrouter_vm import names
 from vrouter_vm.claims import NO_OWNERS, Claims, Owners
@@ -34,9 +34,6 @@ from vrouter_vm.wanted.places import Move, Places, discard
 from vrouter_vm.wanted.policing import Policing
 from vrouter_vm.wanted.tunnels import FarEnd, Overlay
 from vrouter_vm.wanted.ways import Ways
-
-C = TypeVar("C", bound=Hashable)
-K = TypeVar("K", bound=Hashable)
 
 NO_REST: Final[Mapping[NextHop, Part]] = MappingProxyType({})
 _HOST: Final[Unit] = ("host", "")

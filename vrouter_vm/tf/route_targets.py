@@ -1,4 +1,4 @@
-"""Pure: route targets as TF has them → a network's, those of its routing instances among them.
+"""Pure: route targets as TF has them → a network's, those of its routing instance among them.
 
 Called by `network_feed` for the networks here and by `policies` for those that policies connect with them. TF's schema
 transformer gives each routing instance a target of its own; what users set on the network itself comes on top.
@@ -25,14 +25,20 @@ INSTANCE_FIELDS: Final = ("route_target_refs",)
 
 
 def instances_of(network: JsonObject) -> list[str]:
-    """Return the uuids of a network's routing instances."""
-    return [str(child["uuid"]) for child in network.get("routing_instances") or ()]
+    """Return the uuid of a network's own routing instance, the one that has the network's name; none: TF has yet to
+    make it.
+
+    The others are those of service chains. Their targets lead past the services if the network follows them; TF's agent
+    does not take them for the network's either (IsVRFServiceChainingInstance in src/vnsw/agent/oper/vn.cc).
+    """
+    listed = network.get("routing_instances") or ()
+    return [str(child["uuid"]) for child in listed if child["to"][-1] == child["to"][-2]]
 
 
 def parse_targets(network: JsonObject, instances: Iterable[JsonObject]) -> RouteTargets:
-    """Return what a network imports and exports: its routing instances', and what users have added to it.
+    """Return what a network imports and exports: its routing instance's, and what users have added to it.
 
-    `instances` are those of the network.
+    `instances`: of those of `instances_of` the ones that TF has.
     """
 
     def listed(name: str) -> frozenset[RouteTarget]:

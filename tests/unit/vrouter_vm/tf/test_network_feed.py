@@ -226,12 +226,11 @@ def test_route_targets_are_the_routing_instances_own_and_those_that_users_have_a
                 route_target_list=targets("64512:1"),
                 import_route_target_list=targets("64512:2", "nonsense"),
                 export_route_target_list=targets("64512:3"),
-                routing_instances=[{"uuid": "ri-1"}, {"uuid": "ri-2"}],
+                routing_instances=[{"uuid": "ri", "to": ["d", "p", "red", "red"]}],
             )
         ],
         routing_instance=[
-            instance("ri-1", ("64512:8000005", None), ("64512:8000007", "import"), ("64512:8000008", "export")),
-            instance("ri-2"),
+            instance("ri", ("64512:8000005", None), ("64512:8000007", "import"), ("64512:8000008", "export")),
         ],
     )
     assert fetch(lists).targets == RouteTargets(
@@ -239,6 +238,16 @@ def test_route_targets_are_the_routing_instances_own_and_those_that_users_have_a
         imports=frozenset(map(RouteTarget, ("64512:1", "64512:2", "64512:8000007"))),
         exports=frozenset(map(RouteTarget, ("64512:1", "64512:3", "64512:8000008"))),
     )
+
+
+def test_the_targets_of_a_service_chain_are_not_the_networks() -> None:
+    chain = "service-0e4d-default-domain_p_firewall"
+    instances = [{"uuid": "ri-c", "to": ["d", "p", "red", chain]}, {"uuid": "ri", "to": ["d", "p", "red", "red"]}]
+    lists = Lists(
+        virtual_network=[in_tf(routing_instances=instances)],
+        routing_instance=[instance("ri", ("64512:8000005", None)), instance("ri-c", ("64512:8000009", None))],
+    )
+    assert fetch(lists).targets == RouteTargets(own=frozenset({RouteTarget("64512:8000005")}))
 
 
 def test_a_network_without_any_target_has_none_and_nothing_more_is_asked_when_there_is_no_overlay() -> None:

@@ -196,7 +196,10 @@ def attached_to_both(*rules: dict[str, Any]) -> Policies:
     common = {"parent_uuid": "p", "network_policy_refs": refs}
     red = {"uuid": "red", "fq_name": ["d", "p", "red"], "virtual_network_network_id": 5}
     blue = {"uuid": "blue", "fq_name": ["d", "p", "blue"], "virtual_network_network_id": 6}
-    targets = {"routing_instances": [{"uuid": "ri"}], "export_route_target_list": {"route_target": ["target:1:2"]}}
+    targets = {
+        "routing_instances": [{"uuid": "ri", "to": ["d", "p", "blue", "blue"]}],
+        "export_route_target_list": {"route_target": ["target:1:2"]},
+    }
     return parsed(
         also={
             "virtual-network": [red | common, blue | common | targets],

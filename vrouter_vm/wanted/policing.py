@@ -8,6 +8,7 @@ guests with one address in networks apart from each other are two.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import TypeAlias
 
@@ -153,7 +154,9 @@ class Policing:
         return changed & self._networks.keys()
 
     def _zones_now(self) -> dict[VnUuid, int]:
-        """Return the zone of every network here and of those that these can reach: the lowest network id among them."""
+        """Return the zone of every network here and of those that these can reach: the lowest network id that is known
+        of any of them.
+        """
         root: dict[VnUuid, VnUuid] = {}
 
         def find(vn_uuid: VnUuid) -> VnUuid:
@@ -177,7 +180,23 @@ class Policing:
             for other in others:
                 root[find(one)] = find(other)
         zones: dict[VnUuid, int] = {}
-        for vn_uuid, network in self._networks.items():
-            zone = names.zone_of(network.network_id)
-            zones[find(vn_uuid)] = min(zone, zones.get(find(vn_uuid), zone))
-        return {vn_uuid: zones[find(vn_uuid)] for vn_uuid in root if find(vn_uuid) in zones}
+        for vn_uuid, number in self._numbers().items():
+            if vn_uuid in root:
+                zones[find(vn_uuid)] = min(names.zone_of(number), zones.get(find(vn_uuid), number))
+        here = {find(vn_uuid) for vn_uuid in self._networks}
+        return {vn_uuid: zones[find(vn_uuid)] for vn_uuid in root if find(vn_uuid) in here}
+
+    def _numbers(self) -> dict[VnUuid, int]:
+        """Return the ids of the networks here and of those that policies connect, which may have guests here tomorrow:
+        their first one is to change no zone, or flows under way would be unknown in the new one.
+
+        Without an id that TF may have given to another one by now.
+        """
+        here = {vn_uuid: network.network_id for vn_uuid, network in self._networks.items()}
+        elsewhere = {vn_uuid: each.network_id for vn_uuid, each in self._exporters.items() if vn_uuid not in here}
+        uses = Counter([*here.values(), *elsewhere.values()])
+        return here | {
+            vn_uuid: number
+            for vn_uuid, number in elsewhere.items()
+            if uses[number] == 1 and number in names.NETWORK_IDS
+        }

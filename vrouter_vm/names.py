@@ -66,6 +66,10 @@ MPLS_SOURCE_PORTS: Final = range(49152, 65536)
 LABELS: Final = range(16, 2**20)
 """MPLS labels that mean what their owner says (RFC 3032, 2.1: the first 16 are reserved)."""
 
+FORWARDING4: Final = "ipv4/ip_forward"
+FORWARDING6: Final = "ipv6/conf/all/forwarding"
+"""The settings that make the host a router, below /proc/sys/net."""
+
 HASH4: Final = "ipv4/fib_multipath_hash_policy"
 HASH6: Final = "ipv6/fib_multipath_hash_policy"
 """The settings for what a flow is told by where a route has several next hops, below /proc/sys/net."""

@@ -6,11 +6,12 @@ device that is made anew comes with all that is on it.
 The order, and why (each is a test in tests/property/vrouter_vm):
 
 1. The rules and the host's settings, before any VRF: without them a guest's packets find the host's own addresses.
+   All but those that make it a router: without filters it would be one between its own networks.
 2. Withdrawals: what other hosts were told, so that they look elsewhere, then routes, neighbours and vifs. What goes is
    cut off before its filters go; a vif that has to change its VRF, VLAN or MAC is deleted here and made anew, so that
    no frame is ever taken into the wrong VRF. A route that only leads elsewhere from now on is replaced in step 4. One
    with several next hops is taken off a device before that goes: the kernel would delete an IPv4 route as a whole.
-3. The filters, in one transaction, before any vif or tunnel comes up.
+3. The filters, in one transaction, before any vif or tunnel comes up; then the host forwards.
 4. VRFs, each with its "unreachable" routes before it is up, then tunnels and vifs: down, settings, up, addresses,
    neighbours, routes; the routes into tunnels when their far ends are known. Each step for all devices of a kind, then
    the next: `Forwarding.apply` gets many at once.
@@ -83,6 +84,7 @@ from vrouter_vm.model import IpNetwork
 from vrouter_vm.overlay_model import BgpRoute, RouteKey
 
 NOTHING_ANNOUNCED: Final[Mapping[RouteKey, BgpRoute]] = MappingProxyType({})
+_FORWARDING: Final = frozenset({names.FORWARDING4, names.FORWARDING6})
 
 
 def plan_host(
@@ -108,6 +110,7 @@ def plan_host(
         ),
         *_withdrawals(want, have, decision),
         *_filters(want, have, decision),
+        *_forwarding(want, have),
         *_vrfs(want, have, missing),
         *_tunnels(want, have, missing),
         *_vifs(want, have, missing),
@@ -227,10 +230,16 @@ def _host(want: Desired, have: Observed) -> Iterator[AnyAction]:
     for landing in sorted(want.landings - have.landings):
         yield AddLanding(subject=_landing_subject(landing.network_id), needs=(HOST,), landing=landing)
     for sysctl, value in sorted(want.sysctls.items()):
-        if sysctl.ifname is None and not _is_set(sysctl, value, have):
+        if sysctl.ifname is None and sysctl.path not in _FORWARDING and not _is_set(sysctl, value, have):
             yield SetSysctl(subject=HOST, sysctl=sysctl, value=value)
     if not have.trunk.is_up:
         yield SetUp(subject=HOST, ifname=have.trunk.name)
+
+
+def _forwarding(want: Desired, have: Observed) -> Iterator[AnyAction]:
+    for sysctl, value in sorted(want.sysctls.items()):
+        if sysctl.path in _FORWARDING and not _is_set(sysctl, value, have):
+            yield SetSysctl(subject=HOST, needs=(FILTERS,), sysctl=sysctl, value=value)
 
 
 def _is_set(sysctl: Sysctl, value: int, have: Observed) -> bool:

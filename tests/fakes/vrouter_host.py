@@ -338,6 +338,8 @@ class FakeHost:
             case SetSysctl(sysctl=sysctl, value=value):
                 if sysctl.ifname is not None:
                     self._device(sysctl.ifname)
+                if sysctl.path in {names.FORWARDING4, names.FORWARDING6} and not self.is_filtering:
+                    raise UnsafeMoment("the host forwards and nothing is filtered")
                 self.sysctls[sysctl] = value
             case SetUp(ifname=ifname):
                 if ifname == self.trunk.name:

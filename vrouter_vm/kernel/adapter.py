@@ -82,10 +82,10 @@ _BUSY: Final = frozenset({errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ENOBUFS,
 _STALE: Final = frozenset({errno.EEXIST}) | _GONE
 
 _HOST_PATHS: Final = (
-    "ipv4/ip_forward",
+    names.FORWARDING4,
     names.ipv4_conf("all", "send_redirects"),
     names.ipv4_conf("all", "rp_filter"),
-    names.ipv6_conf("all", "forwarding"),
+    names.FORWARDING6,
     names.HASH4,
     names.HASH6,
     names.PLATFORM_LABELS,

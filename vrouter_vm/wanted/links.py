@@ -56,11 +56,11 @@ def host_sysctls(*, routes_ipv6: bool, has_tunnels: bool, has_mpls: bool = False
     The kernel takes the stricter of a device's rp_filter and the host's, so with tunnels the host's has to be off. Its
     table of labels has none at first. Where a route has several next hops, ports are a part of what makes a flow.
     """
-    wanted = {"ipv4/ip_forward": 1, names.ipv4_conf("all", "send_redirects"): 0, names.HASH4: _BY_PORTS}
+    wanted = {names.FORWARDING4: 1, names.ipv4_conf("all", "send_redirects"): 0, names.HASH4: _BY_PORTS}
     if has_tunnels:
         wanted[names.ipv4_conf("all", "rp_filter")] = 0
     if routes_ipv6:
-        wanted[names.ipv6_conf("all", "forwarding")] = 1
+        wanted[names.FORWARDING6] = 1
         wanted[names.HASH6] = _BY_PORTS
     if has_mpls:
         wanted[names.PLATFORM_LABELS] = names.label_of(names.NETWORK_IDS[-1]) + 1

@@ -58,14 +58,15 @@ class CacheFile:
     def load(self, parse: Callable[[Any], T]) -> tuple[T, float] | None:
         """Return what `parse` makes of the content and when it was saved, in Unix seconds; None: nothing of use.
 
-        The content is JSON with a key `saved_at`. `parse` may raise ValueError, KeyError or TypeError.
+        The content is JSON with a key `saved_at`. `parse` may raise what comes of values of other kinds than expected:
+        ValueError, KeyError, TypeError or AttributeError.
         """
         try:
             raw = msgspec.json.decode(self._path.read_bytes())
             return parse(raw), float(raw["saved_at"])
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             log.warning("cache ignored", extra={"of": self._what, "file": str(self._path), "reason": str(error)})
             return None
 
@@ -116,6 +117,6 @@ def format_snapshot(snapshot: Snapshot, *, saved_at: float) -> dict[str, Any]:
 
 
 def parse_snapshot(raw: Mapping[str, Any]) -> Snapshot:
-    """Return the snapshot of a cache file; raises ValueError, KeyError or TypeError when it is none."""
+    """Return the snapshot of a cache file; raises what `CacheFile.load` takes when it is none."""
     check_version(raw, _SNAPSHOT_VERSION)
     return {str(resource): list(objects) for resource, objects in raw["objects"].items()}

@@ -288,7 +288,7 @@ def format_cache(networks: Iterable[Network], *, saved_at: float) -> dict[str, A
 
 
 def parse_cache(raw: Mapping[str, Any]) -> list[Network]:
-    """Return the networks of a cache file; raises ValueError, KeyError or TypeError when it is none."""
+    """Return the networks of a cache file; raises what `CacheFile.load` takes when it is none."""
     check_version(raw, _CACHE_VERSION)
     return [
         Network(
@@ -296,10 +296,10 @@ def parse_cache(raw: Mapping[str, Any]) -> list[Network]:
             name=str(network["name"]),
             network_id=int(network["network_id"]),
             subnets=tuple(map(subnets.parse_subnet, network["subnets"])),
-            mtu_bytes=network.get("mtu"),
+            mtu_bytes=_optional_number(network.get("mtu")),
             max_flows=int(network.get("max_flows", 0)),
             link_local_services=subnets.parse_services(network.get("link_local_services", ())),
-            vni=network.get("vni"),
+            vni=_optional_number(network.get("vni")),
             static_routes=tuple(
                 StaticRoute(prefix=ip_network(prefix), next_hop=ip_address(next_hop))
                 for prefix, next_hop in network.get("static_routes", ())
@@ -315,6 +315,10 @@ def parse_cache(raw: Mapping[str, Any]) -> list[Network]:
         )
         for network in raw["networks"]
     ]
+
+
+def _optional_number(raw: Any) -> int | None:
+    return None if raw is None else int(raw)
 
 
 def _set_vni(raw: JsonObject) -> int | None:

@@ -28,10 +28,11 @@ class Trunk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Underlay:
-    """The NIC that carries the tunnels to other hosts."""
+    """The NIC that carries the tunnels to other hosts. `is_there` false: it is gone, with the MTU that it had."""
 
     name: str
     mtu_bytes: int
+    is_there: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

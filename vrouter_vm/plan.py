@@ -78,6 +78,7 @@ from vrouter_vm.kernel_model import (
     RuleKind,
     Sysctl,
     TunnelDevice,
+    Underlay,
     spread,
 )
 from vrouter_vm.model import IpNetwork
@@ -92,7 +93,8 @@ def plan_host(
 ) -> Plan[AnyAction]:
     """Turn `have` into `want` without touching what is right, or what belongs to others.
 
-    `announced`: what other hosts have been told. Held: devices whose name a foreign device has taken.
+    `announced`: what other hosts have been told. Held: devices whose name a foreign device has taken, and what needs
+    the underlay NIC where that is gone.
     """
     taken = (set(want.vrfs) | set(want.vifs) | set(want.vxlans)) & have.foreign_names
     decision = _decide(want, have)
@@ -127,11 +129,19 @@ def plan_host(
         actions=tuple(action for action in actions if not taken & {action.subject, *action.needs})
         if taken
         else actions,
-        held=tuple(
-            Held(subject=name, reason=f"the name {name} is taken by a device of somebody else")
-            for name in sorted(taken)
+        held=(
+            *(
+                Held(subject=name, reason=f"the name {name} is taken by a device of somebody else")
+                for name in sorted(taken)
+            ),
+            *_held_without(have.underlay),
         ),
     )
+
+
+def _held_without(underlay: Underlay | None) -> Iterator[Held]:
+    if underlay is not None and not underlay.is_there:
+        yield Held(subject=underlay.name, reason="the underlay NIC is gone: guests on other hosts are out of reach")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ import errno
 import os
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from ipaddress import IPv4Address, ip_interface
 from pathlib import Path
 from typing import Final
@@ -75,6 +76,8 @@ from vrouter_vm.model import IpVersion, MacAddress
 
 _SYSCTL_ROOT: Final = Path("/proc/sys/net")
 _RTPROT_KERNEL: Final = 2
+_ETHERNET_MTU_BYTES: Final = 1500
+"""Of an underlay NIC that has not been seen yet."""
 _SEVERAL_LABELS: Final = -1
 
 _GONE: Final = frozenset({errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENXIO})
@@ -108,7 +111,7 @@ class Kernel:
     ) -> None:
         self._socket = netlink_socket
         self._trunk = trunk
-        self._underlay = underlay
+        self._underlay = None if underlay is None else Underlay(name=underlay, mtu_bytes=_ETHERNET_MTU_BYTES)
         self._fou_port = fou_port
 
     def observe_trunk(self) -> Trunk:
@@ -235,12 +238,14 @@ class Kernel:
         return [rtlink.parse_link(body) for body in bodies]
 
     def _underlay_among(self, links: Iterable[Link]) -> Underlay | None:
+        """Return the underlay NIC. Without it guests of this host are served all the same."""
         if self._underlay is None:
             return None
-        for link in links:
-            if link.name == self._underlay:
-                return Underlay(name=link.name, mtu_bytes=link.mtu_bytes)
-        raise Transient(SYSTEM, "observe", self._underlay, "the underlay NIC is gone")
+        found = next((link for link in links if link.name == self._underlay.name), None)
+        if found is None:
+            return replace(self._underlay, is_there=False)
+        self._underlay = Underlay(name=found.name, mtu_bytes=found.mtu_bytes)
+        return self._underlay
 
     def _tunnel_ends(self, name_of: Mapping[int, str]) -> Iterator[TunnelEnd]:
         if not name_of:

@@ -229,6 +229,24 @@ def test_what_is_not_in_place_is_not_announced_and_the_others_are() -> None:
     assert len(peers.announced) == 2
 
 
+def test_without_the_underlay_nic_guests_here_are_served_and_what_other_hosts_have_been_told_stands() -> None:
+    peers = FakePeers()
+    peers.hear(elsewhere("10.1.1.50/32"))
+    site = Site(make_port(1), peers=peers)
+    site.reconciler.run_once(is_full=True)
+    before = site.host.see()
+    site.host.underlay = Underlay(name="eth2", mtu_bytes=1600, is_there=False)
+    site.wanted = (make_port(1), make_port(2))
+    report = site.reconciler.run_once(is_full=True)
+    assert [held.subject for held in report.held] == ["eth2"]
+    assert site.states() == [PortState.ACTIVE, PortState.ACTIVE]
+    assert site.host.vxlans == before.vxlans
+    assert site.host.routes > before.routes
+    assert len(peers.announced) == 2
+    site.host.underlay = Underlay(name="eth2", mtu_bytes=1600)
+    assert site.reconciler.run_once(is_full=False).is_in_sync
+
+
 def test_a_route_that_the_speaker_refuses_is_a_failure_and_leaves_the_forwarding_alone() -> None:
     peers = FakePeers(is_refusing=True)
     site = Site(make_port(1), peers=peers)

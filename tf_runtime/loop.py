@@ -1,7 +1,9 @@
 """The loop of a daemon: one writer thread; a pass when woken, when something held is due, and at every full period.
 
 APScheduler keeps the periodic part (full pass, and what a daemon adds: keep-alives, leases); its jobs only wake the
-loop or do their own small thing, so that all writes stay on one thread.
+loop or do their own small thing, so that all writes stay on one thread. It goes by the time of day. Where that is set
+back, as at a boot whose first time was wrong, its jobs would wait until the old time has come again: so the loop looks
+once a second whether it was.
 """
 
 from __future__ import annotations
@@ -10,7 +12,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol
+from datetime import UTC, datetime
+from typing import Final, Protocol
 
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -21,6 +24,10 @@ from tf_reconcile.result import Failure, PassReport
 from tf_runtime.log import Reporter
 from tf_runtime.metrics import DaemonMetrics
 from tf_runtime.notify import Notifier
+
+_CLOCK_LOOK_S: Final = 1.0
+_CLOCK_STEP_S: Final = 0.5
+"""A clock that is further back than that was set; one that is slowed down (adjtime(3)) loses 0.5 ms in a second."""
 
 
 class RunOnce(Protocol):
@@ -50,10 +57,11 @@ class ReconcileLoop:
         settle_s: float = 0.0,
         rest_s: float = 0.0,
         notifier: Notifier | None = None,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         """`settle_s`: how long a pass waits for more once it is woken. `rest_s`: it comes as long after the one before
         as that one took, but no longer: a single change is not kept waiting, and of a stream of changes each pass takes
-        in the more, the slower it is.
+        in the more, the slower it is. `wall_clock`: the time of day, in Unix seconds.
         """
         self._run_once = run_once
         self._name = name
@@ -72,6 +80,8 @@ class ReconcileLoop:
         self._last_report: PassReport | None = None
         self._last_turn_s = time.monotonic()
         self._reporter = Reporter(logging.getLogger(name))
+        self._wall_clock = wall_clock
+        self._ahead_s = wall_clock() - time.monotonic()
         self._scheduler = BackgroundScheduler(executors={"default": ThreadPoolExecutor(2)}, timezone="UTC")
         self.every(full_period_s, self.wake_full)
 
@@ -168,15 +178,24 @@ class ReconcileLoop:
         with self._condition:
             if self._rest_s:
                 self._condition.wait_for(lambda: self._is_stopping, self._rest_s)
+            self._keep_periods()
             while not self._is_stopping and not self._is_woken:
                 self._last_turn_s = time.monotonic()
                 wait_s = self._full_period_s if self._due_s is None else self._due_s - time.monotonic()
                 if wait_s <= 0:
                     break
-                self._condition.wait(min(wait_s, self._full_period_s))
+                self._condition.wait(min(wait_s, _CLOCK_LOOK_S))
+                self._keep_periods()
             if self._settle_s and not self._is_stopping:  # let a burst of updates become one pass
                 self._condition.wait_for(lambda: self._is_stopping, self._settle_s)
             return not self._is_stopping
+
+    def _keep_periods(self) -> None:
+        """Begin all periods anew when the clock was set back."""
+        before_s, self._ahead_s = self._ahead_s, self._wall_clock() - time.monotonic()
+        if self._ahead_s < before_s - _CLOCK_STEP_S:
+            for job in self._scheduler.get_jobs():
+                job.modify(next_run_time=datetime.now(UTC))
 
 
 def summarize(report: PassReport) -> str:

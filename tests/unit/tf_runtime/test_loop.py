@@ -37,13 +37,21 @@ class Passes:
 
 
 class Running:
-    def __init__(self, passes: Passes, *, full_period_s: float = 3600, backoff: Backoff | None = None) -> None:
+    def __init__(
+        self,
+        passes: Passes,
+        *,
+        full_period_s: float = 3600,
+        backoff: Backoff | None = None,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
         self.loop = ReconcileLoop(
             passes,
             name="test",
             full_period_s=full_period_s,
             metrics=DaemonMetrics("test"),
             backoff=backoff or Backoff(first_s=0.01, most_s=0.02),
+            wall_clock=wall_clock,
         )
         self._thread = threading.Thread(target=self.loop.run)
 
@@ -121,6 +129,20 @@ def test_a_periodic_run_that_comes_an_hour_late_is_late_and_not_left_out() -> No
     events = [event for job in loop._scheduler.get_jobs() for event in run_job(job, "default", [an_hour_ago], "late")]
     assert [event.code for event in events] == [EVENT_JOB_EXECUTED, EVENT_JOB_EXECUTED], "the full pass and ours"
     assert runs == ["run"]
+
+
+def test_periodic_runs_go_on_at_once_when_the_clock_is_set_back_by_an_hour() -> None:
+    passes, has_run, set_back_s = Passes(PassReport), threading.Event(), 0.0
+    running = Running(passes, wall_clock=lambda: time.time() - set_back_s)
+    running.loop.every(3600.0, has_run.set)
+    with running as loop:
+        assert passes.wait_for(1)
+        for job in loop._scheduler.get_jobs():
+            job.modify(next_run_time=datetime.now(UTC) + timedelta(hours=1))  # as it looks from the new time
+        set_back_s = 3600.0
+        assert has_run.wait(TIMEOUT_S)
+        assert passes.wait_for(2)
+    assert passes.full == [True, True]
 
 
 def test_held_work_is_looked_at_again_without_a_wake() -> None:

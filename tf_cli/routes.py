@@ -83,10 +83,12 @@ def parse_overlay(status: Mapping[str, Any], *, host: str) -> SeenOverlay | None
         return None
     sessions = {str(peer): bool(is_up) for peer, is_up in overlay["sessions"].items()}
     down = sorted(peer for peer, is_up in sessions.items() if not is_up)
-    trouble = str(overlay["error"]) or ", ".join(f"no session with {peer}" for peer in down)
+    troubles = [f"no session with {peer}" for peer in down]
+    if left_out := int(overlay.get("left_out", 0)):
+        troubles.append(f"{left_out} routes are not as the speaker has them")
     return SeenOverlay(
         host=host,
-        trouble=trouble,
+        trouble=str(overlay["error"]) or ", ".join(troubles),
         sessions=sessions,
         stale=int(overlay["stale"]),
         routes=tuple(

@@ -84,11 +84,21 @@ class OverlayMetrics(Collector):
         yield sessions
         yield GaugeMetricFamily(f"{PREFIX}_speaker_up", "1 while the BGP speaker answers.", value=not status.error)
         routes = GaugeMetricFamily(
-            f"{PREFIX}_overlay_routes", "Routes told to other hosts, heard of them, and unconfirmed.", labels=["kind"]
+            f"{PREFIX}_overlay_routes",
+            "Routes told to other hosts, heard of them, unconfirmed, and not told though the speaker has them.",
+            labels=["kind"],
         )
-        for kind, number in (("announced", status.announced), ("remote", status.remote), ("stale", status.stale)):
-            routes.add_metric([kind], number)
+        routes.add_metric(["announced"], status.announced)
+        routes.add_metric(["remote"], status.remote)
+        routes.add_metric(["stale"], status.stale)
+        routes.add_metric(["left_out"], status.left_out)
         yield routes
+        relists = CounterMetricFamily(
+            f"{PREFIX}_overlay_relists", "How often the speaker was asked for its whole table anew.", labels=["reason"]
+        )
+        for reason, times in status.relists.items():
+            relists.add_metric([reason], times)
+        yield relists
 
 
 class GuestServiceMetrics(Collector):

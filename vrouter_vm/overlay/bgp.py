@@ -26,7 +26,7 @@ from grpc.experimental import ChannelOptions
 from tf_reconcile.errors import BoundaryError, Rejected, Transient
 from vrouter_vm.model import RouteTarget
 from vrouter_vm.overlay.gobgp import attribute_pb2, common_pb2, extcom_pb2, gobgp_pb2, nlri_pb2
-from vrouter_vm.overlay.wire import MALFORMED, MPLS_UDP, ROUTE_TARGET, VXLAN, parse_key, parse_route
+from vrouter_vm.overlay.wire import MALFORMED, MPLS_UDP, ROUTE_TARGET, VXLAN, find_med, parse_key, parse_route
 from vrouter_vm.overlay_model import BgpRoute, EvpnRoute, Family, PeerSettings, RouteKey, VpnRoute
 
 log = logging.getLogger(__name__)
@@ -48,6 +48,9 @@ _FAMILIES: Final = {
     Family.VPN4: common_pb2.Family(afi=common_pb2.Family.AFI_IP, safi=common_pb2.Family.SAFI_MPLS_VPN),
     Family.VPN6: common_pb2.Family(afi=common_pb2.Family.AFI_IP6, safi=common_pb2.Family.SAFI_MPLS_VPN),
 }
+_PROBE_FAMILY: Final = common_pb2.Family(afi=common_pb2.Family.AFI_IP, safi=common_pb2.Family.SAFI_UNICAST)
+_PROBE_ADDRESS: Final = "127.0.0.1"
+_Filter: Final = gobgp_pb2.WatchEventRequest.Table.Filter
 _UNREACHABLE: Final = frozenset(
     {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
 )
@@ -76,7 +79,14 @@ class PeerState:
     is_initial: bool
 
 
-Event: TypeAlias = BgpRoute | Withdrawn | EndOfRib | PeerState
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeHeard:
+    """The probe of that number has come back, and before it all that the speaker had to tell until then."""
+
+    number: int
+
+
+Event: TypeAlias = BgpRoute | Withdrawn | EndOfRib | PeerState | ProbeHeard
 """A route by itself: another speaker's has become the best one for its key, or has changed."""
 
 
@@ -115,9 +125,22 @@ class Speaker:
         self._call("StartBgp", gobgp_pb2.StartBgpRequest(**{"global": wanted}), gobgp_pb2.StartBgpResponse)
         return True
 
-    def ask(self, *, timeout_s: float) -> None:
-        """Raise `Transient` unless it answers in time."""
-        self._call("GetBgp", gobgp_pb2.GetBgpRequest(), gobgp_pb2.GetBgpResponse, timeout_s=timeout_s)
+    def probe(self, number: int, *, timeout_s: float) -> None:
+        """Have it tell `ProbeHeard` to whoever watches, by a route of a family that no peer carries. `number` is below
+        2^32, and not the last one. Raises `Transient` unless it answers in time.
+        """
+        attribute = attribute_pb2.Attribute
+        path = gobgp_pb2.Path(
+            family=_PROBE_FAMILY,
+            nlri=nlri_pb2.NLRI(prefix=nlri_pb2.IPAddressPrefix(prefix=_PROBE_ADDRESS, prefix_len=32)),
+            pattrs=[
+                attribute(origin=attribute_pb2.OriginAttribute(origin=_ORIGIN_INCOMPLETE)),
+                attribute(next_hop=attribute_pb2.NextHopAttribute(next_hop=_PROBE_ADDRESS)),
+                attribute(multi_exit_disc=attribute_pb2.MultiExitDiscAttribute(med=number)),
+            ],
+        )
+        request = gobgp_pb2.AddPathRequest(table_type=gobgp_pb2.TABLE_TYPE_GLOBAL, path=path)
+        self._call("AddPath", request, gobgp_pb2.AddPathResponse, timeout_s=timeout_s)
 
     def announced(self) -> dict[RouteKey, BgpRoute]:
         """Return the routes that we have announced to it."""
@@ -196,17 +219,32 @@ class Speaker:
         The best routes are watched, not what each peer says: only of these the speaker tells it when it drops the stale
         ones of a peer that has come back without them.
         """
-        kind = gobgp_pb2.WatchEventRequest.Table.Filter
+        filters = [_Filter(type=_Filter.TYPE_BEST, init=True), _Filter(type=_Filter.TYPE_EOR)]
         request = gobgp_pb2.WatchEventRequest(
             peer=gobgp_pb2.WatchEventRequest.Peer(),
-            table=gobgp_pb2.WatchEventRequest.Table(
-                filters=[kind(type=kind.TYPE_BEST, init=True), kind(type=kind.TYPE_EOR)]
-            ),
+            table=gobgp_pb2.WatchEventRequest.Table(filters=filters),
             batch_size=_BATCH,
             enable_only_binary=True,
         )
         for answer in self._stream("WatchEvent", request, gobgp_pb2.WatchEventResponse, timeout_s=None):
             yield _events(answer)
+        raise Transient(SYSTEM, "WatchEvent", reason="the stream has ended")
+
+    def table(self) -> Iterator[BgpRoute]:
+        """Yield the best routes of others that it has now.
+
+        Read from the beginning of another watch. That costs both ends a third of what `ListPath` does, with its message
+        for each route: 20000 take 0.06 s of CPU time here and 0.07 s there.
+        """
+        request = gobgp_pb2.WatchEventRequest(
+            table=gobgp_pb2.WatchEventRequest.Table(filters=[_Filter(type=_Filter.TYPE_BEST, init=True)]),
+            batch_size=_BATCH,
+            enable_only_binary=True,
+        )
+        for answer in self._stream("WatchEvent", request, gobgp_pb2.WatchEventResponse, timeout_s=DUMP_TIMEOUT_S):
+            yield from (event for event in _events(answer) if isinstance(event, EvpnRoute | VpnRoute))
+            if len(answer.table.paths) <= _BATCH:  # a message is full with one more, and another one follows
+                return
         raise Transient(SYSTEM, "WatchEvent", reason="the stream has ended")
 
     def _call(self, name: str, request: Any, response: Any, *, timeout_s: float = CALL_TIMEOUT_S) -> Any:
@@ -227,7 +265,11 @@ class Speaker:
             response_deserializer=response.FromString,
         )
         with _translated(name):
-            yield from method(request, timeout=timeout_s)
+            call = method(request, timeout=timeout_s)
+            try:
+                yield from call
+            finally:
+                call.cancel()  # where not all of it was read
 
 
 def is_local(path: gobgp_pb2.Path) -> bool:
@@ -301,7 +343,7 @@ def path_event(path: gobgp_pb2.Path) -> Event | None:
             raise Rejected(SYSTEM, "WatchEvent", reason="it tells no routes as they are on the wire: speaker/README.md")
         return EndOfRib(peer=path.neighbor_ip)
     if is_local(path):
-        return None
+        return _probe_event(path) if path.family == _PROBE_FAMILY else None
     route: BgpRoute | None = None
     try:
         route = None if path.is_withdraw else parse_route(nlri, path.pattrs_binary[:])
@@ -314,6 +356,11 @@ def path_event(path: gobgp_pb2.Path) -> Event | None:
     except MALFORMED:
         return None
     return None if key is None else Withdrawn(key=key)  # also when what replaces it is of no use to us
+
+
+def _probe_event(path: gobgp_pb2.Path) -> ProbeHeard | None:
+    number = find_med(path.pattrs_binary)
+    return None if path.is_withdraw or number is None else ProbeHeard(number=number)
 
 
 def _peer_event(event: gobgp_pb2.WatchEventResponse.PeerEvent) -> PeerState | None:

@@ -16,7 +16,8 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from enum import StrEnum
+from functools import lru_cache
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, assert_never
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, assert_never
 from tf_reconcile.errors import BoundaryError, Rejected
 from vrouter_vm import names
 from vrouter_vm.cache import CacheFile, check_version
+from vrouter_vm.overlay.audit import Difference, WatchAudit, compare, describe_differences
 from vrouter_vm.overlay.evpn import parse_route
 from vrouter_vm.overlay.remote import RemoteRoutes
 from vrouter_vm.overlay_model import (
@@ -47,8 +49,9 @@ FIRST_RETRY_S: Final = 0.2
 LAST_RETRY_S: Final = 3.0
 CACHE_PERIOD_S: Final = 10.0
 PULSE_S: Final = 5.0
-"""How often the speaker is asked whether it is there. One that hangs says nothing, just as one that has nothing to say:
-it counts as lost after three times this. A busy one answers in less than twice.
+"""How often the speaker is asked whether it is there, and whether its watch tells everything (`audit`). One that hangs
+says nothing, just as one that has nothing to say: it counts as lost after three times this. A busy one answers in less
+than twice.
 """
 RETURNED_GENERATION: Final = 1
 """Of what a host tells again that was down until others had forgotten it: who tells the same has it by now."""
@@ -59,7 +62,8 @@ _GENERATIONS_VERSION: Final = 1
 @dataclass(frozen=True, kw_only=True)
 class OverlayStatus:
     """For /status and metrics. `sessions`: each peer, and whether its session is up. `error`: why the speaker cannot be
-    used, empty when it can. `cached_at`: Unix seconds.
+    used, empty when it can. `cached_at`: Unix seconds. `relists`: how often its table was asked for anew, by why.
+    `left_out`: what the speaker had not told of its table when that was compared last.
     """
 
     sessions: Mapping[str, bool]
@@ -68,6 +72,15 @@ class OverlayStatus:
     remote: int
     stale: int
     cached_at: float | None
+    relists: Mapping[Relist, int]
+    left_out: int
+
+
+class Relist(StrEnum):
+    """Why the speaker's table was asked for anew while it answered."""
+
+    STALLED = "stalled"
+    DIFFERENCES = "differences"
 
 
 class BgpOverlay:
@@ -118,6 +131,9 @@ class BgpOverlay:
         self._connection: Speaker | None = None
         self._speaker: Speaker | None = None  # the same, once it has our routes
         self._error = "not connected yet"
+        self._audit = WatchAudit(pulse_s=pulse_s)
+        self._relists = dict.fromkeys(Relist, 0)
+        self._relist_reason = ""
         self._is_begun = False
         self._is_stopping = False
         self._is_unsaved = False
@@ -162,6 +178,8 @@ class BgpOverlay:
                 remote=len(self._remote.routes),
                 stale=len(self._remote.stale),
                 cached_at=self._cached_at,
+                relists=dict(self._relists),
+                left_out=len(self._audit.lasting),
             )
 
     def load_cache(self) -> None:
@@ -295,14 +313,18 @@ class BgpOverlay:
             raise
         except BoundaryError as error:
             log.info("speaker not told", extra={"reason": str(error)})
-            with self._condition:
-                if self._speaker is speaker:
-                    self._speaker = None  # the next call shall not wait for it again
-            speaker.close()
+            self._drop(speaker)
+
+    def _drop(self, speaker: Speaker) -> None:
+        """Close a connection; the thread that reads it begins a new one."""
+        with self._condition:
+            if self._speaker is speaker:
+                self._speaker = None  # the next call shall not wait for it again
+        speaker.close()
 
     def _keep_asking(self) -> None:
-        """Ask the speaker now and then; without an answer its connection is closed, and a new one begun. And have it on
-        disk that this host is there.
+        """Ask the speaker now and then. Without an answer, or when its watch does not tell everything, its connection
+        is closed, and a new one begun. And have it on disk that this host is there.
         """
         while not self._is_stopping:
             with self._condition:
@@ -312,7 +334,37 @@ class BgpOverlay:
             if is_begun:
                 self._generations_file.touch()
             if speaker is not None:
-                self._tell(speaker, partial(speaker.ask, timeout_s=2 * self._pulse_s))
+                try:
+                    self._ask(speaker)
+                except BoundaryError as error:
+                    log.info("speaker does not answer", extra={"reason": str(error)})
+                    self._drop(speaker)
+
+    def _ask(self, speaker: Speaker) -> None:
+        with self._condition:
+            is_stalled = self._audit.is_stalled(now=self._clock())
+            is_due = self._audit.is_due(now=self._clock())
+            held = self._remote.confirmed if is_due and not is_stalled else {}
+        if is_stalled:
+            self._relist(speaker, Relist.STALLED, "its watch has told nothing for too long")
+            return
+        if is_due and self._has_left_out(compare(held, speaker.table())):
+            self._relist(speaker, Relist.DIFFERENCES, describe_differences(self._audit.lasting))
+            return
+        with self._condition:
+            number = self._audit.next_probe(now=self._clock())
+        speaker.probe(number, timeout_s=2 * self._pulse_s)
+
+    def _has_left_out(self, found: Mapping[RouteKey, Difference]) -> bool:
+        with self._condition:
+            return self._audit.take(found, now=self._clock())
+
+    def _relist(self, speaker: Speaker, why: Relist, reason: str) -> None:
+        """Have the speaker tell its whole table on a new connection: what is here stays in use, and is confirmed."""
+        with self._condition:
+            self._relists[why] += 1
+            self._relist_reason = reason
+        self._drop(speaker)
 
     def _run_to_the_end(self) -> None:
         try:
@@ -363,6 +415,7 @@ class BgpOverlay:
                 if self._announced == wanted:  # else the reconciler has gone on meanwhile
                     self._speaker = speaker
                     self._error = ""
+                    self._audit.begin(now=self._clock())
                     break
             known = wanted
         self._set_peers(speaker)
@@ -370,13 +423,14 @@ class BgpOverlay:
 
     def _lose(self, error: BoundaryError) -> None:
         with self._condition:
-            is_news = self._error != error.reason and not self._is_stopping
+            reason, self._relist_reason = self._relist_reason or error.reason, ""
+            is_news = self._error != reason and not self._is_stopping
             self._speaker = None
-            self._error = error.reason
+            self._error = reason
             self._sessions = {}
             is_changed = self._remote.lost(now=self._clock())
         if is_news:
-            log.warning("speaker lost, its routes stay", extra={"reason": error.reason})
+            log.warning("speaker lost, its routes stay", extra={"reason": reason})
         if is_changed:
             self._on_change()
 
@@ -386,6 +440,8 @@ class BgpOverlay:
         is_changed = False
         with self._condition:
             now = self._clock()
+            named = (event.key for event in events if isinstance(event, EvpnRoute | VpnRoute | bgp.Withdrawn))
+            self._audit.hear(named, now=now)
             for event in events:
                 match event:
                     case EvpnRoute() | VpnRoute():
@@ -397,6 +453,9 @@ class BgpOverlay:
                         is_news = True  # at the new deadline
                     case bgp.PeerState():
                         is_news = self._take_session(event, now=now)
+                    case bgp.ProbeHeard(number=number):
+                        self._audit.hear_probe(number)
+                        is_news = False
                     case _:
                         assert_never(event)
                 is_changed = is_changed or is_news
@@ -469,6 +528,8 @@ def describe_overlay(
         "announced": status.announced,
         "remote": status.remote,
         "stale": status.stale,
+        "relists": dict(status.relists),
+        "left_out": status.left_out,
         "cache_age_s": None if status.cached_at is None else round(now - status.cached_at, 1),
         "routes": [
             {

@@ -52,6 +52,13 @@ class RemoteRoutes:
         return frozenset(self._stale)
 
     @property
+    def confirmed(self) -> dict[RouteKey, BgpRoute]:
+        """Those that the speaker has told by now and not withdrawn."""
+        if not self._stale:
+            return self._routes.copy()
+        return {key: route for key, route in self._routes.items() if key not in self._stale}
+
+    @property
     def is_settled(self) -> bool:
         """True once the table is known to be all there is; until then what the kernel holds is not wrong."""
         return self._unsettled_until is None

@@ -125,6 +125,14 @@ def parse_key(afi: int, safi: int, nlri: bytes) -> RouteKey | None:
     return _vpn_prefix(nlri, afi)[0] if (afi, safi) in _VPN else None
 
 
+def find_med(attributes: Iterable[bytes]) -> int | None:
+    """Return the multi-exit discriminator among path attributes (RFC 4271, 4.3), None where there is none; raises as
+    above.
+    """
+    meds = (value for kind, value in _each(b"".join(attributes), 0) if kind == _MED)
+    return next((_NUMBER.unpack(value)[0] for value in meds), None)
+
+
 @lru_cache(maxsize=4096)
 def _evpn_frame(around: bytes, common: bytes, cut: int) -> _EvpnFrame | None:
     """Return what is `around` the address in an EVPN route to a prefix (RFC 9136, 3.1), with its attributes; None when

@@ -124,10 +124,10 @@ def test_an_agent_that_ends_while_it_connects_waits_for_no_speaker(fabric: Fabri
 
 def test_a_call_on_a_connection_that_another_thread_has_closed_finds_no_speaker(fabric: Fabric) -> None:
     speaker = Speaker(fabric.speakers["a"].socket)
-    speaker.ask(timeout_s=5.0)
+    assert speaker.sessions() == frozenset()
     speaker.close()
     for call in (
-        partial(speaker.ask, timeout_s=5.0),
+        partial(speaker.probe, 1, timeout_s=5.0),
         partial(speaker.announce, [route(1)]),
         partial(next, speaker.watch()),
     ):

@@ -53,6 +53,7 @@ def test_a_session_that_is_down_and_a_speaker_that_is_gone_are_trouble() -> None
     assert parsed().trouble == ""
     assert parsed(sessions={"192.0.2.100": True, "192.0.2.101": False}).trouble == "no session with 192.0.2.101"
     assert parsed(error="Socket closed", sessions={}).trouble == "Socket closed"
+    assert parsed(left_out=3).trouble == "3 routes are not as the speaker has them"
 
 
 def test_routes_that_nobody_confirms_are_counted() -> None:

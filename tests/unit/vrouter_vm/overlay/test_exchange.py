@@ -55,7 +55,7 @@ class PlayedSpeaker:
     def sessions(self) -> frozenset[str]:
         return self.up
 
-    def ask(self, *, timeout_s: float) -> None:
+    def probe(self, number: int, *, timeout_s: float) -> None:
         pass
 
     def watch(self) -> Iterator[Sequence[Event]]:

@@ -7,7 +7,7 @@ by the thousand.
 from __future__ import annotations
 
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import Final
 
 from vrouter_vm.model import IpAddress, IpNetwork
@@ -18,11 +18,6 @@ class _Prefix4(IPv4Network):
     prefixlen = 32
     _hash: int
     _prefixlen: int  # the parent's
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.prefixlen = self._prefixlen
-        self._hash = super().__hash__()
 
     def __hash__(self) -> int:
         return self._hash
@@ -40,11 +35,6 @@ class _Prefix6(IPv6Network):
     prefixlen = 128
     _hash: int
     _prefixlen: int  # the parent's
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.prefixlen = self._prefixlen
-        self._hash = super().__hash__()
 
     def __hash__(self) -> int:
         return self._hash
@@ -87,7 +77,8 @@ _MASKS6: Final = tuple((netmask, int(netmask)) for netmask in (IPv6Network((0, n
 
 def parse_prefix(text: str) -> IpNetwork:
     """Return the prefix in `text`, `<address>/<length>`; raises ValueError when it is none."""
-    return _Prefix6(text) if ":" in text else _Prefix4(text)
+    made = ip_network(text)  # which refers to a function of its own, so one of its own is not kept
+    return packed_prefix(made.network_address.packed, made.prefixlen, version=made.version)
 
 
 def prefix4(number: int, length: int) -> IPv4Network:

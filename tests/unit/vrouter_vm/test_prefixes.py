@@ -19,6 +19,13 @@ def test_a_prefix_is_the_network_that_it_is_made_like(text: str) -> None:
         assert (repr(made), str(made)) == (repr(network), str(network)), "orders and logs do not tell them apart"
 
 
+@pytest.mark.parametrize("text", ["10.1.1.11/32", "10.1.1.10/31", "fd00:1::11/128"])
+def test_a_prefix_that_was_read_from_text_takes_no_more_memory_than_another(text: str) -> None:
+    network = ip_network(text)
+    made = packed_prefix(network.network_address.packed, network.prefixlen, version=network.version)
+    assert vars(parse_prefix(text)).keys() == vars(made).keys(), "a prefix of one or two addresses has no function"
+
+
 def test_an_address_within_a_prefix_names_it_and_one_address_is_a_prefix_of_its_own() -> None:
     assert packed_prefix(ip_address("10.1.1.11").packed, 24, version=4) == ip_network("10.1.1.0/24")
     assert host_prefix(ip_address("fd00:1::11")) == ip_network("fd00:1::11/128")

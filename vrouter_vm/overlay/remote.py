@@ -35,7 +35,7 @@ class RemoteRoutes:
         self._stale: dict[RouteKey, float] = {}
         self._sweep_at: float | None = None
         self._doubt_until: float | None = None
-        self._told: set[RouteKey] = set()  # since a session came up last
+        self._untold: set[RouteKey] = set()  # known before a session came up last, and not told since
         self._withdrawn: dict[RouteKey, tuple[BgpRoute, float]] = {}  # in the order of time, the last seconds' alone
         self._gone: set[Way] = set()
         self._unsettled_until: float | None = now + stale_s
@@ -83,17 +83,19 @@ class RemoteRoutes:
     def remember(self, routes: Iterable[BgpRoute], *, now: float) -> None:
         """Take the routes of an earlier run as stale."""
         for route in routes:
-            if route.key not in self._routes:
-                self._routes[route.key] = route
-                self._stale[route.key] = now + self._stale_s
-                self._note(route.key, route)
+            key = route.key  # one for all, of thousands
+            if key not in self._routes:
+                self._routes[key] = route
+                self._stale[key] = now + self._stale_s
+                self._untold.add(key)
+                self._note(key, route)
 
     def learn(self, route: BgpRoute) -> bool:
         """Take in a route that a peer has told; return whether that changes the forwarding."""
         key = route.key
         self._stale.pop(key, None)
         self._withdrawn.pop(key, None)
-        self._told.add(key)
+        self._untold.discard(key)
         if self._gone:
             self._gone.discard((route.prefix, route.next_hop))
         if self._routes.get(key) == route:
@@ -110,13 +112,13 @@ class RemoteRoutes:
         """
         if key not in self._routes:
             return False
-        is_doubtful = self._doubt_until is not None and now < self._doubt_until and key not in self._told
+        is_doubtful = self._doubt_until is not None and now < self._doubt_until and key in self._untold
         if is_doubtful or not has_peers:
             self._stale.setdefault(key, now + self._stale_s)
             return False
         route = self._routes.pop(key)
         self._stale.pop(key, None)
-        self._told.discard(key)
+        self._untold.discard(key)
         self._note(key, None)
         self._forget_withdrawn(now=now)
         self._withdrawn[key] = route, now
@@ -132,7 +134,7 @@ class RemoteRoutes:
 
     def peer_up(self, *, now: float) -> None:
         """A session has come up."""
-        self._told.clear()
+        self._untold = set(self._routes)
         self._doubt_until = now + self._settle_s
 
     def peer_told_all(self, *, now: float) -> None:
@@ -163,7 +165,7 @@ class RemoteRoutes:
         for key in gone:
             del self._routes[key], self._stale[key]
             self._note(key, None)
-        self._told -= gone
+        self._untold -= gone
         if was_settled != self.is_settled:
             self._changed = None  # what the kernel holds is judged by other rules from now on
         return bool(gone) or was_settled != self.is_settled

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import weakref
+from ipaddress import ip_network
+
 from msgspec.structs import replace
 
 from tests.unit.vrouter_vm.overlay.test_evpn import remote
@@ -49,6 +52,17 @@ def test_what_is_told_again_is_not_stale_any_more() -> None:
     assert routes.stale == frozenset()
     routes.expire(now=10_000.0)
     assert routes.routes == {A.key: A}
+
+
+def test_of_what_is_told_again_nothing_is_held_twice() -> None:
+    routes = table()
+    routes.learn(A)
+    routes.peer_up(now=0.0)
+    again = replace(A, prefix=ip_network(str(A.prefix)))
+    prefix = weakref.ref(again.prefix)
+    routes.learn(again)
+    del again
+    assert prefix() is None
 
 
 def test_what_is_not_told_again_goes_once_peers_have_been_back_for_a_while() -> None:

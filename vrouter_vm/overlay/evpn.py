@@ -252,14 +252,15 @@ def parse_route(raw: Mapping[str, object]) -> BgpRoute:
     listed = raw["targets"]
     if not isinstance(listed, list):
         raise TypeError("targets are a list")
-    rd, next_hop, targets = _shared(str(raw["rd"]), str(raw["next_hop"]), tuple(map(str, listed)))
+    number = raw["label"] if "label" in raw else raw["vni"]
+    rd, next_hop, targets, number = _shared(str(raw["rd"]), str(raw["next_hop"]), tuple(map(str, listed)), str(number))
     prefix, generation = parse_prefix(str(raw["prefix"])), int(str(raw["generation"]))
     med = int(str(raw.get("med", 0)))
     if "label" in raw:
         return VpnRoute(
             rd=rd,
             prefix=prefix,
-            label=int(str(raw["label"])),
+            label=number,
             next_hop=next_hop,
             targets=targets,
             generation=generation,
@@ -268,7 +269,7 @@ def parse_route(raw: Mapping[str, object]) -> BgpRoute:
     return EvpnRoute(
         rd=rd,
         prefix=prefix,
-        vni=int(str(raw["vni"])),
+        vni=number,
         next_hop=next_hop,
         router_mac=_shared_mac(str(raw["router_mac"])),
         targets=targets,
@@ -278,9 +279,11 @@ def parse_route(raw: Mapping[str, object]) -> BgpRoute:
 
 
 @lru_cache(maxsize=4096)
-def _shared(rd: str, next_hop: str, targets: tuple[str, ...]) -> tuple[str, IPv4Address, frozenset[RouteTarget]]:
+def _shared(
+    rd: str, next_hop: str, targets: tuple[str, ...], number: str
+) -> tuple[str, IPv4Address, frozenset[RouteTarget], int]:
     """Return what all routes of a host's network have in common, once for all of them."""
-    return rd, IPv4Address(next_hop), frozenset(_targets(targets))
+    return rd, IPv4Address(next_hop), frozenset(_targets(targets)), int(number)
 
 
 @lru_cache(maxsize=4096)

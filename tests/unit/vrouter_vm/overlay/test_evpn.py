@@ -307,6 +307,17 @@ def test_a_route_is_read_back_as_it_was_written() -> None:
         assert parse_route(as_json(route)) == route
 
 
+def test_what_routes_have_in_common_is_read_once_for_all() -> None:
+    one, other = (
+        parse_route(as_json(replace(remote(), vni=70_000, prefix=ip_network(text))))
+        for text in ("10.1.1.98/32", "10.1.1.99/32")
+    )
+    assert isinstance(one, EvpnRoute)
+    assert isinstance(other, EvpnRoute)
+    for name in ("rd", "vni", "next_hop", "router_mac", "targets"):
+        assert getattr(one, name) is getattr(other, name), name
+
+
 @pytest.mark.parametrize("targets", ["64512:5", ["nonsense"]])
 def test_a_damaged_route_is_refused(targets: object) -> None:
     with pytest.raises((TypeError, ValueError)):

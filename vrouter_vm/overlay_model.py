@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, Final, TypeAlias
 
 import msgspec
 
@@ -166,6 +166,11 @@ class OverlayView:
     is_settled: bool
     gone: frozenset[Way]
     look_again_s: float | None
+
+
+NOTHING_KNOWN: Final = OverlayView(
+    announced={}, generations={}, remote={}, is_settled=True, gone=frozenset(), look_again_s=None
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -71,10 +71,11 @@ class Rib:
         if len(self.remote) > known:
             self._enter(route)
             return None, route
-        if old != route:
-            self.remote[key] = route
-            self._leave(old)
-            self._enter(route)
+        if old == route:
+            return old, old
+        self.remote[key] = route
+        self._leave(old)
+        self._enter(route)
         return old, route
 
     def set_member(self, network_id: int, member: Member | None) -> None:

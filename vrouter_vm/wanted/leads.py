@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, KeysView, Set
-from typing import Final, TypeAlias
+from typing import Final
 
 from vrouter_vm import names
 from vrouter_vm.kernel_model import MultipathRoute, Route
@@ -15,9 +15,9 @@ from vrouter_vm.overlay.rib import PrefixUnit
 from vrouter_vm.wanted import tunnels
 from vrouter_vm.wanted.facts import NOTHING, Facts, Part, Unit
 from vrouter_vm.wanted.places import discard
-from vrouter_vm.wanted.tunnels import FarEnd, Overlay, Remains
+from vrouter_vm.wanted.remains import Remains
+from vrouter_vm.wanted.tunnels import FarEnd, FarEnds, Overlay
 
-FarEnds: TypeAlias = tuple[FarEnd, ...]
 _NOWHERE: Final[tuple[None, FarEnds]] = (None, ())
 
 

@@ -29,10 +29,11 @@ from vrouter_vm.overlay.rib import PrefixUnit, Rib
 from vrouter_vm.overlay_model import BgpRoute, Choice, RouteKey, SharedChoice, Way
 from vrouter_vm.wanted import links, tunnels
 from vrouter_vm.wanted.facts import NOTHING, Facts, Part, Unit, together
-from vrouter_vm.wanted.leads import FarEnds, Leads
+from vrouter_vm.wanted.leads import Leads
 from vrouter_vm.wanted.places import Move, Places, discard
 from vrouter_vm.wanted.policing import Policing
-from vrouter_vm.wanted.tunnels import FarEnd, Overlay
+from vrouter_vm.wanted.remains import Remains
+from vrouter_vm.wanted.tunnels import FarEnd, FarEnds, Overlay
 from vrouter_vm.wanted.ways import Ways
 
 NO_REST: Final[Mapping[NextHop, Part]] = MappingProxyType({})
@@ -60,13 +61,15 @@ class Wanted:
         """
         self._trunk = trunk
         self.has_ipv6 = has_ipv6
-        self._overlay = overlay
+        self._overlay = overlay.alone if overlay else None
         self._mpls = overlay.mpls if overlay else None
         self._max_flows = max_flows
         self._asn = overlay.asn if overlay else NO_ASN
         self._rib = Rib(overlay.vtep if overlay else _ALONE, generations=overlay.view.generations if overlay else {})
         self._gone: frozenset[Way] = overlay.view.gone if overlay else frozenset()
-        self._remains = tunnels.Remains(overlay, has_ipv6=has_ipv6) if overlay and overlay.installed.routes else None
+        self._remains: Remains | None = None
+        if overlay is not None and overlay.installed.routes:
+            self._remains = Remains(overlay.installed, overlay.alone, has_ipv6=has_ipv6)
 
         self._members: dict[VnUuid, set[VmiUuid]] = {}
         self._with_ipv6: Counter[VnUuid] = Counter()
@@ -96,7 +99,7 @@ class Wanted:
         self._ways = Ways(rib=self._rib, places=self.places, claims=self.claims)
         self.facts = Facts()
         self._leads = Leads(
-            self.facts, overlay=overlay, has_ipv6=has_ipv6, remains=self._remains, replace=self._replace
+            self.facts, overlay=self._overlay, has_ipv6=has_ipv6, remains=self._remains, replace=self._replace
         )
         self._touched: dict[PrefixUnit, Choice | None] = {}
         self.needs_full_pass = False
@@ -137,7 +140,7 @@ class Wanted:
             return
         old, new = self._rib.set_remote(key, route)
         if self._remains is not None:
-            self._dirty_prefixes |= self._remains.hear(old, new)
+            self._dirty_prefixes.update(self._remains.hear(old, new))
         if old is not None and new is not None and old.next_hop == new.next_hop:
             return
         if new is not None:
@@ -381,10 +384,10 @@ class Wanted:
             self._lead(unit, tunnels.here_route(network_id, prefix, replace(choice.way, source=source)))
         else:
             own_vni, taken = self._vni_of_id[network_id], self._taken
-            way, far_end = tunnels.far_route(
+            way, far_ends = tunnels.far_route(
                 choice.route, network_id=network_id, own_vni=own_vni, source=source, taken=taken, mpls=self._mpls
             )
-            self._lead(unit, way, (far_end,))
+            self._lead(unit, way, far_ends)
         here = self._rib.guests(network_id, prefix)
         if not here or self._overlay is None:
             self._replace(unit, landing)
@@ -413,7 +416,7 @@ class Wanted:
             if member.way is not None:
                 here.append(NextHop(member.way.vif, member.way.via))
             else:
-                way, far_end = tunnels.far_route(
+                way, (far_end,) = tunnels.far_route(
                     member.route,
                     network_id=network_id,
                     own_vni=own_vni,

@@ -10,8 +10,7 @@ label come in. The reasons are in docs/design/overlay.md.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from ipaddress import IPv4Address, ip_network
@@ -30,34 +29,29 @@ from vrouter_vm.kernel_model import (
     MplsUdp,
     MultipathRoute,
     Neighbour,
-    NextHop,
     Observed,
     Route,
     TunnelDevice,
     TunnelEnd,
     Underlay,
     Vxlan,
-    spread,
 )
 from vrouter_vm.model import Encapsulation, IpAddress, IpNetwork, MacAddress, Network, RouteTarget
 from vrouter_vm.overlay.evpn import Member, Vtep, labelled, own_targets
 from vrouter_vm.overlay.mtu import GUEST_MTU_BYTES, mpls_mtu_of, mtu_of
-from vrouter_vm.overlay_model import Announcement, BgpRoute, EvpnRoute, LocalWay, OverlayView, Way
+from vrouter_vm.overlay_model import NOTHING_KNOWN, Announcement, BgpRoute, EvpnRoute, LocalWay, OverlayView
 from vrouter_vm.wanted import links
-from vrouter_vm.wanted.facts import NOTHING, Part, Settings, together
-
-_Heard: TypeAlias = tuple[IpNetwork, IPv4Address, Encapsulation, int | None]
-"""A prefix, and how packets to it are sent: VTEP, encapsulation, VNI or label."""
+from vrouter_vm.wanted.facts import NOTHING, Part, Settings
 
 
 @dataclass(frozen=True, kw_only=True)
 class Installed:
     """What the kernel holds of an overlay already."""
 
-    routes: frozenset[Route] = frozenset()
-    neighbours: frozenset[Neighbour] = frozenset()
-    tunnel_ends: frozenset[TunnelEnd] = frozenset()
-    vxlans: frozenset[TunnelDevice] = frozenset()
+    routes: Collection[Route] = ()
+    neighbours: Collection[Neighbour] = ()
+    tunnel_ends: Collection[TunnelEnd] = ()
+    vxlans: Collection[TunnelDevice] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,14 +73,19 @@ class Overlay:
         """True when MPLS over UDP may be used."""
         return self.mpls is not None
 
+    @property
+    def alone(self) -> Overlay:
+        """This host in the overlay, without what was known of the others at one time, which is large."""
+        return replace(self, view=NOTHING_KNOWN, installed=Installed())
+
 
 def installed_in(have: Observed) -> Installed:
     """Return what `have` holds of an overlay."""
     return Installed(
-        routes=frozenset(route for route in have.routes if _leads_into(have.vxlans, route)),
-        neighbours=frozenset(neighbour for neighbour in have.neighbours if neighbour.ifname in have.vxlans),
+        routes=[route for route in have.routes if _leads_into(have.vxlans, route)],
+        neighbours=[neighbour for neighbour in have.neighbours if neighbour.ifname in have.vxlans],
         tunnel_ends=have.tunnel_ends,
-        vxlans=frozenset(have.vxlans.values()),
+        vxlans=have.vxlans.values(),
     )
 
 
@@ -137,7 +136,7 @@ def host_part(overlay: Overlay, *, has_ipv6: bool) -> Part:
     pair = MplsUdp(name=names.MPLS_DEVICE, port=names.MPLS_PORT, mtu_bytes=mpls_mtu_of(overlay.underlay))
     return Part(
         vxlans=(pair,),
-        sysctls=_mpls_udp_settings(has_ipv6=has_ipv6, routes_ipv6=False),
+        sysctls=mpls_udp_settings(has_ipv6=has_ipv6, routes_ipv6=False),
         elements=policy.send_only_elements(pair.name),
     )
 
@@ -151,7 +150,7 @@ def tunnel_part(network: Network, overlay: Overlay, *, zone: int, has_ipv6: bool
     device = _vxlan(vni_of(network), network.network_id, overlay)
     part = Part(
         vxlans=(device,),
-        sysctls=_settings(device.name, has_ipv6=has_ipv6, routes_ipv6=routes_ipv6),
+        sysctls=vxlan_settings(device.name, has_ipv6=has_ipv6, routes_ipv6=routes_ipv6),
         elements=policy.tunnel_elements(device.name, zone=zone),
     )
     if Encapsulation.MPLS_UDP not in encapsulations_of(network, has_mpls=overlay.has_mpls):
@@ -196,6 +195,9 @@ class FarEnd(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True, gc=Fals
     via: IpAddress | None
 
 
+FarEnds: TypeAlias = tuple[FarEnd, ...]
+
+
 def far_route(
     route: BgpRoute,
     *,
@@ -204,8 +206,8 @@ def far_route(
     source: IpAddress | None,
     taken: Collection[IpAddress],
     mpls: MplsDriver | None,
-) -> tuple[Route, FarEnd]:
-    """Return the way of a network to a prefix on another host, and where it leads.
+) -> tuple[Route, FarEnds]:
+    """Return the way of a network to a prefix on another host, and the one far end that it leads to.
 
     `own_vni`: of that network; `source`: what the router's own packets on it are from; `taken`: the router's addresses
     in all networks here; `mpls`: what carries MPLS over UDP.
@@ -216,14 +218,15 @@ def far_route(
         label = None
     else:
         way, label = _labelled_way(network_id, prefix.version, vtep, mpls, vtep in taken), route.label
-    table, metric, far_end = way
+    table, metric, far_ends = way
+    (far_end,) = far_ends
     device, via = far_end.device, far_end.via
     made = Route(table=table, prefix=prefix, ifname=device, metric=metric, via=via, source=source, label=label)
-    return made, far_end
+    return made, far_ends
 
 
-_Way: TypeAlias = tuple[int, int, FarEnd]
-"""What routes to one far end have in common: table, metric, and itself."""
+_Way: TypeAlias = tuple[int, int, FarEnds]
+"""What routes to one far end have in common: table, metric, and itself, in one tuple for all."""
 
 
 @lru_cache(maxsize=1 << 14)
@@ -232,7 +235,7 @@ def _vxlan_way(  # noqa: PLR0917 - a key
 ) -> _Way:
     vni_sent, via = None if vni == own_vni else vni, names.via_of(vtep, version, is_taken=is_taken)
     far_end = FarEnd(device=names.format_vxlan(vni), vtep=vtep, version=version, mac=mac, vni=vni_sent, via=via)
-    return names.table_of(network_id), links.metric_of(version), far_end
+    return names.table_of(network_id), links.metric_of(version), (far_end,)
 
 
 @lru_cache(maxsize=1 << 14)
@@ -244,7 +247,7 @@ def _labelled_way(network_id: int, version: int, vtep: IPv4Address, mpls: MplsDr
         far_end = FarEnd(
             device=names.format_mpls_tunnel(vtep), vtep=vtep, version=version, mac=None, vni=None, via=None
         )
-    return names.table_of(network_id), links.metric_of(version), far_end
+    return names.table_of(network_id), links.metric_of(version), (far_end,)
 
 
 def far_part(far_end: FarEnd, overlay: Overlay, *, is_device_here: bool, has_ipv6: bool) -> Part:
@@ -265,14 +268,14 @@ def far_part(far_end: FarEnd, overlay: Overlay, *, is_device_here: bool, has_ipv
         )
         return Part(
             vxlans=(tunnel,),
-            sysctls=_mpls_settings(device, has_ipv6=has_ipv6, routes_ipv6=routes_ipv6),
+            sysctls=mpls_settings(device, has_ipv6=has_ipv6, routes_ipv6=routes_ipv6),
             elements=policy.send_only_elements(device),
         )
     if device == names.MPLS_DEVICE:
         return Part(
-            neighbours=_mpls_neighbours(via, vtep, mac),
+            neighbours=mpls_neighbours(via, vtep, mac),
             tunnel_ends=(TunnelEnd(ifname=device, mac=mac, vtep=vtep, local=overlay.vtep.address),),
-            sysctls=_mpls_udp_settings(has_ipv6=has_ipv6, routes_ipv6=routes_ipv6),
+            sysctls=mpls_udp_settings(has_ipv6=has_ipv6, routes_ipv6=routes_ipv6),
         )
     neighbours = (Neighbour(ifname=device, address=via, mac=mac),)
     ends = (TunnelEnd(ifname=device, mac=mac, vtep=vtep),)
@@ -282,7 +285,7 @@ def far_part(far_end: FarEnd, overlay: Overlay, *, is_device_here: bool, has_ipv
         neighbours=neighbours,
         tunnel_ends=ends,
         vxlans=() if is_device_here else (_vxlan(vni, None, overlay),),
-        sysctls=_settings(device, has_ipv6=has_ipv6, routes_ipv6=routes_ipv6),
+        sysctls=vxlan_settings(device, has_ipv6=has_ipv6, routes_ipv6=routes_ipv6),
         elements=() if is_device_here else policy.send_only_elements(device),
     )
 
@@ -299,156 +302,13 @@ def announcements(
     return told, Announcement(route=labelled(route, names.label_of(network_id)), needs=needs)
 
 
-class Remains:
-    """What the kernel holds of an overlay when the agent has just started and has not heard of everything yet.
-
-    It stays as long as nothing that is heard contradicts it: a far end that is another now, a withdrawal, or the very
-    route, if the network that has it does not follow it any more.
-    """
-
-    def __init__(self, overlay: Overlay, *, has_ipv6: bool) -> None:
-        installed = overlay.installed
-        self._overlay = overlay
-        self._has_ipv6 = has_ipv6
-        self._routes: dict[int, dict[IpNetwork, Route]] = {}
-        for route in installed.routes:
-            self._routes.setdefault(route.table, {})[route.prefix] = route
-        self._neighbours = {(entry.ifname, entry.address): entry for entry in installed.neighbours}
-        self._ends = {(end.ifname, end.mac): end for end in installed.tunnel_ends}
-        self._send_only = {vxlan.name: vxlan for vxlan in installed.vxlans if vxlan.vrf is None}
-        self._units_of: dict[IpNetwork, set[tuple[int, IpNetwork]]] = {}
-        for route in installed.routes:
-            unit = names.network_id_of(route.table), route.prefix
-            self._units_of.setdefault(route.prefix, set()).add(unit)
-        self._heard: Counter[_Heard] = Counter()
-        self.several = frozenset(
-            (names.network_id_of(route.table), route.prefix)
-            for route in installed.routes
-            if isinstance(route, MultipathRoute)
-        )
-        """The prefixes of networks that the kernel has several ways to."""
-
-    def prefixes(self, network_id: int) -> Iterable[IpNetwork]:
-        """Return the prefixes that a network has ways to."""
-        return self._routes.get(names.table_of(network_id), ())
-
-    def hear(self, old: BgpRoute | None, new: BgpRoute | None) -> set[tuple[int, IpNetwork]]:
-        """Take in a route of another host in place of what it was; return the ways that this may contradict: network
-        id and prefix.
-        """
-        units: set[tuple[int, IpNetwork]] = set()
-        for route, count in ((old, -1), (new, 1)):
-            if route is not None:
-                self._heard[_heard(route)] += count
-                units |= self._units_of.get(route.prefix, set())
-        return units
-
-    def correct(self, part: Part) -> bool:
-        """Take in what is heard of a far end; return whether that contradicts what was there."""
-        is_news = False
-        for neighbour in part.neighbours:
-            key = neighbour.ifname, neighbour.address
-            is_news = is_news or self._neighbours.get(key, neighbour) != neighbour
-            self._neighbours[key] = neighbour
-        for end in part.tunnel_ends:
-            self._ends[end.ifname, end.mac] = end
-        return is_news
-
-    def part(self, unit: tuple[int, IpNetwork], *, gone: Collection[Way], devices: Collection[str]) -> Part:
-        """Return the way to a prefix of which nothing is heard that the network follows; `devices` are those of
-        networks with guests here, `gone` is withdrawn by now.
-        """
-        route, rest = self._route(unit), self.rest(unit, gone=gone, devices=devices)
-        if route is None or not rest:
-            return NOTHING
-        left = spread(rest, table=route.table, prefix=route.prefix, metric=route.metric, source=route.source)
-        return together([Part(routes=(left,)), *rest.values()])
-
-    def next_hops(self, unit: tuple[int, IpNetwork]) -> tuple[NextHop, ...]:
-        """Return all ways to a prefix that the kernel uses, those on this host too, if one of them leads elsewhere."""
-        route = self._route(unit)
-        return () if route is None else route.next_hops
-
-    def rest(
-        self, unit: tuple[int, IpNetwork], *, gone: Collection[Way], devices: Collection[str]
-    ) -> dict[NextHop, Part]:
-        """Return those ways to a prefix on other hosts that nothing contradicts, and what each needs; see `part`."""
-        found: dict[NextHop, Part] = {}
-        for hop in self.next_hops(unit):
-            if hop.label is not None and hop.via is not None:
-                found[hop] = self._mpls_part(unit[1], hop.via, hop.label, gone)
-            elif hop.label is not None:
-                found[hop] = self._labelled_part(unit[1], hop.ifname, hop.label, gone)
-            elif hop.via is not None:
-                found[hop] = self._vxlan_part(unit[1], hop.ifname, hop.via, gone, devices)
-        return {hop: part for hop, part in found.items() if part is not NOTHING}
-
-    def _route(self, unit: tuple[int, IpNetwork]) -> Route | None:
-        network_id, prefix = unit
-        return self._routes.get(names.table_of(network_id), {}).get(prefix)
-
-    def _vxlan_part(
-        self, prefix: IpNetwork, device: str, via: IpAddress, gone: Collection[Way], devices: Collection[str]
-    ) -> Part:
-        send_only = None if device in devices else self._send_only.get(device)
-        withdrawn = {vtep for gone_prefix, vtep in gone if gone_prefix == prefix}
-        neighbour = self._neighbours.get((device, via))
-        end = self._ends.get((device, neighbour.mac)) if neighbour else None
-        if neighbour is None or end is None or end.vtep in withdrawn or (send_only is None and device not in devices):
-            return NOTHING
-        if self._heard[prefix, end.vtep, Encapsulation.VXLAN, names.parse_vxlan(device)]:
-            return NOTHING
-        return Part(
-            neighbours=(neighbour,),
-            tunnel_ends=(end,),
-            vxlans=(send_only,) if send_only else (),
-            sysctls=_settings(device, has_ipv6=self._has_ipv6, routes_ipv6=prefix.version == 6),  # noqa: PLR2004
-            elements=(
-                vtep_element(end.vtep, self._overlay),
-                *(policy.send_only_elements(device) if send_only else ()),
-            ),
-        )
-
-    def _labelled_part(self, prefix: IpNetwork, device: str, label: int, gone: Collection[Way]) -> Part:
-        tunnel = self._send_only.get(device)
-        if self._overlay.mpls is not MplsDriver.FOU or not isinstance(tunnel, MplsTunnel):
-            return NOTHING
-        if (prefix, tunnel.remote) in gone:
-            return NOTHING
-        if self._heard[prefix, tunnel.remote, Encapsulation.MPLS_UDP, label]:
-            return NOTHING
-        return Part(
-            vxlans=(tunnel,),
-            sysctls=_mpls_settings(device, has_ipv6=self._has_ipv6, routes_ipv6=prefix.version == 6),  # noqa: PLR2004
-            elements=(vtep_element(tunnel.remote, self._overlay), *policy.send_only_elements(device)),
-        )
-
-    def _mpls_part(self, prefix: IpNetwork, via: IpAddress, label: int, gone: Collection[Way]) -> Part:
-        neighbour = self._neighbours.get((names.MPLS_DEVICE, via))
-        end = self._ends.get((names.MPLS_DEVICE, neighbour.mac)) if neighbour else None
-        if self._overlay.mpls is not MplsDriver.BAREUDP or end is None or (prefix, end.vtep) in gone:
-            return NOTHING
-        if self._heard[prefix, end.vtep, Encapsulation.MPLS_UDP, label]:
-            return NOTHING
-        return Part(
-            neighbours=_mpls_neighbours(via, end.vtep, end.mac),
-            tunnel_ends=(replace(end, local=self._overlay.vtep.address),),
-            sysctls=_mpls_udp_settings(has_ipv6=self._has_ipv6, routes_ipv6=prefix.version == 6),  # noqa: PLR2004
-            elements=(vtep_element(end.vtep, self._overlay),),
-        )
-
-
-def _heard(route: BgpRoute) -> _Heard:
-    number = route.vni if isinstance(route, EvpnRoute) else route.label
-    return route.prefix, route.next_hop, route.encapsulation, number
-
-
 @lru_cache(maxsize=4096)
-def _mpls_settings(device: str, *, has_ipv6: bool, routes_ipv6: bool) -> Settings:
+def mpls_settings(device: str, *, has_ipv6: bool, routes_ipv6: bool) -> Settings:
+    """Return the sysctls of an `MplsTunnel`."""
     return tuple(links.mpls_tunnel_sysctls(device, has_ipv6=has_ipv6, routes_ipv6=routes_ipv6).items())
 
 
-def _mpls_neighbours(via: IpAddress, vtep: IPv4Address, mac: MacAddress) -> tuple[Neighbour, ...]:
+def mpls_neighbours(via: IpAddress, vtep: IPv4Address, mac: MacAddress) -> tuple[Neighbour, ...]:
     """Return who routes name. Where a label is put on, the kernel looks for an IPv4 address in an IPv6 route among the
     IPv4 neighbours (6PE, RFC 4798; net/mpls/mpls_iptunnel.c); older ones do not.
     """
@@ -457,12 +317,14 @@ def _mpls_neighbours(via: IpAddress, vtep: IPv4Address, mac: MacAddress) -> tupl
 
 
 @lru_cache
-def _mpls_udp_settings(*, has_ipv6: bool, routes_ipv6: bool) -> Settings:
+def mpls_udp_settings(*, has_ipv6: bool, routes_ipv6: bool) -> Settings:
+    """Return the sysctls of `MplsUdp`."""
     return tuple(links.mpls_udp_sysctls(has_ipv6=has_ipv6, routes_ipv6=routes_ipv6).items())
 
 
 @lru_cache(maxsize=4096)
-def _settings(device: str, *, has_ipv6: bool, routes_ipv6: bool) -> Settings:
+def vxlan_settings(device: str, *, has_ipv6: bool, routes_ipv6: bool) -> Settings:
+    """Return the sysctls of a VXLAN device."""
     return tuple(links.vxlan_sysctls(device, has_ipv6=has_ipv6, routes_ipv6=routes_ipv6).items())
 
 

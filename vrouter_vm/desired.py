@@ -14,7 +14,7 @@ from vrouter_vm.filters import policy
 from vrouter_vm.filters.flows import FlowJudge, Scope
 from vrouter_vm.filters.rules import NO_POLICIES, PolicyView
 from vrouter_vm.kernel_model import Desired, Element, Observed, ObservedFilters, Trunk
-from vrouter_vm.model import InterfaceView, NetworkView, Port
+from vrouter_vm.model import InterfaceView, IpNetwork, NetworkView, Port, routes_behind
 from vrouter_vm.plan import digests_of
 from vrouter_vm.wanted import links
 from vrouter_vm.wanted.state import Wanted
@@ -208,13 +208,20 @@ def scope_of_owners(wanted: Wanted) -> Scope:
     for network_id, prefix in wanted.take_shifted():
         zone = wanted.zone_of(network_id)
         if zone is not None:
-            is_single = prefix.prefixlen == prefix.max_prefixlen
-            members.add((str(zone), str(prefix.network_address if is_single else prefix)))
+            members.add((str(zone), _text_of(prefix)))
     for vmi_uuid, address in wanted.claims.take_passed():
         placement = wanted.places.placements.get(vmi_uuid)
         if placement is not None:
-            members.add((str(wanted.policing.zone_of(placement.network)), str(address)))
+            zone_text = str(wanted.policing.zone_of(placement.network))
+            members.add((zone_text, str(address)))
+            behind = (prefix for prefix, each in routes_behind(placement).items() if each.virtual == address)
+            members.update((zone_text, _text_of(prefix)) for prefix in behind)
     return Scope(members=frozenset(members))
+
+
+def _text_of(prefix: IpNetwork) -> str:
+    """Return a prefix as member sets have it."""
+    return str(prefix.network_address if prefix.prefixlen == prefix.max_prefixlen else prefix)
 
 
 def surroundings(have: Observed) -> Observed:

@@ -330,19 +330,21 @@ class Placement:
 
 class Behind(NamedTuple):
     """How a prefix behind a guest is reached: by that address of the guest's. `is_shared`: if it is behind other guests
-    too, they are all used at the same time.
+    too, they are all used at the same time. `virtual`: it is behind the guest that has this address, one at a time.
     """
 
     via: IpAddress
     is_shared: bool
+    virtual: IpAddress | None = None
 
 
 def routes_behind(placement: Placement) -> dict[IpNetwork, Behind]:
     """Return the prefixes behind a port's guest: those of route tables, and its allowed address pairs.
 
     As in TF route tables know no order of preference, so what several of them have is shared; of an address pair its
-    mode says so. A prefix needs an address of its own IP version. The router's addresses are nobody else's, and the
-    guest's own are no prefixes behind it.
+    mode says so. A next hop may be an address that the guest shares with others: then the prefix is behind all of them
+    or behind the one that has it, as the pair's mode says. A prefix needs an address of its own IP version. The
+    router's addresses are nobody else's, and the guest's own are no prefixes behind it.
     """
     port, network = placement.port, placement.network
     first: dict[int, IpAddress] = {}
@@ -350,11 +352,15 @@ def routes_behind(placement: Placement) -> dict[IpNetwork, Behind]:
         first.setdefault(address.version, address)
     pairs = placement.settings.address_pairs
     behind = (*(pair.prefix for pair in pairs), *placement.settings.routes)
-    found = {prefix: first[prefix.version] for prefix in behind if prefix.version in first}
-    for route in network.static_routes:
-        if route.next_hop in port.addresses:
-            found[route.prefix] = route.next_hop
     alone = {pair.prefix for pair in pairs if not pair.is_shared}
+    found = {prefix: Behind(first[prefix.version], prefix not in alone) for prefix in behind if prefix.version in first}
     taken = {ip_network(address) for address in port.addresses}
     taken |= set(map(ip_network, network.router_addresses))
-    return {prefix: Behind(via, prefix not in alone) for prefix, via in found.items() if prefix not in taken}
+    modes = {pair.prefix: pair.is_shared for pair in pairs if pair.prefix not in taken}
+    for route in network.static_routes:
+        prefix, next_hop = route.prefix, route.next_hop
+        if next_hop in port.addresses:
+            found[prefix] = Behind(next_hop, prefix not in alone)
+        elif (is_shared := modes.get(ip_network(next_hop))) is not None and prefix.version in first:
+            found[prefix] = Behind(first[prefix.version], is_shared, None if is_shared else next_hop)
+    return {prefix: each for prefix, each in found.items() if prefix not in taken}

@@ -96,8 +96,8 @@ class LocalWay:
     """How a prefix is reached on this host: on that vif, straight or by an address of the guest there.
 
     `source`: what the router's own packets on it are from. `claimant`: the guest's own address, where the prefix is an
-    address that it shares with other guests and has as long as it claims it. `is_shared`: other guests that have the
-    prefix use it at the same time; `via` is then the guest's own address.
+    address that it shares with other guests and has as long as it claims it, or lies behind that address, `virtual`.
+    `is_shared`: other guests that have the prefix use it at the same time; `via` is then the guest's own address.
     """
 
     vif: str
@@ -105,6 +105,7 @@ class LocalWay:
     source: IpAddress | None = None
     claimant: IpAddress | None = None
     is_shared: bool = False
+    virtual: IpAddress | None = None
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -148,7 +148,10 @@ class FlowJudge:
                 if owners.get((placement.network.network_id, host_prefix(address))) == placement.port.vmi_uuid:
                     self._owners[zone, address] = placement
             behind = {pair.prefix: pair.is_shared for pair in placement.settings.address_pairs}
-            behind |= {prefix: each.is_shared for prefix, each in routes_behind(placement).items()}
+            for prefix, each in routes_behind(placement).items():
+                virtual = None if each.virtual is None else (placement.network.network_id, host_prefix(each.virtual))
+                if virtual is None or owners.get(virtual, placement.port.vmi_uuid) == placement.port.vmi_uuid:
+                    behind[prefix] = each.is_shared
             self._behind.setdefault(zone, []).extend(
                 (prefix, placement, is_shared) for prefix, is_shared in behind.items()
             )

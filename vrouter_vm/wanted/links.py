@@ -186,10 +186,19 @@ def local_ways(placement: Placement) -> Iterator[tuple[IpNetwork, LocalWay]]:
         for prefix, own in shared.items():
             source = source_towards(placement.network, prefix)
             yield prefix, LocalWay(vif=placement.vif, source=source, claimant=own)
-        for prefix, (via, is_shared) in routes_behind(placement).items():
+        for prefix, behind in routes_behind(placement).items():
             if prefix not in shared:
-                source = source_towards(placement.network, prefix)
-                yield prefix, LocalWay(vif=placement.vif, via=via, source=source, is_shared=is_shared)
+                yield (
+                    prefix,
+                    LocalWay(
+                        vif=placement.vif,
+                        via=behind.via,
+                        source=source_towards(placement.network, prefix),
+                        claimant=None if behind.virtual is None else behind.via,
+                        is_shared=behind.is_shared,
+                        virtual=behind.virtual,
+                    ),
+                )
 
 
 class Sources:

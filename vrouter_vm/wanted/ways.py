@@ -2,7 +2,8 @@
 
 Part of `state`. Most prefixes are one guest's own address. Several ports may offer a way to an address that one guest
 at a time has, the one that claims it: see `claims`. Or to a prefix that all of them use at once: then each of them
-counts as long as its guest is here, which is to say: as long as no other host outranks the guest's own address.
+counts as long as its guest is here, which is to say: as long as no other host outranks the guest's own address. Or to
+a prefix behind an address that one guest at a time has: it goes with that address, here and from host to host.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class Ways:
         self._offers: dict[PrefixUnit, dict[VmiUuid, LocalWay]] = {}
         self._shared: set[PrefixUnit] = set()
         self._sharers: dict[PrefixUnit, set[_Share]] = {}  # by guests' own addresses, what they share
+        self._behind: dict[PrefixUnit, set[_Share]] = {}  # by addresses that one guest at a time has
         self._unsettled: set[PrefixUnit] = set()
 
     def follow(self, moves: Iterable[Move]) -> set[VmiUuid]:
@@ -42,56 +44,90 @@ class Ways:
         for move in moves:
             for unit, _ in _ways_of(move.old):
                 touched.add(unit)
-                way = self._offers[unit].pop(move.vmi_uuid)
-                if not self._offers[unit]:
-                    del self._offers[unit]
-                if way.is_shared:
-                    discard(self._sharers, _own_unit(unit, way), (unit, move.vmi_uuid))
+                self._withdraw(unit, move.vmi_uuid)
             for unit, way in _ways_of(move.new):
                 touched.add(unit)
-                self._offers.setdefault(unit, {})[move.vmi_uuid] = way
-                if way.is_shared:
-                    self._sharers.setdefault(_own_unit(unit, way), set()).add((unit, move.vmi_uuid))
+                self._offer(unit, move.vmi_uuid, way)
             if move.new is None:
                 self._claims.forget(move.vmi_uuid)
         accepted = [claim for claim in self._claims.take() if self._accept(claim)]
         touched.update(claim.unit for claim in accepted)
-        for unit in touched:
+        for unit in list(touched):
             offers = self._offers.get(unit, {})
-            if any(way.claimant is not None for way in offers.values()):
+            if any(map(_is_claimable, offers.values())):
                 self._shared.add(unit)
             owner = self._claims.owner(unit)
-            if owner is not None and (owner not in offers or offers[owner].claimant is None):
+            if owner is not None and (owner not in offers or not _is_claimable(offers[owner])):
                 self._claims.release(unit)
-                self._rib.release(*unit)
-                owner = None
-            self._rib.set_guest(*unit, *self._ways_that_count(unit, owner))
-            if any(way.is_shared for way in offers.values()):
+                for released in (unit, *self._units_behind(unit)):
+                    self._rib.release(*released)
+            touched.update(self._units_behind(unit))
+        for unit in touched:
+            self._rib.set_guest(*unit, *self._ways_that_count(unit))
+            if any(way.is_shared or way.virtual is not None for way in self._offers.get(unit, {}).values()):
                 self._unsettled.add(unit)
         return {claim.vmi_uuid for claim in accepted}
+
+    def _offer(self, unit: PrefixUnit, vmi_uuid: VmiUuid, way: LocalWay) -> None:
+        self._offers.setdefault(unit, {})[vmi_uuid] = way
+        if way.is_shared:
+            self._sharers.setdefault(_own_unit(unit, way), set()).add((unit, vmi_uuid))
+        if way.virtual is not None:
+            self._behind.setdefault((unit[0], host_prefix(way.virtual)), set()).add((unit, vmi_uuid))
+
+    def _withdraw(self, unit: PrefixUnit, vmi_uuid: VmiUuid) -> None:
+        way = self._offers[unit].pop(vmi_uuid)
+        if not self._offers[unit]:
+            del self._offers[unit]
+        if way.is_shared:
+            discard(self._sharers, _own_unit(unit, way), (unit, vmi_uuid))
+        if way.virtual is not None:
+            discard(self._behind, (unit[0], host_prefix(way.virtual)), (unit, vmi_uuid))
+
+    def _units_behind(self, unit: PrefixUnit) -> set[PrefixUnit]:
+        """Return what lies behind an address that guests here may claim."""
+        return {behind for behind, _ in self._behind.get(unit, ())}
 
     def settle(self, chosen: Collection[PrefixUnit]) -> bool:
         """Follow what has been `chosen` by now for guests' own addresses; return whether that changes what is reached
         here.
         """
         units = {unit for own in self._sharers.keys() & chosen for unit, _ in self._sharers[own]} | self._unsettled
+        for virtual in self._behind.keys() & chosen:
+            units |= self._units_behind(virtual)
         self._unsettled = set()
         is_changed = False
         for unit in units:
-            ways = self._ways_that_count(unit, self._claims.owner(unit))
+            ways = self._ways_that_count(unit)
             if ways != self._rib.guests(*unit):
                 self._rib.set_guest(*unit, *ways)
                 is_changed = True
+            if ways and self._has_to_follow(unit, ways[0]):
+                self._rib.claim(*unit)
+                is_changed = True
         return is_changed
 
-    def _ways_that_count(self, unit: PrefixUnit, owner: VmiUuid | None) -> tuple[LocalWay, ...]:
+    def _has_to_follow(self, unit: PrefixUnit, way: LocalWay) -> bool:
+        """True when a prefix lies behind an address that a guest here has claimed, and is not here yet by that."""
+        if way.virtual is None:
+            return False
+        virtual, behind = self._rib.choices.get((unit[0], host_prefix(way.virtual))), self._rib.choices.get(unit)
+        if virtual is None or virtual.way is None or virtual.way.vif != way.vif:
+            return False
+        is_here = behind is not None and behind.way == way and behind.route.generation > FIRST_GENERATION
+        return virtual.route.generation > FIRST_GENERATION and not is_here
+
+    def _ways_that_count(self, unit: PrefixUnit) -> tuple[LocalWay, ...]:
         """Return the way to a guest's own address, else to the one that has claimed it, else through the port that came
         first; and if that is a shared one, all shared ways to guests that are here.
         """
         offers = self._offers.get(unit, {})
 
         def order(vmi_uuid: VmiUuid) -> tuple[bool, bool, float, VmiUuid]:
-            return not _is_own(offers[vmi_uuid]), vmi_uuid != owner, self._places.ports[vmi_uuid].added_at, vmi_uuid
+            way = offers[vmi_uuid]
+            claimed = unit if way.virtual is None else (unit[0], host_prefix(way.virtual))
+            is_owner = self._claims.owner(claimed) == vmi_uuid
+            return not _is_own(way), not is_owner, self._places.ports[vmi_uuid].added_at, vmi_uuid
 
         ways = [offers[vmi_uuid] for vmi_uuid in sorted(offers, key=order)]
         if ways and ways[0].is_shared:
@@ -122,7 +158,7 @@ class Ways:
     def judge(self, units: Set[PrefixUnit]) -> None:
         """Find out who has what of these, once routes are chosen, and whom to ask where nobody is known to."""
         for unit in units & self._shared:
-            offers = {vmi: way for vmi, way in self._offers.get(unit, {}).items() if way.claimant is not None}
+            offers = {vmi: way for vmi, way in self._offers.get(unit, {}).items() if _is_claimable(way)}
             if not offers:
                 self._shared.discard(unit)
             choice, owner, winner = self._rib.choices.get(unit), self._claims.owner(unit), None
@@ -146,6 +182,11 @@ class Ways:
 def _is_own(way: LocalWay) -> bool:
     """True for the way to a guest's own address."""
     return way.via is None and way.claimant is None
+
+
+def _is_claimable(way: LocalWay) -> bool:
+    """True for the way to an address that a guest may claim."""
+    return way.claimant is not None and way.virtual is None
 
 
 def _own_unit(unit: PrefixUnit, way: LocalWay) -> PrefixUnit:

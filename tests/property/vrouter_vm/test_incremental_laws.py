@@ -61,10 +61,14 @@ ROUTED = replace(
     RED,
     static_routes=tuple(
         StaticRoute(prefix=ip_network(prefix), next_hop=ip_address(next_hop))
-        for prefix, next_hop in (("10.9.0.0/16", "10.1.1.12"), ("10.1.1.13/32", "10.1.1.11"), ("::/0", "fd00:1::12"))
+        for prefix, next_hop in (
+            *(("10.9.0.0/16", "10.1.1.12"), ("10.1.1.13/32", "10.1.1.11"), ("::/0", "fd00:1::12")),
+            *(("10.6.0.0/16", "10.1.1.77"), ("10.1.1.12/32", "10.1.1.77"), ("fd00:6::/32", "fd00:1::77")),
+            *(("10.5.0.0/16", "10.1.1.78"), ("10.8.1.0/24", "10.1.1.77")),
+        )
     ),
 )
-"""Red with a route table; one of its prefixes may be a guest's address, too."""
+"""Red with a route table; some of its prefixes may be a guest's, too. Guests share 10.1.1.77 and 78."""
 
 KNOWN: Mapping[str, list[Network | str]] = {
     "red": [RED, make_network("red", 5, "10.1.1.0/24"), ROUTED, "TF has no such virtual network"],

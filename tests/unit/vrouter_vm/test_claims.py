@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 from ipaddress import IPv4Address, ip_address, ip_network
 
 import pytest
@@ -30,9 +31,11 @@ from vrouter_vm.model import (
     InterfaceView,
     IpAddress,
     MacAddress,
+    Network,
     NetworkView,
     Placement,
     Port,
+    StaticRoute,
     VmiUuid,
     VnUuid,
 )
@@ -44,6 +47,14 @@ RED = make_network("red", 5, "10.1.1.0/24", "fd00:1::/64")
 VIP, VIP6 = "10.1.1.100", "fd00:1::100"
 VIRTUAL_MAC = MacAddress("00:00:5e:00:01:07")
 MACS = MacRange(first=MacAddress("00:50:56:00:00:00"), last=MacAddress("00:50:56:3f:ff:ff"))
+BEHIND, BEHIND6 = "10.9.0.0/16", "fd00:9::/32"
+BEHIND_THE_VIP = replace(
+    RED,
+    static_routes=tuple(
+        StaticRoute(prefix=ip_network(prefix), next_hop=ip_address(next_hop))
+        for prefix, next_hop in ((BEHIND, VIP), (BEHIND6, VIP6))
+    ),
+)
 PAIRS = (AddressPair(prefix=ip_network(f"{VIP}/32")), AddressPair(prefix=ip_network(f"{VIP6}/128")))
 
 
@@ -54,7 +65,10 @@ def guest(number: int, *, is_enabled: bool = True) -> Port:
 class Host(PlainInterfaces):
     """A host with guests that share `VIP` and `VIP6`, and what it tells others."""
 
-    def __init__(self, number: int, *ports: Port, pairs: tuple[AddressPair, ...] = PAIRS) -> None:
+    def __init__(
+        self, number: int, *ports: Port, pairs: tuple[AddressPair, ...] = PAIRS, network: Network = RED
+    ) -> None:
+        self.network = network
         vtep = IPv4Address(f"192.0.2.{number}")
         self.vtep = Vtep(address=vtep, router_mac=names.router_mac_of(vtep))
         self.kernel = FakeHost(underlay=Underlay(name="eth2", mtu_bytes=1600))
@@ -70,7 +84,7 @@ class Host(PlainInterfaces):
         self.claims = ClaimBox(lambda: None)
         self.reconciler = Reconciler(
             ports=self,
-            networks=Networks(),
+            networks=Networks(self),
             interfaces=Interfaces(self),
             forwarding=self.kernel,
             filtering=FakeFilters(self.kernel),
@@ -155,13 +169,17 @@ class Interfaces(PlainInterfaces):
 
 
 class Networks:
-    """The network red."""
+    """The network of a host."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
 
     def take_changes(self) -> frozenset[VnUuid]:
         return frozenset()
 
     def view(self, needed: frozenset[VnUuid], *, of: frozenset[VnUuid] | None = None) -> NetworkView:
-        return make_view(*([RED] if RED.vn_uuid in (needed if of is None else needed & of) else []))
+        network = self._host.network
+        return make_view(*([network] if network.vn_uuid in (needed if of is None else needed & of) else []))
 
 
 def tell_each_other(*hosts: Host) -> None:
@@ -408,6 +426,70 @@ def test_an_address_that_nobody_has_claimed_moves_with_its_guest() -> None:
     tell_each_other(old, new, standby)
     assert [host.leads() for host in (old, new, standby)] == ["x5", "eth1.101", "x5"]
     assert new.asked() == {1}
+
+
+def behind_the_vip(number: int, *ports: Port) -> Host:
+    return Host(number, *ports, network=BEHIND_THE_VIP)
+
+
+@pytest.mark.parametrize(("address", "prefix"), [(VIP, BEHIND), (VIP6, BEHIND6)])
+def test_what_a_route_table_puts_behind_such_an_address_goes_with_it_on_its_host(address: str, prefix: str) -> None:
+    host = behind_the_vip(1, guest(1), guest(2))
+    assert host.leads(prefix) == "eth1.101", "nobody has claimed it: the first port"
+    for number in (2, 1):
+        host.says(number, address)
+        assert host.leads(prefix) == f"eth1.10{number}"
+        (way,) = [route for route in host.kernel.routes if route.prefix == ip_network(prefix)]
+        assert way.via in guest(number).addresses
+        assert host.turn() == host.turn(is_full=True) == [], "a fresh start would do the same"
+    host.set_port(None, guest(1).vmi_uuid)
+    host.turn()
+    assert (host.leads(prefix), host.generation(prefix)) == ("eth1.102", FIRST_GENERATION)
+
+
+def test_it_goes_with_it_from_host_to_host_and_no_standby_takes_it() -> None:
+    a, b, c = behind_the_vip(1, guest(1)), behind_the_vip(2, guest(2)), Host(3, guest(3), pairs=())
+    for number, host in ((2, b), (1, a), (2, b)):
+        host.says(number)
+        tell_each_other(a, b, c)
+        here, there = (b, a) if host is b else (a, b)
+        assert [each.leads(BEHIND) for each in (here, there, c)] == [f"eth1.10{number}", "x5", "x5"]
+        assert {route.next_hop for route in c.peers.remote.values() if route.generation == here.generation(BEHIND)} == {
+            here.vtep.address
+        }
+    told = dict(b.peers.announced)
+    a.start()
+    b.start()
+    tell_each_other(a, b, c)
+    assert b.peers.announced == told, "a restart tells nothing new"
+    standby = behind_the_vip(4)
+    tell_each_other(a, b, c, standby)
+    standby.set_port(guest(4), guest(4).vmi_uuid)
+    tell_each_other(a, b, c, standby)
+    assert [each.leads(BEHIND) for each in (a, b, c, standby)] == ["x5", "eth1.102", "x5", "x5"]
+
+
+def test_a_route_that_comes_after_the_claim_is_behind_the_guest_that_has_the_address() -> None:
+    active, standby = Host(2, guest(2)), Host(1, guest(1))
+    active.says(2)
+    tell_each_other(active, standby)
+    for host in (standby, active):
+        host.network = BEHIND_THE_VIP
+        host.turn(is_full=True)
+    tell_each_other(active, standby)
+    assert [host.leads(BEHIND) for host in (active, standby)] == ["eth1.102", "x5"]
+
+
+def test_flows_to_what_is_behind_it_are_judged_anew_by_the_policies_of_the_guest_that_it_passes_to() -> None:
+    host, table = behind_the_vip(1, guest(1), guest(2)), Flows()
+    host.reconciler.flow_table = table
+    host.turn()
+    table.asked = frozenset()
+    host.says(2)
+    assert table.asked is None, "those of a prefix are found among all"
+    judged = host.reconciler.judged(lambda judge: judge.guests(5, ip_address("10.9.0.7")))
+    assert judged is not None
+    assert [placement.port for placement in judged] == [guest(2)]
 
 
 def test_guests_that_fight_for_an_address_leave_it_to_the_last_one() -> None:

@@ -7,7 +7,16 @@ from typing import Any
 import pytest
 
 from tests.fakes.vrouter_host import make_network, make_port
-from vrouter_vm.model import Behind, InterfaceSettings, LinkLocalService, Network, Placement, StaticRoute, routes_behind
+from vrouter_vm.model import (
+    AddressPair,
+    Behind,
+    InterfaceSettings,
+    LinkLocalService,
+    Network,
+    Placement,
+    StaticRoute,
+    routes_behind,
+)
 from vrouter_vm.tf.route_tables import parse_interface_table, parse_network_table
 
 RED = make_network("red", 5, "10.1.1.0/24", "fd00:1::/64")
@@ -17,9 +26,15 @@ def table(*routes: dict[str, Any]) -> dict[str, Any]:
     return {"uuid": "table-1", "routes": {"route": list(routes)}}
 
 
-def placed(*, routes: tuple[str, ...] = (), network: Network = RED, is_ipv6: bool = True) -> Placement:
+def placed(
+    *,
+    routes: tuple[str, ...] = (),
+    network: Network = RED,
+    is_ipv6: bool = True,
+    pairs: tuple[AddressPair, ...] = (),
+) -> Placement:
     port = make_port(1, addresses=("10.1.1.30", "10.1.1.31", *(("fd00:1::30",) if is_ipv6 else ())))
-    settings = InterfaceSettings(vmi_uuid=port.vmi_uuid, routes=tuple(map(ip_network, routes)))
+    settings = InterfaceSettings(vmi_uuid=port.vmi_uuid, routes=tuple(map(ip_network, routes)), address_pairs=pairs)
     return Placement(port=port, network=network, settings=settings, vlan=1, vif="eth1.1", vrf="v5", is_active=True)
 
 
@@ -81,6 +96,18 @@ def test_a_networks_route_is_that_guests_whose_address_is_the_next_hop_and_count
     assert routes_behind(placed(routes=("10.9.0.0/16",), network=network)) == {
         ip_network("10.9.0.0/16"): Behind(ip_address("10.1.1.31"), True)
     }
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_what_is_behind_an_address_that_guests_share_is_behind_them_as_they_have_that(*, is_shared: bool) -> None:
+    network = replace(RED, static_routes=(static("10.9.0.0/16", "10.1.1.77"), static("10.8.0.0/16", "10.1.1.1")))
+    pairs = tuple(
+        AddressPair(prefix=ip_network(prefix), is_shared=is_shared) for prefix in ("10.1.1.77/32", "10.1.1.1/32")
+    )
+    behind = routes_behind(placed(network=network, pairs=pairs))
+    virtual = None if is_shared else ip_address("10.1.1.77")
+    assert behind[ip_network("10.9.0.0/16")] == Behind(ip_address("10.1.1.30"), is_shared, virtual)
+    assert ip_network("10.8.0.0/16") not in behind, "the gateway is nobody's to share"
 
 
 def test_the_addresses_of_the_routers_services_lie_behind_nobody() -> None:

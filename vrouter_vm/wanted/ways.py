@@ -8,7 +8,7 @@ a prefix behind an address that one guest at a time has: it goes with that addre
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 from ipaddress import IPv4Address
 from typing import TypeAlias
 
@@ -88,13 +88,14 @@ class Ways:
         """Return what lies behind an address that guests here may claim."""
         return {behind for behind, _ in self._behind.get(unit, ())}
 
-    def settle(self, chosen: Collection[PrefixUnit]) -> bool:
-        """Follow what has been `chosen` by now for guests' own addresses; return whether that changes what is reached
-        here.
+    def settle(self, chosen: Set[PrefixUnit]) -> bool:
+        """Follow what has been `chosen` by now for guests' own addresses, and for addresses that something is behind;
+        return whether that changes what is reached here.
         """
         units = {unit for own in self._sharers.keys() & chosen for unit, _ in self._sharers[own]} | self._unsettled
-        for virtual in self._behind.keys() & chosen:
-            units |= self._units_behind(virtual)
+        for virtual in self._behind:
+            behind = self._units_behind(virtual)
+            units |= behind if virtual in chosen else behind & chosen
         self._unsettled = set()
         is_changed = False
         for unit in units:

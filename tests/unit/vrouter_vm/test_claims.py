@@ -469,6 +469,15 @@ def test_it_goes_with_it_from_host_to_host_and_no_standby_takes_it() -> None:
     assert [each.leads(BEHIND) for each in (a, b, c, standby)] == ["x5", "eth1.102", "x5", "x5"]
 
 
+def test_what_is_heard_of_it_only_after_the_address_was_claimed_is_outranked_too() -> None:
+    a, b = behind_the_vip(1, guest(1)), behind_the_vip(2, guest(2))
+    a.says(1)
+    b.peers.hear(*(route for route in a.peers.announced.values() if route.prefix == ip_network(VIP)))
+    b.says(2)
+    tell_each_other(a, b)
+    assert [host.leads() for host in (a, b)] == [host.leads(BEHIND) for host in (a, b)] == ["x5", "eth1.102"]
+
+
 def test_a_route_that_comes_after_the_claim_is_behind_the_guest_that_has_the_address() -> None:
     active, standby = Host(2, guest(2)), Host(1, guest(1))
     active.says(2)

@@ -64,7 +64,7 @@ def _measure(number: int, folder: Path) -> Iterator[Measurement]:
             loop = ReconcileLoop(
                 manager.reconciler.run_once, name="bench", full_period_s=300.0, metrics=DaemonMetrics("bench")
             )
-            _run_until_in_sync(loop)
+            _run_until_quiet(loop)
             took_s = time.monotonic() - began_s
             soap, http = site.simulator.soap_calls(), sum(manager.api.calls.values())
         finally:
@@ -78,12 +78,12 @@ def _measure(number: int, folder: Path) -> Iterator[Measurement]:
     )
 
 
-def _run_until_in_sync(loop: ReconcileLoop) -> None:
+def _run_until_quiet(loop: ReconcileLoop) -> None:
     for _ in range(_MOST_PASSES):
         report = loop.run_pass()
-        if report.is_in_sync:
+        if report.is_quiet:
             return
-    raise RuntimeError(f"not in sync after {_MOST_PASSES} passes: {report}")
+    raise RuntimeError(f"not quiet after {_MOST_PASSES} passes: {report}")
 
 
 def _measure_raw(site: Site, settings: ManagerSettings, file: str) -> float:

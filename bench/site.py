@@ -135,10 +135,10 @@ class Daemon:
         return sum(self.status()["calls"]["agent"].values())
 
     def wait_in_sync(self, *, timeout_s: float = PATIENCE_S) -> Mapping[str, Any]:
-        """Wait until it says that nothing is left to do, and return its status then."""
+        """Wait until it says that all was right when it last looked, and return its status then."""
         try:
             return wait_until(
-                lambda: status if (status := self.status()).get("in_sync") else None,
+                lambda: status if (status := self.status()).get("in_sync") and not status["done"] else None,
                 what=f"{self.file.stem} in sync",
                 timeout_s=timeout_s,
             )

@@ -55,8 +55,16 @@ class PassReport:
 
     @property
     def is_in_sync(self) -> bool:
-        """True when every source answered and nothing failed, is held, or was just changed."""
-        return not (self.done or self.failed or self.held or self.missing_sources)
+        """True when every source answered, nothing failed or is held, and no other pass has to follow at once.
+
+        What was not right has then been made right. A daemon that follows a busy site does so in every pass.
+        """
+        return not (self.failed or self.held or self.missing_sources or self.look_again_s == 0)
+
+    @property
+    def is_quiet(self) -> bool:
+        """True when it is in sync and has been so before: nothing had to be changed."""
+        return self.is_in_sync and not self.done
 
 
 def merge_held(*groups: Iterable[Held]) -> tuple[Held, ...]:

@@ -34,7 +34,7 @@ class DaemonMetrics:
         )
         self._in_sync = Gauge(
             "in_sync",
-            "1 when nothing is left to do, held or failing.",
+            "1 when nothing is held, failing or left to do at once.",
             ["daemon"],
             namespace=PREFIX,
             registry=self.registry,

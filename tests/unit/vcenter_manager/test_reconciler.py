@@ -38,7 +38,7 @@ def run(outside: Outside, reconciler: Reconciler, *, passes: int = 30) -> PassRe
     """Run as the loop does, time going by between passes that ask for none at once."""
     report = reconciler.run_once(is_full=True)
     for _ in range(passes):
-        if report.is_in_sync:
+        if report.is_quiet:
             break
         if report.look_again_s is None:
             outside.now_s += 120.0
@@ -51,7 +51,7 @@ def test_an_attachment_is_done_in_passes_that_follow_at_once() -> None:
     reconciler = outside.reconciler(OWN)
     reports = [reconciler.run_once(is_full=index == 0) for index in range(4)]
     assert [report.look_again_s for report in reports] == [0.0, 0.0, 0.0, None]
-    assert reports[-1].is_in_sync
+    assert reports[-1].is_quiet
     outside.world.assert_alive()
 
 
@@ -60,7 +60,7 @@ def test_a_pass_with_nothing_to_do_writes_nothing() -> None:
     run(outside, outside.reconciler(OWN))
     writes = outside.world.writes
     report = run(outside, outside.reconciler(OWN))
-    assert report.is_in_sync
+    assert report.is_quiet
     assert outside.world.writes == writes
 
 
@@ -86,7 +86,7 @@ def test_each_call_fails_once_in_turn_and_the_guests_are_served_all_the_same(fai
     outside.world.power("stops", on=False)
     outside.world.detach("db")
     report = run(outside, reconciler)
-    assert report.is_in_sync, report
+    assert report.is_quiet, report
     outside.world.assert_alive()
 
 
@@ -207,7 +207,7 @@ def test_a_second_vrouter_vm_on_the_host_holds_everything_and_work_goes_on_when_
     reconciler = outside.reconciler(OWN)
     assert "a second VM is on the trunk portgroup" in reconciler.run_once(is_full=True).held[0].reason
     outside.world.delete("vrouter-2")
-    assert run(outside, reconciler).is_in_sync
+    assert run(outside, reconciler).is_quiet
     outside.world.assert_alive()
 
 
@@ -219,4 +219,4 @@ def test_a_network_that_comes_later_is_seen_when_it_is_told_of() -> None:
     report = run(outside, reconciler, passes=2)
     assert [held.reason for held in report.held] == ["its virtual network is not in TF"]
     outside.world.networks.update(networks)
-    assert run(outside, reconciler).is_in_sync
+    assert run(outside, reconciler).is_quiet

@@ -83,7 +83,7 @@ def test_a_pass_serves_the_ports_and_the_next_one_has_nothing_to_do() -> None:
     assert subjects == ["host", "filters", "v5", "eth1.101", "eth1.102"], "one line for each thing that was changed"
     assert first.done[3].startswith("eth1.101: create vif eth1.101 in v5, set eth1.101 up, set neighbour 10.1.1.11")
     assert site.states() == [PortState.ACTIVE, PortState.PREPARED]
-    assert site.reconciler.run_once(is_full=False).is_in_sync
+    assert site.reconciler.run_once(is_full=False).is_quiet
 
 
 def test_a_port_that_is_held_is_reported_and_disturbs_no_other() -> None:
@@ -213,7 +213,7 @@ def test_active_guests_are_announced_and_those_elsewhere_are_routed() -> None:
         "10.1.1.11/32": "eth1.101",
         "10.1.1.99/32": "x5",
     }
-    assert site.reconciler.run_once(is_full=False).is_in_sync
+    assert site.reconciler.run_once(is_full=False).is_quiet
     assert peers.passes == 2
 
 
@@ -244,7 +244,7 @@ def test_without_the_underlay_nic_guests_here_are_served_and_what_other_hosts_ha
     assert site.host.routes > before.routes
     assert len(peers.announced) == 2
     site.host.underlay = Underlay(name="eth2", mtu_bytes=1600)
-    assert site.reconciler.run_once(is_full=False).is_in_sync
+    assert site.reconciler.run_once(is_full=False).is_quiet
 
 
 def test_a_route_that_the_speaker_refuses_is_a_failure_and_leaves_the_forwarding_alone() -> None:

@@ -45,3 +45,9 @@ def test_a_network_id_without_a_conntrack_zone_has_no_vrf(network_id: int) -> No
 @pytest.mark.parametrize("table", [0, 253, 254, 255, 1000, 100_000, 165_536])
 def test_tables_of_the_kernel_and_of_others_are_not_ours(table: int) -> None:
     assert not names.is_table_of_ours(table)
+
+
+def test_our_routes_have_a_protocol_that_is_no_kernels_and_no_routing_daemons() -> None:
+    """zebra takes routes of its own protocols (zebra/rt_netlink.h, 11 and 186 to 199) for what it has left behind."""
+    of_rtnetlink_h = {*range(5), *range(8, 19), 42, 99, *range(186, 200)}
+    assert names.ROUTE_PROTOCOL in set(range(256)) - of_rtnetlink_h

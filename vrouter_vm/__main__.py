@@ -42,7 +42,7 @@ from vrouter_vm.gateway_mac import check_gateway_mac
 from vrouter_vm.guest_services.claim_box import ClaimBox
 from vrouter_vm.guest_services.guest import Terms
 from vrouter_vm.guest_services.metadata import Tls
-from vrouter_vm.guest_services.service import Directory, GuestServices, RelayService, TrunkService, guest_mtu
+from vrouter_vm.guest_services.service import Directory, GuestMtu, GuestServices, RelayService, TrunkService
 from vrouter_vm.guest_services.upstreams import Names, Resolvers, Upstreams
 from vrouter_vm.kernel.adapter import Kernel
 from vrouter_vm.kernel.connections import connections_page
@@ -450,7 +450,8 @@ def _guest_services(
     if not chosen.enabled:
         return None
     underlay = settings.overlay.interface if settings.overlay else None
-    directory = Directory(lambda: Terms(mtu_bytes=guest_mtu(underlay), lease_s=chosen.lease_s))
+    mtu = GuestMtu(underlay)
+    directory = Directory(lambda: Terms(mtu_bytes=mtu(), lease_s=chosen.lease_s))
     context = metadata_tls(settings, file=file)
     server_name = chosen.metadata_tls.server_name if chosen.metadata_tls else ""
     upstreams = Upstreams(

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Address
-from typing import NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -24,6 +24,10 @@ class Trunk:
     name: str
     mac: MacAddress
     is_up: bool
+
+
+ETHERNET_MTU_BYTES: Final = 1500
+"""Of an underlay NIC that has not been seen yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

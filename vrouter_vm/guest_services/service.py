@@ -10,6 +10,7 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -29,7 +30,7 @@ from vrouter_vm.guest_services.trunk_socket import MOST_MUTED, TrunkSocket
 from vrouter_vm.guest_services.upstreams import Upstreams
 from vrouter_vm.guest_services.worker import Worker
 from vrouter_vm.guest_services.zones import Zones
-from vrouter_vm.kernel_model import Underlay
+from vrouter_vm.kernel_model import ETHERNET_MTU_BYTES, Underlay
 from vrouter_vm.model import IpAddress, MacAddress, Placement, Port, VmiUuid
 from vrouter_vm.overlay.mtu import GUEST_MTU_BYTES, mtu_of
 from vrouter_vm.tf.virtual_dns import DnsRecord, VirtualDns
@@ -392,18 +393,25 @@ class RelayService:
             self._counts[what] += 1
 
 
-def guest_mtu(underlay: str | None) -> int:
-    """Return the largest packet, in bytes, that reaches every guest: through the tunnels on that NIC, if there are any.
+class GuestMtu:
+    """The largest packet, in bytes, that reaches every guest: through the tunnels on a NIC, if there are any.
 
-    Read where any thread can: the kernel's device directory.
+    Read where any thread can: the kernel's device directory. While the NIC is gone it is what it was, and before it has
+    been seen that of Ethernet, as tunnels have it (`kernel.adapter`).
     """
-    if underlay is None:
-        return GUEST_MTU_BYTES
-    try:
-        text = Path(f"/sys/class/net/{underlay}/mtu").read_text(encoding="ascii")
-    except OSError:  # the NIC is gone; guests are told anew once it is back and a pass has been made
-        return GUEST_MTU_BYTES
-    return mtu_of(Underlay(name=underlay, mtu_bytes=int(text)))
+
+    def __init__(self, underlay: str | None, *, devices: Path = Path("/sys/class/net")) -> None:
+        self._file = None if underlay is None else devices / underlay / "mtu"
+        self._underlay = Underlay(name=underlay or "", mtu_bytes=ETHERNET_MTU_BYTES)
+
+    def __call__(self) -> int:
+        """Return it as it is now."""
+        if self._file is None:
+            return GUEST_MTU_BYTES
+        with suppress(OSError):
+            mtu_bytes = int(self._file.read_text(encoding="ascii"))
+            self._underlay = Underlay(name=self._underlay.name, mtu_bytes=mtu_bytes)
+        return mtu_of(self._underlay)
 
 
 class GuestServices:

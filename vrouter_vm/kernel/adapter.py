@@ -50,6 +50,7 @@ from vrouter_vm.kernel.netlink import Message
 from vrouter_vm.kernel.route_socket import SYSTEM, RouteSocket
 from vrouter_vm.kernel.rtlink import Link
 from vrouter_vm.kernel_model import (
+    ETHERNET_MTU_BYTES,
     LabelDoor,
     LabelRoute,
     Landing,
@@ -76,8 +77,6 @@ from vrouter_vm.model import IpVersion, MacAddress
 
 _SYSCTL_ROOT: Final = Path("/proc/sys/net")
 _RTPROT_KERNEL: Final = 2
-_ETHERNET_MTU_BYTES: Final = 1500
-"""Of an underlay NIC that has not been seen yet."""
 _SEVERAL_LABELS: Final = -1
 
 _GONE: Final = frozenset({errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENXIO})
@@ -111,7 +110,7 @@ class Kernel:
     ) -> None:
         self._socket = netlink_socket
         self._trunk = trunk
-        self._underlay = None if underlay is None else Underlay(name=underlay, mtu_bytes=_ETHERNET_MTU_BYTES)
+        self._underlay = None if underlay is None else Underlay(name=underlay, mtu_bytes=ETHERNET_MTU_BYTES)
         self._fou_port = fou_port
 
     def observe_trunk(self) -> Trunk:

@@ -1,4 +1,6 @@
-"""Pure: how large a packet to another host may be. Called by `wanted.tunnels`, and by `paths`, which tries it."""
+"""Pure: how large a packet to another host may be. Called by `wanted.tunnels`, by `paths`, which tries it, and
+by what tells guests.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ from typing import Final
 from vrouter_vm.kernel_model import Underlay
 
 VXLAN_OVERHEAD_BYTES: Final = 50
-"""Outer Ethernet, IPv4, UDP and VXLAN headers (RFC 7348, 5)."""
+"""Outer IPv4 and UDP headers, VXLAN header, and the Ethernet header inside (RFC 7348, 5)."""
 MPLS_OVERHEAD_BYTES: Final = 28
 """Outer IPv4 and UDP headers (RFC 7510, 3); the device's MTU counts the label, the route's does not."""
 LABEL_BYTES: Final = 4

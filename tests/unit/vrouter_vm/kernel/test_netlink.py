@@ -39,6 +39,8 @@ def test_a_tunnel_has_its_vni_its_vtep_and_no_learning() -> None:
     link = rtlink.parse_link(rtlink.create_link("x5001", "vxlan", data, mac=MAC, mtu_bytes=1450).body)
     assert (link.vni, link.vtep, link.mtu_bytes, link.master_index) == (5001, IPv4Address("192.0.2.1"), 1450, None)
     assert struct.pack("!H", 4789) in data, "the port goes in network order"
+    assert struct.pack("=HHB", 5, 5, 64) in data, "IFLA_VXLAN_TTL"
+    assert struct.pack("=HHB", 5, 7, 0) in data, "IFLA_VXLAN_LEARNING: by itself it is on"
 
 
 def test_a_devices_ipv4_settings_go_in_one_message() -> None:

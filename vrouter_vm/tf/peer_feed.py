@@ -18,13 +18,18 @@ from typing import Any, Final, Protocol
 from tf_api.client import ConfigApi
 from tf_api.model import JsonObject
 from tf_reconcile.errors import AgentError
-from tf_reconcile.result import Failure, PassReport
+from tf_reconcile.result import Failure, Held, PassReport
 from vrouter_vm.cache import PRIVATE, CacheFile, Freshness, check_version
 from vrouter_vm.overlay_model import Family, PeerSettings
 
 log = logging.getLogger(__name__)
 
 SYSTEM: Final = "TF config API"
+NEIGHBOURS: Final = "BGP neighbours"
+"""Subject of what is wrong with them."""
+NO_REFLECTOR: Final = (
+    "no control node or router has a cluster_id, so none passes on what other hosts tell: their guests are not heard of"
+)
 BGP_PORT: Final = 179
 
 _CACHE_VERSION: Final = 1
@@ -98,8 +103,9 @@ def choose_peers(
 ) -> tuple[list[PeerSettings], dict[str, str]]:
     """Return this host's neighbours among `routers`, and of each other one why it is none, by name.
 
-    Neighbours are the control nodes and the route reflectors of our own AS that carry a family of ours: they pass on
-    what they hear (RFC 4456), any other router of the AS does not. Of two with one address the first by name counts.
+    Neighbours are the control nodes and the route reflectors of our own AS that carry a family of ours. A reflector
+    passes on what it hears (RFC 4456), any other router of the AS does not; a control node that is none still tells of
+    the guests of TF's vRouters. Of two with one address the first by name counts.
     """
     peers: dict[str, PeerSettings] = {}
     others: dict[str, str] = {}
@@ -223,7 +229,10 @@ class PeerFeed:
         with self._lock:
             self._answered_at, self._others = self._clock(), others
             is_emptied = bool(self._found) and not found
-            self._error = "TF has no bgp-router that is a neighbour: the last known ones stay" if is_emptied else ""
+            is_alone = bool(found) and not self._settled and not _any_reflector(found, routers)
+            self._error = NO_REFLECTOR if is_alone else ""
+            if is_emptied:
+                self._error = "TF has no bgp-router that is a neighbour: the last known ones stay"
             is_changed = found != self._found and not is_emptied
             if is_changed:
                 self._found = found
@@ -233,14 +242,18 @@ class PeerFeed:
             try:
                 self._on_change(self.peers)
             except AgentError as error:
-                return PassReport(failed=(Failure(subject="BGP neighbours", reason=str(error)),))
-        return PassReport()
+                return PassReport(failed=(Failure(subject=NEIGHBOURS, reason=str(error)),))
+        return PassReport(held=(Held(subject=NEIGHBOURS, reason=NO_REFLECTOR),) if is_alone else ())
 
     def _save(self, found: Sequence[PeerSettings]) -> None:
         saved_at = self._clock()
         if self._cache.save(format_cache(found, saved_at=saved_at)):
             with self._lock:
                 self._cached_at = saved_at
+
+
+def _any_reflector(found: Iterable[PeerSettings], routers: Iterable[BgpRouter]) -> bool:
+    return not {peer.address for peer in found}.isdisjoint(each.address for each in routers if each.is_reflector)
 
 
 def describe_peer_feed(status: PeerFeedStatus, *, now: float) -> dict[str, Any]:

@@ -169,6 +169,26 @@ def test_those_of_the_settings_stay_and_count_before_tfs(tmp_path: Path) -> None
     assert site.feed.peers == (peer("192.0.2.10", password="ours"), peer("192.0.2.100"))
 
 
+def test_control_nodes_that_pass_nothing_on_are_neighbours_and_that_hosts_hear_nothing_of_each_other_is_told(
+    tmp_path: Path,
+) -> None:
+    """src/bgp/bgp_peer.cc, CheckSplitHorizon: without a cluster id of its own a control node reflects nothing."""
+    site = Site(tmp_path, CONTROL)
+    (held,) = site.feed.run_once(is_full=True).held
+    assert "cluster_id" in held.reason
+    assert describe_peer_feed(site.feed.status, now=1001.0)["error"] == held.reason
+    assert site.feed.peers == (peer("192.0.2.10"),)
+    for others, settled in (
+        ([REFLECTOR], []),
+        ([replace(CONTROL, name="ctl-2", address="192.0.2.11", is_reflector=True)], []),
+        ([], [peer("192.0.2.100")]),
+    ):
+        site.routers, site.settled = [CONTROL, *others], settled
+        site.start()
+        assert site.feed.run_once(is_full=True).held == ()
+        assert describe_peer_feed(site.feed.status, now=1001.0)["error"] == ""
+
+
 def test_an_answer_without_any_neighbour_takes_none_away_and_is_shown(tmp_path: Path) -> None:
     site = Site(tmp_path, CONTROL)
     site.feed.run_once(is_full=True)

@@ -9,14 +9,16 @@ The order, and why (each is a test in tests/property/vrouter_vm):
    All but those that make it a router: without filters it would be one between its own networks.
 2. Withdrawals: what other hosts were told, so that they look elsewhere, then routes, neighbours and vifs. What goes is
    cut off before its filters go; a vif that has to change its VRF, VLAN or MAC is deleted here and made anew, so that
-   no frame is ever taken into the wrong VRF. A route that only leads elsewhere from now on is replaced in step 4. One
-   with several next hops is taken off a device before that goes: the kernel would delete an IPv4 route as a whole.
+   no frame is ever taken into the wrong VRF. A route that only leads elsewhere from now on is replaced in step 4, and
+   the tunnel that it leaves goes in step 5. One with several next hops is taken off a device before that goes: the
+   kernel would delete an IPv4 route as a whole.
 3. The filters, in one transaction, before any vif or tunnel comes up; then the host forwards.
 4. VRFs, each with its "unreachable" routes before it is up, then tunnels and vifs: down, settings, up, addresses,
    neighbours, routes; the routes into tunnels when their far ends are known. Each step for all devices of a kind, then
    the next: `Forwarding.apply` gets many at once.
 5. What nothing uses any more: addresses that no route names as its source (the kernel would delete the route as well),
-   far ends of tunnels, VRFs, and only then the "unreachable" routes of their tables.
+   tunnels that routes have left, and what the filters have for them, far ends of tunnels, VRFs, and only then the
+   "unreachable" routes of their tables.
 6. Announcements: other hosts send here from now on.
 
 What is right is not mentioned, so a pass over an unchanged host is an empty plan.
@@ -27,7 +29,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, assert_never
 
 from tf_reconcile.result import Held, Plan
 from vrouter_vm import names
@@ -71,6 +73,9 @@ from vrouter_vm.kernel_model import (
     Desired,
     Element,
     Elements,
+    LabelDoor,
+    MplsTunnel,
+    MplsUdp,
     MultipathRoute,
     Observed,
     Route,
@@ -79,6 +84,7 @@ from vrouter_vm.kernel_model import (
     Sysctl,
     TunnelDevice,
     Underlay,
+    Vxlan,
     spread,
 )
 from vrouter_vm.model import IpNetwork
@@ -148,13 +154,15 @@ def _held_without(underlay: Underlay | None) -> Iterator[Held]:
 class _Decision:
     """Which devices stay as they are, which go, which are new (`doomed` and `new` both: made anew).
 
-    `replaced`: which route takes the place of which, in one step.
+    `retired`: tunnels that go once routes through them lead elsewhere. `replaced`: which route takes the place of
+    which, in one step.
     """
 
     kept: frozenset[str]
     doomed_vifs: frozenset[str]
     doomed_vrfs: frozenset[str]
     doomed_vxlans: frozenset[str]
+    retired: frozenset[str]
     new_vifs: frozenset[str]
     new_vrfs: frozenset[str]
     new_vxlans: frozenset[str]
@@ -185,15 +193,42 @@ def _decide(want: Desired, have: Observed) -> _Decision:
         for name, vxlan in have.vxlans.items()
         if not _is_same(want.vxlans.get(name), vxlan) or vxlan.vrf in doomed_vrfs
     } - kept_vxlans
+    retired = _retired(want, have, doomed_vxlans - want.vxlans.keys())
     return _Decision(
         kept=frozenset(kept_vifs | kept_vrfs | kept_vxlans),
-        doomed_vxlans=frozenset(doomed_vxlans),
+        doomed_vxlans=frozenset(doomed_vxlans - retired),
+        retired=retired,
         new_vxlans=frozenset(name for name in want.vxlans if name not in have.vxlans or name in doomed_vxlans),
         doomed_vifs=frozenset(doomed_vifs),
         doomed_vrfs=frozenset(doomed_vrfs),
         new_vifs=frozenset(name for name in want.vifs if name not in have.vifs or name in doomed_vifs),
         new_vrfs=frozenset(name for name in want.vrfs if name not in have.vrfs or name in doomed_vrfs),
     )
+
+
+def _retired(want: Desired, have: Observed, gone: set[str]) -> frozenset[str]:
+    """Return those of the tunnels that go which routes lead through that are to lead elsewhere. All but those that only
+    send, or come from one VTEP, go at once, and what would be in the way of a new one.
+    """
+    leaving = {name for name in gone if _may_stay_a_while(have.vxlans[name])}
+    left = [route for route in have.routes if any(hop.ifname in leaving for hop in route.next_hops)] if leaving else ()
+    slots = {_slot(route) for route in want.routes} if left else ()
+    return frozenset(
+        hop.ifname for route in left if _slot(route) in slots for hop in route.next_hops if hop.ifname in leaving
+    )
+
+
+def _may_stay_a_while(tunnel: TunnelDevice) -> bool:
+    """True for what takes no packets into a VRF by itself, and is what its name says: no other one is to be that."""
+    match tunnel:
+        case Vxlan():
+            return tunnel.vrf is None and tunnel.vni == names.parse_vxlan(tunnel.name)
+        case MplsTunnel():
+            return tunnel.remote == names.parse_mpls_tunnel(tunnel.name)
+        case MplsUdp() | LabelDoor():
+            return False
+        case _:
+            assert_never(tunnel)
 
 
 def _replaced(want: Desired, have: Observed, decision: _Decision) -> dict[Route, Route]:
@@ -296,7 +331,7 @@ def _tunnel_withdrawals(want: Desired, have: Observed, decision: _Decision) -> I
 
 
 def _filters(want: Desired, have: Observed, decision: _Decision) -> Iterator[AnyAction]:
-    elements, loaded = wanted_elements(want, have, decision.kept), have.filters
+    elements, loaded = _elements_for_now(want, have, decision), have.filters
     if not loaded.is_intact:
         yield ReplaceFilters(subject=FILTERS, elements=elements, chains=want.chains)
         return
@@ -316,6 +351,12 @@ def _filters(want: Desired, have: Observed, decision: _Decision) -> Iterator[Any
     )
     if change.want != change.have or change.chains or change.gone_chains:
         yield change
+
+
+def _elements_for_now(want: Desired, have: Observed, decision: _Decision) -> Elements:
+    """Return the set elements that are wanted, and those of tunnels that routes still lead through."""
+    elements = wanted_elements(want, have, decision.kept)
+    return policy.merge_elements(elements, policy.elements_on(have.filters.elements, decision.retired))
 
 
 def digests_of(chain: Chain) -> tuple[str, ...]:
@@ -492,7 +533,8 @@ class _Missing:
 
 
 def _leftovers(want: Desired, have: Observed, decision: _Decision) -> Iterator[AnyAction]:
-    gone = decision.doomed_vxlans | decision.kept
+    yield from _retirements(want, have, decision)
+    gone = decision.doomed_vxlans | decision.retired | decision.kept
     kept = {(entry.ifname, entry.address) for entry in want.neighbours}
     for neighbour in sorted(have.neighbours - want.neighbours, key=str):
         if not names.is_tunnel(neighbour.ifname) or neighbour.ifname in gone:
@@ -520,6 +562,25 @@ def _leftovers(want: Desired, have: Observed, decision: _Decision) -> Iterator[A
             yield DeleteRoute(subject=f"table {route.table}", needs=needs, route=route)
 
 
+def _retirements(want: Desired, have: Observed, decision: _Decision) -> Iterator[AnyAction]:
+    """Yield what deletes the tunnels that no route leads through any more, and then what the filters have for them."""
+    if not decision.retired:
+        return
+    waits_for: dict[str, list[str]] = {name: [] for name in decision.retired}
+    for route, old in decision.replaced.items():
+        for hop in old.next_hops:
+            if hop.ifname in waits_for:
+                waits_for[hop.ifname].append(_subject_of(route))
+    for name, subjects in sorted(waits_for.items()):
+        yield DeleteLink(subject=name, needs=tuple(sorted(subjects)), ifname=name)
+    yield ChangeElements(
+        subject=FILTERS,
+        needs=tuple(sorted(decision.retired)),
+        want=wanted_elements(want, have, decision.kept),
+        have=_elements_for_now(want, have, decision),
+    )
+
+
 def _needs(vrf: str | None) -> tuple[str, ...]:
     return (HOST, FILTERS) if vrf is None else (HOST, FILTERS, vrf)
 
@@ -533,6 +594,15 @@ def _needs_of(route: MultipathRoute) -> tuple[str, ...]:
 
 def _subject(route: Route) -> str:
     return f"{names.vrf_of_table(route.table)} {route.prefix}"
+
+
+def _subject_of(route: Route) -> str:
+    """Return the subject of what sets a route."""
+    if route.ifname is None:
+        return names.vrf_of_table(route.table)
+    if isinstance(route, MultipathRoute) or names.is_tunnel(route.ifname):
+        return _subject(route)
+    return route.ifname
 
 
 def _landing_subject(network_id: int) -> str:

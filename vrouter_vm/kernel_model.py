@@ -78,12 +78,13 @@ class MplsDriver(StrEnum):
     BAREUDP = "bareudp"
     """`MplsUdp`; preferred: one pair of devices for all VTEPs."""
     FOU = "fou"
-    """An `MplsTunnel` per VTEP, and one port at which MPLS is taken in."""
+    """An `MplsTunnel` per VTEP that is sent to and one for what comes in, and one port at which MPLS is taken in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MplsTunnel:
-    """A device through which labelled packets leave over UDP to one VTEP, `remote`, and come from it.
+    """A device through which labelled packets leave over UDP to one VTEP, `remote`, and come from it. Through that with
+    `remote` 0.0.0.0 none leave, and what comes in is from all VTEPs without a device of their own.
 
     It is in no VRF: a label says where a packet goes. `port` 0: observed as something else than MPLS over UDP.
     """

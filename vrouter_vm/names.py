@@ -4,7 +4,7 @@
 |---|---|
 | vif | a VLAN device on the trunk, named `<trunk>.<vlan>` |
 | VRF | a VRF device named `v<network id>` |
-| tunnel | a VXLAN device named `x<VNI>`, an ipip device (MPLS over UDP) named `m<VTEP in hex>` |
+| tunnel | a VXLAN device named `x<VNI>`, an ipip device (MPLS over UDP) named `m<VTEP in hex>`, 0 for all VTEPs |
 | tunnels of MPLS over UDP | a dummy device named `m6635` and a bareudp device named `u6635` |
 | far end of MPLS over UDP | a flower filter on the way out of `m6635`, its handle the VTEP |
 | door for labels | a veth pair named `l<network id>` and `i<network id>`, the latter in the VRF |
@@ -55,6 +55,8 @@ VNIS: Final = range(1, 2**24)
 VXLAN_PORT: Final = 4789
 MPLS_PORT: Final = 6635
 """MPLS over UDP (RFC 7510, 5)."""
+MPLS_IN_IP: Final = 137
+"""The IP protocol number that stands for MPLS (RFC 4023, 3)."""
 
 MPLS_DEVICE: Final = f"m{MPLS_PORT}"
 """What routes to all VTEPs lead to, where the kernel has bareudp."""

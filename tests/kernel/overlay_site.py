@@ -310,6 +310,31 @@ class Host:
         }
         return json.dumps(overlay | known, indent=1)
 
+    def writes_of_a_full_pass(self) -> float:
+        """How many changes a pass makes that sees everything, when what was under way is done."""
+        self.call("GET", "/ports?settled_s=60")
+        before = self._actions_done()
+        self.settled()
+        return self._actions_done() - before
+
+    def _actions_done(self) -> float:
+        text = self.call("GET", "/metrics", port=9102).data.decode()
+        done = re.findall(r'^tf_vsphere_actions_total\{.*result="done"\} (.+)$', text, re.MULTILINE)
+        assert done, text
+        return sum(map(float, done))
+
+    def overlay_state(self) -> dict[str, list[str]]:
+        """What the vRouter VM's kernel has of devices, far ends and routes, for comparison."""
+        commands = (
+            "-br link",
+            "neigh show nud permanent",
+            "-6 neigh show nud permanent",
+            "route show table all proto 80",
+        )
+        told = {command: self.ip(command).splitlines() for command in (*commands, "-6 route show table all proto 80")}
+        told["fdb"] = run(f"bridge -n {self.namespace} fdb show").splitlines()
+        return {command: sorted(lines) for command, lines in told.items()}
+
     def dropped(self, reason: str) -> int:
         """Packets that the filters have dropped for a reason."""
         text = run(f"ip netns exec {self.namespace} nft list counter inet vrouter {reason}")
@@ -383,10 +408,14 @@ class Pinging:
         self._process, self._said = subprocess.Popen(command, stdout=file), Path(name)
         os.close(file)
 
+    def goes_on(self, *, packets: int = 1) -> None:
+        """Wait until an answer has come to a packet that was sent so many after the last one that was answered."""
+        least = max(self._answered(), default=0) + packets
+        wait_until(lambda: max(self._answered(), default=0) >= least, what=f"an answer to packet {least}")
+
     def end(self) -> tuple[int, int]:
         """Packets until one more was answered, and how many of them were lost. Those after it are on their way."""
-        before = max(self._answered(), default=0)
-        wait_until(lambda: max(self._answered(), default=0) > before, what="one more answer")
+        self.goes_on()
         self._process.send_signal(signal.SIGINT)
         self._process.wait(30)
         answered = self._answered()
@@ -477,6 +506,34 @@ def running_tf(_site: Site) -> Iterator[NetworkApi]:
     api.objects[f"{NETWORK_TABLE}s"] = [ROUTE_TABLE]
     with api:
         yield api
+
+
+@contextmanager
+def own_tf(host: Host) -> Iterator[NetworkApi]:
+    """TF as this host sees it, and no other: the networks and interfaces that its agent knows, with `/watch`."""
+    batch(f"addr add {TF}/32 dev lo", namespace=host.namespace)
+    with inside(host.namespace):
+        api = NetworkApi({network.vn_uuid: _json(network) for network in NETWORKS}, listen=(str(TF), 8082))
+    api.has_watch = True
+    known = _interfaces()
+    api.interfaces = {raw["uuid"]: raw for raw in known[RESOURCE]}
+    prefer(api, Encapsulation.VXLAN, Encapsulation.MPLS_UDP)
+    with api:
+        yield api
+
+
+def prefer(api: NetworkApi, *order: Encapsulation) -> None:
+    """Let TF have this order of encapsulations; whoever watches is told."""
+    priorities = {"uuid": "site", "encapsulation_priorities": {"encapsulation": list(order)}}
+    api.objects["global-vrouter-configs"] = [priorities]
+    api.tell()
+
+
+def _json(network: Network) -> dict[str, Any]:
+    subnets = [(str(subnet.prefix), str(subnet.gateway)) for subnet in network.subnets]
+    targets = [f"target:{target}" for target in sorted(network.targets.imports)]
+    told = network_json(network.vn_uuid, network.name, network.network_id, subnets)
+    return told | {"import_route_target_list": {"route_target": targets}}
 
 
 def _interfaces() -> Snapshot:

@@ -210,20 +210,27 @@ def inside(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def vrouter_namespace() -> Iterator[None]:
-    """Move this process into a fresh network namespace, the vRouter VM's, with dvSwitch and guests beside it."""
+def fresh_namespace(*beside: str) -> Iterator[None]:
+    """Move this process into a fresh network namespace; those of these names go at the end."""
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
     try:
         if _LIBC.unshare(_CLONE_NEWNET):
             raise OSError(ctypes.get_errno(), "unshare")
-        _build()
         yield
     finally:
-        for name in ("esx", *(guest.name for guest in GUESTS)):
+        for name in beside:
             with suppress(RuntimeError):
                 run(f"ip netns del {name}")
         _LIBC.setns(home, _CLONE_NEWNET)
         os.close(home)
+
+
+@contextmanager
+def vrouter_namespace() -> Iterator[None]:
+    """Move this process into a fresh network namespace, the vRouter VM's, with dvSwitch and guests beside it."""
+    with fresh_namespace("esx", *(guest.name for guest in GUESTS)):
+        _build()
+        yield
 
 
 def _build() -> None:

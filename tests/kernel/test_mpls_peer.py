@@ -7,20 +7,43 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from functools import partial
 from itertools import product
 
 import pytest
 
+from tests.fakes.network_api import NetworkApi
 from tests.kernel.mpls_router import GUEST, GUEST6, LABEL, VTEP, MplsRouter
-from tests.kernel.overlay_site import B1, R1, R3, UNDERLAY, Host, Pinging, Site, running_site
+from tests.kernel.overlay_site import (
+    B1,
+    G3,
+    R1,
+    R2,
+    R3,
+    UNDERLAY,
+    Host,
+    Pinging,
+    Site,
+    own_tf,
+    prefer,
+    route_monitor,
+    running_site,
+)
 from tests.kernel.site import batch, has_own_bareudp, inside, run, wait_until
+from vrouter_vm.model import Encapsulation
+from vrouter_vm.names import MPLS_IN_IP
 
 pytestmark = pytest.mark.kernel
 
 BY_FOU, BY_BAREUDP = f"dev m{int(VTEP):08x}", "dev m6635"
 LABEL_OF_RED = 100005
+VXLAN_FIRST = Encapsulation.VXLAN, Encapsulation.MPLS_UDP
+MPLS_FIRST = Encapsulation.MPLS_UDP, Encapsulation.VXLAN
+TOLD_BY = {"a": (R3.address, R3.ipv6, G3.address, G3.ipv6), "b": (R1.address, R1.ipv6, R2.address)}
+"""Addresses of the other host's guests, by a host's letter. Host a has no guest of green, which g3 is of."""
+TALKING = ((R1, R3.address), (R3, R1.ipv6 or ""), (R1, G3.address), (R3, GUEST), (R3, GUEST6))
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +65,13 @@ def router(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mpl
         yield plain
     finally:
         plain.remove()
+
+
+@pytest.fixture(scope="module")
+def tfs(site: Site, router: MplsRouter) -> Iterator[Mapping[str, NetworkApi]]:
+    """What each host, by its letter, sees of TF: they hear of changes when a test wants them to."""
+    with ExitStack() as stack:
+        yield {host.letter: stack.enter_context(own_tf(host)) for host in site.hosts}
 
 
 def converge(site: Site, router: MplsRouter) -> None:
@@ -87,6 +117,37 @@ def test_another_network_does_not_get_there(site: Site, router: MplsRouter) -> N
     assert B1.is_told_unreachable(GUEST)
 
 
+def test_another_order_of_encapsulations_costs_no_packet_though_hosts_hear_of_it_one_after_the_other(
+    site: Site, router: MplsRouter, tfs: Mapping[str, NetworkApi]
+) -> None:
+    before = [host.overlay_state() for host in site.hosts]
+    pings = [Pinging(guest, address) for guest, address in (*TALKING, (R1, GUEST))]
+    with ExitStack() as stack:
+        changes = [stack.enter_context(route_monitor(host)) for host in site.hosts]
+        for order in (MPLS_FIRST, VXLAN_FIRST):  # so host a sends labels to one that does not, and then the reverse
+            for host in site.hosts:
+                prefer(tfs[host.letter], *order)
+                wait_until(partial(sends_by, host, order[0]), what=f"host {host.letter} prefers {order[0]}")
+                for ping in pings:
+                    ping.goes_on(packets=3)
+            for host in site.hosts:
+                assert host.writes_of_a_full_pass() == 0
+            if order == MPLS_FIRST:
+                assert site.a.ip("-4 neigh show nud permanent dev x5") == "", "no packet goes this way"
+                assert "x7" not in site.a.ip("-br link"), "it led to green's guests on the other host"
+    assert [ping.end()[1] for ping in pings] == [0] * len(pings)
+    assert [host.overlay_state() for host in site.hosts] == before, "and back again as it was"
+    of_guests = [line for each in changes for line in each() if "proto 80" in line and "table 1000" in line]
+    assert of_guests
+    assert not [line for line in of_guests if line.startswith("Deleted")], "there is a way at every moment"
+
+
+def sends_by(host: Host, encapsulation: Encapsulation) -> bool:
+    """Do the other host's guests of red and green get their packets by that?"""
+    way = "encap mpls" if encapsulation is Encapsulation.MPLS_UDP else "dev x"
+    return all(host.has_route(5, address or "", way) for address in TOLD_BY[host.letter])
+
+
 def test_only_our_labels_lead_anywhere(site: Site, router: MplsRouter) -> None:
     router.use(R1.address, label=LABEL_OF_RED + 1000)
     assert not router.reaches(R1.address)
@@ -94,12 +155,16 @@ def test_only_our_labels_lead_anywhere(site: Site, router: MplsRouter) -> None:
     assert router.reaches(R1.address)
 
 
-def test_a_labelled_packet_from_a_stranger_is_dropped_and_counted(site: Site, router: MplsRouter) -> None:
+@pytest.mark.parametrize("protocol", [socket.IPPROTO_UDP, MPLS_IN_IP])
+def test_a_labelled_packet_from_a_stranger_is_dropped_and_counted(
+    site: Site, router: MplsRouter, protocol: int
+) -> None:
     before, stranger = [host.dropped("no_vtep") for host in site.hosts], UNDERLAY[77]
     batch(f"addr add {stranger}/24 dev underlay", namespace="wire")
     try:
         with inside("wire"):
-            sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            kind = socket.SOCK_DGRAM if protocol == socket.IPPROTO_UDP else socket.SOCK_RAW
+            sender = socket.socket(socket.AF_INET, kind, protocol)
         with sender:
             sender.bind((str(stranger), 0))
             for host in site.hosts:
@@ -120,18 +185,24 @@ def labelled(label: int) -> bytes:
 
 
 def test_an_agent_that_is_killed_costs_no_packet_and_one_that_finds_bareudp_only_now_goes_over_to_it(
-    site: Site, router: MplsRouter
+    site: Site, router: MplsRouter, tfs: Mapping[str, NetworkApi]
 ) -> None:
-    there, back = Pinging(R3, GUEST), Pinging(R3, GUEST6)
+    prefer(tfs["a"], *MPLS_FIRST)  # and host b has not heard of it yet
+    wait_until(partial(sends_by, site.a, Encapsulation.MPLS_UDP), what="host a sends labels")
+    pings = [Pinging(guest, address) for guest, address in TALKING]
     for host in site.hosts:
         host.kill("agent")
         host.begin_agent()
     for host in reversed(site.hosts):
         host.wait_ready()
         host.settled()
-    assert [pinging.end()[1] for pinging in (there, back)] == [0, 0]
     converge(site, router)
     assert site.a.has_route(5, GUEST, BY_BAREUDP)
+    assert sends_by(site.a, Encapsulation.MPLS_UDP)
+    assert sends_by(site.b, Encapsulation.VXLAN)
+    prefer(tfs["b"], *MPLS_FIRST)
+    wait_until(partial(sends_by, site.b, Encapsulation.MPLS_UDP), what="host b sends labels")
+    assert [ping.end()[1] for ping in pings] == [0] * len(pings)
     assert "6635" not in site.a.ip("fou show")
     assert "ipip" not in site.a.ip("-d -o link show up")
     assert R1.reaches(GUEST, count=2)

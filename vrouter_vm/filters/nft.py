@@ -162,6 +162,7 @@ nd-neighbor-advert }} iifname . ether saddr @guests6 goto in_zone
 		meta sdifname "@TRUNK@.*" jump to_gateway
 		meta sdifname @tunnels jump to_gateway
 		udp dport {{ {names.VXLAN_PORT}, {names.MPLS_PORT} }} jump from_underlay
+		ip protocol {names.MPLS_IN_IP} jump from_underlay
 	}}
 
 	chain from_underlay {{

@@ -34,7 +34,7 @@ from vrouter_vm.actions import (
     describe,
 )
 from vrouter_vm.kernel import netlink, rtlink, rtroute, rttc
-from vrouter_vm.kernel.fou import MPLS_IN_IP, FouPort
+from vrouter_vm.kernel.fou import FouPort
 from vrouter_vm.kernel.messages import (
     MPLS_UDP,
     PROXY_DELAY,
@@ -422,7 +422,7 @@ def _mpls_tunnel(link: Link) -> MplsTunnel:
         name=link.name,
         vtep=tunnel.local,
         remote=tunnel.remote,
-        port=tunnel.port if tunnel.protocol == MPLS_IN_IP else 0,
+        port=tunnel.port if tunnel.protocol == names.MPLS_IN_IP else 0,
         mtu_bytes=link.mtu_bytes,
     )
 

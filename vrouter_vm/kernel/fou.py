@@ -13,10 +13,8 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from tf_reconcile.errors import Transient
+from vrouter_vm import names
 from vrouter_vm.kernel import netlink
-
-MPLS_IN_IP: Final = 137
-"""The IP protocol number that stands for MPLS (RFC 4023, 3)."""
 
 _NETLINK_GENERIC: Final = 16
 _CONTROLLER: Final = 16
@@ -40,7 +38,7 @@ class FouPort:
         self._attributes = {
             _PORT: _BIG_U16.pack(port),
             _ADDRESS_FAMILY: bytes([socket.AF_INET]),
-            _PROTOCOL: bytes([MPLS_IN_IP]),
+            _PROTOCOL: bytes([names.MPLS_IN_IP]),
             _KIND: bytes([_DIRECT]),
             _LOCAL: address.packed,
         }

@@ -41,7 +41,6 @@ from vrouter_vm.actions import (
     StopListening,
 )
 from vrouter_vm.kernel import netlink, rtlink, rtroute, rttc
-from vrouter_vm.kernel.fou import MPLS_IN_IP
 from vrouter_vm.kernel.netlink import Message
 from vrouter_vm.kernel.rtroute import RouteFrame
 from vrouter_vm.kernel_model import (
@@ -175,7 +174,8 @@ def _create_tunnel(tunnel: TunnelDevice, index_of: IndexOf) -> Message:
                 tunnel.name, "vxlan", data, mac=tunnel.mac, mtu_bytes=tunnel.mtu_bytes, master=master
             )
         case MplsTunnel():
-            data = rtlink.ipip_data(tunnel.vtep, tunnel.remote, protocol=MPLS_IN_IP, ttl=TUNNEL_TTL, port=tunnel.port)
+            protocol, port = names.MPLS_IN_IP, tunnel.port
+            data = rtlink.ipip_data(tunnel.vtep, tunnel.remote, protocol=protocol, ttl=TUNNEL_TTL, port=port)
             return rtlink.create_link(tunnel.name, "ipip", data, mtu_bytes=tunnel.mtu_bytes)
         case MplsUdp():
             return rtlink.create_link(tunnel.name, "dummy", b"", mtu_bytes=tunnel.mtu_bytes)

@@ -14,7 +14,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from ipaddress import IPv4Address, ip_network
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -42,6 +42,8 @@ from vrouter_vm.overlay.mtu import GUEST_MTU_BYTES, mpls_mtu_of, mtu_of
 from vrouter_vm.overlay_model import NOTHING_KNOWN, Announcement, BgpRoute, EvpnRoute, LocalWay, OverlayView
 from vrouter_vm.wanted import links
 from vrouter_vm.wanted.facts import NOTHING, Part, Settings
+
+_FROM_ANY: Final = IPv4Address(0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,9 +132,15 @@ def member_of(
 
 
 def host_part(overlay: Overlay, *, has_ipv6: bool) -> Part:
-    """Return the devices that carry MPLS over UDP to and from all VTEPs, where the kernel has such."""
-    if overlay.mpls is not MplsDriver.BAREUDP:
+    """Return the devices that carry MPLS over UDP to and from all VTEPs; by fou one only takes in.
+
+    What another host sends is a matter of what TF has told that one: it may send labels here while packets to it go by
+    VXLAN.
+    """
+    if overlay.mpls is None:
         return NOTHING
+    if overlay.mpls is MplsDriver.FOU:
+        return _mpls_tunnel_part(_FROM_ANY, overlay, has_ipv6=has_ipv6, routes_ipv6=False)
     pair = MplsUdp(name=names.MPLS_DEVICE, port=names.MPLS_PORT, mtu_bytes=mpls_mtu_of(overlay.underlay))
     return Part(
         vxlans=(pair,),
@@ -259,18 +267,7 @@ def far_part(far_end: FarEnd, overlay: Overlay, *, is_device_here: bool, has_ipv
     device, vtep, mac, vni, via = far_end.device, far_end.vtep, far_end.mac, far_end.vni, far_end.via
     routes_ipv6 = far_end.version == 6  # noqa: PLR2004 - IP version
     if mac is None or via is None:
-        tunnel = MplsTunnel(
-            name=device,
-            vtep=overlay.vtep.address,
-            remote=vtep,
-            port=names.MPLS_PORT,
-            mtu_bytes=mpls_mtu_of(overlay.underlay),
-        )
-        return Part(
-            vxlans=(tunnel,),
-            sysctls=mpls_settings(device, has_ipv6=has_ipv6, routes_ipv6=routes_ipv6),
-            elements=policy.send_only_elements(device),
-        )
+        return _mpls_tunnel_part(vtep, overlay, has_ipv6=has_ipv6, routes_ipv6=routes_ipv6)
     if device == names.MPLS_DEVICE:
         return Part(
             neighbours=mpls_neighbours(via, vtep, mac),
@@ -300,6 +297,21 @@ def announcements(
         return (told,)
     needs = (*vifs, vrf, names.format_door(network_id))
     return told, Announcement(route=labelled(route, names.label_of(network_id)), needs=needs)
+
+
+def _mpls_tunnel_part(vtep: IPv4Address, overlay: Overlay, *, has_ipv6: bool, routes_ipv6: bool) -> Part:
+    tunnel = MplsTunnel(
+        name=names.format_mpls_tunnel(vtep),
+        vtep=overlay.vtep.address,
+        remote=vtep,
+        port=names.MPLS_PORT,
+        mtu_bytes=mpls_mtu_of(overlay.underlay),
+    )
+    return Part(
+        vxlans=(tunnel,),
+        sysctls=mpls_settings(tunnel.name, has_ipv6=has_ipv6, routes_ipv6=routes_ipv6),
+        elements=policy.send_only_elements(tunnel.name),
+    )
 
 
 @lru_cache(maxsize=4096)

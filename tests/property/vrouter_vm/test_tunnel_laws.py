@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from ipaddress import IPv4Address, ip_network
 
+import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -19,6 +20,7 @@ from vrouter_vm.desired import desired_state
 from vrouter_vm.filters import policy
 from vrouter_vm.kernel_model import (
     Desired,
+    Element,
     LabelDoor,
     MplsDriver,
     MplsTunnel,
@@ -33,6 +35,7 @@ from vrouter_vm.model import (
     Encapsulation,
     InterfaceSettings,
     InterfaceView,
+    IpNetwork,
     MacAddress,
     Network,
     Port,
@@ -124,6 +127,7 @@ class World:
         self.mpls = mpls
         self.host = host or FakeHost()
         self.host.underlay = UNDERLAY
+        self.networks = VIEW
         self.announced: dict[RouteKey, BgpRoute] = {}
 
     def want(self, ports: list[Port], remote: dict[RouteKey, BgpRoute], *, is_settled: bool = True) -> Desired:
@@ -146,7 +150,7 @@ class World:
         )
         return desired_state(
             ports=ports,
-            networks=VIEW,
+            networks=self.networks,
             interfaces=sharing(ports),
             trunk=have.trunk,
             has_ipv6=have.has_ipv6,
@@ -349,7 +353,8 @@ def test_an_agent_that_has_just_started_takes_no_route_away(
     for name in (policy.TUNNELS, policy.SEND_ONLY, policy.LEAVING, policy.ARRIVING):
         assert before.filters.elements[name] == after.filters.elements[name], "flows begin as before"
     in_use = {(UNDERLAY.name, str(end.vtep)) for end in before.tunnel_ends}
-    in_use |= {(UNDERLAY.name, str(each.remote)) for each in before.vxlans.values() if isinstance(each, MplsTunnel)}
+    remotes = {each.remote for each in before.vxlans.values() if isinstance(each, MplsTunnel)} - {IPv4Address(0)}
+    in_use |= {(UNDERLAY.name, str(remote)) for remote in remotes}
     assert in_use <= after.filters.elements[policy.VTEPS], "what comes from there is still taken in"
     world.turn(ports, heard, is_settled=False)
     assert world.plan(ports, heard) == ()
@@ -395,11 +400,45 @@ def test_a_change_of_one_route_changes_what_it_concerns_only(
         assert touched <= {str(key[1])}
 
 
-@pytest.mark.parametrize(
-    ("mpls", "is_labelled"), [(MplsDriver.FOU, False), (MplsDriver.BAREUDP, False), (MplsDriver.BAREUDP, True)]
-)
+def reached(seen: Observed) -> set[tuple[int, IpNetwork]]:
+    """The prefixes that lead somewhere, table by table, through devices that the filters know."""
+    known = frozenset[Element]().union(
+        *(seen.filters.elements[name] for name in (policy.VIFS, policy.TUNNELS, policy.SEND_ONLY))
+    )
+    return {
+        (route.table, route.prefix)
+        for route in seen.routes
+        if route.next_hops and all((hop.ifname,) in known for hop in route.next_hops)
+    }
+
+
+@settings(max_examples=40)
+@example(ports=[make_port(1)], heard=[msgspec.structs.replace(IN_RED, rd="192.0.2.2:7", vni=7000)], mpls=MplsDriver.FOU)
+@given(ports=port_sets(), heard=route_sets.map(lambda routes: [*routes.values()]), mpls=drivers)
+def test_another_order_of_encapsulations_leaves_no_prefix_without_a_way_for_a_moment(
+    ports: list[Port], heard: list[BgpRoute], mpls: MplsDriver
+) -> None:
+    world = World(mpls)
+    both = by_key([*heard, *(labelled(route, 100) for route in heard if isinstance(route, EvpnRoute))])
+    orders = VIEW, replace(VIEW, known={vn: reversed_order(network) for vn, network in VIEW.known.items()})
+    world.turn(ports, both)
+    before = reached(world.host.see())
+    for networks in (orders[1], orders[0]):
+        world.networks = networks
+        for action in world.plan(ports, both):
+            world.apply(action)
+            assert before <= reached(world.host.see()), action
+        assert world.plan(ports, both) == ()
+
+
+def reversed_order(network: Network) -> Network:
+    return replace(network, encapsulations=tuple(reversed(network.encapsulations)))
+
+
+@pytest.mark.parametrize("mpls", [*MplsDriver])
+@pytest.mark.parametrize("is_labelled", [False, True])
 def test_a_guest_that_moves_away_is_routed_there_without_a_moment_in_between(
-    mpls: MplsDriver, is_labelled: bool
+    mpls: MplsDriver, *, is_labelled: bool
 ) -> None:
     world = World(mpls)
     there = EvpnRoute(

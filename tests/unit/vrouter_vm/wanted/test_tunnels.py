@@ -180,6 +180,7 @@ def test_a_vtep_whose_routes_no_network_here_takes_may_still_send() -> None:
 
 BOTH = (Encapsulation.VXLAN, Encapsulation.MPLS_UDP)
 SHARED = replace(RED, encapsulations=BOTH)
+FROM_ANY = "m00000000"
 
 
 def test_a_network_that_tf_shares_by_mpls_has_a_door_for_its_label_and_is_told_in_both_ways() -> None:
@@ -203,7 +204,7 @@ def test_a_network_that_tf_shares_by_mpls_has_a_door_for_its_label_and_is_told_i
 @pytest.mark.parametrize(("network", "mpls"), [(RED, MplsDriver.FOU), (SHARED, None)])
 def test_without_tfs_word_or_the_settings_there_is_no_mpls(network: Network, mpls: MplsDriver | None) -> None:
     want = wanted(labelled(elsewhere("10.1.1.50/32"), 30), network=network, mpls=mpls)
-    assert [*want.vxlans] == ["x5"]
+    assert want.vxlans.keys() - {FROM_ANY} == {"x5"}
     assert want.labels == frozenset()
     assert not [each for each in want.announcements.values() if isinstance(each.route, VpnRoute)]
     assert ip_network("10.1.1.50/32") not in {route.prefix for route in want.routes}
@@ -241,6 +242,16 @@ def test_with_bareudp_it_leaves_by_one_device_for_all_hosts_and_a_mac_says_to_wh
     assert TunnelEnd(ifname=device, mac=mac, vtep=THERE, local=HERE) in want.tunnel_ends
     assert ("eth2", str(THERE)) in want.elements[policy.VTEPS]
     assert want.sysctls[Sysctl(path=names.ipv6_conf(device, "disable_ipv6"), ifname=device)] == 0
+
+
+def test_by_fou_labels_are_taken_in_from_hosts_that_nothing_is_sent_to_in_that_way() -> None:
+    vxlan = elsewhere("10.1.1.50/32")
+    want = wanted(vxlan, labelled(vxlan, 30), network=SHARED, mpls=MplsDriver.FOU)
+    assert want.vxlans.keys() == {"x5", "l5", FROM_ANY}
+    from_any = MplsTunnel(name=FROM_ANY, vtep=HERE, remote=IPv4Address(0), port=6635, mtu_bytes=1504)
+    assert want.vxlans[FROM_ANY] == from_any
+    assert want.sysctls[Sysctl(path=f"mpls/conf/{FROM_ANY}/input", ifname=FROM_ANY)] == 1
+    assert want.listens
 
 
 def test_with_bareudp_there_is_something_to_take_in_before_any_route_is_heard_and_no_port_of_its_own() -> None:

@@ -198,7 +198,7 @@ def test_an_agent_that_is_killed_costs_no_packet_and_one_that_finds_bareudp_only
         host.settled()
     converge(site, router)
     assert site.a.has_route(5, GUEST, BY_BAREUDP)
-    assert sends_by(site.a, Encapsulation.MPLS_UDP)
+    wait_until(partial(sends_by, site.a, Encapsulation.MPLS_UDP), what="host a sends labels, as it did")
     assert sends_by(site.b, Encapsulation.VXLAN)
     prefer(tfs["b"], *MPLS_FIRST)
     wait_until(partial(sends_by, site.b, Encapsulation.MPLS_UDP), what="host b sends labels")

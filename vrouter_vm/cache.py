@@ -54,6 +54,7 @@ class CacheFile:
         self._path = path
         self._what = what
         self._mode = mode
+        self._is_failing = False
 
     def load(self, parse: Callable[[Any], T]) -> tuple[T, float] | None:
         """Return what `parse` makes of the content and when it was saved, in Unix seconds; None: nothing of use.
@@ -79,8 +80,9 @@ class CacheFile:
         try:
             os.utime(descriptor)
             os.fsync(descriptor)
+            self._succeeded()
         except OSError as error:
-            log.warning("cache not touched", extra={"of": self._what, "file": str(self._path), "reason": str(error)})
+            self._failed("cache not touched", error)
         finally:
             os.close(descriptor)
 
@@ -100,9 +102,21 @@ class CacheFile:
             write_atomically(self._path, msgspec.json.encode(content, enc_hook=str).decode() + "\n", mode=self._mode)
             sync_directory(self._path.parent)
         except OSError as error:
-            log.warning("cache not written", extra={"of": self._what, "file": str(self._path), "reason": str(error)})
+            self._failed("cache not written", error)
             return False
+        self._succeeded()
         return True
+
+    def _failed(self, message: str, error: OSError) -> None:
+        """Log it, once: a disk that is full or read-only stays so for a while."""
+        if not self._is_failing:
+            log.warning(message, extra={"of": self._what, "file": str(self._path), "reason": str(error)})
+        self._is_failing = True
+
+    def _succeeded(self) -> None:
+        if self._is_failing:
+            log.info("cache is written again", extra={"of": self._what, "file": str(self._path)})
+        self._is_failing = False
 
 
 def check_version(raw: Mapping[str, Any], version: int) -> None:

@@ -33,10 +33,18 @@ def test_a_file_that_is_no_cache_is_ignored_with_a_line_in_the_log(
     assert [record.getMessage() for record in caplog.records] == ["cache ignored"]
 
 
-def test_one_that_cannot_be_written_is_no_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_one_that_cannot_be_written_is_no_error_and_the_log_says_so_once_until_it_can(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     (tmp_path / "file").write_text("")
-    assert not CacheFile(tmp_path / "file" / "cache.json", what="numbers").save({})
-    assert [record.getMessage() for record in caplog.records] == ["cache not written"]
+    cache = CacheFile(tmp_path / "file" / "cache.json", what="numbers")
+    assert not cache.save({})
+    assert not cache.save({})
+    (tmp_path / "file").unlink()
+    assert cache.save({})
+    assert cache.save({})
+    assert [record.getMessage() for record in caplog.records] == ["cache not written", "cache is written again"]
 
 
 def test_a_file_that_is_touched_is_as_it_was_and_has_the_time_of_that(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network, ip_address, ip_network
 from itertools import chain
 from pathlib import Path
@@ -46,7 +46,7 @@ from tests.kernel.site import (
 )
 from tf_api.model import Snapshot
 from vrouter_vm.cache import format_snapshot
-from vrouter_vm.model import Encapsulation, MacAddress, Network, RouteTarget, RouteTargets, Subnet, VnUuid
+from vrouter_vm.model import Encapsulation, MacAddress, Network, RouteTarget, RouteTargets, StaticRoute, Subnet, VnUuid
 from vrouter_vm.tf.interface_settings import RESOURCE, ROUTE_TABLES
 from vrouter_vm.tf.network_feed import format_cache
 from vrouter_vm.tf.route_tables import INTERFACE_ROUTES, INTERFACE_TABLE, NETWORK_ROUTES, NETWORK_TABLE
@@ -94,8 +94,17 @@ def network(
     )
 
 
+VIP, VIP6 = "10.1.1.100", "fd00:1::100"
+BEHIND_VIP, BEHIND_VIP6 = "10.7.0.0/24", "fd00:7::/64"
+"""What red's route table puts behind them."""
 NETWORKS = (
-    network(RED, "red", 5, "10.1.1.0/24", "fd00:1::/64", imports=("64512:7", "64512:9")),
+    replace(
+        network(RED, "red", 5, "10.1.1.0/24", "fd00:1::/64", imports=("64512:7", "64512:9")),
+        static_routes=tuple(
+            StaticRoute(prefix=ip_network(prefix), next_hop=ip_address(next_hop))
+            for prefix, next_hop in ((BEHIND_VIP, VIP), (BEHIND_VIP6, VIP6))
+        ),
+    ),
     network(BLUE, "blue", 6, "10.1.1.0/24"),
     network(GREEN, "green", 7, "10.2.0.0/16", "fd00:2::/64", imports=("64512:5",)),
 )
@@ -109,7 +118,6 @@ R3 = Guest(name="r3", vlan=103, address="10.1.1.13", vn=RED, ipv6="fd00:1::13")
 B3 = Guest(name="b3", vlan=203, address="10.1.1.13", vn=BLUE)
 G3 = Guest(name="g3", vlan=303, address="10.2.0.13", vn=GREEN, gateway="10.2.0.1", prefixlen=16, ipv6="fd00:2::13")
 R4 = Guest(name="r4", vlan=104, address="10.1.1.14", vn=RED)
-VIP, VIP6 = "10.1.1.100", "fd00:1::100"
 SHARED = f"{VIP}/32", f"{VIP6}/128"
 """Addresses that guests of red share: the first r1, r2 and r3, the second r2 and r3."""
 AT_ONCE, AT_ONCE6 = "10.1.1.200", "fd00:1::200"

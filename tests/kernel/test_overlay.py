@@ -18,6 +18,8 @@ from tests.fakes.vrrp import keepalived
 from tests.kernel.overlay_site import (
     B1,
     B3,
+    BEHIND_VIP,
+    BEHIND_VIP6,
     BLACK,
     FIREWALL,
     FIREWALL2,
@@ -236,11 +238,14 @@ def test_a_guest_that_moves_is_reached_at_its_new_host_even_while_the_old_one_st
 
 
 def has_virtual_address(site: Site, guest: Guest, *, is_ipv6: bool) -> None:
-    """Wait until each host's way to the address leads to that guest."""
+    """Wait until each host's way to the address, and to what is behind it, leads to that guest."""
     here, there = (site.b, site.a) if guest is R3 else (site.a, site.b)
     for address in (VIP, VIP6) if is_ipv6 else (VIP,):
         wait_until(partial(here.has_route, 5, address, f"dev eth1.{guest.vlan}"), what=f"{address} at {guest.name}")
         wait_until(partial(there.has_route, 5, address, "dev x5"), what=f"{address} elsewhere")
+        behind, own = (BEHIND_VIP6, guest.ipv6) if address == VIP6 else (BEHIND_VIP, guest.address)
+        wait_until(partial(here.has_route, 5, behind, f"via {own} dev eth1.{guest.vlan}"), what=f"{behind} goes along")
+        wait_until(partial(there.has_route, 5, behind, "dev x5"), what=f"{behind} elsewhere")
 
 
 def test_a_virtual_address_is_reached_at_the_guest_of_its_host_that_has_claimed_it_last(site: Site) -> None:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -26,10 +27,11 @@ from vrouter_vm.guest_services.metadata import MetadataProxy, Visit
 from vrouter_vm.guest_services.relay import Outside, Relay
 from vrouter_vm.guest_services.responder import Responder
 from vrouter_vm.guest_services.schedule import CLAIM_COST, Advertisements, Limits, Pace, Questions
+from vrouter_vm.guest_services.service_names import ServiceNames
 from vrouter_vm.guest_services.trunk_socket import MOST_MUTED, TrunkSocket
 from vrouter_vm.guest_services.upstreams import Upstreams
 from vrouter_vm.guest_services.worker import Worker
-from vrouter_vm.guest_services.zones import Zones
+from vrouter_vm.guest_services.zones import Elsewhere, Known, Question, Zones
 from vrouter_vm.kernel_model import ETHERNET_MTU_BYTES, Underlay
 from vrouter_vm.model import IpAddress, MacAddress, Placement, Port, VmiUuid
 from vrouter_vm.overlay.mtu import GUEST_MTU_BYTES, mtu_of
@@ -270,6 +272,7 @@ class RelayService:
         self._upstreams = upstreams
         self._names = names
         self._zones = Zones(shuffle)
+        self._service_names = ServiceNames(())
         self._used_names: Mapping[str, VirtualDns] = {}
         self._clock = clock
         self._identifiers = identifiers
@@ -355,6 +358,8 @@ class RelayService:
     def _want(self, relay: Relay) -> None:
         self._ports = ports_by_address(self._placements.values())
         endpoints = endpoints_of(self._placements.values())
+        networks = {placement.network.vn_uuid: placement.network for placement in self._placements.values()}
+        self._service_names = ServiceNames(chain.from_iterable(each.link_local_services for each in networks.values()))
         self._names.need(frozenset(relayed.virtual_dns for relayed in endpoints.values()) - {""})
         self._held = {
             endpoint: reason
@@ -372,9 +377,16 @@ class RelayService:
     def _look_up(self, relayed: Relayed, message: bytes, is_udp: bool) -> bytes | Forward | None:
         resolvers = self._upstreams.resolvers
         if relayed.kind is not Kind.VIRTUAL_DNS:
-            is_query = dns.question_of(message, is_response=False) is not None
-            return Forward(message=message, targets=resolvers(), finish=as_it_is) if is_query else None
-        return look_up(message, relayed.virtual_dns, resolve=self._zones.resolve, resolvers=resolvers, is_udp=is_udp)
+            question = dns.question_of(message, is_response=False)
+            if question is None:
+                return None
+            if not self._service_names.knows(question):
+                return Forward(message=message, targets=resolvers(), finish=as_it_is)
+        return look_up(message, relayed.virtual_dns, resolve=self._resolve, resolvers=resolvers, is_udp=is_udp)
+
+    def _resolve(self, server: str, question: Question) -> Known | Elsewhere:
+        answer = self._service_names.answer(question, domain=self._zones.domain_of(server))
+        return answer or self._zones.resolve(server, question)
 
     def _accepted(
         self, proxy: MetadataProxy, client: socket.socket, address: IpAddress, endpoint: Endpoint, relayed: Relayed

@@ -101,6 +101,11 @@ class Zones:
         self._zones = {name: kept.get(name) or _Zone(told) for name, told in known.items()}
         self._turns.clear()
 
+    def domain_of(self, server: str) -> str:
+        """Return the domain of a virtual DNS, empty where it is not known."""
+        zone = self._zones.get(server)
+        return "" if zone is None else zone.told.domain
+
     def resolve(self, server: str, question: Question) -> Known | Elsewhere:
         """Return what a guest that is sent to that virtual DNS is answered. A name of one word is one of the domain."""
         start, name, aliases = self._zones.get(server), question.name, list[DnsRecord]()

@@ -21,7 +21,7 @@ from urllib.error import HTTPError
 
 import pytest
 
-from tests.fakes.guests import METADATA, Names, make_placement
+from tests.fakes.guests import METADATA, Names, make_placement, make_subnet
 from vrouter_vm.guest_services import dns, udp_relay
 from vrouter_vm.guest_services.dns_messages import Forward, as_it_is
 from vrouter_vm.guest_services.endpoints import Endpoint, Kind, Protocol, Relayed
@@ -30,7 +30,7 @@ from vrouter_vm.guest_services.relay import Outside, Relay
 from vrouter_vm.guest_services.service import RelayService
 from vrouter_vm.guest_services.sharing import MOST_OF_ONE_GUEST, Target
 from vrouter_vm.guest_services.upstreams import Upstreams
-from vrouter_vm.model import IpAddress
+from vrouter_vm.model import DNS_PORT, IpAddress, Ipam
 
 SERVICE = "127.1.1.2"
 QUESTION = b"\x03www\x07example\0\0\x01\0\x01"
@@ -479,4 +479,32 @@ def test_the_whole_service_serves_what_the_placed_ports_and_their_network_ask_fo
         running.stop()
         nova.server.shutdown()
         nova.server.server_close()
+    assert running.restarts == 0
+
+
+def test_a_link_local_service_is_found_by_its_name_and_other_names_go_to_the_resolver(resolver: socket.socket) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    nova = replace(METADATA, name="nova-api", address=ip_address("127.1.1.74"), port=8774)
+    subnet = make_subnet("127.1.0.0/16", dns=ip_address(SERVICE), ipam=Ipam())
+    placement = replace(make_placement(subnet, link_local_services=(nova,)), vrf="lo")
+    upstreams = Upstreams(resolvers=lambda: [resolver.getsockname()], names=lambda _: (), metadata_secret=None)
+    running = RelayService(
+        upstreams, names=Names(), clock=time.monotonic, identifiers=lambda: 1, shuffle=lambda records: None
+    )
+    running.start()
+    try:
+        running.inbox.take({placement.port.vmi_uuid: placement}, is_all=True)
+        running.wake()
+        wait_until(lambda: running.describe()["listening"] == 4)
+        with guest() as asking:
+            asking.sendto(QUERY.replace(b"\x03www\x07example", b"\x08nova-api"), (SERVICE, DNS_PORT))
+            assert asking.recv(512).endswith(socket.inet_aton("127.1.1.74"))
+            asking.sendto(QUERY, (SERVICE, DNS_PORT))
+            asked, relay = resolver.recvfrom(512)
+            assert asked[2:] == QUERY[2:], "as the guest has sent it"
+            resolver.sendto(answer_to(asked), relay)
+            assert asking.recv(512) == answer_to(QUERY)
+    finally:
+        running.stop()
     assert running.restarts == 0

@@ -23,7 +23,7 @@ import dns.rrset
 import pytest
 
 from lab.controller import Controller
-from tests.fakes.guests import make_placement, make_subnet
+from tests.fakes.guests import METADATA, make_placement, make_subnet
 from tf_api.client import ConfigApi
 from tf_reconcile.result import PassReport
 from vrouter_vm.guest_services.service import RelayService
@@ -31,7 +31,7 @@ from vrouter_vm.guest_services.upstreams import Upstreams
 from vrouter_vm.model import DnsMethod, Ipam
 from vrouter_vm.tf.dns_feed import SYSTEM, TfVirtualDns, VirtualDnsFeed
 
-SERVICE, NEXT = "127.1.1.53", "127.1.1.54"
+SERVICE, NEXT, NOVA = "127.1.1.53", "127.1.1.54", "127.1.1.74"
 RED = "default-domain:red"
 PROJECT = ["default-domain", "default-project"]
 
@@ -138,7 +138,8 @@ def relay(feed: VirtualDnsFeed) -> Iterator[RelayService]:
         pytest.skip("needs root")
     ipam = Ipam(dns_method=DnsMethod.VIRTUAL, virtual_dns=RED)
     subnet = make_subnet("10.7.1.0/24", dns=ip_address(SERVICE), ipam=ipam)
-    placement = replace(make_placement(subnet), vrf="lo")
+    nova = replace(METADATA, name="nova-api", address=ip_address(NOVA), port=8774)
+    placement = replace(make_placement(subnet, link_local_services=(nova,)), vrf="lo")
     upstreams = Upstreams(resolvers=lambda: [], names=lambda _: (), metadata_secret=None)
     running = RelayService(
         upstreams, names=feed, clock=time.monotonic, identifiers=lambda: 7, shuffle=lambda records: None
@@ -148,7 +149,7 @@ def relay(feed: VirtualDnsFeed) -> Iterator[RelayService]:
     running.start()
     running.inbox.take({placement.port.vmi_uuid: placement}, is_all=True)
     running.wake()
-    wait_until(lambda: running.describe()["listening"] == 2)
+    wait_until(lambda: running.describe()["listening"] == 4)
     yield running
     running.stop()
     resolver.close()
@@ -193,6 +194,15 @@ def test_dig_finds_guests_records_addresses_and_what_the_next_server_knows(
     assert dig("elsewhere.example", transport) == ["192.0.2.80"]
     assert dig("far.red.example", transport) == ["www.example.", "192.0.2.80"]
     assert "status: NXDOMAIN" in " ".join(dig("nobody.red.example", transport, "+noshort", "+comments"))
+
+
+@pytest.mark.parametrize("transport", ["+notcp", "+tcp"])
+def test_dig_finds_a_link_local_service_by_its_name(relay: RelayService, feed: VirtualDnsFeed, transport: str) -> None:
+    run_once(feed)
+    assert dig("nova-api", transport) == [NOVA]
+    assert dig("nova-api.red.example", transport) == [NOVA]
+    assert dig("nova-api.red.example", transport, "-t", "AAAA") == []
+    assert dig("-x", NOVA, transport) == ["nova-api."]
 
 
 def test_a_guest_that_comes_later_is_found_at_once(

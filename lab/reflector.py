@@ -14,6 +14,8 @@ from ipaddress import IPv4Address, IPv4Network
 BGP_PORT = 179
 HOLD_TIME_S = 30  # the emulated machine may be busy for a while
 RESTART_TIME_S = 120
+MAX_ROUTES_OF_A_CLIENT = 10_000
+MAX_ROUTES_OF_A_REFLECTOR = 50_000
 
 _CONFIGURATION = """\
 [global.config]
@@ -50,6 +52,8 @@ _FAMILY = """\
 afi-safi-name = "{name}"
 [{of}.afi-safis.mp-graceful-restart.config]
 enabled = true
+[{of}.afi-safis.prefix-limit.config]
+max-prefixes = {max_routes}
 """
 
 _OTHER = """\
@@ -82,8 +86,12 @@ def reflector_configuration(
     port: int = BGP_PORT,
     families: Sequence[str] = EVPN,
     other: IPv4Address | None = None,
+    max_routes: int = MAX_ROUTES_OF_A_CLIENT,
 ) -> str:
-    """Return the file (GoBGP's TOML) of a reflector at `address` for clients in `clients`; `other`: the second one."""
+    """Return the file (GoBGP's TOML) of a reflector at `address` for clients in `clients`; `other`: the second one.
+
+    `max_routes`: how many of each family a client may tell; 0: any number.
+    """
     text = _CONFIGURATION.format(
         asn=asn,
         address=address,
@@ -92,7 +100,7 @@ def reflector_configuration(
         hold_time_s=HOLD_TIME_S,
         keepalive_s=HOLD_TIME_S // 3,
         restart_time_s=RESTART_TIME_S,
-        families=_families("peer-groups", families),
+        families=_families("peer-groups", families, max_routes=max_routes),
     )
     if other is None:
         return text
@@ -104,9 +112,9 @@ def reflector_configuration(
         hold_time_s=HOLD_TIME_S,
         keepalive_s=HOLD_TIME_S // 3,
         restart_time_s=RESTART_TIME_S,
-        families=_families("neighbors", families),
+        families=_families("neighbors", families, max_routes=MAX_ROUTES_OF_A_REFLECTOR),
     )
 
 
-def _families(of: str, families: Sequence[str]) -> str:
-    return "".join(_FAMILY.format(of=of, name=name) for name in families)
+def _families(of: str, families: Sequence[str], *, max_routes: int) -> str:
+    return "".join(_FAMILY.format(of=of, name=name, max_routes=max_routes) for name in families)

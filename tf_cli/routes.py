@@ -84,6 +84,11 @@ def parse_overlay(status: Mapping[str, Any], *, host: str) -> SeenOverlay | None
     sessions = {str(peer): bool(is_up) for peer, is_up in overlay["sessions"].items()}
     down = sorted(peer for peer, is_up in sessions.items() if not is_up)
     troubles = [f"no session with {peer}" for peer in down]
+    troubles += [
+        f"{told['peer']} has told {told['routes']} routes of {told['family']} and may tell no more"
+        for told in overlay.get("told", ())
+        if told["nearness"] == "over"
+    ]
     if left_out := int(overlay.get("left_out", 0)):
         troubles.append(f"{left_out} routes are not as the speaker has them")
     return SeenOverlay(

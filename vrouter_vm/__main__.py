@@ -397,6 +397,7 @@ def _peer_feed(settings: OverlaySettings, api: ConfigApi, *, file: str) -> PeerF
             hold_time_s=settings.bgp.hold_time_s,
             restart_time_s=settings.bgp.restart_time_s,
             families=families_of(settings),
+            max_routes=settings.bgp.max_routes,
         ),
         cache=Path(settings.bgp.peers_cache),
         clock=time.time,

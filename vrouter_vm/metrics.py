@@ -13,6 +13,7 @@ from tf_runtime.metrics import PREFIX
 from vrouter_vm.kernel.traffic import read_traffic
 from vrouter_vm.model import PortState
 from vrouter_vm.overlay.exchange import BgpOverlay
+from vrouter_vm.overlay.limits import Nearness, Told
 from vrouter_vm.status import StatusBoard
 
 
@@ -93,12 +94,32 @@ class OverlayMetrics(Collector):
         routes.add_metric(["stale"], status.stale)
         routes.add_metric(["left_out"], status.left_out)
         yield routes
+        yield from _of_peers(status.told)
         relists = CounterMetricFamily(
             f"{PREFIX}_overlay_relists", "How often the speaker was asked for its whole table anew.", labels=["reason"]
         )
         for reason, times in status.relists.items():
             relists.add_metric([reason], times)
         yield relists
+
+
+def _of_peers(told: Mapping[Told, Nearness]) -> Iterator[Metric]:
+    labels = ["peer", "family"]
+    routes = GaugeMetricFamily(f"{PREFIX}_bgp_peer_routes", "Routes that a peer has told.", labels=labels)
+    limit = GaugeMetricFamily(
+        f"{PREFIX}_bgp_peer_route_limit", "How many routes a peer may tell; 0: any number.", labels=labels
+    )
+    over = GaugeMetricFamily(
+        f"{PREFIX}_bgp_peer_over_limit", "1 while routes of a peer are refused, or may be missing since.", labels=labels
+    )
+    for each, nearness in told.items():
+        names = [each.peer, each.family]
+        routes.add_metric(names, each.routes)
+        limit.add_metric(names, each.limit)
+        over.add_metric(names, nearness is Nearness.OVER)
+    yield routes
+    yield limit
+    yield over
 
 
 class GuestServiceMetrics(Collector):

@@ -142,7 +142,10 @@ def choice_of(members: Sequence[Choice]) -> Choice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerSettings:
-    """One BGP neighbour of our own AS: a route reflector, a fabric's router. `password` is for TCP MD5 (RFC 2385)."""
+    """One BGP neighbour of our own AS: a route reflector, a fabric's router. `password` is for TCP MD5 (RFC 2385).
+
+    `max_routes`: how many it may tell of each family; 0: any number.
+    """
 
     address: str
     port: int
@@ -150,6 +153,7 @@ class PeerSettings:
     hold_time_s: int
     restart_time_s: int
     families: tuple[Family, ...] = (Family.EVPN,)
+    max_routes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,6 +53,9 @@ class PeerSection(Settings, frozen=True, kw_only=True):
     port: Annotated[int, Meta(ge=1, le=65535)] = 179
     password_file: str | None = None
     """A file with the session's password (TCP MD5, RFC 2385); none without one."""
+    max_routes: Annotated[int, Meta(ge=0, le=4294967295)] | None = None
+    """How many routes of each family it may tell; none: `bgp.max_routes`. A router of the fabric has fewer than a
+    reflector, which tells all that there is."""
 
 
 class BgpSettings(Settings, frozen=True, kw_only=True):
@@ -73,6 +76,10 @@ class BgpSettings(Settings, frozen=True, kw_only=True):
     """After which silence a peer counts as gone: a third of it is the time between two signs of life."""
     restart_time_s: Annotated[int, Meta(ge=1, le=4095)] = 120
     """How long peers keep our routes when our speaker is gone (RFC 4724)."""
+    max_routes: Annotated[int, Meta(ge=0, le=4294967295)] = 50_000
+    """How many routes of each family a peer may tell; 0: any number. What is beyond that and new is refused, the
+    session goes on, and what it has told before stays and is kept up to date. Two and a half times what a large site
+    has; the speaker, which two such peers fill with 330 MB, is not ended for its memory (512 MB)."""
 
 
 class OverlaySettings(Settings, frozen=True, kw_only=True):
@@ -254,6 +261,7 @@ def peer_settings(settings: OverlaySettings, *, file: str) -> list[PeerSettings]
             hold_time_s=settings.bgp.hold_time_s,
             restart_time_s=settings.bgp.restart_time_s,
             families=families_of(settings),
+            max_routes=settings.bgp.max_routes if peer.max_routes is None else peer.max_routes,
         )
         for index, peer in enumerate(settings.bgp.peers)
     ]

@@ -26,6 +26,7 @@ from grpc.experimental import ChannelOptions
 from tf_reconcile.errors import BoundaryError, Rejected, Transient
 from vrouter_vm.model import RouteTarget
 from vrouter_vm.overlay.gobgp import attribute_pb2, common_pb2, extcom_pb2, gobgp_pb2, nlri_pb2
+from vrouter_vm.overlay.limits import NEAR_PERCENT, Told
 from vrouter_vm.overlay.wire import MALFORMED, MPLS_UDP, ROUTE_TARGET, VXLAN, find_med, parse_key, parse_route
 from vrouter_vm.overlay_model import BgpRoute, EvpnRoute, Family, PeerSettings, RouteKey, VpnRoute
 
@@ -48,6 +49,7 @@ _FAMILIES: Final = {
     Family.VPN4: common_pb2.Family(afi=common_pb2.Family.AFI_IP, safi=common_pb2.Family.SAFI_MPLS_VPN),
     Family.VPN6: common_pb2.Family(afi=common_pb2.Family.AFI_IP6, safi=common_pb2.Family.SAFI_MPLS_VPN),
 }
+_FAMILY_OF: Final = {(number.afi, number.safi): family for family, number in _FAMILIES.items()}
 _PROBE_FAMILY: Final = common_pb2.Family(afi=common_pb2.Family.AFI_IP, safi=common_pb2.Family.SAFI_UNICAST)
 _PROBE_ADDRESS: Final = "127.0.0.1"
 _Filter: Final = gobgp_pb2.WatchEventRequest.Table.Filter
@@ -199,6 +201,20 @@ class Speaker:
     def sessions(self) -> frozenset[str]:
         """Return the addresses of the peers that it is in session with."""
         return frozenset(address for address, peer in self._peers().items() if _is_established(peer))
+
+    def told(self) -> list[Told]:
+        """Return how many routes the peers in session with it have told, by family."""
+        return [
+            Told(
+                peer=address,
+                family=_FAMILY_OF[each.config.family.afi, each.config.family.safi],
+                routes=each.state.received,
+                limit=each.prefix_limits.max_prefixes,
+            )
+            for address, peer in self._peers().items()
+            if _is_established(peer)
+            for each in peer.afi_safis
+        ]
 
     def _peers(self) -> dict[str, gobgp_pb2.Peer]:
         listed = self._stream("ListPeer", gobgp_pb2.ListPeerRequest(), gobgp_pb2.ListPeerResponse)
@@ -402,7 +418,7 @@ def _encode_rd(rd: str) -> common_pb2.RouteDistinguisher:
 
 
 def _peer(settings: PeerSettings, *, asn: int, local_address: IPv4Address) -> gobgp_pb2.Peer:
-    """Return a neighbour of our AS, with graceful restart for every family."""
+    """Return a neighbour of our AS, with graceful restart and a limit of routes for every family."""
     return gobgp_pb2.Peer(
         conf=gobgp_pb2.PeerConf(neighbor_address=settings.address, peer_asn=asn, auth_password=settings.password or ""),
         transport=gobgp_pb2.Transport(local_address=str(local_address), remote_port=settings.port),
@@ -421,6 +437,9 @@ def _peer(settings: PeerSettings, *, asn: int, local_address: IPv4Address) -> go
             gobgp_pb2.AfiSafi(
                 config=gobgp_pb2.AfiSafiConfig(family=_FAMILIES[family], enabled=True),
                 mp_graceful_restart=gobgp_pb2.MpGracefulRestart(config=gobgp_pb2.MpGracefulRestartConfig(enabled=True)),
+                prefix_limits=gobgp_pb2.PrefixLimit(
+                    family=_FAMILIES[family], max_prefixes=settings.max_routes, shutdown_threshold_pct=NEAR_PERCENT
+                ),
             )
             for family in settings.families
         ],
@@ -439,14 +458,14 @@ def _is_same_peer(have: gobgp_pb2.Peer, want: gobgp_pb2.Peer) -> bool:
             have.transport.remote_port == want.transport.remote_port,
             have.timers.config.hold_time == want.timers.config.hold_time,
             have.graceful_restart.restart_time == want.graceful_restart.restart_time,
-            _families_of(have) == _families_of(want),
+            _limits_of(have) == _limits_of(want),
         )
     )
 
 
-def _families_of(peer: gobgp_pb2.Peer) -> set[tuple[int, int]]:
-    families = (each.config.family for each in peer.afi_safis)
-    return {(family.afi, family.safi) for family in families}
+def _limits_of(peer: gobgp_pb2.Peer) -> dict[Family, int]:
+    families = ((each.config.family, each.prefix_limits.max_prefixes) for each in peer.afi_safis)
+    return {_FAMILY_OF[family.afi, family.safi]: limit for family, limit in families}
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from vrouter_vm import names
 from vrouter_vm.cache import CacheFile, check_version
 from vrouter_vm.overlay.audit import Difference, WatchAudit, compare, describe_differences
 from vrouter_vm.overlay.evpn import parse_route
+from vrouter_vm.overlay.limits import Nearness, RouteLimits, Told
 from vrouter_vm.overlay.remote import RemoteRoutes
 from vrouter_vm.overlay_model import (
     BgpRoute,
@@ -63,7 +64,8 @@ _GENERATIONS_VERSION: Final = 1
 class OverlayStatus:
     """For /status and metrics. `sessions`: each peer, and whether its session is up. `error`: why the speaker cannot be
     used, empty when it can. `cached_at`: Unix seconds. `relists`: how often its table was asked for anew, by why.
-    `left_out`: what the speaker had not told of its table when that was compared last.
+    `left_out`: what the speaker had not told of its table when that was compared last. `told`: what each peer has told,
+    and how near it is to how much it may.
     """
 
     sessions: Mapping[str, bool]
@@ -74,6 +76,7 @@ class OverlayStatus:
     cached_at: float | None
     relists: Mapping[Relist, int]
     left_out: int
+    told: Mapping[Told, Nearness]
 
 
 class Relist(StrEnum):
@@ -132,6 +135,7 @@ class BgpOverlay:
         self._speaker: Speaker | None = None  # the same, once it has our routes
         self._error = "not connected yet"
         self._audit = WatchAudit(pulse_s=pulse_s)
+        self._limits = RouteLimits()
         self._relists = dict.fromkeys(Relist, 0)
         self._relist_reason = ""
         self._is_begun = False
@@ -180,6 +184,7 @@ class BgpOverlay:
                 cached_at=self._cached_at,
                 relists=dict(self._relists),
                 left_out=len(self._audit.lasting),
+                told=self._limits.told,
             )
 
     def load_cache(self) -> None:
@@ -354,6 +359,22 @@ class BgpOverlay:
         with self._condition:
             number = self._audit.next_probe(now=self._clock())
         speaker.probe(number, timeout_s=2 * self._pulse_s)
+        self._note_limits(speaker.told())
+
+    def _note_limits(self, told: Sequence[Told]) -> None:
+        with self._condition:
+            changed = self._limits.count(told)
+            self._remote.is_partial = self._limits.is_any_over
+            nearness = self._limits.told
+        for each in changed:
+            fields = {"peer": each.peer, "family": each.family, "routes": each.routes, "limit": each.limit}
+            match nearness[each]:
+                case Nearness.OVER:
+                    log.warning("peer has told as many routes as it may, new ones are refused", extra=fields)
+                case Nearness.NEAR:
+                    log.warning("peer is near its limit of routes", extra=fields)
+                case Nearness.BELOW:
+                    log.info("peer is below its limit of routes again", extra=fields)
 
     def _has_left_out(self, found: Mapping[RouteKey, Difference]) -> bool:
         with self._condition:
@@ -377,7 +398,7 @@ class BgpOverlay:
         with self._condition:
             self._condition.wait_for(lambda: self._is_begun or self._is_stopping)
         # Seconds of imports, while the forwarding is up already.
-        from vrouter_vm.overlay.bgp import Speaker, Withdrawn  # noqa: PLC0415
+        from vrouter_vm.overlay.bgp import EndOfRib, Speaker, Withdrawn  # noqa: PLC0415
 
         gc.freeze()  # to look for cycles in all that is loaded by now takes as long as thousands of routes
         delay_s = FIRST_RETRY_S
@@ -392,6 +413,8 @@ class BgpOverlay:
                 for events in speaker.watch():
                     if any(isinstance(event, Withdrawn) for event in events):
                         self._note_sessions(speaker.sessions())
+                    if any(isinstance(event, EndOfRib) for event in events):
+                        self._note_limits(speaker.told())  # at its limit, what it has not told is not gone
                     self._take(events)
             except BoundaryError as error:
                 self._lose(error)
@@ -528,6 +551,10 @@ def describe_overlay(
         "announced": status.announced,
         "remote": status.remote,
         "stale": status.stale,
+        "told": [
+            {"peer": each.peer, "family": each.family, "routes": each.routes, "limit": each.limit, "nearness": nearness}
+            for each, nearness in status.told.items()
+        ],
         "relists": dict(status.relists),
         "left_out": status.left_out,
         "cache_age_s": None if status.cached_at is None else round(now - status.cached_at, 1),

@@ -4,6 +4,9 @@ Called by `exchange`; the time is an argument, in seconds of any clock that does
 table, so nothing may leave it only because a speaker or a reflector died: then routes are *stale*, still used, and
 end at a deadline or when peers that have been back for a while have not told them again.
 
+Neither do they end by that while a peer has told as many routes as it may (`limits`): what it has not told again it may
+not tell. The deadline ends them all the same.
+
 The while is there because a reflector that has just started says "that was all" (End-of-RIB, RFC 4724, 2) before it has
 heard of everything itself. Our speaker then withdraws what it had kept. So for as long after a session has come up, the
 withdrawal of a route that was known before makes it stale, too. So it is, afterwards, with what was withdrawn in the
@@ -40,6 +43,8 @@ class RemoteRoutes:
         self._gone: set[Way] = set()
         self._unsettled_until: float | None = now + stale_s
         self._changed: dict[RouteKey, BgpRoute | None] | None = None
+        self.is_partial = False
+        """True while peers tell only a part of what they have: what they have not told again may be there still."""
 
     @property
     def routes(self) -> Mapping[RouteKey, BgpRoute]:
@@ -155,6 +160,8 @@ class RemoteRoutes:
         """Drop what is not to be believed any longer; return whether that changes the forwarding."""
         gone = {key for key, deadline in self._stale.items() if deadline <= now}
         was_settled = self.is_settled
+        if self._sweep_at is not None and self._sweep_at <= now and self.is_partial:
+            self._sweep_at = now + self._settle_s
         if self._sweep_at is not None and self._sweep_at <= now:
             gone |= self._stale.keys()
             self._sweep_at = self._unsettled_until = None

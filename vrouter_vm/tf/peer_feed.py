@@ -60,6 +60,7 @@ class SessionSettings:
     hold_time_s: int
     restart_time_s: int
     families: tuple[Family, ...] = (Family.EVPN,)
+    max_routes: int = 0
 
 
 class RouterSource(Protocol):
@@ -123,6 +124,7 @@ def choose_peers(
             hold_time_s=session.hold_time_s,
             restart_time_s=session.restart_time_s,
             families=session.families,
+            max_routes=session.max_routes,
         )
     return list(peers.values()), others
 
@@ -281,6 +283,7 @@ def parse_cache(raw: Mapping[str, Any], session: SessionSettings) -> list[PeerSe
             hold_time_s=session.hold_time_s,
             restart_time_s=session.restart_time_s,
             families=session.families,
+            max_routes=session.max_routes,
         )
         for peer in raw["peers"]
     ]

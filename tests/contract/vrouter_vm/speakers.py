@@ -111,7 +111,13 @@ class Fabric:
     ) -> Process:
         """One more reflector on the same port, started."""
         configuration = reflector_configuration(
-            asn=ASN, address=IPv4Address(address), clients=LOOPBACK, port=self.port, families=families, other=other
+            asn=ASN,
+            address=IPv4Address(address),
+            clients=LOOPBACK,
+            port=self.port,
+            families=families,
+            other=other,
+            max_routes=0,
         )
         process = self.speakers[address] = Process(folder=self.folder, name=address, configuration=configuration)
         process.start()
@@ -138,7 +144,12 @@ def running_fabric(folder: Path) -> Iterator[Fabric]:
         probe.bind(("127.0.0.100", 0))
         port = probe.getsockname()[1]
     configuration = reflector_configuration(
-        asn=ASN, address=IPv4Address("127.0.0.100"), clients=LOOPBACK, port=port, families=ALL_FAMILIES
+        asn=ASN,
+        address=IPv4Address("127.0.0.100"),
+        clients=LOOPBACK,
+        port=port,
+        families=ALL_FAMILIES,
+        max_routes=0,
     )
     fabric = Fabric(
         folder=folder,

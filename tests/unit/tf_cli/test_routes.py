@@ -53,6 +53,10 @@ def test_a_session_that_is_down_and_a_speaker_that_is_gone_are_trouble() -> None
     assert parsed().trouble == ""
     assert parsed(sessions={"192.0.2.100": True, "192.0.2.101": False}).trouble == "no session with 192.0.2.101"
     assert parsed(error="Socket closed", sessions={}).trouble == "Socket closed"
+    told = {"peer": "192.0.2.100", "family": "e-vpn", "routes": 50, "limit": 50}
+    assert parsed(told=[told | {"nearness": "near"}]).trouble == ""
+    over = parsed(told=[told | {"nearness": "over"}])
+    assert over.trouble == "192.0.2.100 has told 50 routes of e-vpn and may tell no more"
     assert parsed(left_out=3).trouble == "3 routes are not as the speaker has them"
 
 

@@ -45,6 +45,6 @@ def test_the_metrics_tell_that_the_speaker_is_away_and_how_many_routes_there_are
 
 def test_the_status_tells_how_old_the_cache_is() -> None:
     status = OverlayStatus(
-        sessions={}, error="", announced=0, remote=0, stale=0, cached_at=90.0, relists={}, left_out=0
+        sessions={}, error="", announced=0, remote=0, stale=0, cached_at=90.0, relists={}, left_out=0, told={}
     )
     assert describe_overlay(status, [], vtep=IPv4Address("192.0.2.1"), now=100.0)["cache_age_s"] == 10.0

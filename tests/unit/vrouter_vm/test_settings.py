@@ -151,6 +151,18 @@ def test_the_peers_come_with_their_passwords_and_one_that_cannot_be_read_is_name
         peer_settings(settings, file="f")
 
 
+def test_a_peer_may_tell_as_many_routes_as_all_others_unless_it_has_a_limit_of_its_own(tmp_path: Path) -> None:
+    peers = [
+        {"address": "192.0.2.100"},
+        {"address": "192.0.2.1", "max_routes": 1000},
+        {"address": "192.0.2.2", "max_routes": 0},
+    ]
+    for given, expected in (({}, [50_000, 1000, 0]), ({"max_routes": 9}, [9, 1000, 0])):
+        settings = load(tmp_path, {"overlay": OVERLAY | {"bgp": {"asn": 64512, "peers": peers} | given}}).overlay
+        assert settings is not None
+        assert [peer.max_routes for peer in peer_settings(settings, file="f")] == expected
+
+
 def test_the_sample_has_every_key_of_the_overlay_with_its_default(tmp_path: Path) -> None:
     lines = SAMPLE.read_text().splitlines()
     first = lines.index("# overlay:")
@@ -161,7 +173,7 @@ def test_the_sample_has_every_key_of_the_overlay_with_its_default(tmp_path: Path
         section.append(line.removeprefix("# "))
     sample = load(tmp_path, yaml.safe_load("\n".join(section))).overlay
     assert sample is not None
-    peer = PeerSection(address="192.0.2.100", password_file="/etc/tf-vsphere/bgp-password")
+    peer = PeerSection(address="192.0.2.100", password_file="/etc/tf-vsphere/bgp-password", max_routes=50_000)
     bgp = BgpSettings(asn=64512, peers=(peer,))
     assert sample == OverlaySettings(interface="eth2", vtep="192.0.2.1", bgp=bgp)
     keys = {key for part in (OverlaySettings, BgpSettings, PeerSection) for key in part.__struct_fields__}

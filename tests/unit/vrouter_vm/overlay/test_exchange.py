@@ -17,7 +17,8 @@ from vrouter_vm.model import RouteTarget
 from vrouter_vm.overlay import bgp
 from vrouter_vm.overlay.bgp import EndOfRib, Event, PeerState, Withdrawn
 from vrouter_vm.overlay.exchange import BgpOverlay
-from vrouter_vm.overlay_model import BgpRoute, EvpnRoute, PeerSettings, RouteKey
+from vrouter_vm.overlay.limits import Told
+from vrouter_vm.overlay_model import BgpRoute, EvpnRoute, Family, PeerSettings, RouteKey
 
 REFLECTOR = "192.0.2.100"
 THERE = IPv4Address("192.0.2.2")
@@ -37,11 +38,12 @@ def make_route(address: str) -> EvpnRoute:
 
 
 class PlayedSpeaker:
-    """Says what it is told to say; `up`: the peers that it is in session with, if asked."""
+    """Says what it is told to say; if asked, `up`: the peers in session with it, and `counted`: what they have told."""
 
     def __init__(self) -> None:
         self.said: queue.Queue[Sequence[Event] | None] = queue.Queue()
         self.up: frozenset[str] = frozenset({REFLECTOR})
+        self.counted: list[Told] = []
 
     def start_bgp(self, *, asn: int, router_id: IPv4Address) -> bool:
         return True
@@ -54,6 +56,9 @@ class PlayedSpeaker:
 
     def sessions(self) -> frozenset[str]:
         return self.up
+
+    def told(self) -> list[Told]:
+        return self.counted
 
     def probe(self, number: int, *, timeout_s: float) -> None:
         pass
@@ -133,3 +138,29 @@ def test_what_the_only_peer_withdraws_before_it_goes_is_no_leftover_that_it_has_
         wait_until(lambda: overlay.status.stale == 2, "and all of its routes have nobody to confirm them")
         clock.now += SETTLE_S
         assert remote(overlay) == both
+
+
+def test_while_a_peer_has_told_as_many_routes_as_it_may_what_it_has_not_told_again_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That it has is known before what it has not told means anything."""
+    clock, one, other, third = Clock(), *(make_route(f"10.1.1.{number}/32") for number in (12, 13, 14))
+    both = {one.key: one, other.key: other}
+    up = PeerState(peer=REFLECTOR, is_established=True, is_initial=False)
+    with playing(tmp_path, monkeypatch, clock) as (overlay, speaker):
+        speaker.said.put([up, one, other, EndOfRib(peer=REFLECTOR)])
+        wait_until(lambda: remote(overlay) == both, "both are heard")
+        speaker.up = frozenset()
+        speaker.said.put([Withdrawn(key=one.key), Withdrawn(key=other.key)])
+        wait_until(lambda: overlay.status.stale == 2, "the session is down")
+        speaker.up = frozenset({REFLECTOR})
+        speaker.counted = [Told(peer=REFLECTOR, family=Family.EVPN, routes=1, limit=1)]
+        speaker.said.put([up, one, EndOfRib(peer=REFLECTOR)])
+        wait_until(lambda: overlay.status.stale == 1, "it is up again")
+        clock.now += 2 * SETTLE_S
+        assert remote(overlay) == both
+        speaker.counted = [Told(peer=REFLECTOR, family=Family.EVPN, routes=2, limit=5)]
+        speaker.said.put([EndOfRib(peer=REFLECTOR), third])
+        wait_until(lambda: remote(overlay) == {**both, third.key: third}, "all that there is may be told now")
+        clock.now += SETTLE_S
+        assert remote(overlay) == {one.key: one, third.key: third}

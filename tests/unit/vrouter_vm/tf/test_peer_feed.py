@@ -23,7 +23,7 @@ from vrouter_vm.tf.peer_feed import (
 )
 
 RECORDED = Path(__file__).parents[3] / "data" / "tf-config-api" / "2-subnets-policy-tags-routers.jsonl"
-SESSION = SessionSettings(hold_time_s=9, restart_time_s=120)
+SESSION = SessionSettings(hold_time_s=9, restart_time_s=120, max_routes=50)
 OWN = IPv4Address("192.0.2.1")
 CONTROL = BgpRouter(
     name="ctl-1",
@@ -40,7 +40,7 @@ REFLECTOR = replace(CONTROL, name="rr-1", address="192.0.2.100", kind="router", 
 
 
 def peer(address: str, *, port: int = 179, password: str | None = None) -> PeerSettings:
-    return PeerSettings(address=address, port=port, password=password, hold_time_s=9, restart_time_s=120)
+    return PeerSettings(address=address, port=port, password=password, hold_time_s=9, restart_time_s=120, max_routes=50)
 
 
 def test_a_bgp_router_is_read_as_tf_gives_it() -> None:

@@ -28,8 +28,12 @@ NEIGHBOUR_ADVERTISEMENT: Final = 136
 
 INTERVAL_S: Final = 300.0
 """Between two advertisements nobody asked for. RFC 4861, 6.2.1 allows 4 to 1800 s and proposes 600."""
-ROUTER_LIFETIME_S: Final = 1800
-"""Three and more are missed before a guest gives its router up; a restart of the agent misses none of it."""
+ROUTER_LIFETIME_S: Final = 65535
+"""The longest there is (RFC 8319, 4). The router is the kernel, always at the same address: that nobody advertises it
+is no reason for a guest to give it up, as a day's DHCP lease keeps it for IPv4.
+"""
+_DNS_LIFETIME_S: Final = 1800
+"""Of what TF may change: six times `INTERVAL_S`."""
 
 _ADVERTISEMENT: Final = struct.Struct("!BBHBBHII")
 _PREFIX: Final = struct.Struct("!BBBBIII16s")
@@ -123,11 +127,11 @@ def router_advertisement(guest: Guest, told: Told6, *, router_mac: MacAddress) -
         )
     if told.dns:
         servers = b"".join(server.packed for server in told.dns)
-        text += struct.pack("!BBHI", _RDNSS, 1 + 2 * len(told.dns), 0, ROUTER_LIFETIME_S) + servers
+        text += struct.pack("!BBHI", _RDNSS, 1 + 2 * len(told.dns), 0, _DNS_LIFETIME_S) + servers
     if told.domains:
         names = b"".join(map(dhcp_options.encode_name, told.domains))
         names += bytes(-len(names) % 8)
-        text += struct.pack("!BBHI", _DNSSL, 1 + len(names) // 8, 0, ROUTER_LIFETIME_S) + names
+        text += struct.pack("!BBHI", _DNSSL, 1 + len(names) // 8, 0, _DNS_LIFETIME_S) + names
     return text
 
 

@@ -25,6 +25,7 @@ def keepalived(
                 f"global_defs {{\n    router_id {namespace}\n}}",
                 "vrrp_instance shared {",
                 "    interface eth0\n    virtual_router_id 7\n    state BACKUP\n    advert_int 1",
+                "    garp_master_refresh 30",
                 f"    priority {priority}\n    unicast_src_ip {own}\n    unicast_peer {{\n        {peer}\n    }}",
                 f"    virtual_ipaddress {{\n        {first} dev eth0\n    }}",
                 *(["    virtual_ipaddress_excluded {", *lines, "    }"] if lines else []),

@@ -240,6 +240,17 @@ def test_the_vif_has_the_trunks_mac_and_the_settings_that_the_traps_ask_for() ->
     assert paths["ipv4/conf/eth1.101/accept_redirects"] == 0
 
 
+def test_no_guest_tells_the_router_anything_by_ipv6_and_it_has_no_address_there_but_ours() -> None:
+    desired = want(make_port(1, addresses=("10.1.1.11", "fd00:1::11")))
+    for device in ("eth1.101", "v5"):
+        settings = {sysctl.path: value for sysctl, value in desired.sysctls.items() if sysctl.ifname == device}
+        found = {path.rpartition("/")[2]: value for path, value in settings.items() if path.startswith("ipv6/")}
+        assert found["disable_ipv6"] == 0
+        assert found["forwarding"] == 1
+        assert (found["accept_ra"], found["autoconf"], found["accept_redirects"], found["accept_dad"]) == (0, 0, 0, 0)
+        assert found["addr_gen_mode"] == 1, "IN6_ADDR_GEN_MODE_NONE"
+
+
 def test_the_router_has_service_addresses_and_speaks_as_none_of_them() -> None:
     subnets = tuple(replace(subnet, dns=subnet.prefix[2]) for subnet in RED.subnets)
     network = replace(RED, subnets=subnets, link_local_services=(METADATA,))

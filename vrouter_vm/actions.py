@@ -191,6 +191,12 @@ class DeleteRoute(Action, frozen=True, kw_only=True, gc=False):
     route: Route
 
 
+class DeleteNextHop(Action, frozen=True, kw_only=True, gc=False):
+    """Delete a next hop object, or a group of them, that no route leads to."""
+
+    number: int
+
+
 class ReplaceFilters(Action, frozen=True, kw_only=True, gc=False):
     """Replace our nftables tables, rules and elements, in one transaction."""
 
@@ -249,6 +255,7 @@ KernelAction: TypeAlias = (
     | DeleteNeighbour
     | AddTunnelEnd
     | DeleteTunnelEnd
+    | DeleteNextHop
 )
 FilterAction: TypeAlias = ReplaceFilters | ChangeElements
 SpeakerAction: TypeAlias = Announce | Withdraw
@@ -338,6 +345,8 @@ def describe(action: AnyAction) -> str:  # noqa: PLR0912, PLR0915 - one line per
             text = f"add route {_route(route)}"
         case DeleteRoute(route=route):
             text = f"delete route {_route(route)}"
+        case DeleteNextHop(number=number):
+            text = f"delete next hop object {number}"
         case ReplaceFilters():
             text = "replace the filters"
         case ChangeElements(want=want, have=have, chains=chains, gone_chains=gone_chains):

@@ -29,6 +29,7 @@ def desired_state(
     policies: PolicyView = NO_POLICIES,
     trunk: Trunk,
     has_ipv6: bool,
+    has_resilient_groups: bool = False,
     overlay: Overlay | None = None,
     max_flows: int = 0,
 ) -> Desired:
@@ -41,6 +42,7 @@ def desired_state(
             policies=policies,
             trunk=trunk,
             has_ipv6=has_ipv6,
+            has_resilient_groups=has_resilient_groups,
             overlay=overlay,
             max_flows=max_flows,
         )
@@ -55,6 +57,7 @@ def all_wanted(
     policies: PolicyView = NO_POLICIES,
     trunk: Trunk,
     has_ipv6: bool,
+    has_resilient_groups: bool = False,
     overlay: Overlay | None = None,
     owners: Owners = NO_OWNERS,
     claims: Iterable[Claim] = (),
@@ -64,7 +67,14 @@ def all_wanted(
 
     `max_flows`: of a guest of which TF says nothing; 0: any number.
     """
-    wanted = Wanted(trunk=trunk, has_ipv6=has_ipv6, overlay=overlay, owners=owners, max_flows=max_flows)
+    wanted = Wanted(
+        trunk=trunk,
+        has_ipv6=has_ipv6,
+        has_resilient_groups=has_resilient_groups,
+        overlay=overlay,
+        owners=owners,
+        max_flows=max_flows,
+    )
     wanted.claims.tell(claims)
     for port in ports:
         wanted.places.set_port(port.vmi_uuid, port)
@@ -241,5 +251,6 @@ def surroundings(have: Observed) -> Observed:
         labels=frozenset(),
         landings=frozenset(),
         is_listening=False,
+        idle_next_hops=frozenset(),
         filters=ObservedFilters(elements={}, is_intact=True, drops=have.filters.drops),
     )

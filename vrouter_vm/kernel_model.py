@@ -5,7 +5,7 @@ together, as it is and as it should be.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Address
@@ -196,10 +196,12 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class MultipathRoute(Route, frozen=True, kw_only=True, gc=False):
     """A route with several next hops, among which the kernel shares out flows: the one of a `Route`, and the others.
 
-    In the order of `spread`, so that equal ones are the same.
+    In the order of `spread`, so that equal ones are the same. `is_resilient`: by a group of next hop objects that
+    remembers which flows have gone where (Documentation/networking/nexthop-group-resilient.rst); it may have one alone.
     """
 
     others: tuple[NextHop, ...]
+    is_resilient: bool = False
 
     @property
     def next_hops(self) -> tuple[NextHop, ...]:
@@ -208,11 +210,17 @@ class MultipathRoute(Route, frozen=True, kw_only=True, gc=False):
 
 
 def spread(
-    next_hops: Iterable[NextHop], *, table: int, prefix: IpNetwork, metric: int, source: IpAddress | None = None
+    next_hops: Iterable[NextHop],
+    *,
+    table: int,
+    prefix: IpNetwork,
+    metric: int,
+    source: IpAddress | None = None,
+    is_resilient: bool = False,
 ) -> Route:
     """Return the route by these next hops; raises ValueError when there is none."""
     first, *others = sorted(set(next_hops), key=lambda hop: (hop.ifname, str(hop.via), hop.label or 0))
-    if not others:
+    if not others and not is_resilient:
         return Route(
             table=table,
             prefix=prefix,
@@ -231,7 +239,29 @@ def spread(
         via=first.via,
         label=first.label,
         others=tuple(others),
+        is_resilient=is_resilient,
     )
+
+
+def only(route: Route, next_hops: Collection[NextHop]) -> Route | None:
+    """Return what is left of a route when it has these of its next hops alone; None: nothing."""
+    if len(next_hops) == len(route.next_hops):
+        return route
+    if not next_hops:
+        return None
+    return spread(
+        next_hops,
+        table=route.table,
+        prefix=route.prefix,
+        metric=route.metric,
+        source=route.source,
+        is_resilient=is_resilient(route),
+    )
+
+
+def is_resilient(route: Route | None) -> bool:
+    """True when a route leads to a group of next hop objects."""
+    return isinstance(route, MultipathRoute) and route.is_resilient
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -321,6 +351,8 @@ class Observed:
 
     `has_ipv6` is false on a kernel started with ipv6.disable=1: no IPv6 action may be planned there. `underlay` is None
     without an overlay. `is_listening`: there is a port at which MPLS over UDP is taken in (`MplsDriver.FOU`).
+    `has_resilient_groups`: the kernel can do that (Linux 5.13). `idle_next_hops`: numbers of objects of ours that no
+    route leads to.
     """
 
     trunk: Trunk
@@ -341,6 +373,8 @@ class Observed:
     labels: frozenset[LabelRoute] = frozenset()
     landings: frozenset[Landing] = frozenset()
     is_listening: bool = False
+    has_resilient_groups: bool = False
+    idle_next_hops: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)

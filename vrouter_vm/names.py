@@ -11,6 +11,7 @@
 | label | route protocol 80 and a door |
 | route | route protocol 80 and a table of `table_of` or `landing_table_of` |
 | rule | the two lookups of `RULE_PRIORITIES`, and those that lead to a table of `landing_table_of` |
+| next hop object | route protocol 80 and a number of `NEXT_HOP_IDS` |
 | filters | the tables `inet vrouter` and `arp vrouter` |
 
 Interface names have at most 15 characters (Linux, IFNAMSIZ - 1).
@@ -33,6 +34,12 @@ ROUTE_PROTOCOL: Final = 80
 """Private: routing daemons take routes of their own protocols (11, 186 to 199) for theirs."""
 
 FILTER_TABLE: Final = "vrouter"
+
+OBJECTS_OF_ROUTE: Final = 1024
+NEXT_HOP_IDS: Final = range(0x5000_0000, 0x5800_0000)
+"""Numbers of next hop objects. Each route that leads to a group of them has `OBJECTS_OF_ROUTE` in a row, of which the
+first is the group's and the others are its members'.
+"""
 
 LANDING_PRIORITY: Final = 900
 """Of the rules for what comes out of tunnels: before its VRF's table is looked into."""

@@ -54,6 +54,7 @@ from vrouter_vm.actions import (
     DeleteLanding,
     DeleteLink,
     DeleteNeighbour,
+    DeleteNextHop,
     DeleteRoute,
     DeleteRule,
     DeleteTunnelEnd,
@@ -85,7 +86,7 @@ from vrouter_vm.kernel_model import (
     TunnelDevice,
     Underlay,
     Vxlan,
-    spread,
+    only,
 )
 from vrouter_vm.model import IpNetwork
 from vrouter_vm.overlay_model import BgpRoute, RouteKey
@@ -244,9 +245,8 @@ def _shortened(want: Desired, have: Observed, decision: _Decision) -> Iterator[t
     several = [route for route in have.routes if isinstance(route, MultipathRoute)] if doomed else ()
     wanted = {_slot(route) for route in want.routes} if several else ()
     for route in several:
-        rest = [hop for hop in route.next_hops if hop.ifname not in doomed]
-        if 0 < len(rest) < len(route.next_hops) and _slot(route) in wanted:
-            left = spread(rest, table=route.table, prefix=route.prefix, metric=route.metric, source=route.source)
+        left = only(route, [hop for hop in route.next_hops if hop.ifname not in doomed])
+        if left is not None and left is not route and _slot(route) in wanted:
             yield route, left
 
 
@@ -560,6 +560,8 @@ def _leftovers(want: Desired, have: Observed, decision: _Decision) -> Iterator[A
         if route.ifname is None and route.table not in kept_tables and route not in replaced:
             needs = (vrf_of_table[route.table],) if route.table in vrf_of_table else ()
             yield DeleteRoute(subject=f"table {route.table}", needs=needs, route=route)
+    for number in sorted(have.idle_next_hops):  # a group before its members
+        yield DeleteNextHop(subject="next hops", number=number)
 
 
 def _retirements(want: Desired, have: Observed, decision: _Decision) -> Iterator[AnyAction]:

@@ -183,6 +183,7 @@ class Reconciler:
             policies=policies,
             trunk=have.trunk,
             has_ipv6=have.has_ipv6,
+            has_resilient_groups=have.has_resilient_groups,
             overlay=self._overlay(view, have),
             owners=owners_in(have, ports, interfaces.known) | self._owners.among({port.vmi_uuid for port in ports}),
             claims=self._claims,

@@ -34,6 +34,7 @@ from vrouter_vm.actions import (
     DeleteLanding,
     DeleteLink,
     DeleteNeighbour,
+    DeleteNextHop,
     DeleteRoute,
     DeleteRule,
     DeleteTunnelEnd,
@@ -73,7 +74,8 @@ from vrouter_vm.kernel_model import (
     Underlay,
     Vif,
     Vrf,
-    spread,
+    is_resilient,
+    only,
 )
 from vrouter_vm.model import (
     InterfaceSettings,
@@ -193,6 +195,8 @@ class FakeHost:
     trunk: Trunk = field(default_factory=lambda: Trunk(name="eth1", mac=TRUNK_MAC, is_up=False))
     underlay: Underlay | None = None
     has_ipv6: bool = True
+    has_resilient_groups: bool = True
+    idle_next_hops: set[int] = field(default_factory=set)
     vrfs: dict[str, Vrf] = field(default_factory=dict)
     vifs: dict[str, Vif] = field(default_factory=dict)
     vxlans: dict[str, TunnelDevice] = field(default_factory=dict)
@@ -246,6 +250,8 @@ class FakeHost:
             labels=frozenset(self.labels),
             landings=frozenset(self.landings),
             is_listening=self.is_listening,
+            has_resilient_groups=self.has_resilient_groups,
+            idle_next_hops=frozenset(self.idle_next_hops),
         )
 
     def see(self) -> Observed:
@@ -268,6 +274,8 @@ class FakeHost:
         number = len(self.applied)
         self.applied.append(action)
         if number == self.fail_at:
+            if isinstance(action, AddRoute) and is_resilient(action.route):
+                self.idle_next_hops.update(names.NEXT_HOP_IDS[1:3])
             raise self.failure("fake kernel", "apply", action.subject, "told to fail")
         if isinstance(action, ReplaceFilters | ChangeElements):
             self._filter(action)
@@ -427,6 +435,8 @@ class FakeHost:
                 self.routes.add(route)
             case DeleteRoute(route=route):
                 self.routes.discard(route)
+            case DeleteNextHop(number=number):
+                self.idle_next_hops.discard(number)
             case _:
                 assert_never(action)
 
@@ -593,13 +603,11 @@ class FakeFilters:
 
 
 def _without(route: Route, ifname: str) -> Route | None:
-    """As the kernel: an IPv4 route goes with any of its devices, an IPv6 route goes on with its other ones."""
-    rest = [hop for hop in route.next_hops if hop.ifname != ifname]
-    if len(rest) == len(route.next_hops):
-        return route
-    if not rest or route.prefix.version == 4:
-        return None
-    return spread(rest, table=route.table, prefix=route.prefix, metric=route.metric, source=route.source)
+    """As the kernel: an IPv4 route goes with any of its devices; an IPv6 route goes on with its other ones, and so does
+    one to a group.
+    """
+    left = only(route, [hop for hop in route.next_hops if hop.ifname != ifname])
+    return left if left is route or route.prefix.version == 6 or is_resilient(route) else None
 
 
 def _route_key(route: Route) -> tuple[int, IpNetwork, int]:

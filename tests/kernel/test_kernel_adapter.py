@@ -133,6 +133,7 @@ def plan(
         interfaces=make_interfaces(ports, *settings),
         trunk=have.trunk,
         has_ipv6=have.has_ipv6,
+        has_resilient_groups=have.has_resilient_groups,
         overlay=overlay,
     )
     actions = plan_host(want=want, have=have).actions

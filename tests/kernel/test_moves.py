@@ -162,18 +162,25 @@ def test_guests_that_use_an_address_at_once_share_its_flows_and_who_moves_or_goe
         site.connect(site.b)
         site.b.serve(MOVER)  # while host a goes on to serve it
         wait_spread({"a": 2, "b": 3, "c": 2, "leaf": 2})
-        for name, sockets in senders.items():
-            assert set(answer.ask(sockets, AT_ONCE).values()) == members, name
+        first = {name: answer.ask(sockets, AT_ONCE) for name, sockets in senders.items()}
+        for name, answers in first.items():
+            assert set(answers.values()) == members, name
         site.a.drop(MOVER)
         with route_monitor(site.a) as changes:
             site.a.drop(R2)
             wait_spread({"a": 1, "b": 2, "c": 1, "leaf": 1})
-            for name, sockets in senders.items():
-                assert set(answer.ask(sockets, AT_ONCE).values()) == members - {R2.name}, name
+            then = {name: answer.ask(sockets, AT_ONCE) for name, sockets in senders.items()}
+            for name, answers in then.items():
+                assert set(answers.values()) == members - {R2.name}, name
+                moved = {port for port, guest in first[name].items() if guest not in (R2.name, answers[port])}
+                assert not moved, f"{name}: flows to who stays"
         ways = [line for line in changes() if f"{AT_ONCE} " in line and "table 100005" in line]
         assert ways, "seen"
         assert not [line for line in ways if line.startswith("Deleted")], "there is a way at every moment"
         site.a.serve(R2)
+        wait_spread({"a": 2, "b": 3, "c": 2, "leaf": 2})
+        for name in (R1.name, R4.name):  # the fabric's router spreads anew
+            assert answer.ask(senders[name], AT_ONCE) == then[name], f"{name}: who comes takes no flow under way"
         six = stack.enter_context(answering((R2.name, R3.name), AT_ONCE6))
         wait_spread({"a": 2, "b": 2, "c": 0}, AT_ONCE6)
         with asking(R1.name, R1.ipv6 or "", flows=FLOWS) as sockets:

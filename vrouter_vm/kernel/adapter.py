@@ -24,17 +24,21 @@ from vrouter_vm.actions import (
     DeleteLanding,
     DeleteLink,
     DeleteNeighbour,
+    DeleteNextHop,
     DeleteRoute,
     DeleteRule,
     DeleteTunnelEnd,
     KernelAction,
     Listen,
+    ReplaceRoute,
+    RouteAction,
     SetSysctl,
     StopListening,
     describe,
 )
-from vrouter_vm.kernel import netlink, rtlink, rtroute, rttc
+from vrouter_vm.kernel import netlink, rtlink, rtnexthop, rtroute, rttc
 from vrouter_vm.kernel.fou import FouPort
+from vrouter_vm.kernel.groups import Groups
 from vrouter_vm.kernel.messages import (
     MPLS_UDP,
     PROXY_DELAY,
@@ -49,6 +53,7 @@ from vrouter_vm.kernel.messages import (
 from vrouter_vm.kernel.netlink import Message
 from vrouter_vm.kernel.route_socket import SYSTEM, RouteSocket
 from vrouter_vm.kernel.rtlink import Link
+from vrouter_vm.kernel.rtnexthop import NextHopEntry
 from vrouter_vm.kernel_model import (
     ETHERNET_MTU_BYTES,
     LabelDoor,
@@ -71,6 +76,7 @@ from vrouter_vm.kernel_model import (
     Vif,
     Vrf,
     Vxlan,
+    is_resilient,
     spread,
 )
 from vrouter_vm.model import IpVersion, MacAddress
@@ -95,7 +101,7 @@ _HOST_PATHS: Final = (
 
 _DELETIONS: Final = (
     *(DeleteLink, DeleteAddress, DeleteNeighbour, DeleteTunnelEnd),
-    *(DeleteRoute, DeleteRule, DeleteLanding, DeleteLabel, StopListening),
+    *(DeleteRoute, DeleteRule, DeleteLanding, DeleteLabel, DeleteNextHop, StopListening),
 )
 
 
@@ -112,6 +118,7 @@ class Kernel:
         self._trunk = trunk
         self._underlay = None if underlay is None else Underlay(name=underlay, mtu_bytes=ETHERNET_MTU_BYTES)
         self._fou_port = fou_port
+        self._groups = Groups()
 
     def observe_trunk(self) -> Trunk:
         """Return the trunk NIC; raises `ConfigError` when there is none of that name."""
@@ -146,6 +153,9 @@ class Kernel:
         with_neighbours = {link.index: link.name for link in (*vifs, *vxlans, *outers)}
         closed = {outer.name for outer, inner in pairs if not inner.is_up}
         rules = [rule for version in versions for rule in self._rules(version)]
+        has_groups = self._socket.request([rtnexthop.resilience_question()]) != [errno.EOPNOTSUPP]
+        self._groups = Groups(self._next_hops(name_of) if has_groups else ())
+        routes = frozenset(route for version in versions for route in self._routes(version, name_of))
         return Observed(
             trunk=Trunk(name=trunk.name, mac=MacAddress(trunk.mac), is_up=trunk.is_up),
             underlay=self._underlay_among(links),
@@ -164,7 +174,7 @@ class Kernel:
             links_up=frozenset(link.name for link in devices if link.is_up) - closed,
             foreign_names=frozenset(link.name for link in links if link.index not in ours),
             addresses=frozenset(self._addresses(ours, name_of)),
-            routes=frozenset(route for version in versions for route in self._routes(version, name_of)),
+            routes=routes,
             neighbours=frozenset(entry for version in versions for entry in self._neighbours(version, with_neighbours)),
             rules=frozenset(rule for rule in rules if isinstance(rule, Rule)),
             landings=frozenset(rule for rule in rules if isinstance(rule, Landing)),
@@ -172,6 +182,8 @@ class Kernel:
             filters=filters,
             labels=frozenset(self._labels(name_of)) if (_SYSCTL_ROOT / "mpls").is_dir() else frozenset(),
             is_listening=self._fou_port is not None and self._fou_port.is_open(),
+            has_resilient_groups=has_groups,
+            idle_next_hops=self._groups.idle,
         )
 
     def apply_all(self, actions: Sequence[KernelAction]) -> list[BoundaryError | None]:
@@ -208,7 +220,11 @@ class Kernel:
         for number, action in enumerate(actions):
             try:
                 if isinstance(action, ROUTE_ACTIONS):
-                    yield message_about(action), (number,)
+                    if is_resilient(action.route) or (isinstance(action, ReplaceRoute) and is_resilient(action.have)):
+                        for message in self._group_messages(action, message_about, index_of):
+                            yield message, (number,)
+                    else:
+                        yield message_about(action), (number,)
                 elif isinstance(action, Listen | StopListening):
                     self._listen(action)
                     codes[number] = 0
@@ -223,6 +239,20 @@ class Kernel:
             except OSError as error:
                 codes[number] = error.errno or errno.EIO
         yield from settings.messages(index_of, codes)
+
+    def _group_messages(
+        self, action: RouteAction, message_about: RouteMessages, index_of: IndexOf
+    ) -> Iterator[Message]:
+        """Yield what carries out an action about a route that leads, or has led, to a group of next hop objects."""
+        route, groups = action.route, self._groups
+        if isinstance(action, DeleteRoute) or not is_resilient(route):
+            yield message_about(action)
+            yield from groups.dissolve(route)
+            return
+        is_new = groups.number_of(route) is None
+        yield from groups.gather(route, index_of)
+        if is_new or not isinstance(action, ReplaceRoute) or action.have.source != route.source:
+            yield message_about(action, group=groups.number_of(route))
 
     def _listen(self, action: Listen | StopListening) -> None:
         if self._fou_port is None:
@@ -277,6 +307,18 @@ class Kernel:
         for body in self._socket.dump("routes", rtroute.GET_ROUTE, request):
             entry = rtroute.parse_route(body)
             if entry.protocol == names.ROUTE_PROTOCOL and names.is_table_of_ours(entry.table):
+                if entry.group is not None:
+                    slot = entry.table, entry.prefix, entry.metric
+                    if several := self._groups.adopt(slot, entry.group):
+                        yield spread(
+                            several,
+                            table=entry.table,
+                            prefix=entry.prefix,
+                            metric=entry.metric,
+                            source=entry.source,
+                            is_resilient=True,
+                        )
+                        continue
                 if entry.hops:
                     hops = [NextHop(name_of.get(hop.index, ""), hop.gateway, _only(hop.labels)) for hop in entry.hops]
                     yield spread(hops, table=entry.table, prefix=entry.prefix, metric=entry.metric, source=entry.source)
@@ -291,6 +333,11 @@ class Kernel:
                     source=entry.source,
                     label=_only(entry.labels),
                 )
+
+    def _next_hops(self, name_of: Mapping[int, str]) -> Iterator[tuple[NextHopEntry, NextHop]]:
+        for body in self._socket.dump("next hops", rtnexthop.GET_NEXT_HOP, rtnexthop.next_hops_request()):
+            entry = rtnexthop.parse_next_hop(body)
+            yield entry, NextHop(name_of.get(entry.index or 0, ""), entry.gateway, _only(entry.labels))
 
     def _labels(self, name_of: Mapping[int, str]) -> Iterator[LabelRoute]:
         request = rtroute.labels_request(protocol=names.ROUTE_PROTOCOL)

@@ -27,6 +27,7 @@ from vrouter_vm.actions import (
     DeleteLanding,
     DeleteLink,
     DeleteNeighbour,
+    DeleteNextHop,
     DeleteRoute,
     DeleteRule,
     DeleteTunnelEnd,
@@ -40,7 +41,7 @@ from vrouter_vm.actions import (
     SetUp,
     StopListening,
 )
-from vrouter_vm.kernel import netlink, rtlink, rtroute, rttc
+from vrouter_vm.kernel import netlink, rtlink, rtnexthop, rtroute, rttc
 from vrouter_vm.kernel.netlink import Message
 from vrouter_vm.kernel.rtroute import RouteFrame
 from vrouter_vm.kernel_model import (
@@ -159,6 +160,8 @@ def _message(action: KernelAction, index_of: IndexOf) -> Message:  # noqa: PLR09
             return rttc.delete_far_end(index_of(end.ifname), end.vtep)
         case DeleteTunnelEnd(end=end):
             return rtroute.far_end(rtroute.DEL_NEIGHBOUR, 0, index_of(end.ifname), end.vtep, end.mac)
+        case DeleteNextHop(number=number):
+            return rtnexthop.deletion(number)
         case AddRoute() | ReplaceRoute() | DeleteRoute() | SetSysctl() | Listen() | StopListening():
             raise TypeError("`_messages` does that")
         case _:
@@ -250,11 +253,13 @@ class RouteMessages:
         self._last: RouteAction | None = None
         self._frame: RouteFrame
 
-    def __call__(self, action: RouteAction) -> Message:
-        """Return what carries out an action; raises OSError when there is no such device."""
+    def __call__(self, action: RouteAction, *, group: int | None = None) -> Message:
+        """Return what carries out an action; raises OSError when there is no such device. `group`: what the route is to
+        lead to.
+        """
         route = action.route
         if isinstance(route, MultipathRoute):
-            return self._multipath(action, route)
+            return self._multipath(action, route, group)
         if self._last is None or not _is_parallel(action, self._last):
             kind, flags = _ROUTE_REQUESTS[type(action)]
             self._frame = rtroute.route_frame(
@@ -273,9 +278,9 @@ class RouteMessages:
             self._last = action
         return self._frame.about(route.prefix)
 
-    def _multipath(self, action: RouteAction, route: MultipathRoute) -> Message:
+    def _multipath(self, action: RouteAction, route: MultipathRoute, group: int | None) -> Message:
         kind, flags = _ROUTE_REQUESTS[type(action)]
-        is_gone = kind == rtroute.DEL_ROUTE  # whatever its devices are by now
+        has_none = kind == rtroute.DEL_ROUTE or group is not None  # whatever its devices are by now
         return rtroute.multipath_route(
             kind,
             flags,
@@ -283,8 +288,9 @@ class RouteMessages:
             table=route.table,
             protocol=names.ROUTE_PROTOCOL,
             metric=route.metric,
-            hops=() if is_gone else [(self._index_of(hop.ifname), hop.via, hop.label) for hop in route.next_hops],
+            hops=() if has_none else [(self._index_of(hop.ifname), hop.via, hop.label) for hop in route.next_hops],
             source=route.source,
+            group=group,
         )
 
 

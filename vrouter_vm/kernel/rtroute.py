@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
@@ -59,7 +59,7 @@ _IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO = 1, 2, 6
 _IFA_F_DEPRECATED: Final = 0x20
 _FOREVER: Final = 0xFFFFFFFF
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC, _RTA_TABLE = 1, 4, 5, 6, 7, 15
-_RTA_MULTIPATH, _RTA_VIA, _RTA_NEWDST, _RTA_ENCAP_TYPE, _RTA_ENCAP = 9, 18, 19, 21, 22
+_RTA_MULTIPATH, _RTA_VIA, _RTA_NEWDST, _RTA_ENCAP_TYPE, _RTA_ENCAP, _RTA_NH_ID = 9, 18, 19, 21, 22, 30
 _DST_HEADERS: Final = {version: attribute(_RTA_DST, bytes(size))[:-size] for version, size in ((4, 4), (6, 16))}
 """By IP version; the address follows."""
 _MPLS_DST: Final = 1
@@ -88,7 +88,9 @@ class HopEntry:
 
 @dataclass(frozen=True, slots=True)
 class RouteEntry:
-    """A route. `hops`: its next hops if it has several; then `index`, `gateway` and `labels` say nothing."""
+    """A route. `hops`: its next hops if it has several; then `index`, `gateway` and `labels` say nothing. `group`: the
+    number of the next hop object that it leads to.
+    """
 
     table: int
     protocol: int
@@ -100,6 +102,7 @@ class RouteEntry:
     labels: tuple[int, ...] = ()
     source: IpAddress | None = None
     hops: tuple[HopEntry, ...] = ()
+    group: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,9 +230,10 @@ def multipath_route(
     metric: int,
     hops: Iterable[tuple[int, IpAddress | None, int | None]],
     source: IpAddress | None = None,
+    group: int | None = None,
 ) -> Message:
-    """Return what adds or replaces a route with several next hops, each a device, an address there, a label; or what
-    deletes it, whatever next hops it has.
+    """Return what adds or replaces a route with several next hops, each a device, an address there, a label; or one to
+    a group of next hop objects, by its number; or what deletes either, whatever next hops it has.
     """
     is_gone = kind == DEL_ROUTE
     scope = SCOPE_ANY if is_gone else SCOPE_UNIVERSE
@@ -243,7 +247,9 @@ def multipath_route(
         body.append(attribute(_RTA_PRIORITY, U32.pack(metric)))
     if source is not None:
         body.append(attribute(_RTA_PREFSRC, source.packed))
-    if not is_gone:
+    if group is not None:
+        body.append(attribute(_RTA_NH_ID, U32.pack(group)))
+    elif not is_gone:
         body.append(attribute(_RTA_MULTIPATH, b"".join(starmap(_next_hop, hops))))
     return Message(kind, flags, b"".join(body))
 
@@ -256,8 +262,13 @@ def _next_hop(index: int, via: IpAddress | None, label: int | None) -> bytes:
 
 
 def _encapsulation(label: int) -> bytes:
-    mpls = attribute(_RTA_ENCAP, attribute(_MPLS_DST, _pack_label(label)))
-    return mpls + attribute(_RTA_ENCAP_TYPE, U16.pack(_ENCAP_MPLS))
+    kind, what = encapsulation_of(label)
+    return attribute(_RTA_ENCAP, what) + attribute(_RTA_ENCAP_TYPE, kind)
+
+
+def encapsulation_of(label: int) -> tuple[bytes, bytes]:
+    """Return the values of the attributes that put a label on: the kind of encapsulation, and what it consists of."""
+    return U16.pack(_ENCAP_MPLS), attribute(_MPLS_DST, _pack_label(label))
 
 
 def label_route(
@@ -332,7 +343,7 @@ def parse_address(body: bytes) -> AddressEntry:
     """Return an address of a dump."""
     _, length, flags, _, index = _ADDRESS.unpack_from(body)
     found = attributes(body, _ADDRESS.size)
-    address = _ip(found.get(_IFA_LOCAL) or found[_IFA_ADDRESS])
+    address = unpack_ip(found.get(_IFA_LOCAL) or found[_IFA_ADDRESS])
     return AddressEntry(index, address, length, is_preferred=not flags & _IFA_F_DEPRECATED)
 
 
@@ -347,11 +358,12 @@ def parse_route(body: bytes) -> RouteEntry:
         kind=kind,
         prefix=packed_prefix(dst or b"", length, version=4 if family == AF_INET else 6),
         index=unpack_u32(found.get(_RTA_OIF)),
-        gateway=None if gateway is None else _ip(gateway),
+        gateway=None if gateway is None else unpack_ip(gateway),
         metric=unpack_u32(found.get(_RTA_PRIORITY)) or 0,
-        source=None if source is None else _ip(source),
-        labels=_labels_of(found),
+        source=None if source is None else unpack_ip(source),
+        labels=labels_of(found.get(_RTA_ENCAP_TYPE), found.get(_RTA_ENCAP)),
         hops=_hops_of(several) if (several := found.get(_RTA_MULTIPATH)) is not None else (),
+        group=unpack_u32(found.get(_RTA_NH_ID)),
     )
 
 
@@ -375,7 +387,8 @@ def parse_neighbour(body: bytes) -> NeighbourEntry:
     _, index, state, _, _ = _NEIGHBOUR.unpack_from(body)
     found = attributes(body, _NEIGHBOUR.size)
     dst, mac = found.get(_NDA_DST), found.get(_NDA_LLADDR)
-    return NeighbourEntry(index, state, None if dst is None else _ip(dst), None if mac is None else format_mac(mac))
+    address = None if dst is None else unpack_ip(dst)
+    return NeighbourEntry(index, state, address, None if mac is None else format_mac(mac))
 
 
 def parse_rule(body: bytes) -> RuleEntry:
@@ -398,16 +411,17 @@ def _hops_of(packed: bytes) -> tuple[HopEntry, ...]:
         length, _, _, index = _NEXT_HOP.unpack_from(packed, at)
         found = attributes(packed[at : at + length], _NEXT_HOP.size)
         gateway = found.get(_RTA_GATEWAY)
-        hops.append(HopEntry(index, None if gateway is None else _ip(gateway), _labels_of(found)))
+        labels = labels_of(found.get(_RTA_ENCAP_TYPE), found.get(_RTA_ENCAP))
+        hops.append(HopEntry(index, None if gateway is None else unpack_ip(gateway), labels))
         at += length
     return tuple(hops)
 
 
-def _labels_of(route: Mapping[int, bytes]) -> tuple[int, ...]:
-    """Return the labels that a route puts on packets, the outermost first."""
-    if route.get(_RTA_ENCAP_TYPE) != U16.pack(_ENCAP_MPLS):
+def labels_of(kind: bytes | None, what: bytes | None) -> tuple[int, ...]:
+    """Return the labels that are put on packets, the outermost first: the inverse of `encapsulation_of`."""
+    if kind != U16.pack(_ENCAP_MPLS) or what is None:
         return ()
-    return tuple(entry >> 12 for (entry,) in _LABEL.iter_unpack(attributes(route[_RTA_ENCAP])[_MPLS_DST]))
+    return tuple(entry >> 12 for (entry,) in _LABEL.iter_unpack(attributes(what)[_MPLS_DST]))
 
 
 def _pack_label(label: int) -> bytes:
@@ -415,6 +429,6 @@ def _pack_label(label: int) -> bytes:
 
 
 @lru_cache(maxsize=4096)
-def _ip(packed: bytes) -> IpAddress:
+def unpack_ip(packed: bytes) -> IpAddress:
     """Return an address; thousands of routes have one gateway and one source."""
     return IPv4Address(packed) if len(packed) == 4 else IPv6Address(packed)  # noqa: PLR2004 - bytes of an address

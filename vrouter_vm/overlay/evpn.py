@@ -21,7 +21,7 @@ from typing import Final
 
 from vrouter_vm import names
 from vrouter_vm.model import Encapsulation, Exporter, IpNetwork, MacAddress, RouteTarget, RouteTargets, VnUuid
-from vrouter_vm.overlay_model import BgpRoute, EvpnRoute, VpnRoute
+from vrouter_vm.overlay_model import BgpRoute, Choice, EvpnRoute, SharedChoice, VpnRoute
 from vrouter_vm.prefixes import parse_prefix
 
 FIRST_GENERATION: Final = 100
@@ -213,6 +213,17 @@ def standing(route: BgpRoute) -> tuple[int, int]:
     lower discriminator (RFC 4271, 9.1.2.2 c, within one AS).
     """
     return -route.generation, route.med
+
+
+def is_of_guests(choice: Choice) -> bool:
+    """True when guests share a prefix, also while one host alone tells it: a network follows it so.
+
+    TF's vRouters tell every guest's own address so, too, as labelled routes.
+    """
+    route = choice.route
+    if route.generation != SHARED_GENERATION or route.med != SHARED_DISCRIMINATOR:
+        return False
+    return isinstance(route, EvpnRoute) or isinstance(choice, SharedChoice)
 
 
 def rank(

@@ -246,9 +246,17 @@ def route_to(
     return Route(table=table, prefix=prefix, ifname=ifname, metric=metric, via=via, source=source, label=label)
 
 
-def routes_to(next_hops: Iterable[NextHop], *, table: int, prefix: IpNetwork, source: IpAddress | None = None) -> Route:
+def routes_to(
+    next_hops: Iterable[NextHop],
+    *,
+    table: int,
+    prefix: IpNetwork,
+    source: IpAddress | None = None,
+    is_resilient: bool = False,
+) -> Route:
     """Return the route to a prefix by several next hops; raises ValueError when there is none."""
-    return spread(next_hops, table=table, prefix=prefix, metric=metric_of(prefix.version), source=source)
+    metric = metric_of(prefix.version)
+    return spread(next_hops, table=table, prefix=prefix, metric=metric, source=source, is_resilient=is_resilient)
 
 
 def routes_ipv6(placements: Iterable[Placement]) -> bool:

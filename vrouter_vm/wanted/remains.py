@@ -12,7 +12,7 @@ from ipaddress import IPv4Address
 
 from vrouter_vm import names
 from vrouter_vm.filters import policy
-from vrouter_vm.kernel_model import MplsDriver, MplsTunnel, MultipathRoute, NextHop, Route, spread
+from vrouter_vm.kernel_model import MplsDriver, MplsTunnel, MultipathRoute, NextHop, Route, only
 from vrouter_vm.model import Encapsulation, IpAddress, IpNetwork
 from vrouter_vm.overlay.rib import PrefixUnit
 from vrouter_vm.overlay_model import BgpRoute, EvpnRoute, Way
@@ -87,15 +87,13 @@ class Remains:
         """Return the way to a prefix of which nothing is heard that the network follows; `devices` are those of
         networks with guests here, `gone` is withdrawn by now.
         """
-        route, rest = self._route(unit), self.rest(unit, gone=gone, devices=devices)
-        if route is None or not rest:
-            return NOTHING
-        left = spread(rest, table=route.table, prefix=route.prefix, metric=route.metric, source=route.source)
-        return together([Part(routes=(left,)), *rest.values()])
+        route, rest = self.route(unit), self.rest(unit, gone=gone, devices=devices)
+        left = only(route, rest) if route is not None else None
+        return NOTHING if left is None else together([Part(routes=(left,)), *rest.values()])
 
     def next_hops(self, unit: PrefixUnit) -> tuple[NextHop, ...]:
         """Return all ways to a prefix that the kernel uses, those on this host too, if one of them leads elsewhere."""
-        route = self._route(unit)
+        route = self.route(unit)
         return () if route is None else route.next_hops
 
     def rest(self, unit: PrefixUnit, *, gone: Collection[Way], devices: Collection[str]) -> dict[NextHop, Part]:
@@ -110,7 +108,8 @@ class Remains:
                 found[hop] = self._vxlan_part(unit[1], hop.ifname, hop.via, gone, devices)
         return {hop: part for hop, part in found.items() if part is not NOTHING}
 
-    def _route(self, unit: PrefixUnit) -> Route | None:
+    def route(self, unit: PrefixUnit) -> Route | None:
+        """Return the route to a prefix that the kernel has, if one of its ways leads elsewhere."""
         network_id, prefix = unit
         return self._routes.get(names.table_of(network_id), {}).get(prefix)
 

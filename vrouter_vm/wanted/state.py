@@ -22,9 +22,9 @@ from typing import Final
 from vrouter_vm import names
 from vrouter_vm.claims import NO_OWNERS, Claims, Owners
 from vrouter_vm.filters import chains, policy
-from vrouter_vm.kernel_model import Landing, MplsDriver, NextHop, Route, Trunk
+from vrouter_vm.kernel_model import Landing, MplsDriver, NextHop, Route, Trunk, is_resilient
 from vrouter_vm.model import Encapsulation, Exporter, IpAddress, MacAddress, Network, Placement, VmiUuid, VnUuid
-from vrouter_vm.overlay.evpn import NO_ASN, Member, Vtep
+from vrouter_vm.overlay.evpn import NO_ASN, Member, Vtep, is_of_guests
 from vrouter_vm.overlay.rib import PrefixUnit, Rib
 from vrouter_vm.overlay_model import BgpRoute, Choice, RouteKey, SharedChoice, Way
 from vrouter_vm.wanted import links, tunnels
@@ -51,16 +51,19 @@ class Wanted:
         *,
         trunk: Trunk,
         has_ipv6: bool,
+        has_resilient_groups: bool = False,
         overlay: Overlay | None = None,
         owners: Owners = NO_OWNERS,
         max_flows: int = 0,
     ) -> None:
         """`has_ipv6` says whether the kernel can do IPv6 at all; `owners`: of the addresses that guests share.
 
-        `max_flows`: how many flows a guest may have where TF says nothing of it; 0: any number.
+        `has_resilient_groups`: see `Observed`. `max_flows`: how many flows a guest may have where TF says nothing of
+        it; 0: any number.
         """
         self._trunk = trunk
         self.has_ipv6 = has_ipv6
+        self._has_resilient_groups = has_resilient_groups
         self._overlay = overlay.alone if overlay else None
         self._mpls = overlay.mpls if overlay else None
         self._max_flows = max_flows
@@ -378,8 +381,8 @@ class Wanted:
         # Of the network that has the route, also where it leads to another one's guest.
         source = self._sources[network_id].towards(prefix)
         landing = NOTHING
-        if rest or isinstance(choice, SharedChoice):
-            landing = self._lead_several(unit, choice.members, source, rest)
+        if rest or isinstance(choice, SharedChoice) or self._keeps_flows(unit, choice):
+            landing = self._lead_several(unit, choice, source, rest)
         elif choice.way is not None:
             self._lead(unit, tunnels.here_route(network_id, prefix, replace(choice.way, source=source)))
         else:
@@ -401,18 +404,19 @@ class Wanted:
         self._replace(unit, replace(landing, announcements=told))
 
     def _lead_several(
-        self, unit: PrefixUnit, members: Iterable[Choice], source: IpAddress | None, rest: Mapping[NextHop, Part]
+        self, unit: PrefixUnit, choice: Choice, source: IpAddress | None, rest: Mapping[NextHop, Part]
     ) -> Part:
         """Let a prefix be reached by several ways at once; return what else that needs.
 
         What comes out of a tunnel is for the guests here: sent on to another host, which shares out flows by itself, it
-        could come back.
+        could come back. A group that remembers flows is there for it from the first guest on, or it would forget them
+        when the first other host has a share.
         """
         network_id, prefix = unit
         own_vni = self._vni_of_id[network_id]
         here: list[NextHop] = []
         there: dict[NextHop, FarEnd] = {}
-        for member in members:
+        for member in choice.members:
             if member.way is not None:
                 here.append(NextHop(member.way.vif, member.way.via))
             else:
@@ -426,18 +430,28 @@ class Wanted:
                 )
                 there[way.next_hops[0]] = far_end
         hops = [*here, *there, *rest]
-        route = links.routes_to(hops, table=names.table_of(network_id), prefix=prefix, source=source)
+        keeps_flows = self._keeps_flows(unit, choice)
+        table = names.table_of(network_id)
+        route = links.routes_to(hops, table=table, prefix=prefix, source=source, is_resilient=keeps_flows)
         self._lead(unit, route, tuple(there.values()))
-        if not here or len(hops) == len(here):
+        lands = len(hops) > len(here) or (keeps_flows and self._overlay is not None)
+        if not here or not lands:
             return together(rest.values()) if rest else NOTHING
         tunnel, door = names.format_vxlan(own_vni), names.inside_of(names.format_door(network_id))
         devices = (tunnel, door) if network_id in self._with_door else (tunnel,)
+        table = names.landing_table_of(network_id)
         landing = Part(
-            routes=(links.routes_to(here, table=names.landing_table_of(network_id), prefix=prefix),),
+            routes=(links.routes_to(here, table=table, prefix=prefix, is_resilient=keeps_flows),),
             landings=(Landing(version=prefix.version, network_id=network_id),),
             elements=tuple((policy.LANDINGS, (device, str(network_id))) for device in devices),
         )
         return together([landing, *rest.values()])
+
+    def _keeps_flows(self, unit: PrefixUnit, choice: Choice) -> bool:
+        """True when flows to a prefix are to stay where they are when others join or leave: guests share it."""
+        if not self._has_resilient_groups:
+            return False
+        return is_of_guests(choice) or (self._remains is not None and is_resilient(self._remains.route(unit)))
 
     def _lead(self, unit: PrefixUnit, route: Route | None, far_ends: FarEnds = ()) -> None:
         is_news = self._leads.lead(unit, route, far_ends)

@@ -477,7 +477,7 @@ def test_after_a_failure_the_next_pass_begins_anew_and_mends_it(
 @given(changes=steps)
 def test_what_is_wanted_does_not_depend_on_the_way_there(changes: list[list[Change]]) -> None:
     world = World(has_overlay=True)
-    wanted = Wanted(trunk=world.host.trunk, has_ipv6=True, overlay=overlay_of({}))
+    wanted = Wanted(trunk=world.host.trunk, has_ipv6=True, has_resilient_groups=True, overlay=overlay_of({}))
     seen: set[VnUuid] = set()
     for step in changes:
         for change in step:
@@ -509,6 +509,7 @@ def test_what_is_wanted_does_not_depend_on_the_way_there(changes: list[list[Chan
         policies=InterfaceSource(world.sources).policies(),
         trunk=world.host.trunk,
         has_ipv6=True,
+        has_resilient_groups=True,
         overlay=overlay_of(world.peers.remote, generations=told),
     )
     assert comparable(whole(wanted)) == comparable(whole(fresh))

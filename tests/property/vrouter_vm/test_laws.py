@@ -58,7 +58,9 @@ views = st.sampled_from(
 @st.composite
 def littered_hosts(draw: st.DrawFn) -> FakeHost:
     """A host that somebody or an older version of ours left in any state, among it things with right names."""
-    host = FakeHost(has_ipv6=draw(st.booleans()))
+    host = FakeHost(has_ipv6=draw(st.booleans()), has_resilient_groups=draw(st.booleans()))
+    if host.has_resilient_groups:
+        host.idle_next_hops = draw(st.sets(st.sampled_from(names.NEXT_HOP_IDS[:3])))
     if not host.has_ipv6:
         host.rules = {rule for rule in host.rules if rule.version == 4}
     for network_id in draw(st.sets(st.integers(4, 7))):

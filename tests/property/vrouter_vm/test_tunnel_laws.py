@@ -154,6 +154,7 @@ class World:
             interfaces=sharing(ports),
             trunk=have.trunk,
             has_ipv6=have.has_ipv6,
+            has_resilient_groups=have.has_resilient_groups,
             overlay=overlay,
         )
 
@@ -370,7 +371,14 @@ def test_without_an_overlay_nothing_of_it_is_left(
     for host in (world.host, plain):
         host.underlay = None
         have = host.see()
-        want = desired_state(ports=ports, networks=VIEW, interfaces=sharing(ports), trunk=have.trunk, has_ipv6=True)
+        want = desired_state(
+            ports=ports,
+            networks=VIEW,
+            interfaces=sharing(ports),
+            trunk=have.trunk,
+            has_ipv6=True,
+            has_resilient_groups=True,
+        )
         for action in plan_host(want=want, have=have).actions:
             host.apply(action)
     left, fresh = world.host.see(), plain.see()

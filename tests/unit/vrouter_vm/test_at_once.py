@@ -3,30 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, ip_address, ip_network
 
 from tests.fakes.vrouter_host import FakeHost, make_interfaces, make_network, make_port, make_view
 from tests.unit.vrouter_vm.test_claims import VIP, VIP6, Host, guest, tell_each_other
-from vrouter_vm.actions import AddLanding, AnyAction, DeleteLanding, DeleteLink, DeleteRoute, ReplaceRoute
+from vrouter_vm.actions import (
+    AddLanding,
+    AnyAction,
+    DeleteLanding,
+    DeleteLink,
+    DeleteNextHop,
+    DeleteRoute,
+    ReplaceRoute,
+)
 from vrouter_vm.desired import all_wanted, judge_of
 from vrouter_vm.filters import policy
 from vrouter_vm.filters.flows import Flow
 from vrouter_vm.filters.rules import Packet, PolicyRule, PolicyView
-from vrouter_vm.kernel_model import Landing, Route
-from vrouter_vm.model import AddressPair, GuestPolicy, InterfaceSettings, IpAddress, ListKey, PolicyLayer, Port
-from vrouter_vm.names import landing_table_of, table_of
+from vrouter_vm.kernel_model import Landing, MultipathRoute, NextHop, Route, spread
+from vrouter_vm.model import (
+    AddressPair,
+    GuestPolicy,
+    InterfaceSettings,
+    IpAddress,
+    ListKey,
+    PolicyLayer,
+    Port,
+    RouteTarget,
+)
+from vrouter_vm.names import NEXT_HOP_IDS, landing_table_of, router_mac_of, table_of
 from vrouter_vm.overlay.evpn import SHARED_DISCRIMINATOR, SHARED_GENERATION
+from vrouter_vm.overlay_model import EvpnRoute
+from vrouter_vm.wanted.links import metric_of
 
 AT_ONCE = tuple(AddressPair(prefix=ip_network(each), is_shared=True) for each in (f"{VIP}/32", f"{VIP6}/128"))
 
 
-def host(number: int, *ports: Port, pairs: tuple[AddressPair, ...] = AT_ONCE) -> Host:
-    return Host(number, *ports, pairs=pairs)
+def host(
+    number: int, *ports: Port, pairs: tuple[AddressPair, ...] = AT_ONCE, has_resilient_groups: bool = True
+) -> Host:
+    return Host(number, *ports, pairs=pairs, has_resilient_groups=has_resilient_groups)
 
 
 def route_of(of: Host, address: str = VIP, *, table: int = table_of(5)) -> Route | None:
     prefix = ip_network(address)
     return next((route for route in of.kernel.routes if (route.table, route.prefix) == (table, prefix)), None)
+
+
+def is_resilient(route: Route | None) -> bool:
+    return isinstance(route, MultipathRoute) and route.is_resilient
 
 
 def ways(of: Host, address: str = VIP, *, table: int = table_of(5)) -> set[str]:
@@ -37,6 +62,31 @@ def ways(of: Host, address: str = VIP, *, table: int = table_of(5)) -> set[str]:
         hop.ifname if hop.ifname.startswith("eth1.") else str(getattr(hop.via, "ipv4_mapped", None) or hop.via)
         for hop in hops
     }
+
+
+def group(address: str, *vifs: str, table: int) -> Route:
+    """A route to guests here, whose flows the kernel remembers."""
+    prefix, own = ip_network(address), {"eth1.101": 11, "eth1.102": 12}
+    hops = [
+        NextHop(vif, ip_address(f"10.1.1.{own[vif]}" if prefix.version == 4 else f"fd00:1::{own[vif]}")) for vif in vifs
+    ]
+    source = ip_address("10.1.1.1") if table == table_of(5) and prefix.version == 4 else None
+    metric = metric_of(prefix.version)
+    return spread(hops, table=table, prefix=prefix, metric=metric, source=source, is_resilient=True)
+
+
+def evpn_route(vtep: str, prefix: str, *, generation: int, med: int) -> EvpnRoute:
+    """What a router tells."""
+    return EvpnRoute(
+        rd=f"{vtep}:5",
+        prefix=ip_network(prefix),
+        vni=5,
+        next_hop=IPv4Address(vtep),
+        router_mac=router_mac_of(IPv4Address(vtep)),
+        targets=frozenset({RouteTarget("64512:5")}),
+        generation=generation,
+        med=med,
+    )
 
 
 def routes_touched(done: Iterable[AnyAction]) -> list[AnyAction]:
@@ -80,7 +130,7 @@ def test_guests_here_and_on_other_hosts_share_side_by_side_and_what_comes_from_t
 
 
 def test_a_guest_that_goes_is_one_replaced_route_before_its_vif_goes_and_no_other_write() -> None:
-    a, b = host(1, guest(1), guest(2)), host(2, guest(3))
+    a, b = host(1, guest(1), guest(2), has_resilient_groups=False), host(2, guest(3), has_resilient_groups=False)
     tell_each_other(a, b)
     done = drop(a, 2)
     assert ways(a) == {"eth1.101", "192.0.2.2"}
@@ -191,7 +241,7 @@ def test_a_guest_that_may_have_it_alone_has_it_alone() -> None:
 
 
 def test_the_rules_for_what_lands_are_there_before_the_route_that_leads_elsewhere_too() -> None:
-    a, b = host(1, guest(1)), host(2, guest(2))
+    a, b = host(1, guest(1), has_resilient_groups=False), host(2, guest(2))
     a.peers.hear(*b.peers.announced.values())
     done = a.turn()
     added = [index for index, each in enumerate(done) if isinstance(each, AddLanding)]
@@ -200,6 +250,58 @@ def test_the_rules_for_what_lands_are_there_before_the_route_that_leads_elsewher
     assert max(added) < min(mixed)
     a.peers.hear()
     assert len([each for each in a.turn() if isinstance(each, DeleteLanding)]) == 2
+
+
+def test_the_kernel_remembers_flows_from_the_first_guest_on_also_those_that_come_out_of_tunnels() -> None:
+    """Or the first flows would be spread anew when the second guest comes."""
+    a, b, c = host(1, guest(1)), host(2, guest(2)), host(3, guest(4), pairs=())
+    for address in (VIP, VIP6):
+        for table in (table_of(5), landing_table_of(5)):
+            assert route_of(a, address, table=table) == group(address, "eth1.101", table=table)
+    c.peers.hear(*a.peers.announced.values())
+    c.turn()
+    assert is_resilient(route_of(c)), "one host alone tells it so far"
+    landing = route_of(a, table=landing_table_of(5))
+    tell_each_other(a, b, c)
+    for of, number in ((a, 2), (b, 2), (c, 2)):
+        assert is_resilient(route_of(of))
+        assert len(ways(of)) == number
+    assert route_of(a, table=landing_table_of(5)) == landing
+
+
+def test_the_kernel_remembers_no_flows_to_what_routers_tell_or_one_guest_has() -> None:
+    a = host(1, guest(1))
+    told = [
+        evpn_route(f"192.0.2.{number}", prefix, generation=100, med=0)
+        for number in (2, 3)
+        for prefix in ("0.0.0.0/0", "10.1.1.99/32")
+    ]
+    a.peers.hear(*told)
+    a.turn()
+    several = [route for route in a.kernel.routes if len(route.next_hops) > 1]
+    assert {str(route.prefix) for route in several} == {"0.0.0.0/0", "10.1.1.99/32"}
+    assert [str(route.prefix) for route in a.kernel.routes if is_resilient(route)].count(f"{VIP}/32") == 2
+    assert not any(map(is_resilient, several))
+    assert not is_resilient(route_of(a, "10.1.1.11"))
+
+
+def test_a_kernel_without_such_groups_has_plain_routes() -> None:
+    a, b = host(1, guest(1), has_resilient_groups=False), host(2, guest(2))
+    tell_each_other(a, b)
+    assert ways(a) == {"eth1.101", "192.0.2.2"}
+    assert not any(map(is_resilient, a.kernel.routes))
+    a.kernel.has_resilient_groups = True
+    a.start()
+    assert ways(a) == {"eth1.101", "192.0.2.2"}
+    assert is_resilient(route_of(a)), "after an upgrade"
+
+
+def test_objects_that_no_route_leads_to_are_deleted_once() -> None:
+    a = host(1, guest(1))
+    a.kernel.idle_next_hops = set(NEXT_HOP_IDS[:2])
+    assert [each.number for each in a.turn(is_full=True) if isinstance(each, DeleteNextHop)] == list(NEXT_HOP_IDS[:2])
+    add(a, 2)
+    assert a.turn(is_full=True) == []
 
 
 LISTED = ListKey("group:1:arriving")

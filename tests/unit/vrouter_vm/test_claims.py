@@ -66,12 +66,19 @@ class Host(PlainInterfaces):
     """A host with guests that share `VIP` and `VIP6`, and what it tells others."""
 
     def __init__(
-        self, number: int, *ports: Port, pairs: tuple[AddressPair, ...] = PAIRS, network: Network = RED
+        self,
+        number: int,
+        *ports: Port,
+        pairs: tuple[AddressPair, ...] = PAIRS,
+        network: Network = RED,
+        has_resilient_groups: bool = True,
     ) -> None:
         self.network = network
         vtep = IPv4Address(f"192.0.2.{number}")
         self.vtep = Vtep(address=vtep, router_mac=names.router_mac_of(vtep))
-        self.kernel = FakeHost(underlay=Underlay(name="eth2", mtu_bytes=1600))
+        self.kernel = FakeHost(
+            underlay=Underlay(name="eth2", mtu_bytes=1600), has_resilient_groups=has_resilient_groups
+        )
         self.peers = FakePeers(are_all_new=False)
         self.wanted = {port.vmi_uuid: port for port in ports}
         self.pairs = {port.vmi_uuid: pairs for port in ports}

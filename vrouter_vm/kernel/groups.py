@@ -1,0 +1,128 @@
+"""Pure: which next hop objects in the kernel stand for which route, and the messages that make them so.
+
+A route of `MultipathRoute.is_resilient` leads to a group of its own, and the group's members are its own too: their
+numbers are in one row (`names.NEXT_HOP_IDS`), so numbers tell what belongs together, and nothing has to be counted.
+Numbers are to objects what they are to devices: the kernel's matter, read from it at each full pass. Called by
+`adapter`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, TypeAlias
+
+from vrouter_vm import names
+from vrouter_vm.kernel import netlink, rtnexthop
+from vrouter_vm.kernel.netlink import Message
+from vrouter_vm.kernel.rtnexthop import NextHopEntry
+from vrouter_vm.kernel_model import NextHop, Route
+from vrouter_vm.model import IpNetwork
+
+Slot: TypeAlias = tuple[int, IpNetwork, int]
+"""Table, prefix and metric: what the kernel holds one route for."""
+
+_ADD: Final = netlink.CREATE | netlink.EXCLUSIVE
+_PUT: Final = netlink.CREATE | netlink.REPLACE
+
+
+class Groups:
+    """The groups, as the kernel has them once it has carried out all messages."""
+
+    def __init__(self, objects: Iterable[tuple[NextHopEntry, NextHop]] = ()) -> None:
+        """`objects`: all that there are, and what each is, if it is no group."""
+        self._found = {entry.number: (entry, hop) for entry, hop in objects if entry.number in names.NEXT_HOP_IDS}
+        self._rows = {_row_of(number) for number in self._found}
+        self._group_of: dict[Slot, int] = {}
+        self._members_of: dict[Slot, dict[NextHop, int]] = {}
+        self._led_to: set[int] = set()
+        self._next_row = 0
+
+    def adopt(self, slot: Slot, number: int) -> tuple[NextHop, ...]:
+        """Take note of the group that a route leads to; return its next hops, none when we would not make it so."""
+        self._led_to.add(number)
+        entry = self._found[number][0] if number in self._found else None
+        if entry is None or not entry.is_resilient or entry.protocol != names.ROUTE_PROTOCOL:
+            return ()
+        members = {self._found[member][1]: member for member in entry.members if _row_of(member) == _row_of(number)}
+        if len(members) != len(entry.members):
+            return ()
+        self._group_of[slot], self._members_of[slot] = number, members
+        return tuple(members)
+
+    @property
+    def idle(self) -> frozenset[int]:
+        """The numbers of found objects of ours that no route leads to. A group takes its routes along when it goes."""
+        foreign = {_row_of(number) for number in self._led_to.difference(self._group_of.values())}
+        members = {number for members in self._members_of.values() for number in members.values()}
+        return frozenset(
+            number
+            for number, (entry, _) in self._found.items()
+            if entry.protocol == names.ROUTE_PROTOCOL
+            and number not in self._led_to
+            and number not in members
+            and _row_of(number) not in foreign
+        )
+
+    def number_of(self, route: Route) -> int | None:
+        """Return the number of the group of a route, None when it has none."""
+        return self._group_of.get(slot_of(route))
+
+    def gather(self, route: Route, index_of: Callable[[str], int]) -> Iterator[Message]:
+        """Yield what makes the group of a route, or its members other ones: those who stay keep their flows.
+
+        Raises OSError before anything else when there is no such device, or no number left.
+        """
+        slot, indexes = slot_of(route), {hop: index_of(hop.ifname) for hop in route.next_hops}
+        group = self._group_of.get(slot)
+        if group is None:
+            group = self._group_of[slot] = self._new_row()
+        old = self._members_of.get(slot, {})
+        taken = self._found.keys() | old.values()  # also what is idle: that is about to be deleted
+        free = (number for number in range(group + 1, group + names.OBJECTS_OF_ROUTE) if number not in taken)
+        added = dict(zip((hop for hop in indexes if hop not in old), free, strict=False))
+        members = {hop: number for hop, number in (old | added).items() if hop in indexes}
+        if len(members) < len(indexes):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._members_of[slot] = members
+        for hop in added:
+            yield rtnexthop.next_hop(
+                _ADD,
+                members[hop],
+                version=route.prefix.version,
+                protocol=names.ROUTE_PROTOCOL,
+                index=indexes[hop],
+                via=hop.via,
+                label=hop.label,
+            )
+        yield rtnexthop.group(_PUT, group, protocol=names.ROUTE_PROTOCOL, members=list(members.values()))
+        yield from (rtnexthop.deletion(number) for hop, number in old.items() if hop not in members)
+
+    def dissolve(self, route: Route) -> Iterator[Message]:
+        """Yield what deletes the group of a route that does not lead there any more, if it has one, and its members."""
+        slot = slot_of(route)
+        group = self._group_of.pop(slot, None)
+        if group is not None:
+            self._rows.discard(_row_of(group))
+            yield rtnexthop.deletion(group)
+            yield from map(rtnexthop.deletion, self._members_of.pop(slot).values())
+
+    def _new_row(self) -> int:
+        while self._next_row in self._rows:
+            self._next_row += 1
+        row, self._next_row = self._next_row, self._next_row + 1
+        number = names.NEXT_HOP_IDS[0] + row * names.OBJECTS_OF_ROUTE
+        if number not in names.NEXT_HOP_IDS:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._rows.add(row)
+        return number
+
+
+def slot_of(route: Route) -> Slot:
+    """Return what the kernel holds one route for."""
+    return route.table, route.prefix, route.metric
+
+
+def _row_of(number: int) -> int:
+    return (number - names.NEXT_HOP_IDS[0]) // names.OBJECTS_OF_ROUTE

@@ -45,6 +45,7 @@ from vrouter_vm.guest_services.metadata import Tls
 from vrouter_vm.guest_services.service import Directory, GuestMtu, GuestServices, RelayService, TrunkService
 from vrouter_vm.guest_services.upstreams import Names, Resolvers, Upstreams
 from vrouter_vm.kernel.adapter import Kernel
+from vrouter_vm.kernel.carrier import CarrierWatch
 from vrouter_vm.kernel.connections import connections_page
 from vrouter_vm.kernel.mpls import MplsSupport, open_mpls
 from vrouter_vm.kernel.route_socket import RouteSocket
@@ -229,6 +230,7 @@ def _serve(parts: _Parts) -> int:
     parts.wake.target = loop
     filter_watch = FilterWatch(parts.filters, generation=NfTables().generation, on_change=loop.wake_full)
     loop.every(LOOK_S, filter_watch.look)
+    loop.every(LOOK_S, CarrierWatch(settings.trunk.interface, on_change=loop.wake_full).look)
     _register(metrics, parts)
 
     port_api = PortApi(

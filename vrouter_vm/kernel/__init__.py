@@ -6,8 +6,10 @@ Carries out what `plan` has decided and decides nothing. Begin with `adapter`.
 |---|---|
 | `adapter` | observes all that is ours, and applies actions |
 | `messages` | pure: actions → messages |
-| `netlink`, `rtlink`, `rtroute`, `rttc` | pure: messages, packed and parsed |
+| `groups` | pure: which next hop objects stand for which route |
+| `netlink`, `rtlink`, `rtroute`, `rtnexthop`, `rttc` | pure: messages, packed and parsed |
 | `route_socket` | rtnetlink: many requests in one system call, and whole dumps |
+| `carrier` | notices that the trunk loses its carrier |
 | `mpls` | which part of the kernel carries MPLS over UDP |
 | `fou` | its port, where that is fou |
 | `netfilter` | the netfilter sockets, for `filters` |

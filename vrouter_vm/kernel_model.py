@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Address
+from types import MappingProxyType
 from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
@@ -196,17 +197,22 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class MultipathRoute(Route, frozen=True, kw_only=True, gc=False):
     """A route with several next hops, among which the kernel shares out flows: the one of a `Route`, and the others.
 
-    In the order of `spread`, so that equal ones are the same. `is_resilient`: by a group of next hop objects that
+    In the order of `spread`, so that equal ones are the same. `weights`: of these next hops, in that order, 1 to 256;
+    none where all weigh 1. `is_resilient`: by a group of next hop objects that
     remembers which flows have gone where (Documentation/networking/nexthop-group-resilient.rst); it may have one alone.
     """
 
     others: tuple[NextHop, ...]
+    weights: tuple[int, ...] = ()
     is_resilient: bool = False
 
     @property
     def next_hops(self) -> tuple[NextHop, ...]:
         """All its ways."""
         return (*super().next_hops, *self.others)
+
+
+NO_WEIGHTS: Final[Mapping[NextHop, int]] = MappingProxyType({})
 
 
 def spread(
@@ -216,9 +222,10 @@ def spread(
     prefix: IpNetwork,
     metric: int,
     source: IpAddress | None = None,
+    weights: Mapping[NextHop, int] = NO_WEIGHTS,
     is_resilient: bool = False,
 ) -> Route:
-    """Return the route by these next hops; raises ValueError when there is none."""
+    """Return the route by these next hops; raises ValueError when there is none. One without a weight weighs 1."""
     first, *others = sorted(set(next_hops), key=lambda hop: (hop.ifname, str(hop.via), hop.label or 0))
     if not others and not is_resilient:
         return Route(
@@ -230,6 +237,7 @@ def spread(
             via=first.via,
             label=first.label,
         )
+    weighed = tuple(weights.get(hop, 1) for hop in (first, *others))
     return MultipathRoute(
         table=table,
         prefix=prefix,
@@ -239,6 +247,7 @@ def spread(
         via=first.via,
         label=first.label,
         others=tuple(others),
+        weights=() if set(weighed) == {1} else weighed,
         is_resilient=is_resilient,
     )
 
@@ -255,8 +264,17 @@ def only(route: Route, next_hops: Collection[NextHop]) -> Route | None:
         prefix=route.prefix,
         metric=route.metric,
         source=route.source,
+        weights=weights_of(route),
         is_resilient=is_resilient(route),
     )
+
+
+def weights_of(route: Route | None) -> dict[NextHop, int]:
+    """Return what each of a route's next hops weighs."""
+    if route is None:
+        return {}
+    weights = route.weights if isinstance(route, MultipathRoute) else ()
+    return dict(zip(route.next_hops, weights or (1,) * len(route.next_hops), strict=True))
 
 
 def is_resilient(route: Route | None) -> bool:

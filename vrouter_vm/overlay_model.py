@@ -28,10 +28,11 @@ Way: TypeAlias = tuple[IpNetwork, IPv4Address]
 """A prefix and the VTEP that delivers it."""
 
 
-class EvpnRoute(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class EvpnRoute(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """One type-5 route. `next_hop` is the VTEP that delivers the prefix, labelled `vni` and sent to `router_mac`.
 
-    `generation` travels as the local preference, `med` is the multi-exit discriminator: see `evpn`.
+    `generation` travels as the local preference, `med` is the multi-exit discriminator, `bandwidth` the link bandwidth
+    in bytes a second, 0 where that is not told: see `evpn`.
     """
 
     encapsulation: ClassVar[Encapsulation] = Encapsulation.VXLAN
@@ -45,6 +46,7 @@ class EvpnRoute(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     targets: frozenset[RouteTarget]
     generation: int
     med: int = 0
+    bandwidth: int = 0
 
     @property
     def key(self) -> RouteKey:
@@ -52,7 +54,7 @@ class EvpnRoute(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return self.rd, self.prefix
 
 
-class VpnRoute(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class VpnRoute(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """One labelled VPN route (RFC 4364, RFC 4659). `next_hop` delivers packets with that MPLS label, over UDP."""
 
     encapsulation: ClassVar[Encapsulation] = Encapsulation.MPLS_UDP
@@ -65,6 +67,7 @@ class VpnRoute(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     targets: frozenset[RouteTarget]
     generation: int
     med: int = 0
+    bandwidth: int = 0
 
     @property
     def family(self) -> Family:

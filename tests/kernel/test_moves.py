@@ -6,6 +6,7 @@ until then is a matter of time, which `python -m bench vmotion` measures.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -118,11 +119,23 @@ FLOWS = 32
 """Of each sender: by chance they all miss one of three guests once in a hundred thousand runs."""
 
 
-def next_hops(address: str, *, at: str) -> int:
-    """How many next hops a vRouter VM, or the fabric's router, has to an address of red."""
+def shown_route(address: str, *, at: str) -> str:
+    """How a vRouter VM, or the fabric's router, reaches an address of red."""
     where = "leaf" if at == "leaf" else f"v-{at}"
     version, vrf = "-6 " if ":" in address else "", "red" if at == "leaf" else "v5"
-    return run(f"ip -n {where} {version}route show vrf {vrf} {address}").count("via ")
+    return run(f"ip -n {where} {version}route show vrf {vrf} {address}")
+
+
+def next_hops(address: str, *, at: str) -> int:
+    """How many next hops there are."""
+    return shown_route(address, at=at).count("via ")
+
+
+def part_of(vtep: object, address: str, *, at: str) -> float:
+    """What part of the flows goes to a VTEP."""
+    shown = re.finditer(r"via (?P<via>\S+) .*weight (?P<weight>\d+)", shown_route(address, at=at))
+    weights = {each["via"]: int(each["weight"]) for each in shown}
+    return weights.get(str(vtep), 0) / (sum(weights.values()) or 1)
 
 
 def traced(host: Host, **query: object) -> dict[str, Any]:
@@ -152,6 +165,13 @@ def test_guests_that_use_an_address_at_once_share_its_flows_and_who_moves_or_goe
         answer = stack.enter_context(answering(members, AT_ONCE))
         senders = {name: stack.enter_context(asking(name, own[name], flows=FLOWS)) for name in own}
         wait_spread({"a": 3, "b": 2, "c": 2, "leaf": 2})
+        for at in ("c", "leaf"):
+            wait_until(
+                lambda at=at: abs(part_of(site.a.vtep, AT_ONCE, at=at) - 2 / 3) < 0.02,  # type: ignore[misc]
+                timeout_s=PATIENCE_S,
+                what=f"{at} sends host a twice as much as host b",
+                instead=lambda at=at: shown_route(AT_ONCE, at=at),  # type: ignore[misc]
+            )
         for name, sockets in senders.items():
             assert set(answer.ask(sockets, AT_ONCE).values()) == members, name
         packet = {"source": R1.address, "destination": AT_ONCE, "protocol": "udp", "port": PORT}

@@ -309,9 +309,10 @@ class Kernel:
             if entry.protocol == names.ROUTE_PROTOCOL and names.is_table_of_ours(entry.table):
                 if entry.group is not None:
                     slot = entry.table, entry.prefix, entry.metric
-                    if several := self._groups.adopt(slot, entry.group):
+                    if weights := self._groups.adopt(slot, entry.group):
                         yield spread(
-                            several,
+                            weights,
+                            weights=weights,
                             table=entry.table,
                             prefix=entry.prefix,
                             metric=entry.metric,
@@ -320,8 +321,18 @@ class Kernel:
                         )
                         continue
                 if entry.hops:
-                    hops = [NextHop(name_of.get(hop.index, ""), hop.gateway, _only(hop.labels)) for hop in entry.hops]
-                    yield spread(hops, table=entry.table, prefix=entry.prefix, metric=entry.metric, source=entry.source)
+                    weights = {
+                        NextHop(name_of.get(hop.index, ""), hop.gateway, _only(hop.labels)): hop.weight
+                        for hop in entry.hops
+                    }
+                    yield spread(
+                        weights,
+                        weights=weights,
+                        table=entry.table,
+                        prefix=entry.prefix,
+                        metric=entry.metric,
+                        source=entry.source,
+                    )
                     continue
                 is_unreachable = entry.kind == rtroute.UNREACHABLE
                 yield Route(

@@ -17,7 +17,7 @@ from vrouter_vm import names
 from vrouter_vm.kernel import netlink, rtnexthop
 from vrouter_vm.kernel.netlink import Message
 from vrouter_vm.kernel.rtnexthop import NextHopEntry
-from vrouter_vm.kernel_model import NextHop, Route
+from vrouter_vm.kernel_model import NextHop, Route, weights_of
 from vrouter_vm.model import IpNetwork
 
 Slot: TypeAlias = tuple[int, IpNetwork, int]
@@ -39,17 +39,20 @@ class Groups:
         self._led_to: set[int] = set()
         self._next_row = 0
 
-    def adopt(self, slot: Slot, number: int) -> tuple[NextHop, ...]:
-        """Take note of the group that a route leads to; return its next hops, none when we would not make it so."""
+    def adopt(self, slot: Slot, number: int) -> dict[NextHop, int]:
+        """Take note of the group that a route leads to; return what each of its next hops weighs, nothing when we would
+        not make it so.
+        """
         self._led_to.add(number)
         entry = self._found[number][0] if number in self._found else None
         if entry is None or not entry.is_resilient or entry.protocol != names.ROUTE_PROTOCOL:
-            return ()
-        members = {self._found[member][1]: member for member in entry.members if _row_of(member) == _row_of(number)}
+            return {}
+        ours = {member: weight for member, weight in entry.members if _row_of(member) == _row_of(number)}
+        members = {self._found[member][1]: member for member in ours}
         if len(members) != len(entry.members):
-            return ()
+            return {}
         self._group_of[slot], self._members_of[slot] = number, members
-        return tuple(members)
+        return {hop: ours[member] for hop, member in members.items()}
 
     @property
     def idle(self) -> frozenset[int]:
@@ -96,7 +99,9 @@ class Groups:
                 via=hop.via,
                 label=hop.label,
             )
-        yield rtnexthop.group(_PUT, group, protocol=names.ROUTE_PROTOCOL, members=list(members.values()))
+        weights = weights_of(route)
+        weighed = [(number, weights[hop]) for hop, number in members.items()]
+        yield rtnexthop.group(_PUT, group, protocol=names.ROUTE_PROTOCOL, members=weighed)
         yield from (rtnexthop.deletion(number) for hop, number in old.items() if hop not in members)
 
     def dissolve(self, route: Route) -> Iterator[Message]:

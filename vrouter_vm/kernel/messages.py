@@ -56,6 +56,7 @@ from vrouter_vm.kernel_model import (
     TunnelDevice,
     TunnelEnd,
     Vxlan,
+    weights_of,
 )
 
 IndexOf: TypeAlias = Callable[[str], int]
@@ -288,7 +289,11 @@ class RouteMessages:
             table=route.table,
             protocol=names.ROUTE_PROTOCOL,
             metric=route.metric,
-            hops=() if has_none else [(self._index_of(hop.ifname), hop.via, hop.label) for hop in route.next_hops],
+            hops=()
+            if has_none
+            else [
+                (self._index_of(hop.ifname), hop.via, hop.label, weight) for hop, weight in weights_of(route).items()
+            ],
             source=route.source,
             group=group,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -40,14 +40,17 @@ _PARAMETERS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class NextHopEntry:
-    """A next hop object. `members`: their numbers, if it is a group. `is_resilient`: it is as `group` makes it."""
+    """A next hop object. `members`: their numbers and weights, if it is a group.
+
+    `is_resilient`: it is as `group` makes it.
+    """
 
     number: int
     protocol: int
     index: int | None
     gateway: IpAddress | None
     labels: tuple[int, ...] = ()
-    members: tuple[int, ...] = ()
+    members: tuple[tuple[int, int], ...] = ()
     is_resilient: bool = False
 
 
@@ -68,12 +71,12 @@ def next_hop(
     return Message(_NEW_NEXT_HOP, flags, b"".join(body))
 
 
-def group(flags: int, number: int, *, protocol: int, members: Sequence[int]) -> Message:
-    """Return what adds or replaces a resilient group of next hops, by their numbers."""
+def group(flags: int, number: int, *, protocol: int, members: Iterable[tuple[int, int]]) -> Message:
+    """Return what adds or replaces a resilient group of next hops, by their numbers, each with its weight."""
     body = [
         _OBJECT.pack(AF_UNSPEC, 0, protocol, 0, 0),
         attribute(_NHA_ID, U32.pack(number)),
-        attribute(_NHA_GROUP, b"".join(_MEMBER.pack(member, 0, 0, 0) for member in members)),
+        attribute(_NHA_GROUP, b"".join(_MEMBER.pack(number_of, weight - 1, 0, 0) for number_of, weight in members)),
         attribute(_NHA_GROUP_TYPE, U16.pack(_RESILIENT)),
         attribute(_NHA_RES_GROUP | _NESTED, _PARAMETERS),
     ]
@@ -107,7 +110,7 @@ def parse_next_hop(body: bytes) -> NextHopEntry:
         index=unpack_u32(found.get(_NHA_OIF)),
         gateway=None if gateway is None else unpack_ip(gateway),
         labels=labels_of(found.get(_NHA_ENCAP_TYPE), found.get(_NHA_ENCAP)),
-        members=tuple(number for number, _, _, _ in _MEMBER.iter_unpack(found.get(_NHA_GROUP, b""))),
+        members=tuple((number, more + 1) for number, more, _, _ in _MEMBER.iter_unpack(found.get(_NHA_GROUP, b""))),
         is_resilient=found.get(_NHA_GROUP_TYPE) == U16.pack(_RESILIENT)
         and all(parameters.get(number) == value for number, value in attributes(_PARAMETERS).items()),
     )

@@ -84,6 +84,7 @@ class HopEntry:
     index: int
     gateway: IpAddress | None
     labels: tuple[int, ...] = ()
+    weight: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,12 +229,12 @@ def multipath_route(
     table: int,
     protocol: int,
     metric: int,
-    hops: Iterable[tuple[int, IpAddress | None, int | None]],
+    hops: Iterable[tuple[int, IpAddress | None, int | None, int]],
     source: IpAddress | None = None,
     group: int | None = None,
 ) -> Message:
-    """Return what adds or replaces a route with several next hops, each a device, an address there, a label; or one to
-    a group of next hop objects, by its number; or what deletes either, whatever next hops it has.
+    """Return what adds or replaces a route with several next hops, each a device, an address there, a label, a weight;
+    or one to a group of next hop objects, by its number; or what deletes either, whatever next hops it has.
     """
     is_gone = kind == DEL_ROUTE
     scope = SCOPE_ANY if is_gone else SCOPE_UNIVERSE
@@ -254,11 +255,11 @@ def multipath_route(
     return Message(kind, flags, b"".join(body))
 
 
-def _next_hop(index: int, via: IpAddress | None, label: int | None) -> bytes:
+def _next_hop(index: int, via: IpAddress | None, label: int | None, weight: int) -> bytes:
     body = b"" if via is None else attribute(_RTA_GATEWAY, via.packed)
     if label is not None:
         body += _encapsulation(label)
-    return _NEXT_HOP.pack(_NEXT_HOP.size + len(body), 0 if via is None else ON_LINK, 0, index) + body
+    return _NEXT_HOP.pack(_NEXT_HOP.size + len(body), 0 if via is None else ON_LINK, weight - 1, index) + body
 
 
 def _encapsulation(label: int) -> bytes:
@@ -408,11 +409,11 @@ def _hops_of(packed: bytes) -> tuple[HopEntry, ...]:
     """Return the next hops of a route that has several."""
     hops, at = [], 0
     while at < len(packed):
-        length, _, _, index = _NEXT_HOP.unpack_from(packed, at)
+        length, _, more, index = _NEXT_HOP.unpack_from(packed, at)
         found = attributes(packed[at : at + length], _NEXT_HOP.size)
         gateway = found.get(_RTA_GATEWAY)
         labels = labels_of(found.get(_RTA_ENCAP_TYPE), found.get(_RTA_ENCAP))
-        hops.append(HopEntry(index, None if gateway is None else unpack_ip(gateway), labels))
+        hops.append(HopEntry(index, None if gateway is None else unpack_ip(gateway), labels, more + 1))
         at += length
     return tuple(hops)
 

@@ -44,6 +44,7 @@ _NO_LISTENER: Final = -1  # we dial, reflectors and fabrics listen: no port 179 
 _CONNECT_RETRY_S: Final = 1
 _ORIGIN_INCOMPLETE: Final = 2
 _TWO_OCTETS: Final = 2**16
+_AS_TRANS: Final = 23456  # RFC 6793, in place of a number of four octets
 _FAMILIES: Final = {
     Family.EVPN: common_pb2.Family(afi=common_pb2.Family.AFI_L2VPN, safi=common_pb2.Family.SAFI_EVPN),
     Family.VPN4: common_pb2.Family(afi=common_pb2.Family.AFI_IP, safi=common_pb2.Family.SAFI_MPLS_VPN),
@@ -105,6 +106,7 @@ class Speaker:
                 (ChannelOptions.SingleThreadedUnaryStream, 1),
             ],
         )
+        self._asn = _AS_TRANS
 
     def close(self) -> None:
         """Close the connection; a watch that is read ends."""
@@ -115,6 +117,7 @@ class Speaker:
 
         Where it speaks as somebody else it ends, to be started again by the service manager: raises `Transient`.
         """
+        self._asn = asn
         answer = self._call("GetBgp", gobgp_pb2.GetBgpRequest(), gobgp_pb2.GetBgpResponse)
         known = getattr(answer, "global")  # a word of Python, too
         if known.asn == asn and known.router_id == str(router_id):
@@ -163,7 +166,7 @@ class Speaker:
         timeout_s = CALL_TIMEOUT_S if len(routes) <= _BATCH else DUMP_TIMEOUT_S
         requests = (
             gobgp_pb2.AddPathStreamRequest(
-                table_type=gobgp_pb2.TABLE_TYPE_GLOBAL, paths=[encode(route) for route in batch]
+                table_type=gobgp_pb2.TABLE_TYPE_GLOBAL, paths=[encode(route, asn=self._asn) for route in batch]
             )
             for batch in iter(lambda: list(islice(pending, _BATCH)), [])
         )
@@ -177,7 +180,7 @@ class Speaker:
 
     def withdraw(self, route: BgpRoute) -> None:
         """Withdraw a route; one that is not there is no error."""
-        path = encode(route)
+        path = encode(route, asn=self._asn)
         request = gobgp_pb2.DeletePathRequest(table_type=gobgp_pb2.TABLE_TYPE_GLOBAL, family=path.family, path=path)
         self._call("DeletePath", request, gobgp_pb2.DeletePathResponse)
 
@@ -293,8 +296,8 @@ def is_local(path: gobgp_pb2.Path) -> bool:
     return path.neighbor_ip in {"", "<nil>", "invalid IP"}
 
 
-def encode(route: BgpRoute) -> gobgp_pb2.Path:
-    """Return a route as the speaker wants it."""
+def encode(route: BgpRoute, *, asn: int) -> gobgp_pb2.Path:
+    """Return a route as the speaker wants it; `asn`: its AS number."""
     is_ipv4 = route.prefix.version == 4  # noqa: PLR2004 - IP version
     community = extcom_pb2.ExtendedCommunity
     communities = [_encode_target(target) for target in sorted(route.targets)]
@@ -328,6 +331,9 @@ def encode(route: BgpRoute) -> gobgp_pb2.Path:
             communities.append(community(encap=extcom_pb2.EncapExtended(tunnel_type=MPLS_UDP)))
         case _:
             assert_never(route)
+    if route.bandwidth:
+        link = extcom_pb2.LinkBandwidthExtended(asn=asn if asn < _TWO_OCTETS else _AS_TRANS, bandwidth=route.bandwidth)
+        communities.append(community(link_bandwidth=link))
     attribute = attribute_pb2.Attribute
     attributes = [
         attribute(origin=attribute_pb2.OriginAttribute(origin=_ORIGIN_INCOMPLETE)),

@@ -34,6 +34,13 @@ SHARED_DISCRIMINATOR: Final = 100
 src/vnsw/agent/oper, GetMedFromLocalPref in src/bgp/bgp_xmpp_channel.cc), and before what a fabric tells by default.
 """
 
+MEMBER_BANDWIDTH: Final = 125_000
+"""Bytes a second that a host tells for each guest that shares a prefix (RFC 10005), so that others send it flows in
+proportion: FRR's unit for the number of ways (`set extcommunity bandwidth num-multipaths`).
+"""
+_MOST_WEIGHT: Final = 256
+"""Of a next hop in the kernel."""
+
 MOST_WAYS: Final = 64
 """To one prefix, as in TF's vRouters; of more the last ones are left out."""
 
@@ -150,10 +157,10 @@ def discriminator(vtep: Vtep) -> int:
     return int(vtep.address)
 
 
-def local_route(
-    member: Member, prefix: IpNetwork, *, vtep: Vtep, generation: int, is_shared: bool = False
-) -> EvpnRoute:
-    """Return what this host tells of a prefix of `member`; `is_shared`: guests elsewhere may have it at once."""
+def local_route(member: Member, prefix: IpNetwork, *, vtep: Vtep, generation: int, sharing: int = 0) -> EvpnRoute:
+    """Return what this host tells of a prefix of `member`; `sharing`: how many guests here have it at once, and others
+    elsewhere may; 0: it is one guest's.
+    """
     return EvpnRoute(
         rd=format_rd(vtep.address, member.network_id),
         prefix=prefix,
@@ -162,7 +169,8 @@ def local_route(
         router_mac=vtep.router_mac,
         targets=member.exports,
         generation=generation,
-        med=SHARED_DISCRIMINATOR if is_shared else discriminator(vtep),
+        med=SHARED_DISCRIMINATOR if sharing else discriminator(vtep),
+        bandwidth=sharing * MEMBER_BANDWIDTH,
     )
 
 
@@ -176,6 +184,7 @@ def labelled(route: EvpnRoute, label: int) -> VpnRoute:
         targets=route.targets,
         generation=route.generation,
         med=route.med,
+        bandwidth=route.bandwidth,
     )
 
 
@@ -213,6 +222,18 @@ def standing(route: BgpRoute) -> tuple[int, int]:
     lower discriminator (RFC 4271, 9.1.2.2 c, within one AS).
     """
     return -route.generation, route.med
+
+
+def host_weights(routes: Iterable[BgpRoute]) -> list[int]:
+    """Return what each of other hosts' routes that are used side by side weighs against one guest here, which weighs 1.
+
+    All weigh the same where one of them does not tell its bandwidth (RFC 10005).
+    """
+    told = [route.bandwidth for route in routes]
+    if not all(told):
+        return [1] * len(told)
+    unit = max(MEMBER_BANDWIDTH, max(told, default=0) / _MOST_WEIGHT)
+    return [max(1, round(bandwidth / unit)) for bandwidth in told]
 
 
 def is_of_guests(choice: Choice) -> bool:
@@ -266,7 +287,7 @@ def parse_route(raw: Mapping[str, object]) -> BgpRoute:
     number = raw["label"] if "label" in raw else raw["vni"]
     rd, next_hop, targets, number = _shared(str(raw["rd"]), str(raw["next_hop"]), tuple(map(str, listed)), str(number))
     prefix, generation = parse_prefix(str(raw["prefix"])), int(str(raw["generation"]))
-    med = int(str(raw.get("med", 0)))
+    med, bandwidth = int(str(raw.get("med", 0))), int(str(raw.get("bandwidth", 0)))
     if "label" in raw:
         return VpnRoute(
             rd=rd,
@@ -276,6 +297,7 @@ def parse_route(raw: Mapping[str, object]) -> BgpRoute:
             targets=targets,
             generation=generation,
             med=med,
+            bandwidth=bandwidth,
         )
     return EvpnRoute(
         rd=rd,
@@ -286,6 +308,7 @@ def parse_route(raw: Mapping[str, object]) -> BgpRoute:
         targets=targets,
         generation=generation,
         med=med,
+        bandwidth=bandwidth,
     )
 
 

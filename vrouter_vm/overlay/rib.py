@@ -186,9 +186,8 @@ class Rib:
             generation = self._first_generation(member, prefix, ways[0])
         if unit in self._claimed:
             generation = claimed_generation(generation, self._heard(member, prefix), self._vtep)
-        self.local[unit] = route = local_route(
-            member, prefix, vtep=self._vtep, generation=generation, is_shared=is_shared
-        )
+        sharing = len(ways) if is_shared else 0
+        self.local[unit] = route = local_route(member, prefix, vtep=self._vtep, generation=generation, sharing=sharing)
         self._ways[key] = ways
         self._enter(route)
 

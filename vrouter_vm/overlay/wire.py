@@ -11,6 +11,7 @@ MPLS-in-UDP (TF's routers name GRE and UDP, or the ones they can) or with more l
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -60,6 +61,9 @@ _COMMUNITY_LENGTH: Final = 8
 _OPAQUE, _EVPN_COMMUNITY = 3, 6
 _ENCAPSULATION: Final = 12  # RFC 9012, 4.1
 _ROUTER_MAC: Final = 3  # RFC 9135, 8.1
+_NOT_TRANSITIVE: Final = 0x40
+_LINK_BANDWIDTH: Final = 4  # RFC 10005
+_BANDWIDTH: Final = struct.Struct("!f")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,7 @@ class _Shared:
     router_mac: MacAddress
     encapsulations: frozenset[int]
     targets: frozenset[RouteTarget]
+    bandwidth: int
 
     @property
     def is_vxlan(self) -> bool:
@@ -113,6 +118,7 @@ def parse_route(nlri: bytes, attributes: Iterable[bytes]) -> BgpRoute | None:
             targets=frame.shared.targets,
             generation=frame.shared.generation,
             med=frame.shared.med,
+            bandwidth=frame.shared.bandwidth,
         )
     shared = _shared(common, cut)
     return _vpn_route(nlri, shared) if shared is not None and shared.afi_safi in _VPN else None
@@ -169,6 +175,7 @@ def _vpn_route(nlri: bytes, shared: _Shared) -> VpnRoute | None:
         targets=shared.targets,
         generation=shared.generation,
         med=shared.med,
+        bandwidth=shared.bandwidth,
     )
 
 
@@ -211,7 +218,7 @@ def _shared(attributes: bytes, cut: int) -> _Shared | None:
         return None
     if len(communities) % _COMMUNITY_LENGTH:
         raise ValueError(f"extended communities of {len(communities)} octets")
-    router_mac, encapsulations, targets = MacAddress(""), set[int](), set[RouteTarget]()
+    router_mac, encapsulations, targets, bandwidth = MacAddress(""), set[int](), set[RouteTarget](), 0
     for at in range(0, len(communities), _COMMUNITY_LENGTH):
         kind, sub_type, content = communities[at], communities[at + 1], communities[at + 2 : at + 8]
         if sub_type == ROUTE_TARGET and kind in {_TWO_OCTET_AS, _IPV4_ADDRESS, _FOUR_OCTET_AS}:
@@ -220,7 +227,17 @@ def _shared(attributes: bytes, cut: int) -> _Shared | None:
             encapsulations.add(int.from_bytes(content[-2:], "big"))
         elif (kind, sub_type) == (_EVPN_COMMUNITY, _ROUTER_MAC):
             router_mac = MacAddress(content.hex(":"))
-    return _Shared(afi_safi, next_hop, generation, med, router_mac, frozenset(encapsulations), frozenset(targets))
+        elif sub_type == _LINK_BANDWIDTH and kind in {_TWO_OCTET_AS, _TWO_OCTET_AS | _NOT_TRANSITIVE}:
+            bandwidth = _bytes_per_second(content[2:])
+    return _Shared(
+        afi_safi, next_hop, generation, med, router_mac, frozenset(encapsulations), frozenset(targets), bandwidth
+    )
+
+
+def _bytes_per_second(packed: bytes) -> int:
+    """Return a link bandwidth, 0 for what is none."""
+    bandwidth = float(_BANDWIDTH.unpack(packed)[0])
+    return round(bandwidth) if math.isfinite(bandwidth) and bandwidth > 0 else 0
 
 
 def _each(attributes: bytes, cut: int) -> Iterator[tuple[int, bytes]]:

@@ -13,7 +13,19 @@ from typing import Final
 
 from vrouter_vm import names
 from vrouter_vm.claims import claimables
-from vrouter_vm.kernel_model import LinkAddress, Neighbour, NextHop, Route, Rule, RuleKind, Sysctl, Vif, Vrf, spread
+from vrouter_vm.kernel_model import (
+    NO_WEIGHTS,
+    LinkAddress,
+    Neighbour,
+    NextHop,
+    Route,
+    Rule,
+    RuleKind,
+    Sysctl,
+    Vif,
+    Vrf,
+    spread,
+)
 from vrouter_vm.model import IpAddress, IpNetwork, IpVersion, MacAddress, Network, Placement, routes_behind
 from vrouter_vm.overlay_model import LocalWay
 from vrouter_vm.prefixes import host_prefix
@@ -252,11 +264,20 @@ def routes_to(
     table: int,
     prefix: IpNetwork,
     source: IpAddress | None = None,
+    weights: Mapping[NextHop, int] = NO_WEIGHTS,
     is_resilient: bool = False,
 ) -> Route:
     """Return the route to a prefix by several next hops; raises ValueError when there is none."""
     metric = metric_of(prefix.version)
-    return spread(next_hops, table=table, prefix=prefix, metric=metric, source=source, is_resilient=is_resilient)
+    return spread(
+        next_hops,
+        table=table,
+        prefix=prefix,
+        metric=metric,
+        source=source,
+        weights=weights,
+        is_resilient=is_resilient,
+    )
 
 
 def routes_ipv6(placements: Iterable[Placement]) -> bool:

@@ -22,9 +22,9 @@ from typing import Final
 from vrouter_vm import names
 from vrouter_vm.claims import NO_OWNERS, Claims, Owners
 from vrouter_vm.filters import chains, policy
-from vrouter_vm.kernel_model import Landing, MplsDriver, NextHop, Route, Trunk, is_resilient
+from vrouter_vm.kernel_model import Landing, MplsDriver, NextHop, Route, Trunk, is_resilient, weights_of
 from vrouter_vm.model import Encapsulation, Exporter, IpAddress, MacAddress, Network, Placement, VmiUuid, VnUuid
-from vrouter_vm.overlay.evpn import NO_ASN, Member, Vtep, is_of_guests
+from vrouter_vm.overlay.evpn import NO_ASN, Member, Vtep, host_weights, is_of_guests
 from vrouter_vm.overlay.rib import PrefixUnit, Rib
 from vrouter_vm.overlay_model import BgpRoute, Choice, RouteKey, SharedChoice, Way
 from vrouter_vm.wanted import links, tunnels
@@ -414,25 +414,23 @@ class Wanted:
         """
         network_id, prefix = unit
         own_vni = self._vni_of_id[network_id]
-        here: list[NextHop] = []
+        here = [NextHop(member.way.vif, member.way.via) for member in choice.members if member.way is not None]
         there: dict[NextHop, FarEnd] = {}
-        for member in choice.members:
-            if member.way is not None:
-                here.append(NextHop(member.way.vif, member.way.via))
-            else:
-                way, (far_end,) = tunnels.far_route(
-                    member.route,
-                    network_id=network_id,
-                    own_vni=own_vni,
-                    source=source,
-                    taken=self._taken,
-                    mpls=self._mpls,
-                )
-                there[way.next_hops[0]] = far_end
+        weights: dict[NextHop, int] = {}
+        routes = [member.route for member in choice.members if member.way is None]
+        for heard, weight in zip(routes, host_weights(routes), strict=True):
+            way, (far_end,) = tunnels.far_route(
+                heard, network_id=network_id, own_vni=own_vni, source=source, taken=self._taken, mpls=self._mpls
+            )
+            there[way.next_hops[0]], weights[way.next_hops[0]] = far_end, weight
+        if rest and self._remains is not None:
+            weights = weights_of(self._remains.route(unit)) | weights
         hops = [*here, *there, *rest]
         keeps_flows = self._keeps_flows(unit, choice)
         table = names.table_of(network_id)
-        route = links.routes_to(hops, table=table, prefix=prefix, source=source, is_resilient=keeps_flows)
+        route = links.routes_to(
+            hops, table=table, prefix=prefix, source=source, weights=weights, is_resilient=keeps_flows
+        )
         self._lead(unit, route, tuple(there.values()))
         lands = len(hops) > len(here) or (keeps_flows and self._overlay is not None)
         if not here or not lands:

@@ -33,10 +33,18 @@ def via(vtep: int, version: int) -> str:
     return f"192.0.2.{vtep}" if version == 4 else f"::ffff:192.0.2.{vtep}"
 
 
-def route(version: int, *vteps: int, is_resilient: bool = True) -> Route:
+def route(version: int, *vteps: int, is_resilient: bool = True, first: int = 1) -> Route:
+    """A route by VTEPs, of which the first weighs as much."""
     hops = [NextHop("x5", ip_address(via(vtep, version))) for vtep in vteps]
-    metric = metric_of(version)
-    return spread(hops, table=TABLE, prefix=PREFIXES[version], metric=metric, is_resilient=is_resilient)
+    weights = {hops[0]: first}
+    return spread(
+        hops,
+        table=TABLE,
+        prefix=PREFIXES[version],
+        metric=metric_of(version),
+        weights=weights,
+        is_resilient=is_resilient,
+    )
 
 
 @dataclass
@@ -111,8 +119,10 @@ def test_a_route_becomes_one_to_a_group_and_another_one_and_none_and_nothing_is_
         route(version, 2),
         route(version, 2, 3),
         route(version, 3, 4, 5),
+        route(version, 3, 4, 5, first=3),
         route(version, 3, 4, is_resilient=False),
-        route(version, 3, 4),
+        route(version, 3, 4, is_resilient=False, first=256),
+        route(version, 3, 4, first=256),
         route(version, 4, is_resilient=False),
         route(version, 6),
         None,
@@ -160,6 +170,11 @@ def test_who_joins_has_its_share_of_what_is_idle_at_once(host: Host) -> None:
     host.turn(route(4, 2), route(4, 2, 3))
     shares = host.flows(4)
     assert {way: 0.3 < shares.count(way) / FLOWS < 0.7 for way in set(shares)} == {via(2, 4): True, via(3, 4): True}
+
+
+def test_flows_are_shared_out_by_weight(host: Host) -> None:
+    host.turn(None, route(4, 2, 3, first=4))
+    assert 0.7 < host.flows(4).count(via(2, 4)) / FLOWS < 0.9
 
 
 def test_what_an_agent_that_was_killed_has_left_half_done_is_found_and_deleted(host: Host) -> None:

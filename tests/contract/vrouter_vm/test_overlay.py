@@ -146,7 +146,7 @@ def keys(routes: set[BgpRoute]) -> set[RouteKey]:
 def test_every_part_of_a_route_arrives_and_its_change_and_its_withdrawal(fabric: Fabric) -> None:
     with hosts(fabric) as (a, b):
         changed = msgspec.structs.replace(
-            route(1), vni=7, targets=frozenset({RouteTarget("64512:6")}), generation=4294967295
+            route(1), vni=7, targets=frozenset({RouteTarget("64512:6")}), generation=4294967295, bandwidth=375000
         )
         with watching(b) as seen:
             a.overlay.announce(changed)
@@ -174,7 +174,7 @@ def test_a_labelled_route_goes_beside_the_other_of_the_same_prefix(fabric: Fabri
         a.overlay.announce(vpn4)
         a.overlay.announce(vpn6)
         b.hears(route(1), route(1, "fd00:1::11/128"), vpn4, vpn6)
-        changed = labelled("10.1.1.11/32", label=16)
+        changed = msgspec.structs.replace(labelled("10.1.1.11/32", label=16), bandwidth=125000)
         a.overlay.announce(changed)
         b.hears(route(1), route(1, "fd00:1::11/128"), changed, vpn6)
         a.overlay.withdraw(route(1))

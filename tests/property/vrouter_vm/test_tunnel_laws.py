@@ -42,7 +42,7 @@ from vrouter_vm.model import (
     RouteTarget,
     RouteTargets,
 )
-from vrouter_vm.overlay.evpn import SHARED_DISCRIMINATOR, SHARED_GENERATION, Vtep, labelled
+from vrouter_vm.overlay.evpn import MEMBER_BANDWIDTH, SHARED_DISCRIMINATOR, SHARED_GENERATION, Vtep, labelled
 from vrouter_vm.overlay_model import BgpRoute, EvpnRoute, OverlayView, RouteKey
 from vrouter_vm.plan import plan_host
 from vrouter_vm.wanted.tunnels import Installed, Overlay, installed_in
@@ -108,6 +108,7 @@ def a_route(draw: st.DrawFn) -> BgpRoute:
         targets=frozenset({RouteTarget(f"64512:{network_id}")}),
         generation=generation,
         med=med,
+        bandwidth=draw(st.sampled_from([0, MEMBER_BANDWIDTH, 3 * MEMBER_BANDWIDTH, 2**40])),
     )
     return labelled(route, draw(st.sampled_from([100, 101, 3]))) if draw(st.booleans()) else route
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from ipaddress import IPv4Address, ip_address, ip_network
 
+import pytest
+
 from tests.fakes.vrouter_host import FakeHost, make_interfaces, make_network, make_port, make_view
 from tests.unit.vrouter_vm.test_claims import VIP, VIP6, Host, guest, tell_each_other
 from vrouter_vm.actions import (
@@ -20,7 +22,7 @@ from vrouter_vm.desired import all_wanted, judge_of
 from vrouter_vm.filters import policy
 from vrouter_vm.filters.flows import Flow
 from vrouter_vm.filters.rules import Packet, PolicyRule, PolicyView
-from vrouter_vm.kernel_model import Landing, MultipathRoute, NextHop, Route, spread
+from vrouter_vm.kernel_model import Landing, MultipathRoute, NextHop, Route, spread, weights_of
 from vrouter_vm.model import (
     AddressPair,
     GuestPolicy,
@@ -54,14 +56,18 @@ def is_resilient(route: Route | None) -> bool:
     return isinstance(route, MultipathRoute) and route.is_resilient
 
 
+def weights(of: Host, address: str = VIP, *, table: int = table_of(5)) -> dict[str, int]:
+    """What the vifs and VTEPs weigh by which the kernel reaches an address."""
+    route = route_of(of, address, table=table)
+    return {
+        hop.ifname if hop.ifname.startswith("eth1.") else str(getattr(hop.via, "ipv4_mapped", None) or hop.via): weight
+        for hop, weight in (weights_of(route) if route is not None else {}).items()
+    }
+
+
 def ways(of: Host, address: str = VIP, *, table: int = table_of(5)) -> set[str]:
     """The vifs and VTEPs by which the kernel reaches an address."""
-    route = route_of(of, address, table=table)
-    hops = route.next_hops if route is not None else ()
-    return {
-        hop.ifname if hop.ifname.startswith("eth1.") else str(getattr(hop.via, "ipv4_mapped", None) or hop.via)
-        for hop in hops
-    }
+    return set(weights(of, address, table=table))
 
 
 def group(address: str, *vifs: str, table: int) -> Route:
@@ -283,6 +289,27 @@ def test_the_kernel_remembers_no_flows_to_what_routers_tell_or_one_guest_has() -
     assert [str(route.prefix) for route in a.kernel.routes if is_resilient(route)].count(f"{VIP}/32") == 2
     assert not any(map(is_resilient, several))
     assert not is_resilient(route_of(a, "10.1.1.11"))
+
+
+@pytest.mark.parametrize("has_resilient_groups", [True, False])
+def test_every_guest_has_the_same_share_wherever_it_is(*, has_resilient_groups: bool) -> None:
+    hosts = ((guest(1), guest(2)), AT_ONCE), ((guest(3),), AT_ONCE), ((guest(4),), ())
+    a, b, c = (
+        host(number, *guests, pairs=pairs, has_resilient_groups=has_resilient_groups)
+        for number, (guests, pairs) in enumerate(hosts, start=1)
+    )
+    tell_each_other(a, b, c)
+    for address in (VIP, VIP6):
+        assert weights(a, address) == {"eth1.101": 1, "eth1.102": 1, "192.0.2.2": 1}
+        assert weights(b, address) == {"eth1.103": 1, "192.0.2.1": 2}
+        assert weights(c, address) == {"192.0.2.1": 2, "192.0.2.2": 1}
+    c.peers.is_settled, c.peers.remote = False, {}
+    before = len(c.kernel.applied)
+    c.start()
+    assert not routes_touched(c.kernel.applied[before:])
+    drop(a, 2)
+    tell_each_other(a, b, c)
+    assert weights(b) == {"eth1.103": 1, "192.0.2.1": 1}
 
 
 def test_a_kernel_without_such_groups_has_plain_routes() -> None:

@@ -100,7 +100,7 @@ def test_a_route_is_read_back_as_it_was_asked_for(
 def test_a_route_with_several_next_hops_is_read_back_as_it_was_asked_for(prefix: str) -> None:
     network = ip_network(prefix)
     via = [ip_address("10.1.1.11" if network.version == 4 else each) for each in ("fd00:1::11", "::ffff:192.0.2.2")]
-    hops = [(7, via[0], None), (8, via[1], None), (9, None, 30)]
+    hops = [(7, via[0], None, 1), (8, via[1], None, 3), (9, None, 30, 256)]
     message = rtroute.multipath_route(
         rtroute.NEW_ROUTE, 0, network, table=200005, protocol=80, metric=1024, hops=hops, source=via[0]
     )
@@ -113,17 +113,17 @@ def test_a_route_with_several_next_hops_is_read_back_as_it_was_asked_for(prefix:
         gateway=None,
         metric=1024,
         source=via[0],
-        hops=(HopEntry(7, via[0]), HopEntry(8, via[1]), HopEntry(9, None, (30,))),
+        hops=(HopEntry(7, via[0]), HopEntry(8, via[1], weight=3), HopEntry(9, None, (30,), 256)),
     )
 
 
 def test_next_hops_are_packed_as_ip_route_does() -> None:
-    """The bytes of `nexthop via 10.1.1.11 dev <7> onlink nexthop dev <8>`."""
-    hops = [(7, ip_address("10.1.1.11"), None), (8, None, None)]
+    """The bytes of `nexthop via 10.1.1.11 dev <7> onlink nexthop dev <8> weight 3`."""
+    hops = [(7, ip_address("10.1.1.11"), None, 1), (8, None, None, 3)]
     network = ip_network("10.1.1.100/32")
     message = rtroute.multipath_route(rtroute.NEW_ROUTE, 0, network, table=5, protocol=80, metric=0, hops=hops)
     first = bytes.fromhex("1000 04 00 07000000 0800 0500 0a01010b")
-    assert message.body.endswith(bytes.fromhex("1c00 0900") + first + bytes.fromhex("0800 00 00 08000000"))
+    assert message.body.endswith(bytes.fromhex("1c00 0900") + first + bytes.fromhex("0800 00 02 08000000"))
     gone = rtroute.multipath_route(rtroute.DEL_ROUTE, 0, network, table=5, protocol=80, metric=0, hops=hops)
     assert rtroute.parse_route(gone.body).hops == (), "whatever its next hops are"
 

@@ -12,6 +12,7 @@ from vrouter_vm.model import Encapsulation, MacAddress, RouteTarget
 from vrouter_vm.overlay.evpn import (
     FIRST_GENERATION,
     LAST_GENERATION,
+    MEMBER_BANDWIDTH,
     MOST_WAYS,
     SHARED_DISCRIMINATOR,
     SHARED_GENERATION,
@@ -19,6 +20,7 @@ from vrouter_vm.overlay.evpn import (
     Vtep,
     claimed_generation,
     default_target,
+    host_weights,
     is_usable,
     labelled,
     parse_route,
@@ -202,6 +204,7 @@ def test_what_guests_use_at_once_is_told_without_an_order_whatever_others_tell()
     rib.settle()
     told = rib.local[5, GUEST]
     assert (told.generation, told.med) == (SHARED_GENERATION, SHARED_DISCRIMINATOR)
+    assert told.bandwidth == 2 * MEMBER_BANDWIDTH
     assert [each.way for each in rib.choices[5, GUEST].members] == [*ways], "a fabric's default is no match"
     assert rib.generations == {}, "there is none to remember"
     equal = replace(remote(1, generation=SHARED_GENERATION), med=SHARED_DISCRIMINATOR)
@@ -216,6 +219,25 @@ def test_what_guests_use_at_once_is_told_without_an_order_whatever_others_tell()
     rib.set_guest(5, GUEST, LocalWay(vif="eth1.101"))
     rib.settle()
     assert rib.local[5, GUEST].generation == SHARED_GENERATION + 2, "a guest's own address begins anew"
+
+
+@pytest.mark.parametrize(
+    ("told", "weights"),
+    [
+        ((), []),
+        ((0, 0), [1, 1]),
+        ((MEMBER_BANDWIDTH, 3 * MEMBER_BANDWIDTH), [1, 3]),
+        ((3 * MEMBER_BANDWIDTH, 0), [1, 1]),
+        ((1_250_000_000, 5_000_000_000), [64, 256]),
+        ((MEMBER_BANDWIDTH, 5_000_000_000), [1, 256]),
+        ((1000, 2000), [1, 1]),
+    ],
+)
+def test_a_host_weighs_as_many_guests_as_it_tells_unless_one_tells_nothing(
+    told: tuple[int, ...], weights: list[int]
+) -> None:
+    routes = [replace(remote(number), bandwidth=bandwidth) for number, bandwidth in enumerate(told, start=3)]
+    assert host_weights(routes) == weights
 
 
 def test_a_claim_outranks_a_router_of_the_same_preference_that_has_no_discriminator() -> None:

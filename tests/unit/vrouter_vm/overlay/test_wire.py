@@ -68,6 +68,27 @@ def test_an_evpn_route_is_read_with_all_its_parts() -> None:
 
 
 @pytest.mark.parametrize(
+    ("community", "bandwidth"),
+    [
+        ("4004 fc00 48371b00", 187500),
+        ("0004 fc00 48371b00", 187500),  # as FRR tells it
+        ("0004 fc00 50ba43b7", 24_999_999_488),
+        ("4004 fc00 c8371b00", 0),
+        ("4004 fc00 7f800000", 0),
+        ("4004 fc00 7fc00000", 0),
+        ("4004 fc00 00000000", 0),
+        ("0204 fc00 48371b00", 0),
+    ],
+)
+def test_the_bandwidth_of_a_route_is_read_whether_or_not_it_is_transitive_and_none_that_is_no_number(
+    community: str, bandwidth: int
+) -> None:
+    route = evpn(PREFIX4, communities(ROUTER_MAC, community))
+    assert isinstance(route, EvpnRoute)
+    assert route.bandwidth == bandwidth
+
+
+@pytest.mark.parametrize(
     ("afi", "nlri", "next_hop", "prefix"),
     [
         (1, VPN4, bytes([203, 0, 113, 1]), "10.1.1.0/24"),

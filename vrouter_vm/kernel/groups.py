@@ -100,7 +100,7 @@ class Groups:
                 label=hop.label,
             )
         weights = weights_of(route)
-        weighed = [(number, weights[hop]) for hop, number in members.items()]
+        weighed = [(members[hop], weights[hop]) for hop in indexes]
         yield rtnexthop.group(_PUT, group, protocol=names.ROUTE_PROTOCOL, members=weighed)
         yield from (rtnexthop.deletion(number) for hop, number in old.items() if hop not in members)
 

@@ -82,8 +82,12 @@ class Groups:
         if group is None:
             group = self._group_of[slot] = self._new_row()
         old = self._members_of.get(slot, {})
-        taken = self._found.keys() | old.values()  # also what is idle: that is about to be deleted
-        free = (number for number in range(group + 1, group + names.OBJECTS_OF_ROUTE) if number not in taken)
+        taken = frozenset(old.values())
+        free = (
+            number
+            for number in range(group + 1, group + names.OBJECTS_OF_ROUTE)
+            if number not in taken and number not in self._found  # what is idle is about to be deleted
+        )
         added = dict(zip((hop for hop in indexes if hop not in old), free, strict=False))
         members = {hop: number for hop, number in (old | added).items() if hop in indexes}
         if len(members) < len(indexes):

@@ -9,6 +9,7 @@ can be carried out together.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import starmap
 from typing import Final, TypeAlias, TypeGuard
 
 import msgspec
@@ -29,6 +30,8 @@ from vrouter_vm.kernel_model import (
     TunnelEnd,
     Vif,
     Vrf,
+    is_resilient,
+    weights_of,
 )
 from vrouter_vm.overlay_model import BgpRoute
 
@@ -389,12 +392,14 @@ def summarize(actions: Iterable[AnyAction]) -> list[str]:
 
 
 def _route(route: Route) -> str:
-    where = ", ".join(map(_next_hop, route.next_hops)) or "unreachable"
-    return f"{route.prefix} {where} table {route.table}"
+    where = ", ".join(starmap(_next_hop, weights_of(route).items())) or "unreachable"
+    return f"{route.prefix} {where} table {route.table}{' resilient' if is_resilient(route) else ''}"
 
 
-def _next_hop(hop: NextHop) -> str:
+def _next_hop(hop: NextHop, weight: int) -> str:
     where = f"dev {hop.ifname}"
     if hop.label is not None:
         where = f"label {hop.label} {where}"
-    return where if hop.via is None else f"via {hop.via} {where}"
+    if hop.via is not None:
+        where = f"via {hop.via} {where}"
+    return where if weight == 1 else f"{where} weight {weight}"

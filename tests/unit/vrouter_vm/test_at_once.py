@@ -11,12 +11,14 @@ from tests.fakes.vrouter_host import FakeHost, make_interfaces, make_network, ma
 from tests.unit.vrouter_vm.test_claims import VIP, VIP6, Host, guest, tell_each_other
 from vrouter_vm.actions import (
     AddLanding,
+    AddRoute,
     AnyAction,
     DeleteLanding,
     DeleteLink,
     DeleteNextHop,
     DeleteRoute,
     ReplaceRoute,
+    describe,
 )
 from vrouter_vm.desired import all_wanted, judge_of
 from vrouter_vm.filters import policy
@@ -303,6 +305,10 @@ def test_every_guest_has_the_same_share_wherever_it_is(*, has_resilient_groups: 
         assert weights(a, address) == {"eth1.101": 1, "eth1.102": 1, "192.0.2.2": 1}
         assert weights(b, address) == {"eth1.103": 1, "192.0.2.1": 2}
         assert weights(c, address) == {"192.0.2.1": 2, "192.0.2.2": 1}
+    route = route_of(c)
+    assert route is not None
+    said = f"add route {VIP}/32 via 192.0.2.1 dev x5 weight 2, via 192.0.2.2 dev x5 table 100005"
+    assert describe(AddRoute(subject="x", route=route)) == said + (" resilient" if has_resilient_groups else "")
     c.peers.is_settled, c.peers.remote = False, {}
     before = len(c.kernel.applied)
     c.start()

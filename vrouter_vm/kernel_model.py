@@ -197,7 +197,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class MultipathRoute(Route, frozen=True, kw_only=True, gc=False):
     """A route with several next hops, among which the kernel shares out flows: the one of a `Route`, and the others.
 
-    In the order of `spread`, so that equal ones are the same. `weights`: of these next hops, in that order, 1 to 256;
+    In the order of `spread`, so that equal ones are the same. `weights`: of these next hops, in that order, 1 to 128;
     none where all weigh 1. `is_resilient`: by a group of next hop objects, which may be one alone, that remembers which
     flows have gone where (Documentation/networking/nexthop-group-resilient.rst).
     """

@@ -314,7 +314,8 @@ class KernelView:
                 (message,) = netlink.route("get", **asked)
             hops = message.get_attr("RTA_MULTIPATH") or ()
             if hops:
-                first, *others = (_lookup(hop["oif"], hop.get_attr("RTA_GATEWAY")) for hop in hops)
+                ways = (_lookup(hop["oif"], hop.get_attr("RTA_GATEWAY")) for hop in hops)
+                first, *others = dict.fromkeys(ways)  # one may be there twice: see `kernel.groups`
                 return replace(first, others=tuple(others))
             way = _lookup(message.get_attr("RTA_OIF"), message.get_attr("RTA_GATEWAY"))
         except NetlinkError as error:

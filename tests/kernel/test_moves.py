@@ -127,15 +127,15 @@ def shown_route(address: str, *, at: str) -> str:
 
 
 def next_hops(address: str, *, at: str) -> int:
-    """How many next hops there are."""
-    return shown_route(address, at=at).count("via ")
+    """How many next hops there are; the only one is there twice (`kernel.groups`)."""
+    return len(set(re.findall(r"via (\S+)", shown_route(address, at=at))))
 
 
 def part_of(vtep: object, address: str, *, at: str) -> float:
     """What part of the flows goes to a VTEP."""
     shown = re.finditer(r"via (?P<via>\S+) .*weight (?P<weight>\d+)", shown_route(address, at=at))
-    weights = {each["via"]: int(each["weight"]) for each in shown}
-    return weights.get(str(vtep), 0) / (sum(weights.values()) or 1)
+    weights = [(each["via"], int(each["weight"])) for each in shown]
+    return sum(weight for via, weight in weights if via == str(vtep)) / (sum(weight for _, weight in weights) or 1)
 
 
 def traced(host: Host, **query: object) -> dict[str, Any]:

@@ -38,8 +38,8 @@ MEMBER_BANDWIDTH: Final = 125_000
 """Bytes a second that a host tells for each guest that shares a prefix (RFC 10005), so that others send it flows in
 proportion: FRR's unit for the number of ways (`set extcommunity bandwidth num-multipaths`).
 """
-_MOST_WEIGHT: Final = 256
-"""Of a next hop in the kernel."""
+_MOST_WEIGHT: Final = 128
+"""Half of what a next hop in the kernel can weigh: see `kernel.groups`."""
 
 MOST_WAYS: Final = 64
 """To one prefix, as in TF's vRouters; of more the last ones are left out."""

@@ -121,8 +121,8 @@ def test_a_route_becomes_one_to_a_group_and_another_one_and_none_and_nothing_is_
         route(version, 3, 4, 5),
         route(version, 3, 4, 5, first=3),
         route(version, 3, 4, is_resilient=False),
-        route(version, 3, 4, is_resilient=False, first=256),
-        route(version, 3, 4, first=256),
+        route(version, 3, 4, is_resilient=False, first=128),
+        route(version, 3, 4, first=128),
         route(version, 4, is_resilient=False),
         route(version, 6),
         None,
@@ -154,6 +154,25 @@ def test_flows_stay_with_a_member_that_stays_whoever_leaves_and_joins(host: Host
     left = host.flows(version)
     stay = via(4, version)
     assert [now for was, now in zip(without, left, strict=True) if was == stay] == [x for x in without if x == stay]
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_flows_stay_with_the_only_member_when_another_one_joins(host: Host, version: int) -> None:
+    one, two = route(version, 2), route(version, 2, 3, first=3)
+    host.turn(None, one)
+    first = host.flows(version)
+    host.turn(one, two)
+    assert host.flows(version) == first
+    host.start()
+    assert host.see().routes == {two}
+    host.turn(two, one)
+    assert host.flows(version) == first
+    host.turn(one, two)
+    assert host.flows(version) == first
+    host.turn(two, route(version, 3))
+    assert set(host.flows(version)) == {via(3, version)}
+    host.turn(route(version, 3), None)
+    assert run("ip nexthop") == ""
 
 
 def test_without_a_group_some_of_them_do_not(host: Host) -> None:

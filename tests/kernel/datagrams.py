@@ -52,10 +52,10 @@ def answering(guests: Collection[str], address: str) -> Iterator[Answering]:
 
 
 @contextmanager
-def asking(name: str, address: str, *, flows: int) -> Iterator[list[socket.socket]]:
+def asking(name: str, address: str, *, flows: int, first_port: int = FIRST_PORT) -> Iterator[list[socket.socket]]:
     """Yield sockets in a namespace, at that address of it: each is a flow of its own."""
     with ExitStack() as stack:
-        yield [stack.enter_context(_bound(name, address, FIRST_PORT + number)) for number in range(flows)]
+        yield [stack.enter_context(_bound(name, address, first_port + number)) for number in range(flows)]
 
 
 def _bound(name: str, address: str, port: int) -> socket.socket:

@@ -7,7 +7,7 @@ until then is a matter of time, which `python -m bench vmotion` measures.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from urllib.parse import urlencode
@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 import pytest
 
 from lab.pings import SteadyPing
-from tests.kernel.datagrams import PORT, answering, asking
+from tests.kernel.datagrams import FIRST_PORT, PORT, answering, asking
 from tests.kernel.frr_leaf import BACKEND, Leaf, is_installed
 from tests.kernel.overlay_site import (
     AT_ONCE,
@@ -31,7 +31,7 @@ from tests.kernel.overlay_site import (
     running_site,
     share,
 )
-from tests.kernel.site import PATIENCE_S, batch, run, wait_until
+from tests.kernel.site import PATIENCE_S, Guest, batch, run, wait_until
 
 pytestmark = pytest.mark.kernel
 
@@ -155,6 +155,11 @@ def wait_spread(expected: dict[str, int], address: str = AT_ONCE) -> None:
         )
 
 
+def moved(before: Mapping[int, str], after: Mapping[int, str], *, but_of: Guest) -> set[int]:
+    """The flows that another guest answers, but for those that one guest has answered before."""
+    return {port for port, name in before.items() if name not in (but_of.name, after[port])}
+
+
 def test_guests_that_use_an_address_at_once_share_its_flows_and_who_moves_or_goes_costs_the_others_none(
     site: Site,
 ) -> None:
@@ -172,8 +177,9 @@ def test_guests_that_use_an_address_at_once_share_its_flows_and_who_moves_or_goe
                 what=f"{at} sends host a twice as much as host b",
                 instead=lambda at=at: shown_route(AT_ONCE, at=at),  # type: ignore[misc]
             )
-        for name, sockets in senders.items():
-            assert set(answer.ask(sockets, AT_ONCE).values()) == members, name
+        first = {name: answer.ask(sockets, AT_ONCE) for name, sockets in senders.items()}
+        for name, answers in first.items():
+            assert set(answers.values()) == members, name
         packet = {"source": R1.address, "destination": AT_ONCE, "protocol": "udp", "port": PORT}
         told = traced(site.a, vif=f"eth1.{R1.vlan}", **packet)
         several = f"vif eth1.{R2.vlan} (r2), vif eth1.{MOVER.vlan} (m1), VTEP {site.b.vtep} with VNI 5"
@@ -182,25 +188,27 @@ def test_guests_that_use_an_address_at_once_share_its_flows_and_who_moves_or_goe
         site.connect(site.b)
         site.b.serve(MOVER)  # while host a goes on to serve it
         wait_spread({"a": 2, "b": 3, "c": 2, "leaf": 2})
-        first = {name: answer.ask(sockets, AT_ONCE) for name, sockets in senders.items()}
-        for name, answers in first.items():
-            assert set(answers.values()) == members, name
+        then = {name: answer.ask(sockets, AT_ONCE) for name, sockets in senders.items()}
+        for name in (R1.name, R4.name):  # the fabric's router spreads anew
+            assert not moved(first[name], then[name], but_of=MOVER), f"{name}: flows to who stays"
+        for name, address in own.items():
+            with asking(name, address, flows=FLOWS, first_port=FIRST_PORT + FLOWS) as sockets:
+                assert set(answer.ask(sockets, AT_ONCE).values()) == members, f"{name}: new flows"
         site.a.drop(MOVER)
         with route_monitor(site.a) as changes:
             site.a.drop(R2)
             wait_spread({"a": 1, "b": 2, "c": 1, "leaf": 1})
-            then = {name: answer.ask(sockets, AT_ONCE) for name, sockets in senders.items()}
-            for name, answers in then.items():
-                assert set(answers.values()) == members - {R2.name}, name
-                moved = {port for port, guest in first[name].items() if guest not in (R2.name, answers[port])}
-                assert not moved, f"{name}: flows to who stays"
+            left = {name: answer.ask(sockets, AT_ONCE) for name, sockets in senders.items()}
+            for name, answers in left.items():
+                assert R2.name not in answers.values(), name
+                assert not moved(then[name], answers, but_of=R2), f"{name}: flows to who stays"
         ways = [line for line in changes() if f"{AT_ONCE} " in line and "table 100005" in line]
         assert ways, "seen"
         assert not [line for line in ways if line.startswith("Deleted")], "there is a way at every moment"
         site.a.serve(R2)
         wait_spread({"a": 2, "b": 3, "c": 2, "leaf": 2})
-        for name in (R1.name, R4.name):  # the fabric's router spreads anew
-            assert answer.ask(senders[name], AT_ONCE) == then[name], f"{name}: who comes takes no flow under way"
+        for name in (R1.name, R4.name):
+            assert answer.ask(senders[name], AT_ONCE) == left[name], f"{name}: who comes takes no flow under way"
         six = stack.enter_context(answering((R2.name, R3.name), AT_ONCE6))
         wait_spread({"a": 2, "b": 2, "c": 0}, AT_ONCE6)
         with asking(R1.name, R1.ipv6 or "", flows=FLOWS) as sockets:

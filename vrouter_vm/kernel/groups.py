@@ -12,7 +12,6 @@ look into its group (fib_select_path in net/ipv4/fib_semantics.c), where all flo
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Final, TypeAlias
@@ -27,6 +26,7 @@ from vrouter_vm.model import IpNetwork
 Slot: TypeAlias = tuple[int, IpNetwork, int]
 """Table, prefix and metric: what the kernel holds one route for."""
 
+_NONE_LEFT: Final = "no number left for a next hop object"
 _LEAST: Final = 2
 """Objects in a group."""
 
@@ -110,7 +110,7 @@ class Groups:
             members[hop] = (*numbers, *new)
             added += [(hop, number) for number in new]
         if any(len(numbers) < least for numbers in members.values()):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise OSError(errno.ENOSPC, _NONE_LEFT)
         self._members_of[slot] = members
         for hop, number in added:
             yield rtnexthop.next_hop(
@@ -147,7 +147,7 @@ class Groups:
         row, self._next_row = self._next_row, self._next_row + 1
         number = names.NEXT_HOP_IDS[0] + row * names.OBJECTS_OF_ROUTE
         if number not in names.NEXT_HOP_IDS:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise OSError(errno.ENOSPC, _NONE_LEFT)
         self._rows.add(row)
         return number
 

@@ -221,6 +221,7 @@ HEARD: list[list[BgpRoute]] = [
     [LABELLED[1], labelled(elsewhere("10.1.1.60/32", host=5), 31), labelled(elsewhere("10.1.1.50/32", host=5), 32)],
     [elsewhere("10.1.1.11/32", generation=200), elsewhere("10.9.0.0/16", network_id=99), elsewhere("fd00:1::50/128")],
     [at_once(str(pair.prefix), host=number) for pair in AT_ONCE for number in (2, 3)],
+    [labelled(at_once(str(AT_ONCE[0].prefix), host=number), 30 + number) for number in (4, 5)],
     [
         *(at_once(str(pair.prefix), host=number) for pair in AT_ONCE for number in (3, 4)),
         *(elsewhere(prefix, host=number) for prefix in ("10.9.0.0/16", "fd00:9::/64") for number in (2, 3)),
@@ -377,6 +378,7 @@ def test_with_bareudp_they_come_to_the_same_and_by_fou_before_and_after(with_bar
         *((heard, MplsDriver.BAREUDP) for heard in HEARD[2:4]),
         ([*LABELLED], MplsDriver.FOU),
         (HEARD[4], MplsDriver.BAREUDP),
+        (HEARD[7], MplsDriver.BAREUDP),
     ]
     for remote, mpls in steps:
         turn(with_bareudp, FIRST, remote, mpls=mpls)

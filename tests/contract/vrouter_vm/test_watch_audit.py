@@ -7,14 +7,16 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import grpc
 import pytest
 
 from tests.contract.vrouter_vm.speaker_proxy import SpeakerProxy, proxy_before
-from tests.contract.vrouter_vm.speakers import Fabric, running_fabric, wait_until
+from tests.contract.vrouter_vm.speakers import Fabric, Process, running_fabric, wait_until
 from tests.contract.vrouter_vm.test_overlay import Host, route, watching
 from vrouter_vm.overlay.audit import compare
 from vrouter_vm.overlay.bgp import Speaker
 from vrouter_vm.overlay.exchange import Relist
+from vrouter_vm.overlay.gobgp import common_pb2, gobgp_pb2
 
 PULSE_S = 0.3
 SETTLE_S = 2.0
@@ -75,6 +77,30 @@ def test_changes_that_a_watch_leaves_out_are_found_and_heard_after_all(fabric: F
     assert seen[0] == {route(2), route(2, OTHER)}
     assert seen[-1] == {changed, route(2, NEW)}
     assert all({changed.key, route(2, OTHER).key} <= {each.key for each in heard} for heard in seen[:-1])
+
+
+def unicast_routes(process: Process) -> int:
+    """How many IPv4 routes without a label are in a speaker's table."""
+    unicast = common_pb2.Family(afi=common_pb2.Family.AFI_IP, safi=common_pb2.Family.SAFI_UNICAST)
+    request = gobgp_pb2.GetTableRequest(table_type=gobgp_pb2.TABLE_TYPE_GLOBAL, family=unicast)
+    with grpc.insecure_channel(f"unix:{process.socket}") as channel:
+        answer = channel.unary_unary("/api.GoBgpService/GetTable")(request.SerializeToString())
+    return int(gobgp_pb2.GetTableResponse.FromString(answer).num_destination)
+
+
+def test_a_probe_goes_no_further_than_the_speaker(fabric: Fabric) -> None:
+    a, b = Host(fabric, "a", 1, pulse_s=PULSE_S), Host(fabric, "b", 2)
+    a.begin(route(1))
+    b.begin()
+    try:
+        b.hears(route(1))
+        wait_until(lambda: unicast_routes(fabric.speakers["a"]) == 1, "it is in the speaker's table")
+        a.overlay.announce(route(1, NEW))
+        b.hears(route(1), route(1, NEW))
+        assert unicast_routes(fabric.reflector) == 0
+    finally:
+        a.overlay.stop()
+        b.overlay.stop()
 
 
 def test_what_a_watch_has_told_is_what_the_table_has_also_after_a_reflectors_death_and_a_flood(fabric: Fabric) -> None:

@@ -187,3 +187,30 @@ def test_the_table_is_settled_when_nobody_came_in_the_time_that_a_route_is_belie
     assert not routes.expire(now=599.0)
     assert routes.expire(now=600.0)
     assert routes.is_settled
+
+
+def test_what_a_peer_may_not_tell_is_not_gone_because_it_has_not_told_it_and_ends_at_its_deadline() -> None:
+    routes = table()
+    routes.learn(A)
+    routes.lost(now=10.0)
+    routes.is_partial = True
+    routes.peer_told_all(now=20.0)
+    assert not routes.expire(now=500.0)
+    assert routes.routes == {A.key: A}
+    assert not routes.is_settled
+    assert routes.expire(now=610.0)
+    assert routes.routes == {}
+
+
+def test_once_a_peer_may_tell_everything_what_it_does_not_tell_is_gone() -> None:
+    routes = table()
+    routes.learn(A)
+    routes.lost(now=10.0)
+    routes.is_partial = True
+    routes.peer_told_all(now=20.0)
+    routes.expire(now=50.0)
+    routes.is_partial = False
+    assert not routes.expire(now=79.0)
+    assert routes.expire(now=80.0)
+    assert routes.routes == {}
+    assert routes.is_settled

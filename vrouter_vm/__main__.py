@@ -53,8 +53,9 @@ from vrouter_vm.kernel.traffic import read_traffic
 from vrouter_vm.kernel_model import Trunk
 from vrouter_vm.metrics import GuestServiceMetrics, OverlayMetrics, PortMetrics
 from vrouter_vm.overlay.evpn import Vtep, leaks
-from vrouter_vm.overlay.exchange import BgpOverlay, describe_overlay
+from vrouter_vm.overlay.exchange import BgpOverlay
 from vrouter_vm.overlay.paths import PathProbe, PathWatch, describe_paths
+from vrouter_vm.overlay.status import describe_overlay
 from vrouter_vm.port_api import PortApi, PortServer, describe_status
 from vrouter_vm.port_files import PortStore
 from vrouter_vm.reconciler import OverlaySide, Reconciler

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, TypeAlias, assert_never
+from typing import Any, Final, TypeAlias
 
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # it logs when a process with a channel forks, which is harmless
 
@@ -24,10 +24,10 @@ import grpc
 from grpc.experimental import ChannelOptions
 
 from tf_reconcile.errors import BoundaryError, Rejected, Transient
-from vrouter_vm.model import RouteTarget
-from vrouter_vm.overlay.gobgp import attribute_pb2, common_pb2, extcom_pb2, gobgp_pb2, nlri_pb2
+from vrouter_vm.overlay.encode import AS_TRANS, FAMILIES, ORIGIN_INCOMPLETE, encode
+from vrouter_vm.overlay.gobgp import attribute_pb2, common_pb2, gobgp_pb2, nlri_pb2
 from vrouter_vm.overlay.limits import NEAR_PERCENT, Told
-from vrouter_vm.overlay.wire import MALFORMED, MPLS_UDP, ROUTE_TARGET, VXLAN, find_med, parse_key, parse_route
+from vrouter_vm.overlay.wire import MALFORMED, find_med, parse_key, parse_route
 from vrouter_vm.overlay_model import BgpRoute, EvpnRoute, Family, PeerSettings, RouteKey, VpnRoute
 
 log = logging.getLogger(__name__)
@@ -42,15 +42,7 @@ _MESSAGE_BYTES: Final = 64 << 20
 _BATCH: Final = 500
 _NO_LISTENER: Final = -1  # we dial, reflectors and fabrics listen: no port 179 on the vRouter VM
 _CONNECT_RETRY_S: Final = 1
-_ORIGIN_INCOMPLETE: Final = 2
-_TWO_OCTETS: Final = 2**16
-_AS_TRANS: Final = 23456  # RFC 6793, in place of a number of four octets
-_FAMILIES: Final = {
-    Family.EVPN: common_pb2.Family(afi=common_pb2.Family.AFI_L2VPN, safi=common_pb2.Family.SAFI_EVPN),
-    Family.VPN4: common_pb2.Family(afi=common_pb2.Family.AFI_IP, safi=common_pb2.Family.SAFI_MPLS_VPN),
-    Family.VPN6: common_pb2.Family(afi=common_pb2.Family.AFI_IP6, safi=common_pb2.Family.SAFI_MPLS_VPN),
-}
-_FAMILY_OF: Final = {(number.afi, number.safi): family for family, number in _FAMILIES.items()}
+_FAMILY_OF: Final = {(number.afi, number.safi): family for family, number in FAMILIES.items()}
 _PROBE_FAMILY: Final = common_pb2.Family(afi=common_pb2.Family.AFI_IP, safi=common_pb2.Family.SAFI_UNICAST)
 _PROBE_ADDRESS: Final = "127.0.0.1"
 _Filter: Final = gobgp_pb2.WatchEventRequest.Table.Filter
@@ -106,7 +98,7 @@ class Speaker:
                 (ChannelOptions.SingleThreadedUnaryStream, 1),
             ],
         )
-        self._asn = _AS_TRANS
+        self._asn = AS_TRANS
 
     def close(self) -> None:
         """Close the connection; a watch that is read ends."""
@@ -139,7 +131,7 @@ class Speaker:
             family=_PROBE_FAMILY,
             nlri=nlri_pb2.NLRI(prefix=nlri_pb2.IPAddressPrefix(prefix=_PROBE_ADDRESS, prefix_len=32)),
             pattrs=[
-                attribute(origin=attribute_pb2.OriginAttribute(origin=_ORIGIN_INCOMPLETE)),
+                attribute(origin=attribute_pb2.OriginAttribute(origin=ORIGIN_INCOMPLETE)),
                 attribute(next_hop=attribute_pb2.NextHopAttribute(next_hop=_PROBE_ADDRESS)),
                 attribute(multi_exit_disc=attribute_pb2.MultiExitDiscAttribute(med=number)),
             ],
@@ -150,7 +142,7 @@ class Speaker:
     def announced(self) -> dict[RouteKey, BgpRoute]:
         """Return the routes that we have announced to it."""
         found = {}
-        for family in _FAMILIES.values():
+        for family in FAMILIES.values():
             request = gobgp_pb2.ListPathRequest(
                 table_type=gobgp_pb2.TABLE_TYPE_GLOBAL, family=family, enable_only_binary=True
             )
@@ -296,56 +288,6 @@ def is_local(path: gobgp_pb2.Path) -> bool:
     return path.neighbor_ip in {"", "<nil>", "invalid IP"}
 
 
-def encode(route: BgpRoute, *, asn: int) -> gobgp_pb2.Path:
-    """Return a route as the speaker wants it; `asn`: its AS number."""
-    is_ipv4 = route.prefix.version == 4  # noqa: PLR2004 - IP version
-    community = extcom_pb2.ExtendedCommunity
-    communities = [_encode_target(target) for target in sorted(route.targets)]
-    match route:
-        case EvpnRoute():
-            family, next_hop = _FAMILIES[Family.EVPN], str(route.next_hop)
-            nlri = nlri_pb2.NLRI(
-                evpn_ip_prefix=nlri_pb2.EVPNIPPrefixRoute(
-                    rd=_encode_rd(route.rd),
-                    esi=nlri_pb2.EthernetSegmentIdentifier(type=0, value=bytes(9)),
-                    ethernet_tag=0,
-                    ip_prefix=str(route.prefix.network_address),
-                    ip_prefix_len=route.prefix.prefixlen,
-                    gw_address="0.0.0.0" if is_ipv4 else "::",
-                    label=route.vni,
-                )
-            )
-            communities.append(community(encap=extcom_pb2.EncapExtended(tunnel_type=VXLAN)))
-            communities.append(community(router_mac=extcom_pb2.RouterMacExtended(mac=route.router_mac)))
-        case VpnRoute():
-            # An IPv6 route names an IPv4 next hop in IPv6's form (RFC 4659, 3.2.1.2).
-            family, next_hop = _FAMILIES[route.family], f"{'' if is_ipv4 else '::ffff:'}{route.next_hop}"
-            nlri = nlri_pb2.NLRI(
-                labeled_vpn_ip_prefix=nlri_pb2.LabeledVPNIPAddressPrefix(
-                    labels=[route.label],
-                    rd=_encode_rd(route.rd),
-                    prefix=str(route.prefix.network_address),
-                    prefix_len=route.prefix.prefixlen,
-                )
-            )
-            communities.append(community(encap=extcom_pb2.EncapExtended(tunnel_type=MPLS_UDP)))
-        case _:
-            assert_never(route)
-    if route.bandwidth:
-        link = extcom_pb2.LinkBandwidthExtended(asn=asn if asn < _TWO_OCTETS else _AS_TRANS, bandwidth=route.bandwidth)
-        communities.append(community(link_bandwidth=link))
-    attribute = attribute_pb2.Attribute
-    attributes = [
-        attribute(origin=attribute_pb2.OriginAttribute(origin=_ORIGIN_INCOMPLETE)),
-        attribute(mp_reach=attribute_pb2.MpReachNLRIAttribute(family=family, next_hops=[next_hop], nlris=[nlri])),
-        attribute(local_pref=attribute_pb2.LocalPrefAttribute(local_pref=route.generation)),
-        attribute(extended_communities=attribute_pb2.ExtendedCommunitiesAttribute(communities=communities)),
-    ]
-    if route.med:
-        attributes.append(attribute(multi_exit_disc=attribute_pb2.MultiExitDiscAttribute(med=route.med)))
-    return gobgp_pb2.Path(nlri=nlri, family=family, pattrs=attributes)
-
-
 def _events(answer: gobgp_pb2.WatchEventResponse) -> list[Event]:
     if answer.WhichOneof("event") == "peer":
         state = _peer_event(answer.peer)
@@ -396,33 +338,6 @@ def _peer_event(event: gobgp_pb2.WatchEventResponse.PeerEvent) -> PeerState | No
     )
 
 
-def _encode_target(target: RouteTarget) -> extcom_pb2.ExtendedCommunity:
-    administrator, _, text = target.partition(":")
-    number, community = int(text), extcom_pb2.ExtendedCommunity
-    if "." in administrator:
-        address = extcom_pb2.IPv4AddressSpecificExtended(
-            is_transitive=True, sub_type=ROUTE_TARGET, address=administrator, local_admin=number
-        )
-        return community(ipv4_address_specific=address)
-    asn = int(administrator)
-    if asn < _TWO_OCTETS:
-        two_octets = extcom_pb2.TwoOctetAsSpecificExtended(
-            is_transitive=True, sub_type=ROUTE_TARGET, asn=asn, local_admin=number
-        )
-        return community(two_octet_as_specific=two_octets)
-    four_octets = extcom_pb2.FourOctetAsSpecificExtended(
-        is_transitive=True, sub_type=ROUTE_TARGET, asn=asn, local_admin=number
-    )
-    return community(four_octet_as_specific=four_octets)
-
-
-def _encode_rd(rd: str) -> common_pb2.RouteDistinguisher:
-    administrator, _, assigned = rd.rpartition(":")
-    return common_pb2.RouteDistinguisher(
-        ip_address=common_pb2.RouteDistinguisherIPAddress(admin=administrator, assigned=int(assigned))
-    )
-
-
 def _peer(settings: PeerSettings, *, asn: int, local_address: IPv4Address) -> gobgp_pb2.Peer:
     """Return a neighbour of our AS, with graceful restart and a limit of routes for every family."""
     return gobgp_pb2.Peer(
@@ -441,10 +356,10 @@ def _peer(settings: PeerSettings, *, asn: int, local_address: IPv4Address) -> go
         ),
         afi_safis=[
             gobgp_pb2.AfiSafi(
-                config=gobgp_pb2.AfiSafiConfig(family=_FAMILIES[family], enabled=True),
+                config=gobgp_pb2.AfiSafiConfig(family=FAMILIES[family], enabled=True),
                 mp_graceful_restart=gobgp_pb2.MpGracefulRestart(config=gobgp_pb2.MpGracefulRestartConfig(enabled=True)),
                 prefix_limits=gobgp_pb2.PrefixLimit(
-                    family=_FAMILIES[family], max_prefixes=settings.max_routes, shutdown_threshold_pct=NEAR_PERCENT
+                    family=FAMILIES[family], max_prefixes=settings.max_routes, shutdown_threshold_pct=NEAR_PERCENT
                 ),
             )
             for family in settings.families

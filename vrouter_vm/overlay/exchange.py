@@ -14,24 +14,20 @@ from __future__ import annotations
 import gc
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, assert_never
+from typing import TYPE_CHECKING, Final, assert_never
 
 from tf_reconcile.errors import BoundaryError, Rejected
-from vrouter_vm import names
-from vrouter_vm.cache import CacheFile, check_version
+from vrouter_vm.cache import CacheFile
 from vrouter_vm.overlay.audit import Difference, WatchAudit, compare, describe_differences
-from vrouter_vm.overlay.evpn import parse_route
 from vrouter_vm.overlay.limits import Nearness, RouteLimits, Told
+from vrouter_vm.overlay.records import format_cache, format_generations, parse_cache, parse_generations
 from vrouter_vm.overlay.remote import RemoteRoutes
+from vrouter_vm.overlay.status import OverlayStatus, Relist
 from vrouter_vm.overlay_model import (
     BgpRoute,
-    Choice,
     EvpnRoute,
     OverlayNews,
     OverlayView,
@@ -39,7 +35,6 @@ from vrouter_vm.overlay_model import (
     RouteKey,
     VpnRoute,
 )
-from vrouter_vm.prefixes import parse_prefix
 
 if TYPE_CHECKING:
     from vrouter_vm.overlay.bgp import Event, PeerState, Speaker
@@ -56,34 +51,6 @@ than twice.
 """
 RETURNED_GENERATION: Final = 1
 """Of what a host tells again that was down until others had forgotten it: who tells the same has it by now."""
-_CACHE_VERSION: Final = 1
-_GENERATIONS_VERSION: Final = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class OverlayStatus:
-    """For /status and metrics. `sessions`: each peer, and whether its session is up. `error`: why the speaker cannot be
-    used, empty when it can. `cached_at`: Unix seconds. `relists`: how often its table was asked for anew, by why.
-    `left_out`: what the speaker had not told of its table when that was compared last. `told`: what each peer has told,
-    and how near it is to how much it may.
-    """
-
-    sessions: Mapping[str, bool]
-    error: str
-    announced: int
-    remote: int
-    stale: int
-    cached_at: float | None
-    relists: Mapping[Relist, int]
-    left_out: int
-    told: Mapping[Told, Nearness]
-
-
-class Relist(StrEnum):
-    """Why the speaker's table was asked for anew while it answered."""
-
-    STALLED = "stalled"
-    DIFFERENCES = "differences"
 
 
 class BgpOverlay:
@@ -535,76 +502,3 @@ class BgpOverlay:
         if self._cache.save(format_cache(remote, saved_at=saved_at)):
             with self._condition:
                 self._cached_at = saved_at
-
-
-def describe_overlay(
-    status: OverlayStatus, choices: Iterable[Choice], *, vtep: IPv4Address, now: float
-) -> dict[str, Any]:
-    """Return what /status shows: sessions, and where each network sends each address, by one way or by several at once;
-    `now` in Unix seconds.
-    """
-    text_of = lru_cache(maxsize=4096)(str)  # one text for all routes to a host
-    return {
-        "vtep": str(vtep),
-        "sessions": dict(status.sessions),
-        "error": status.error,
-        "announced": status.announced,
-        "remote": status.remote,
-        "stale": status.stale,
-        "told": [
-            {"peer": each.peer, "family": each.family, "routes": each.routes, "limit": each.limit, "nearness": nearness}
-            for each, nearness in status.told.items()
-        ],
-        "relists": dict(status.relists),
-        "left_out": status.left_out,
-        "cache_age_s": None if status.cached_at is None else round(now - status.cached_at, 1),
-        "routes": [
-            {
-                "vrf": names.format_vrf(member.network_id),
-                "prefix": str(member.route.prefix),
-                "vif": member.way.vif if member.way else None,
-                "next_hop": str(member.way.via or "") or None if member.way else text_of(member.route.next_hop),
-                "encapsulation": str(member.route.encapsulation),
-                "vni": member.route.vni if isinstance(member.route, EvpnRoute) else None,
-                "label": member.route.label if isinstance(member.route, VpnRoute) else None,
-                "rd": member.route.rd,
-                "generation": member.route.generation,
-            }
-            for choice in choices
-            for member in choice.members
-        ],
-    }
-
-
-def format_cache(remote: Iterable[BgpRoute], *, saved_at: float) -> dict[str, Any]:
-    """Return the cache file's content."""
-    return {
-        "version": _CACHE_VERSION,
-        "saved_at": saved_at,
-        "remote": list(remote),
-    }
-
-
-def parse_cache(raw: Mapping[str, Any]) -> list[BgpRoute]:
-    """Return other hosts' routes; raises ValueError, KeyError or TypeError when it is no cache."""
-    check_version(raw, _CACHE_VERSION)
-    return [parse_route(route) for route in raw["remote"]]
-
-
-def format_generations(generations: Mapping[RouteKey, int], *, boot_id: str, saved_at: float) -> dict[str, Any]:
-    """Return the content of the file of generations."""
-    return {
-        "version": _GENERATIONS_VERSION,
-        "saved_at": saved_at,
-        "boot_id": boot_id,
-        "generations": [[rd, str(prefix), generation] for (rd, prefix), generation in generations.items()],
-    }
-
-
-def parse_generations(raw: Mapping[str, Any]) -> tuple[dict[RouteKey, int], str]:
-    """Return our generations and the boot that they are of, empty where that is not known; raises ValueError, KeyError
-    or TypeError when the file is of another kind.
-    """
-    check_version(raw, _GENERATIONS_VERSION)
-    generations = {(str(rd), parse_prefix(str(prefix))): int(number) for rd, prefix, number in raw["generations"]}
-    return generations, str(raw.get("boot_id", ""))

@@ -15,8 +15,8 @@ from tests.contract.vrouter_vm.speakers import Fabric, Process, running_fabric, 
 from tests.contract.vrouter_vm.test_overlay import Host, route, watching
 from vrouter_vm.overlay.audit import compare
 from vrouter_vm.overlay.bgp import Speaker
-from vrouter_vm.overlay.exchange import Relist
 from vrouter_vm.overlay.gobgp import common_pb2, gobgp_pb2
+from vrouter_vm.overlay.status import Relist
 
 PULSE_S = 0.3
 SETTLE_S = 2.0

@@ -26,7 +26,7 @@ from vrouter_vm.model import (
     VmiUuid,
     VnUuid,
 )
-from vrouter_vm.overlay import exchange
+from vrouter_vm.overlay import records
 from vrouter_vm.overlay_model import EvpnRoute, Family, PeerSettings
 from vrouter_vm.tf import network_feed, peer_feed
 from vrouter_vm.tf.interface_feed import InterfaceFeed
@@ -114,10 +114,10 @@ FILES: Final[dict[str, tuple[Any, Callable[[Path], bool]]]] = {
         _with(network_feed.parse_cache),
     ),
     "interfaces": (_as_json(format_snapshot(_SNAPSHOT, saved_at=1.0)), _interfaces_are_known),
-    "routes": (_as_json(exchange.format_cache([_ROUTE], saved_at=1.0)), _with(exchange.parse_cache)),
+    "routes": (_as_json(records.format_cache([_ROUTE], saved_at=1.0)), _with(records.parse_cache)),
     "generations": (
-        _as_json(exchange.format_generations({_ROUTE.key: 7}, boot_id="one", saved_at=1.0)),
-        _with(exchange.parse_generations),
+        _as_json(records.format_generations({_ROUTE.key: 7}, boot_id="one", saved_at=1.0)),
+        _with(records.parse_generations),
     ),
     "peers": (
         _as_json(peer_feed.format_cache([_PEER], saved_at=1.0)),

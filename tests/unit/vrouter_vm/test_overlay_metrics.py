@@ -7,7 +7,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from tests.unit.vrouter_vm.overlay.test_evpn import remote
 from vrouter_vm.metrics import OverlayMetrics
-from vrouter_vm.overlay.exchange import BgpOverlay, OverlayStatus, describe_overlay
+from vrouter_vm.overlay.exchange import BgpOverlay
+from vrouter_vm.overlay.status import OverlayStatus, describe_overlay
 
 
 def overlay(tmp_path: Path) -> BgpOverlay:

@@ -23,9 +23,9 @@ from typing import Final, TypeAlias
 from tf_reconcile.backoff import Backoff
 from vrouter_vm.overlay_model import BgpRoute, RouteKey
 
-SILENT_PULSES: Final = 3
+SILENCE_S: Final = 15.0
 """For how long a watch may owe a probe and tell nothing else. A busy speaker, or a busy agent, is slow, not silent."""
-COMPARE_PULSES: Final = 12
+COMPARE_PERIOD_S: Final = 60.0
 """How often the table is compared. 20000 routes cost 0.15 s of CPU time each time, both ends together."""
 RELIST_PAUSE: Final = Backoff(first_s=60.0, most_s=3600.0)
 """How long routes that differ again, right after the watch was begun anew for that, have to wait for the next time."""
@@ -46,11 +46,11 @@ def compare(held: dict[RouteKey, BgpRoute], table: Iterable[BgpRoute]) -> dict[R
 
 
 class WatchAudit:
-    """One watch after the other, asked every `pulse_s` seconds."""
+    """One watch after the other."""
 
-    def __init__(self, *, pulse_s: float) -> None:
-        self._silence_s = SILENT_PULSES * pulse_s
-        self._compare_period_s = COMPARE_PULSES * pulse_s
+    def __init__(self, *, silence_s: float = SILENCE_S, compare_period_s: float = COMPARE_PERIOD_S) -> None:
+        self._silence_s = silence_s
+        self._compare_period_s = compare_period_s
         self._heard_at = 0.0
         self._unheard: deque[tuple[int, float]] = deque()
         self._suspected: dict[RouteKey, Difference] = {}

@@ -77,6 +77,7 @@ class BgpOverlay:
         on_change: Callable[[], None],
         cache_period_s: float = CACHE_PERIOD_S,
         pulse_s: float = PULSE_S,
+        audit: WatchAudit | None = None,
     ) -> None:
         self._pulse_s = pulse_s
         self._cache_period_s = cache_period_s
@@ -101,7 +102,7 @@ class BgpOverlay:
         self._connection: Speaker | None = None
         self._speaker: Speaker | None = None  # the same, once it has our routes
         self._error = "not connected yet"
-        self._audit = WatchAudit(pulse_s=pulse_s)
+        self._audit = audit or WatchAudit()
         self._limits = RouteLimits()
         self._relists = dict.fromkeys(Relist, 0)
         self._relist_reason = ""

@@ -19,6 +19,7 @@ from lab.reflector import EVPN
 from tests.contract.vrouter_vm.speakers import ASN, Fabric, running_fabric, wait_until
 from tf_reconcile.errors import Rejected
 from vrouter_vm.model import MacAddress, RouteTarget
+from vrouter_vm.overlay.audit import WatchAudit
 from vrouter_vm.overlay.bgp import Event, Speaker
 from vrouter_vm.overlay.evpn import rank
 from vrouter_vm.overlay.exchange import RETURNED_GENERATION, BgpOverlay
@@ -54,6 +55,7 @@ class Host:
         settle_s: float = SETTLE_S,
         cache_period_s: float = 10.0,
         pulse_s: float = 5.0,
+        audit: WatchAudit | None = None,
         boot_id: str = "first",
     ) -> None:
         self.wakes = 0
@@ -74,6 +76,7 @@ class Host:
             on_change=self._wake,
             cache_period_s=cache_period_s,
             pulse_s=pulse_s,
+            audit=audit,
         )
 
     def _wake(self) -> None:

@@ -13,7 +13,7 @@ import pytest
 from tests.contract.vrouter_vm.speaker_proxy import SpeakerProxy, proxy_before
 from tests.contract.vrouter_vm.speakers import Fabric, Process, running_fabric, wait_until
 from tests.contract.vrouter_vm.test_overlay import Host, route, watching
-from vrouter_vm.overlay.audit import compare
+from vrouter_vm.overlay.audit import WatchAudit, compare
 from vrouter_vm.overlay.bgp import Speaker
 from vrouter_vm.overlay.gobgp import common_pb2, gobgp_pb2
 from vrouter_vm.overlay.status import Relist
@@ -33,10 +33,10 @@ def fabric(tmp_path: Path) -> Iterator[Fabric]:
 
 
 @contextmanager
-def hosts_with_proxy(fabric: Fabric) -> Iterator[tuple[Host, Host, SpeakerProxy]]:
+def hosts_with_proxy(fabric: Fabric, audit: WatchAudit) -> Iterator[tuple[Host, Host, SpeakerProxy]]:
     """Host a, whose agent has a proxy for a speaker, hears two routes of host b."""
     with proxy_before(fabric.speakers["a"].socket, at=fabric.folder / "proxy.sock") as proxy:
-        a, b = Host(fabric, "proxy", 1, pulse_s=PULSE_S, settle_s=SETTLE_S), Host(fabric, "b", 2)
+        a, b = Host(fabric, "proxy", 1, pulse_s=PULSE_S, settle_s=SETTLE_S, audit=audit), Host(fabric, "b", 2)
         a.begin()
         b.begin(route(2), route(2, OTHER))
         try:
@@ -48,7 +48,7 @@ def hosts_with_proxy(fabric: Fabric) -> Iterator[tuple[Host, Host, SpeakerProxy]
 
 
 def test_a_watch_that_stalls_is_begun_anew_and_no_route_is_given_up_meanwhile(fabric: Fabric) -> None:
-    with hosts_with_proxy(fabric) as (a, b, proxy), watching(a) as seen:
+    with hosts_with_proxy(fabric, WatchAudit(silence_s=2.0)) as (a, b, proxy), watching(a) as seen:
         proxy.stall()
         b.overlay.announce(route(2, NEW))
         b.overlay.withdraw(route(2, OTHER))
@@ -62,7 +62,7 @@ def test_a_watch_that_stalls_is_begun_anew_and_no_route_is_given_up_meanwhile(fa
 def test_changes_that_a_watch_leaves_out_are_found_and_heard_after_all(fabric: Fabric) -> None:
     """One route comes, one goes and one changes: as many routes as before."""
     changed = route(2, generation=900)
-    with hosts_with_proxy(fabric) as (a, b, proxy), watching(a) as seen:
+    with hosts_with_proxy(fabric, WatchAudit(compare_period_s=3.0)) as (a, b, proxy), watching(a) as seen:
         with proxy.losing_routes() as lost:
             b.overlay.announce(route(2, NEW))
             b.overlay.withdraw(route(2, OTHER))

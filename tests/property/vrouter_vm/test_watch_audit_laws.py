@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.unit.vrouter_vm.overlay.test_evpn import remote
-from vrouter_vm.overlay.audit import COMPARE_PULSES, WatchAudit, compare
+from vrouter_vm.overlay.audit import COMPARE_PERIOD_S, WatchAudit, compare
 from vrouter_vm.overlay_model import BgpRoute, RouteKey
 
 PULSE_S = 5.0
@@ -29,7 +29,7 @@ class Watched:
         self.table: dict[RouteKey, BgpRoute] = {}
         self.held: dict[RouteKey, BgpRoute] = {}
         self.told = deque[Change | int]()
-        self.audit = WatchAudit(pulse_s=PULSE_S)
+        self.audit = WatchAudit()
         self.relists = 0
 
     def change(self, key: RouteKey, route: BgpRoute | None, *, is_lost: bool) -> None:
@@ -88,7 +88,7 @@ def test_a_watch_that_tells_everything_in_whatever_time_is_not_begun_anew(steps:
             case int(number):
                 watched.deliver(number)
             case None:
-                watched.now += COMPARE_PULSES * PULSE_S
+                watched.now += COMPARE_PERIOD_S
                 watched.pulse(under_way=1)
     assert watched.relists == 0
     assert not watched.audit.lasting
@@ -101,7 +101,7 @@ def test_what_is_lost_is_found_once_it_is_quiet_and_all_of_it(steps: Sequence[tu
         watched.change(key, route, is_lost=is_lost)
         watched.deliver(1)
         watched.pulse()
-    for _ in range(2 * COMPARE_PULSES + 2):
+    for _ in range(2 * int(COMPARE_PERIOD_S / PULSE_S) + 2):
         watched.deliver(len(watched.told))
         watched.pulse()
     wrong = compare(dict(watched.held), watched.table.values())

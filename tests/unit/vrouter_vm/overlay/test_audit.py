@@ -6,9 +6,9 @@ import pytest
 
 from tests.unit.vrouter_vm.overlay.test_evpn import remote
 from vrouter_vm.overlay.audit import (
-    COMPARE_PULSES,
+    COMPARE_PERIOD_S,
     RELIST_PAUSE,
-    SILENT_PULSES,
+    SILENCE_S,
     Difference,
     WatchAudit,
     compare,
@@ -16,14 +16,12 @@ from vrouter_vm.overlay.audit import (
 )
 from vrouter_vm.overlay_model import RouteKey
 
-PULSE_S = 5.0
-PERIOD_S = COMPARE_PULSES * PULSE_S
 ONE, OTHER = remote(), remote(prefix="10.1.1.12/32")
 LOST: dict[RouteKey, Difference] = {ONE.key: (None, ONE)}
 
 
 def begun() -> WatchAudit:
-    audit = WatchAudit(pulse_s=PULSE_S)
+    audit = WatchAudit()
     audit.begin(now=0.0)
     return audit
 
@@ -51,8 +49,8 @@ def test_a_watch_that_owes_a_probe_has_stalled_once_it_has_been_silent_for_long(
     audit = begun()
     assert not audit.is_stalled(now=1000.0), "it owes nothing"
     audit.next_probe(now=1000.0)
-    assert not audit.is_stalled(now=1000.0 + SILENT_PULSES * PULSE_S - 0.1)
-    assert audit.is_stalled(now=1000.0 + SILENT_PULSES * PULSE_S)
+    assert not audit.is_stalled(now=1000.0 + SILENCE_S - 0.1)
+    assert audit.is_stalled(now=1000.0 + SILENCE_S)
 
 
 def test_a_watch_that_is_behind_and_goes_on_has_not_stalled() -> None:
@@ -82,20 +80,20 @@ def test_a_new_watch_owes_nothing() -> None:
 
 def test_the_table_is_compared_now_and_then_and_again_as_soon_as_a_probe_tells_that_nothing_is_under_way() -> None:
     audit = begun()
-    assert not audit.is_due(now=PERIOD_S - 0.1)
-    assert audit.is_due(now=PERIOD_S)
-    audit.take(LOST, now=PERIOD_S)
-    number = audit.next_probe(now=PERIOD_S)
-    assert not audit.is_due(now=PERIOD_S + 1.0)
+    assert not audit.is_due(now=COMPARE_PERIOD_S - 0.1)
+    assert audit.is_due(now=COMPARE_PERIOD_S)
+    audit.take(LOST, now=COMPARE_PERIOD_S)
+    number = audit.next_probe(now=COMPARE_PERIOD_S)
+    assert not audit.is_due(now=COMPARE_PERIOD_S + 1.0)
     audit.hear_probe(number)
-    assert audit.is_due(now=PERIOD_S + 1.0)
-    audit.take({}, now=PERIOD_S + 1.0)
-    assert not audit.is_due(now=2 * PERIOD_S)
+    assert audit.is_due(now=COMPARE_PERIOD_S + 1.0)
+    audit.take({}, now=COMPARE_PERIOD_S + 1.0)
+    assert not audit.is_due(now=2 * COMPARE_PERIOD_S)
 
 
 def test_what_differs_twice_in_the_same_way_has_been_left_out() -> None:
     audit = begun()
-    assert looked_twice(audit, LOST, now=PERIOD_S)
+    assert looked_twice(audit, LOST, now=COMPARE_PERIOD_S)
     assert audit.lasting == LOST
 
 
@@ -104,32 +102,32 @@ def test_what_differs_twice_in_the_same_way_has_been_left_out() -> None:
 )
 def test_what_differs_once_was_under_way(again: dict[RouteKey, Difference]) -> None:
     audit = begun()
-    audit.take(LOST, now=PERIOD_S)
-    answered(audit, now=PERIOD_S)
-    assert not audit.take(again, now=PERIOD_S)
+    audit.take(LOST, now=COMPARE_PERIOD_S)
+    answered(audit, now=COMPARE_PERIOD_S)
+    assert not audit.take(again, now=COMPARE_PERIOD_S)
     assert not audit.lasting
 
 
 def test_a_route_that_is_told_between_two_comparisons_has_not_been_left_out() -> None:
     audit = begun()
-    audit.take(LOST, now=PERIOD_S)
-    audit.hear([ONE.key], now=PERIOD_S)
-    assert not audit.is_due(now=2 * PERIOD_S - 0.1), "and there is nothing to look at again for"
-    assert not audit.take(LOST, now=2 * PERIOD_S)
+    audit.take(LOST, now=COMPARE_PERIOD_S)
+    audit.hear([ONE.key], now=COMPARE_PERIOD_S)
+    assert not audit.is_due(now=2 * COMPARE_PERIOD_S - 0.1), "and there is nothing to look at again for"
+    assert not audit.take(LOST, now=2 * COMPARE_PERIOD_S)
 
 
 def test_a_watch_that_leaves_out_the_same_again_and_again_is_begun_anew_ever_more_rarely() -> None:
     audit = begun()
     begun_at = []
     for minute in range(1, 300):
-        now = minute * PERIOD_S
+        now = minute * COMPARE_PERIOD_S
         if looked_twice(audit, LOST, now=now):
             begun_at.append(minute)
             audit.begin(now=now)
     assert begun_at[:5] == [1, 2, 4, 8, 16]
-    assert all(later - earlier <= RELIST_PAUSE.most_s / PERIOD_S for earlier, later in pairwise(begun_at))
-    assert not looked_twice(audit, {}, now=300 * PERIOD_S)
-    assert looked_twice(audit, LOST, now=301 * PERIOD_S), "what was right meanwhile is a new case"
+    assert all(later - earlier <= RELIST_PAUSE.most_s / COMPARE_PERIOD_S for earlier, later in pairwise(begun_at))
+    assert not looked_twice(audit, {}, now=300 * COMPARE_PERIOD_S)
+    assert looked_twice(audit, LOST, now=301 * COMPARE_PERIOD_S), "what was right meanwhile is a new case"
 
 
 @pytest.mark.parametrize(

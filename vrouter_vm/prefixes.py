@@ -71,6 +71,8 @@ class _Address4(IPv4Address):
         return f"IPv4Address({str(self)!r})"
 
 
+_hash4: Final = IPv4Network.__hash__  # how they make it up differs from one Python to the next (3.13 has tuples)
+_hash6: Final = IPv6Network.__hash__
 _MASKS4: Final = tuple((netmask, int(netmask)) for netmask in (IPv4Network((0, n)).netmask for n in range(33)))
 _MASKS6: Final = tuple((netmask, int(netmask)) for netmask in (IPv6Network((0, n)).netmask for n in range(129)))
 
@@ -91,7 +93,7 @@ def prefix4(number: int, length: int) -> IPv4Network:
     first = _First4.__new__(_First4)
     first._ip, first.packed = number, number.to_bytes(4, "big")
     made.network_address, made.netmask, made.prefixlen, made._prefixlen = first, netmask, length, length
-    made._hash = hash(number ^ mask)
+    made._hash = _hash4(made)
     return made
 
 
@@ -103,7 +105,7 @@ def prefix6(number: int, length: int) -> IPv6Network:
     number &= mask
     made = _Prefix6.__new__(_Prefix6)
     made.network_address, made.netmask, made.prefixlen, made._prefixlen = IPv6Address(number), netmask, length, length
-    made._hash = hash(number ^ mask)
+    made._hash = _hash6(made)
     return made
 
 

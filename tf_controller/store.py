@@ -13,7 +13,7 @@ import fcntl
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -326,7 +326,7 @@ class Store:
         self._queue_lock = threading.Lock()
         self._queued = 0  # threads that wait for the writer
         self._group: _Group | None = None
-        self._of_thread = threading.local()
+        self._idle_readers: list[sqlite3.Connection] = []  # as many as have read at once
         self._writer: sqlite3.Connection | None = None
         self._opened = ExitStack()
 
@@ -352,11 +352,17 @@ class Store:
             self._opened = opened.pop_all()
 
     def close(self) -> None:
-        """Close the writer's connection and release the file."""
+        """Close the connections, that of a reading under way at its end, and release the file."""
         with self._lock:
             self._commit()
             self._writer = None
             self._opened.close()
+        self._close_readers()
+
+    def _close_readers(self) -> None:
+        with suppress(IndexError):
+            while True:
+                self._idle_readers.pop().close()
 
     def is_writable(self, timeout_s: float) -> bool:
         """Tell whether the writer is free within that time."""
@@ -373,14 +379,18 @@ class Store:
     @contextmanager
     def reading(self) -> Iterator[Snapshot]:
         """Give read access to the state as it is now, for the length of the block."""
-        if not hasattr(self._of_thread, "connection"):
-            self._of_thread.connection = _connect(self._path)
-        connection: sqlite3.Connection = self._of_thread.connection
+        try:
+            connection = self._idle_readers.pop()
+        except IndexError:
+            connection = _connect(self._path)
         connection.execute("BEGIN")
         try:
             yield Snapshot(connection)
         finally:
             connection.execute("ROLLBACK")
+            self._idle_readers.append(connection)
+            if self._writer is None:  # closed meanwhile
+                self._close_readers()
 
     @contextmanager
     def writing(self) -> Iterator[Transaction]:

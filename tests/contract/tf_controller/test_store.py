@@ -54,6 +54,21 @@ def thing(uuid: str, *refs: Ref, parent: str | None = None) -> Record:
     )
 
 
+def test_who_reads_takes_turns_with_connections_and_none_is_left_open(tmp_path: Path, told: Told) -> None:
+    def opened() -> int:
+        return sum(fd.resolve() == tmp_path / "db" for fd in Path("/proc/self/fd").iterdir())
+
+    store = Store(tmp_path / "db", told)
+    store.open()
+    writer = opened()
+    with store.reading(), store.reading():
+        assert opened() == writer + 2
+    with store.reading():
+        assert opened() == writer + 2, "one of those that were there already"
+        store.close()
+    assert opened() == 0
+
+
 def test_events_are_told_after_the_commit_and_never_of_what_was_undone(store: Store, told: Told) -> None:
     with store.writing() as transaction:
         transaction.insert(thing("a"))

@@ -301,7 +301,7 @@ def parse_cache(raw: Mapping[str, Any]) -> list[Network]:
             link_local_services=subnets.parse_services(network.get("link_local_services", ())),
             vni=_optional_number(network.get("vni")),
             static_routes=tuple(
-                StaticRoute(prefix=ip_network(prefix), next_hop=ip_address(next_hop))
+                StaticRoute(prefix=ip_network(str(prefix)), next_hop=ip_address(str(next_hop)))
                 for prefix, next_hop in network.get("static_routes", ())
             ),
             encapsulations=tuple(map(Encapsulation, network.get("encapsulations", [Encapsulation.VXLAN]))),

@@ -13,7 +13,17 @@ from typing import Any, Final
 
 from tf_api import model as tf
 from tf_api.client import ConfigApi
-from vrouter_vm.model import DhcpOption, DnsMethod, Ipam, IpNetwork, LinkLocalService, Network, Subnet, VnUuid
+from vrouter_vm.model import (
+    DhcpOption,
+    DnsMethod,
+    IpAddress,
+    Ipam,
+    IpNetwork,
+    LinkLocalService,
+    Network,
+    Subnet,
+    VnUuid,
+)
 
 IPAM_FIELDS: Final = ("network_ipam_mgmt", "virtual_DNS_refs")
 
@@ -97,16 +107,16 @@ def parse_subnet(raw: Mapping[str, Any]) -> Subnet:
     """Return the subnet of a cache file, also of one that has less; raises ValueError, KeyError or TypeError."""
     ipam = raw.get("ipam", {})
     return Subnet(
-        prefix=ip_network(raw["prefix"]),
-        gateway=ip_address(raw["gateway"]) if raw["gateway"] else None,
-        dns=ip_address(raw["dns"]) if raw["dns"] else None,
+        prefix=ip_network(str(raw["prefix"])),
+        gateway=ip_address(str(raw["gateway"])) if raw["gateway"] else None,
+        dns=ip_address(str(raw["dns"])) if raw["dns"] else None,
         is_dhcp_enabled=bool(raw.get("dhcp", True)),
-        dns_nameservers=tuple(map(ip_address, raw.get("nameservers", ()))),
+        dns_nameservers=_addresses(raw.get("nameservers", ())),
         dhcp_options=_parse_options(raw.get("options", ())),
-        host_routes=tuple(map(ip_network, raw.get("routes", ()))),
+        host_routes=tuple(ip_network(str(prefix)) for prefix in raw.get("routes", ())),
         ipam=Ipam(
             dns_method=DnsMethod(ipam.get("dns_method", DnsMethod.DEFAULT)),
-            tenant_dns=tuple(map(ip_address, ipam.get("tenant_dns", ()))),
+            tenant_dns=_addresses(ipam.get("tenant_dns", ())),
             domain=str(ipam.get("domain", "")),
             virtual_dns=str(ipam.get("virtual_dns", "")),
             dhcp_options=_parse_options(ipam.get("options", ())),
@@ -146,14 +156,19 @@ def parse_services(listed: Iterable[Mapping[str, Any]]) -> tuple[LinkLocalServic
     return tuple(
         LinkLocalService(
             name=str(raw["name"]),
-            address=ip_address(raw["address"]),
+            address=ip_address(str(raw["address"])),
             port=int(raw["port"]),
             fabric_name=str(raw["fabric_name"]),
-            fabric_addresses=tuple(map(ip_address, raw["fabric_addresses"])),
+            fabric_addresses=_addresses(raw["fabric_addresses"]),
             fabric_port=int(raw["fabric_port"]),
         )
         for raw in listed
     )
+
+
+def _addresses(listed: Iterable[object]) -> tuple[IpAddress, ...]:
+    """Return the addresses in a list of texts; a number is no text of one."""
+    return tuple(ip_address(str(text)) for text in listed)
 
 
 def _domains(api: ConfigApi) -> dict[str, str]:

@@ -417,7 +417,9 @@ def reached(seen: Observed) -> set[tuple[int, IpNetwork]]:
     return {
         (route.table, route.prefix)
         for route in seen.routes
-        if route.next_hops and all((hop.ifname,) in known for hop in route.next_hops)
+        if not names.is_landing_table(route.table)  # which is looked at before the network's own
+        and route.next_hops
+        and all((hop.ifname,) in known for hop in route.next_hops)
     }
 
 

@@ -78,7 +78,7 @@ class Host:
 
     def flows(self, version: int) -> list[str]:
         """Where the kernel sends each flow."""
-        to = f"to {PREFIXES[version].network_address} from {SENDERS[version]} iif eth1 ipproto tcp dport 80"
+        to = f"to {PREFIXES[version].network_address} from {SENDERS[version]} iif eth1 ipproto 6 dport 80"
         asked = "".join(f"route get {to} sport {20000 + 7 * number}\n" for number in range(FLOWS))
         told = run(f"ip -o -{version} -batch -", given=asked)
         run(f"ip -o -{version} -batch -", given=asked)  # what was given away in this very tick looks idle still

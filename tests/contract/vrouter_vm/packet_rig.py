@@ -82,7 +82,7 @@ class Rig:
         for guest in self._all():
             lines += [
                 f"link add {guest.vif} address {guest.gateway_mac} type veth peer name {guest.device}",
-                f"link set {guest.device} address {guest.mac}",
+                f"link set {guest.device} address {guest.mac} addrgenmode none",  # it says nothing by itself
                 f"link set {guest.vif} up",
                 f"link set {guest.device} up",
                 *(f"route add {address} dev {guest.vif}" for address in guest.addresses),

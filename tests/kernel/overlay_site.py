@@ -332,7 +332,11 @@ class Host:
         return sum(map(float, done))
 
     def overlay_state(self) -> dict[str, list[str]]:
-        """What the vRouter VM's kernel has of devices, far ends and routes, for comparison."""
+        """What the vRouter VM's kernel has of devices, far ends and routes, for comparison.
+
+        Without the numbers of next hop objects and what they weigh: which and how many a next hop is in its group is a
+        matter of who came first (`kernel.groups`).
+        """
         commands = (
             "-br link",
             "neigh show nud permanent",
@@ -341,7 +345,10 @@ class Host:
         )
         told = {command: self.ip(command).splitlines() for command in (*commands, "-6 route show table all proto 80")}
         told["fdb"] = run(f"bridge -n {self.namespace} fdb show").splitlines()
-        return {command: sorted(lines) for command, lines in told.items()}
+        return {
+            command: sorted({re.sub(r" (nhid|weight) \d+", "", line) for line in lines})
+            for command, lines in told.items()
+        }
 
     def dropped(self, reason: str) -> int:
         """Packets that the filters have dropped for a reason."""
@@ -506,6 +513,7 @@ def running_tf(_site: Site) -> Iterator[NetworkApi]:
     with inside("wire"):
         api = NetworkApi(IN_TF, listen=(str(TF), 8082))
     api.has_watch = True
+    api.objects[f"{NETWORK_TABLE}s"] = [_table_json(network) for network in NETWORKS if network.static_routes]
     known = _interfaces()
     api.interfaces = {raw["uuid"]: raw for raw in known[RESOURCE]}
     for guest in (H1, K3):
@@ -523,6 +531,7 @@ def own_tf(host: Host) -> Iterator[NetworkApi]:
     with inside(host.namespace):
         api = NetworkApi({network.vn_uuid: _json(network) for network in NETWORKS}, listen=(str(TF), 8082))
     api.has_watch = True
+    api.objects[f"{NETWORK_TABLE}s"] = [_table_json(network) for network in NETWORKS if network.static_routes]
     known = _interfaces()
     api.interfaces = {raw["uuid"]: raw for raw in known[RESOURCE]}
     prefer(api, Encapsulation.VXLAN, Encapsulation.MPLS_UDP)
@@ -541,7 +550,20 @@ def _json(network: Network) -> dict[str, Any]:
     subnets = [(str(subnet.prefix), str(subnet.gateway)) for subnet in network.subnets]
     targets = [f"target:{target}" for target in sorted(network.targets.imports)]
     told = network_json(network.vn_uuid, network.name, network.network_id, subnets)
-    return told | {"import_route_target_list": {"route_target": targets}}
+    tables = [{"to": ["beyond"], "uuid": _table_of(network)}] if network.static_routes else []
+    return told | {"import_route_target_list": {"route_target": targets}, "route_table_refs": tables}
+
+
+def _table_json(network: Network) -> dict[str, Any]:
+    routes = [
+        {"prefix": str(route.prefix), "next_hop": str(route.next_hop), "next_hop_type": "ip-address"}
+        for route in network.static_routes
+    ]
+    return {"uuid": _table_of(network), NETWORK_ROUTES: {"route": routes}}
+
+
+def _table_of(network: Network) -> str:
+    return f"table-of-{network.name}"
 
 
 def _interfaces() -> Snapshot:

@@ -11,6 +11,7 @@ TF is away: the agents know the networks from their cache files. `running_tf` br
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import signal
@@ -19,7 +20,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network, ip_address, ip_network
@@ -334,21 +336,15 @@ class Host:
     def overlay_state(self) -> dict[str, list[str]]:
         """What the vRouter VM's kernel has of devices, far ends and routes, for comparison.
 
-        Without the numbers of next hop objects and what they weigh: which and how many a next hop is in its group is a
+        Next hops have the share that they have of their route: which objects, and how many, one is in its group is a
         matter of who came first (`kernel.groups`).
         """
-        commands = (
-            "-br link",
-            "neigh show nud permanent",
-            "-6 neigh show nud permanent",
-            "route show table all proto 80",
-        )
-        told = {command: self.ip(command).splitlines() for command in (*commands, "-6 route show table all proto 80")}
+        commands = ("-br link", "neigh show nud permanent", "-6 neigh show nud permanent")
+        told = {command: self.ip(command).splitlines() for command in commands}
         told["fdb"] = run(f"bridge -n {self.namespace} fdb show").splitlines()
-        return {
-            command: sorted({re.sub(r" (nhid|weight) \d+", "", line) for line in lines})
-            for command, lines in told.items()
-        }
+        for command in ("route show table all proto 80", "-6 route show table all proto 80"):
+            told[command] = list(_with_shares(self.ip(command).splitlines()))
+        return {command: sorted(lines) for command, lines in told.items()}
 
     def dropped(self, reason: str) -> int:
         """Packets that the filters have dropped for a reason."""
@@ -522,6 +518,22 @@ def running_tf(_site: Site) -> Iterator[NetworkApi]:
     api.objects[f"{NETWORK_TABLE}s"] = [ROUTE_TABLE]
     with api:
         yield api
+
+
+def _with_shares(lines: Iterable[str]) -> Iterator[str]:
+    """Yield the routes that iproute2 has listed, and of each its next hops with their shares."""
+    shares: dict[str, Counter[str]] = {}
+    route = ""
+    for line in lines:
+        if found := re.fullmatch(r"\t(nexthop .*) weight (\d+)(.*)", line):
+            hop, weight, rest = found.groups()
+            shares[route][hop + rest] += int(weight)
+        else:
+            route = re.sub(r" nhid \d+", "", line)
+            shares[route] = Counter()
+    for route, hops in shares.items():
+        yield route
+        yield from (f"{route} {hop} share {weight // math.gcd(*hops.values())}" for hop, weight in hops.items())
 
 
 @contextmanager
